@@ -1,0 +1,91 @@
+"""The records as admin pages, read-only; and the button that starts a sync."""
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponseBase
+from django.shortcuts import redirect
+from django.template.loader import render_to_string
+from django.urls import URLPattern, path
+from django.utils.safestring import SafeString
+from django.views.decorators.http import require_POST
+
+from instances.models import SyncRun
+from instances.sync import try_to_synchronize
+
+MAX_SHOWN = 500
+
+
+@admin.register(SyncRun)
+class SyncRunAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django takes no argument at run time
+    list_display = (
+        "started_at",
+        "trigger",
+        "requested_by",
+        "outcome",
+        "novita_instances",
+        "added_count",
+        "changed_count",
+        "removed_count",
+        "unconfirmed_count",
+        "duration_ms",
+    )
+    list_filter = ("outcome", "trigger", "started_at", ("removed_count", admin.EmptyFieldListFilter))
+    search_fields = ("requested_by", "error", "error_code", "added", "changed", "removed")
+    date_hierarchy = "started_at"
+    list_per_page = 50
+    fieldsets = (
+        (None, {"fields": ("started_at", "trigger", "requested_by", "outcome", "error_code", "error")}),
+        ("What changed", {"fields": ("shown_added", "shown_changed", "shown_removed", "shown_unconfirmed")}),
+        (
+            "Figures",
+            {
+                "fields": (
+                    ("novita_instances", "redis_instances"),
+                    ("pages", "calls", "retries"),
+                    ("fetch_ms", "confirm_ms", "publish_ms", "duration_ms"),
+                )
+            },
+        ),
+    )
+    readonly_fields = ("shown_added", "shown_changed", "shown_removed", "shown_unconfirmed")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: SyncRun | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: SyncRun | None = None) -> bool:
+        return False
+
+    def get_urls(self) -> list[URLPattern]:
+        sync = path("sync/", self.admin_site.admin_view(require_POST(self.sync)), name="instances_syncrun_sync")
+        return [sync, *super().get_urls()]
+
+    def sync(self, request: HttpRequest) -> HttpResponseBase:
+        is_done, words = try_to_synchronize("admin", requested_by=request.user.get_username())
+        messages.add_message(request, messages.SUCCESS if is_done else messages.ERROR, words)
+        return redirect("admin:instances_syncrun_changelist")
+
+    @admin.display(description="added")
+    def shown_added(self, run: SyncRun) -> SafeString:
+        return _show(run.added)
+
+    @admin.display(description="changed")
+    def shown_changed(self, run: SyncRun) -> SafeString:
+        return _show(run.changed)
+
+    @admin.display(description="removed")
+    def shown_removed(self, run: SyncRun) -> SafeString:
+        return _show(run.removed)
+
+    @admin.display(description="kept, not confirmed as gone")
+    def shown_unconfirmed(self, run: SyncRun) -> SafeString:
+        return _show(run.unconfirmed)
+
+
+def _show(items: list[dict[str, Any]]) -> SafeString:
+    """Render instances as a list by name and id, with what changed from → to."""
+    context = {"items": items[:MAX_SHOWN], "more": max(0, len(items) - MAX_SHOWN)}
+    return render_to_string("admin/instances/syncrun/instances.html", context)

@@ -1,0 +1,185 @@
+"""What the API takes and gives, for the check of what comes in and for the OpenAPI description.
+
+The listing itself is rendered by `cache`, once for all its readers; a test holds it against these.
+"""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from instances.errors import InvalidRequest
+from instances.instance import GROUPS
+
+ORDERINGS = (
+    "name",
+    "id",
+    "status",
+    "group",
+    "region",
+    "productName",
+    "gpuNum",
+    "createdAt",
+    "lastStartedAt",
+    "changedAt",
+)
+MAX_PAGE_SIZE = 1000
+
+
+class StrictSerializer(serializers.Serializer[Any]):
+    """Takes the fields it names and no other: a misspelt one must not pass for a wish that was granted."""
+
+    def check(self) -> dict[str, Any]:
+        """Return the values. Raises InvalidRequest with a sentence for each wrong field."""
+        data = self.initial_data
+        if not isinstance(data, dict):
+            raise InvalidRequest("The body must be a JSON object.")
+        unknown = {str(name)[:100]: "There is no such field." for name in data if name not in self.fields}
+        self.is_valid()
+        wrong = {name: " ".join(str(reason) for reason in reasons) for name, reasons in self.errors.items()}
+        if unknown or wrong:
+            raise InvalidRequest(fields={**wrong, **unknown})
+        return dict(self.validated_data)
+
+
+class NothingSerializer(StrictSerializer):
+    """The body of a request that needs none: absent, or an empty object."""
+
+
+class ListQuerySerializer(StrictSerializer):
+    status = serializers.CharField(required=False, help_text="One status, or several with commas between.")
+    group = serializers.ChoiceField(choices=list(GROUPS), required=False)
+    region = serializers.CharField(required=False, help_text="A region's name or a cluster's id, in full.")
+    gpu = serializers.CharField(required=False, help_text="A part of the product's name, or its id.")
+    search = serializers.CharField(required=False, help_text="A part of the name, id, region or GPU.")
+    ordering = serializers.ChoiceField(
+        choices=[sign + name for name in ORDERINGS for sign in ("", "-")],
+        required=False,
+        help_text="A field to sort by, with - before it for the reverse; -createdAt if absent.",
+    )
+    page = serializers.IntegerField(min_value=1, max_value=10**9, required=False, help_text="Counts from 1.")
+    pageSize = serializers.IntegerField(
+        min_value=1, max_value=MAX_PAGE_SIZE, required=False, help_text="100 if only `page` is given."
+    )
+
+
+class StatusErrorSerializer(serializers.Serializer[Any]):
+    state = serializers.CharField()
+    message = serializers.CharField()
+
+
+class PortMappingSerializer(serializers.Serializer[Any]):
+    port = serializers.IntegerField(allow_null=True)
+    type = serializers.CharField()
+    endpoint = serializers.CharField()
+
+
+class InstanceSerializer(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    name = serializers.CharField()
+    status = serializers.CharField(help_text="As Novita says it; unknown ones are kept.")
+    group = serializers.ChoiceField(choices=list(GROUPS))
+    actions = serializers.ListField(child=serializers.ChoiceField(choices=["start", "stop", "restart"]))
+    region = serializers.CharField()
+    clusterId = serializers.CharField()
+    productId = serializers.CharField()
+    productName = serializers.CharField()
+    gpuNum = serializers.IntegerField(allow_null=True)
+    cpuNum = serializers.IntegerField(allow_null=True)
+    memoryGb = serializers.IntegerField(allow_null=True)
+    rootfsSizeGb = serializers.IntegerField(allow_null=True)
+    imageUrl = serializers.CharField()
+    billingMode = serializers.CharField(allow_null=True)
+    spotStatus = serializers.CharField(allow_null=True)
+    createdAt = serializers.DateTimeField(allow_null=True)
+    lastStartedAt = serializers.DateTimeField(allow_null=True)
+    lastStoppedAt = serializers.DateTimeField(allow_null=True)
+    endTime = serializers.DateTimeField(allow_null=True)
+    statusError = StatusErrorSerializer(allow_null=True)
+    portMappings = PortMappingSerializer(many=True)
+    changedAt = serializers.DateTimeField(help_text="When the copy last saw it change.")
+
+
+class ListingSerializer(serializers.Serializer[Any]):
+    instances = InstanceSerializer(many=True)
+    total = serializers.IntegerField(help_text="How many match, on all pages.")
+
+
+class ActionSerializer(serializers.Serializer[Any]):
+    success = serializers.BooleanField()
+    message = serializers.CharField()
+    instanceId = serializers.CharField()
+    status = serializers.CharField()
+    timestamp = serializers.DateTimeField()
+
+
+class SyncSerializer(serializers.Serializer[Any]):
+    success = serializers.BooleanField()
+    message = serializers.CharField()
+    novitaInstances = serializers.IntegerField(help_text="What Novita listed.")
+    redisInstances = serializers.IntegerField(help_text="What the copy held before.")
+    synchronized = serializers.IntegerField()
+    deleted = serializers.IntegerField()
+    errors = serializers.ListField(child=serializers.CharField())  # type: ignore[assignment]  # DRF keeps fields apart
+    timestamp = serializers.DateTimeField()
+    duration = serializers.IntegerField(help_text="In ms.")
+    added = serializers.IntegerField()
+    changed = serializers.IntegerField()
+    unconfirmed = serializers.IntegerField(help_text="Missing from the listing, and kept: not confirmed as gone.")
+
+
+class ClearSerializer(serializers.Serializer[Any]):
+    success = serializers.BooleanField()
+    message = serializers.CharField()
+    cleared = serializers.IntegerField()
+    timestamp = serializers.DateTimeField()
+
+
+class LeaseSerializer(serializers.Serializer[Any]):
+    host = serializers.CharField(required=False)
+    pid = serializers.IntegerField(required=False)
+    trigger = serializers.CharField(required=False)
+    since = serializers.DateTimeField(required=False)
+    endsInSeconds = serializers.FloatField()
+
+
+class StatsSerializer(serializers.Serializer[Any]):
+    size = serializers.IntegerField(help_text="Instances in the copy.")
+    bytes = serializers.IntegerField(allow_null=True)
+    generation = serializers.IntegerField(allow_null=True)
+    revision = serializers.IntegerField(allow_null=True)
+    ageSeconds = serializers.FloatField(allow_null=True)
+    notModified = serializers.IntegerField(help_text="Answers of 304 since the copy was last cleared.")
+    lease = LeaseSerializer(allow_null=True)
+
+
+class ServicesSerializer(serializers.Serializer[Any]):
+    redis = serializers.ChoiceField(choices=["up", "down"])
+    novita = serializers.ChoiceField(choices=["up", "down", "unknown"])
+    database = serializers.ChoiceField(choices=["up", "down"])
+
+
+class SyncStateSerializer(serializers.Serializer[Any]):
+    available = serializers.BooleanField(help_text="Whether there is a copy.")
+    lastSync = serializers.DateTimeField(allow_null=True)
+    isLocked = serializers.BooleanField()
+    cacheSize = serializers.IntegerField()
+    ageSeconds = serializers.IntegerField(allow_null=True)
+    lastError = serializers.CharField(allow_null=True)
+
+
+class HealthSerializer(serializers.Serializer[Any]):
+    status = serializers.ChoiceField(choices=["healthy", "degraded", "unhealthy"])
+    timestamp = serializers.DateTimeField()
+    services = ServicesSerializer()
+    sync = SyncStateSerializer()
+    warnings = serializers.ListField(child=serializers.CharField())
+
+
+class ErrorSerializer(serializers.Serializer[Any]):
+    success = serializers.BooleanField(default=False)
+    code = serializers.CharField()
+    message = serializers.CharField()
+    suggestion = serializers.CharField(allow_null=True)
+    requestId = serializers.CharField()
+    timestamp = serializers.DateTimeField()
+    fields = serializers.DictField(child=serializers.CharField(), required=False)  # type: ignore[assignment]  # likewise

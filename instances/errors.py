@@ -1,0 +1,330 @@
+"""Every error that is raised here, with its HTTP status and code, and the one function that turns errors into answers.
+
+Code raises; no view catches. What a library raises becomes one of these where the library is called.
+"""
+
+import logging
+import math
+from http import HTTPStatus
+from typing import Any
+
+from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import DisallowedHost, PermissionDenied, RequestDataTooBig
+from django.db import DatabaseError
+from django.http import Http404, HttpRequest, HttpResponseBase, JsonResponse
+from django.utils import timezone
+from django.views import defaults
+from rest_framework import exceptions
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from instances.instance import format_time
+
+log = logging.getLogger(__name__)
+
+
+class PanelError(Exception):
+    """An error with an answer. `suggestion` says what the reader can do; `retry_after` is in seconds."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    code = "INTERNAL_ERROR"
+    message = "Something went wrong in the service itself."
+    suggestion: str | None = None
+
+    def __init__(
+        self, message: str | None = None, *, suggestion: str | None = None, retry_after: float | None = None
+    ) -> None:
+        self.message = message or self.message
+        self.suggestion = suggestion or self.suggestion
+        self.retry_after = retry_after
+        super().__init__(self.message)
+
+
+# --- The caller's errors
+
+
+class InvalidRequest(PanelError):
+    """`fields` maps each wrong field to a sentence."""
+
+    status = HTTPStatus.BAD_REQUEST
+    code = "INVALID_REQUEST"
+    message = "The request can't be understood."
+
+    def __init__(self, message: str | None = None, *, fields: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.fields = fields or {}
+
+
+class NotAuthenticated(PanelError):
+    status = HTTPStatus.UNAUTHORIZED
+    code = "NOT_AUTHENTICATED"
+    message = "Log in first."
+    suggestion = "Log in at /admin/."
+
+
+class NotAllowed(PanelError):
+    status = HTTPStatus.FORBIDDEN
+    code = "NOT_ALLOWED"
+    message = "You are not allowed to do this."
+
+
+class CrossSite(PanelError):
+    status = HTTPStatus.FORBIDDEN
+    code = "CROSS_SITE"
+    message = "Another site's page sent this request, so nothing was done."
+    suggestion = "Act on this service's own pages, or from a script."
+
+
+class NotFound(PanelError):
+    status = HTTPStatus.NOT_FOUND
+    code = "NOT_FOUND"
+    message = "There is nothing at this address."
+    suggestion = "GET /api/ lists what there is."
+
+
+class InstanceNotFound(PanelError):
+    status = HTTPStatus.NOT_FOUND
+    code = "INSTANCE_NOT_FOUND"
+    message = "There is no such instance."
+    suggestion = "GET /api/instances lists those that exist; a new one appears with the next sync."
+
+
+class MethodNotAllowed(PanelError):
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+    code = "METHOD_NOT_ALLOWED"
+    message = "This address doesn't take this method."
+
+
+class NotAcceptable(PanelError):
+    status = HTTPStatus.NOT_ACCEPTABLE
+    code = "NOT_ACCEPTABLE"
+    message = "The service answers in JSON, or in HTML to a browser."
+
+
+class BodyTooLarge(PanelError):
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    code = "BODY_TOO_LARGE"
+    message = "The request's body is too large."
+
+
+class BodyNotJson(PanelError):
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    code = "UNSUPPORTED_MEDIA_TYPE"
+    message = "The request's body must be JSON, or there must be none."
+    suggestion = "Send the header Content-Type: application/json."
+
+
+class InvalidState(PanelError):
+    status = HTTPStatus.CONFLICT
+    code = "INVALID_STATE"
+    message = "This is not possible in the instance's present status."
+
+
+class SyncInProgress(PanelError):
+    status = HTTPStatus.CONFLICT
+    code = "SYNC_IN_PROGRESS"
+    message = "A synchronization is already running."
+    suggestion = "Wait for it to end; its result appears in GET /api/instances."
+
+
+# --- Novita's errors
+
+
+class NovitaError(PanelError):
+    """Any way in which Novita did not do what was asked. Each subclass is one way."""
+
+
+class NovitaRejectedKey(NovitaError):
+    status = HTTPStatus.BAD_GATEWAY
+    code = "NOVITA_REJECTED_KEY"
+    message = "Novita refuses the API key."
+    suggestion = "Set NOVITA_API_KEY to a valid key of the team and restart the service."
+
+
+class NovitaUnavailable(NovitaError):
+    status = HTTPStatus.BAD_GATEWAY
+    code = "NOVITA_UNAVAILABLE"
+    message = "Novita can't be reached or is broken."
+    suggestion = "Try again in a minute; the listing shows the last good copy meanwhile."
+
+
+class NovitaBadAnswer(NovitaError):
+    status = HTTPStatus.BAD_GATEWAY
+    code = "NOVITA_BAD_ANSWER"
+    message = "Novita's answer can't be understood."
+    suggestion = "Try again in a minute; if it stays, check NOVITA_BASE_URL."
+
+
+class NovitaTimeout(NovitaError):
+    status = HTTPStatus.GATEWAY_TIMEOUT
+    code = "NOVITA_TIMEOUT"
+    message = "Novita did not answer in time."
+    suggestion = "Try again in a minute; the listing shows the last good copy meanwhile."
+
+
+class NovitaRateLimited(NovitaError):
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "NOVITA_RATE_LIMITED"
+    message = "Novita limits our calls."
+    suggestion = "Try again later."
+
+
+class NovitaRefused(NovitaError):
+    """Novita understood and said no; its own words are in the message."""
+
+    status = HTTPStatus.CONFLICT
+    code = "NOVITA_REFUSED"
+    message = "Novita refused."
+
+
+class InvalidStateChange(NovitaRefused):
+    """Novita's "invalid state change", which it sometimes says of an action that did take effect."""
+
+    code = "INVALID_STATE"
+
+
+class InsufficientResource(NovitaRefused):
+    code = "INSUFFICIENT_RESOURCE"
+    message = "Novita has no free GPU for this."
+    suggestion = "Try again later, or create an instance in another region."
+
+
+class NotFoundAtNovita(NovitaError):
+    """Novita answered that there is no such instance: the only proof of a deletion."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "INSTANCE_NOT_FOUND"
+    message = "Novita knows no such instance."
+
+
+# --- Our own
+
+
+class CacheUnavailable(PanelError):
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "CACHE_UNAVAILABLE"
+    message = "Redis can't be reached."
+    suggestion = "Check that Redis runs and REDIS_URL is right; the service recovers by itself."
+
+
+class LeaseLost(PanelError):
+    """The sync took so long, or slept, that its lock ended: what it read is not published."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "SYNC_LOST_LOCK"
+    message = "The synchronization lost its lock, so its result was dropped; a newer one may have run."
+    suggestion = "Start it again."
+
+
+class ShuttingDown(PanelError):
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "SHUTTING_DOWN"
+    message = "The service is shutting down, so this was given up."
+    suggestion = "Try again when it is back."
+
+
+class DatabaseUnavailable(PanelError):
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "DATABASE_UNAVAILABLE"
+    message = "The database can't be used."
+    suggestion = "Check that it runs, isn't locked and has disk space; the service recovers by itself."
+
+
+# --- Errors into answers
+
+
+def to_response(error: PanelError, request: HttpRequest) -> JsonResponse:
+    """Return the answer for an error, in the one shape that all errors have."""
+    return JsonResponse(describe(error, find_request_id(request)), status=error.status, headers=_get_headers(error))
+
+
+def find_request_id(request: HttpRequest) -> str | None:
+    return getattr(request, "request_id", None)
+
+
+def describe(error: PanelError, request_id: str | None = None) -> dict[str, object]:
+    """Return an error in the shape that the API and `--json` share."""
+    body: dict[str, object] = {
+        "success": False,
+        "code": error.code,
+        "message": error.message,
+        "suggestion": error.suggestion,
+        "requestId": request_id,
+        "timestamp": format_time(timezone.now()),
+    }
+    if isinstance(error, InvalidRequest):
+        body["fields"] = error.fields
+    return body
+
+
+def _get_headers(error: PanelError) -> dict[str, str]:
+    return {} if error.retry_after is None else {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+
+
+def answer(exc: Exception, context: dict[str, Any]) -> HttpResponseBase | None:
+    """Answer an exception of an API view (DRF's EXCEPTION_HANDLER). None for a bug: Django logs and answers it."""
+    request: Request = context["request"]
+    error = _translate(exc)
+    if error is None:
+        return None
+    renderer = getattr(request, "accepted_renderer", None)
+    if isinstance(error, NotAuthenticated) and request.method == "GET" and getattr(renderer, "format", "") == "api":
+        return redirect_to_login(request.get_full_path())
+    return Response(
+        describe(error, find_request_id(request._request)), status=error.status, headers=_get_headers(error)
+    )
+
+
+def _translate(exc: Exception) -> PanelError | None:
+    """Put what Django and DRF raise in our words. A URL may hold anything, so nothing of the request is repeated."""
+    match exc:
+        case PanelError():
+            return exc
+        case exceptions.NotAuthenticated() | exceptions.AuthenticationFailed():
+            return NotAuthenticated()
+        case exceptions.PermissionDenied() | PermissionDenied():
+            return NotAllowed(str(exc) or None)
+        case exceptions.ParseError() | RecursionError():
+            return InvalidRequest("The body is not valid JSON.")
+        case exceptions.UnsupportedMediaType():
+            return BodyNotJson()
+        case exceptions.MethodNotAllowed():
+            return MethodNotAllowed()
+        case exceptions.NotAcceptable():
+            return NotAcceptable()
+        case exceptions.NotFound() | Http404():
+            return NotFound()
+        case RequestDataTooBig():
+            return BodyTooLarge()
+        case DatabaseError():
+            log.error("database: %s", exc)
+            return DatabaseUnavailable()
+    return None
+
+
+def _is_for_a_script(request: HttpRequest) -> bool:
+    return request.path.startswith(("/api/", "/health")) or request.path == "/api"
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    """Answer what Django itself refuses: an unknown host, a malformed request."""
+    if isinstance(exception, DisallowedHost):
+        return to_response(InvalidRequest("This host name is not one of ALLOWED_HOSTS."), request)
+    return to_response(InvalidRequest(), request)
+
+
+def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    if _is_for_a_script(request):
+        return to_response(NotFound(), request)
+    return defaults.page_not_found(request, exception)
+
+
+def server_error(request: HttpRequest) -> HttpResponseBase:
+    if _is_for_a_script(request):
+        return to_response(PanelError(), request)
+    return defaults.server_error(request)
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponseBase:
+    log.warning("CSRF check failed on %s: %s", request.path, reason)
+    return to_response(NotAllowed("The page was open too long, or cookies are off.", suggestion="Reload it."), request)

@@ -1,0 +1,128 @@
+"""Is the service alive, ready, healthy: told from what is known already. A probe never calls Novita."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django.db import DatabaseError, connection
+from django.utils import timezone
+
+from instances import cache
+from instances.errors import CacheUnavailable
+from instances.instance import format_time
+
+log = logging.getLogger(__name__)
+
+POLICY_SECONDS: Final = 60
+# What says nothing about Novita itself: our lock, our Redis, our shutdown.
+_NOVITA_CODES: Final = "NOVITA_"
+
+
+@dataclass(frozen=True)
+class Health:
+    """`body` is the answer of /health."""
+
+    is_serving: bool
+    body: dict[str, Any]
+
+
+def is_ready() -> bool:
+    """Tell whether there is a copy, and it isn't stale."""
+    try:
+        return not cache.read_state().freshness.is_stale
+    except CacheUnavailable:
+        return False
+
+
+def check() -> Health:
+    """Look at every part: "unhealthy" without Redis, "degraded" when something else is wrong or old."""
+    try:
+        state = cache.read_state()
+    except CacheUnavailable as exc:
+        return _describe(None, [exc.message])
+    return _describe(state, list(_find_warnings(state)))
+
+
+def _describe(state: cache.State | None, warnings: list[str]) -> Health:
+    database = _check_database()
+    novita = _tell_novita(state)
+    if database != "up":
+        warnings.append("The database can't be used.")
+    status = "unhealthy" if state is None else "degraded" if warnings else "healthy"
+    body = {
+        "status": status,
+        "timestamp": format_time(timezone.now()),
+        "services": {"redis": "up" if state else "down", "novita": novita, "database": database},
+        "sync": _describe_sync(state),
+        "warnings": warnings,
+    }
+    return Health(state is not None, body)
+
+
+def _describe_sync(state: cache.State | None) -> dict[str, Any]:
+    as_of = state.freshness.as_of if state else None
+    age = state.freshness.age_seconds if state else None
+    return {
+        "available": as_of is not None,
+        "lastSync": format_time(as_of) if as_of else None,
+        "isLocked": bool(state and state.lease is not None),
+        "cacheSize": state.size if state else 0,
+        "ageSeconds": int(age) if age is not None else None,
+        "lastError": state.error or None if state else None,
+    }
+
+
+def _find_warnings(state: cache.State) -> list[str]:
+    warnings = []
+    if state.error:
+        warnings.append(f"The last synchronization failed: {state.error}")
+    if state.freshness.as_of is None:
+        warnings.append("There is no copy of the account yet.")
+    elif state.freshness.is_stale:
+        warnings.append("The copy is stale.")
+    policy = _find_policy()
+    if policy and policy != "noeviction":
+        warnings.append(f"Redis may drop the copy: its maxmemory-policy is {policy}, and should be noeviction.")
+    return warnings
+
+
+def _tell_novita(state: cache.State | None) -> str:
+    """Say what the last sync saw of Novita: "up", "down", or "unknown"."""
+    if state is None or state.attempt_at is None:
+        return "unknown"
+    if not state.code:
+        return "up"
+    return "down" if state.code.startswith(_NOVITA_CODES) else "unknown"
+
+
+def _check_database() -> str:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError as exc:
+        log.debug("database: %s", exc)
+        return "down"
+    return "up"
+
+
+def _remember(seconds: float, function: Callable[[], str | None]) -> Callable[[], str | None]:
+    """Ask again only when the last answer is older than that."""
+    asked_at, answer = float("-inf"), None
+
+    def remembered() -> str | None:
+        nonlocal asked_at, answer
+        if time.monotonic() - asked_at > seconds:
+            try:
+                answer = function()
+            except CacheUnavailable as exc:
+                log.debug("redis doesn't tell its eviction policy: %s", exc)
+                answer = None
+            asked_at = time.monotonic()
+        return answer
+
+    return remembered
+
+
+_find_policy = _remember(POLICY_SECONDS, cache.find_eviction_policy)

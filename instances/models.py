@@ -1,0 +1,52 @@
+"""What must outlive Redis: the record of the syncs."""
+
+from django.db import models
+
+
+class SyncRun(models.Model):
+    """One synchronization, as it ended. Made once and never changed."""
+
+    class Trigger(models.TextChoices):
+        STARTUP = "startup", "start of the service"
+        INTERVAL = "interval", "interval"
+        API = "api", "API"
+        COMMAND = "command", "command line"
+        ADMIN = "admin", "admin page"
+
+    class Outcome(models.TextChoices):
+        SUCCEEDED = "succeeded", "succeeded"
+        FAILED = "failed", "failed"
+
+    started_at = models.DateTimeField(db_index=True)
+    trigger = models.CharField(max_length=20, choices=Trigger)
+    requested_by = models.CharField(max_length=150, blank=True, help_text="The user; empty when nobody asked.")
+    outcome = models.CharField(max_length=20, choices=Outcome)
+    error_code = models.CharField(max_length=40, blank=True)
+    error = models.TextField(blank=True)
+
+    novita_instances = models.PositiveIntegerField(null=True, help_text="What Novita listed.")
+    redis_instances = models.PositiveIntegerField(null=True, help_text="What the copy held before.")
+    added = models.JSONField(default=list, help_text='[{"id", "name"}]')
+    changed = models.JSONField(default=list, help_text='[{"id", "name", "fields": {"status": [from, to]}}]')
+    removed = models.JSONField(default=list, help_text='[{"id", "name"}]')
+    unconfirmed = models.JSONField(
+        default=list, help_text='[{"id", "name"}]: kept, since Novita did not confirm that they are gone.'
+    )
+    added_count = models.PositiveIntegerField(default=0)
+    changed_count = models.PositiveIntegerField(default=0)
+    removed_count = models.PositiveIntegerField(default=0)
+    unconfirmed_count = models.PositiveIntegerField(default=0)
+
+    pages = models.PositiveIntegerField(default=0)
+    calls = models.PositiveIntegerField(default=0)
+    retries = models.PositiveIntegerField(default=0)
+    fetch_ms = models.PositiveIntegerField(default=0)
+    confirm_ms = models.PositiveIntegerField(default=0)
+    publish_ms = models.PositiveIntegerField(default=0)
+    duration_ms = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        ordering = ("-started_at", "-pk")
+
+    def __str__(self) -> str:
+        return f"{self.get_trigger_display()}, {self.started_at:%Y-%m-%d %H:%M:%S} UTC"

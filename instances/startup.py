@@ -1,0 +1,190 @@
+"""Which process syncs when the service starts, and the thread that keeps the copy true afterwards.
+
+Every web process has such a thread. The lock and the age of the copy, both in Redis, make one sync of it for the whole
+cluster: who comes second finds the lock taken or the copy fresh.
+"""
+
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Final
+
+from django.conf import settings
+from django.db import close_old_connections
+
+from instances import cache, lease, sync
+from instances.errors import CacheUnavailable, NotFoundAtNovita, PanelError, SyncInProgress
+from instances.instance import Instance, parse_time
+from instances.models import SyncRun
+from instances.novita import Budget, call_each, get_novita
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS: Final = 1.0
+END_SECONDS: Final = 5
+FIRST_RETRY_SECONDS: Final = 5
+MAX_RETRY_SECONDS: Final = 60
+MOVING_PAUSE_SECONDS: Final = 3
+MOVING_ROUND_SECONDS: Final = 20
+# More than so many are read by a sync: a page of the listing costs one call, and so does one instance.
+MAX_MOVING_READS: Final = 40
+MOVING_SYNC_SECONDS: Final = 10
+# What moves for longer is stuck, and left to the syncs.
+STUCK_AFTER: Final = timedelta(minutes=10)
+
+_stop = threading.Event()
+_thread: threading.Thread | None = None
+
+
+def begin() -> None:
+    """Start the thread in a process that serves the web, and in no other; called when Django is ready."""
+    if not (settings.NOVITA_SYNC_ON_STARTUP or settings.NOVITA_SYNC_INTERVAL) or not is_web_process(sys.argv):
+        return
+    # A thread doesn't survive a fork: under gunicorn's --preload this process only makes those that serve.
+    os.register_at_fork(after_in_child=_start_thread)
+    if not is_gunicorn_master():
+        _start_thread()
+
+
+def is_web_process(argv: list[str]) -> bool:
+    """Tell a web server from every other command: servers import `wsgi`, and runserver serves in its child only."""
+    if argv[1:2] == ["runserver"]:
+        return os.environ.get("RUN_MAIN") == "true" or "--noreload" in argv
+    return "novita_site.wsgi" in sys.modules
+
+
+def is_gunicorn_master() -> bool:
+    """Tell whether gunicorn loads us before it forks: its workers have set their signal handlers by now."""
+    if "gunicorn.arbiter" not in sys.modules:
+        return False
+    from gunicorn.workers.base import Worker
+
+    return not isinstance(getattr(signal.getsignal(signal.SIGTERM), "__self__", None), Worker)
+
+
+def _start_thread() -> None:
+    global _thread
+    _thread = threading.Thread(target=_keep_true, name="refresher", daemon=True)
+    _thread.start()
+
+
+def end() -> None:
+    """Begin to end what this process does for the copy, so that its lock is free at once."""
+    _stop.set()
+    sync.cancel_running()
+
+
+def wait() -> None:
+    """Wait for the thread to have released what it holds."""
+    end()
+    if _thread:
+        _thread.join(END_SECONDS)
+
+
+def _keep_true() -> None:
+    refresher = Refresher()
+    # Processes that start together don't all ask at the same moment.
+    pause = random.uniform(0, 0.2)
+    while not _stop.wait(pause):
+        try:
+            refresher.tick()
+        except Exception:
+            log.exception("refresher: a round failed")
+        finally:
+            close_old_connections()
+        pause = TICK_SECONDS * random.uniform(0.8, 1.2)
+
+
+class Refresher:
+    """One process's part in keeping the copy true; `tick` is called about once a second."""
+
+    def __init__(self) -> None:
+        self._is_started = not settings.NOVITA_SYNC_ON_STARTUP
+        self._has_redis = True
+
+    def tick(self) -> None:
+        """Sync when it is due, else follow the instances that move."""
+        try:
+            state = cache.read_state()
+            self._say_redis_is(None)
+            if trigger := self._find_due(state):
+                self._synchronize(trigger)
+            elif 0 < len(state.moving) <= MAX_MOVING_READS:
+                _follow_moving(state)
+        except CacheUnavailable as exc:
+            self._say_redis_is(exc)
+
+    def _find_due(self, state: cache.State) -> SyncRun.Trigger | None:
+        """Return why a sync is due now, None when it isn't."""
+        interval = settings.NOVITA_SYNC_INTERVAL
+        age = state.freshness.age_seconds
+        if not self._is_started:
+            # Another process, or this one's predecessor, has just done it.
+            self._is_started = age is not None and age < (interval or settings.NOVITA_STALE_AFTER)
+        if self._is_started and not interval:
+            return None
+        if state.lease is not None or not _is_retry_due(state):
+            return None
+        if not self._is_started:
+            return SyncRun.Trigger.STARTUP
+        if age is None:
+            # Whoever clears the copy wants to see it empty; who lost it wants it back.
+            is_cleared = state.cleared_at and state.now - state.cleared_at < timedelta(seconds=interval)
+            return None if is_cleared else SyncRun.Trigger.INTERVAL
+        wanted_age = min(interval, MOVING_SYNC_SECONDS) if len(state.moving) > MAX_MOVING_READS else interval
+        return SyncRun.Trigger.INTERVAL if age >= wanted_age else None
+
+    def _synchronize(self, trigger: SyncRun.Trigger) -> None:
+        try:
+            sync.synchronize(trigger)
+            self._is_started = True
+        except CacheUnavailable:
+            raise
+        except SyncInProgress:
+            log.debug("refresher: another process syncs")
+        except PanelError as exc:
+            log.debug("refresher: %s", exc)
+
+    def _say_redis_is(self, error: CacheUnavailable | None) -> None:
+        if error and self._has_redis:
+            log.warning("redis is away: %s %s", error.message, error.__cause__ or "")
+        elif not error and not self._has_redis:
+            log.warning("redis is back")
+        self._has_redis = error is None
+
+
+def _is_retry_due(state: cache.State) -> bool:
+    """Tell whether a failed sync may be tried again: after 5 s, 10 s, … up to a minute."""
+    if not state.failures or state.attempt_at is None:
+        return True
+    pause = min(FIRST_RETRY_SECONDS * 2 ** min(state.failures - 1, 10), MAX_RETRY_SECONDS)
+    return state.now - state.attempt_at >= timedelta(seconds=pause)
+
+
+def _follow_moving(state: cache.State) -> None:
+    """Read the instances that are starting or stopping; one process of the cluster at a time, every few seconds."""
+    if not lease.take_turn(MOVING_ROUND_SECONDS + 5):
+        return
+    try:
+        novita, budget = get_novita(), Budget(MOVING_ROUND_SECONDS)
+        began_ms = round(state.now.timestamp() * 1000)
+        shown = cache.find_instances(sorted(state.moving))
+        wanted = [id_ for id_, instance in shown.items() if not _is_stuck(instance, state)]
+        for id_, outcome in call_each(lambda id_: novita.get_instance(id_, budget), wanted, novita.concurrency):
+            if isinstance(outcome, Instance):
+                cache.write_instance(outcome, read_began_ms=began_ms)
+            elif isinstance(outcome, NotFoundAtNovita):
+                cache.remove_instance(id_, read_began_ms=began_ms)
+            else:
+                log.debug("refresher: %s not read: %s", id_, outcome)
+    finally:
+        lease.end_turn(MOVING_PAUSE_SECONDS)
+
+
+def _is_stuck(shown: Mapping[str, Any], state: cache.State) -> bool:
+    return state.now - parse_time(shown["changedAt"]) > STUCK_AFTER

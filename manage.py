@@ -1,0 +1,22 @@
+#!/usr/bin/env python3
+"""Django's command line."""
+
+import os
+import sys
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "novita_site.settings")
+    from django.core.exceptions import ImproperlyConfigured
+    from django.core.management import execute_from_command_line
+
+    try:
+        # Django itself goes on without settings, and then doesn't know our commands.
+        __import__(os.environ["DJANGO_SETTINGS_MODULE"])
+    except ImproperlyConfigured as exc:
+        sys.exit(str(exc))
+    execute_from_command_line(sys.argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""The only reader of the environment.
+
+Each variable is read by its name and checked. What is wrong is refused by its name, with a right value, all problems at
+once; a secret's value is never printed. An empty variable counts as unset.
+"""
+
+import ipaddress
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import dj_database_url
+from django.core.exceptions import ImproperlyConfigured
+from dotenv import dotenv_values
+
+TRUE_WORDS = {"1", "true", "yes", "on"}
+FALSE_WORDS = {"0", "false", "no", "off"}
+
+
+class InvalidSettings(ImproperlyConfigured):
+    """The environment holds values that can't be used; the message has a line for each."""
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address can only mean this machine."""
+    name = host.strip("[]").lower()
+    if name.lstrip(".") == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+class Env:
+    """Typed reading of a set of variables that remembers every problem until `check()`."""
+
+    def __init__(self, values: Mapping[str, str | None]) -> None:
+        self._values = {name: value.strip() for name, value in values.items() if value and value.strip()}
+        self._problems: list[str] = []
+
+    def refuse(self, name: str, problem: str, cure: str) -> None:
+        self._problems.append(f"{name}: {problem} {cure}")
+
+    def check(self) -> None:
+        """Raise InvalidSettings when anything that was read so far was wrong."""
+        if self._problems:
+            raise InvalidSettings("\n".join(self._problems))
+
+    def text(self, name: str, default: str = "") -> str:
+        return self._values.get(name, default)
+
+    def names(self, name: str, default: str) -> list[str]:
+        """Read a comma-separated list."""
+        return [part.strip() for part in self.text(name, default).split(",") if part.strip()]
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        word = self.text(name).lower()
+        if not word:
+            return default
+        if word not in TRUE_WORDS | FALSE_WORDS:
+            self.refuse(name, f"{self.text(name)!r} is neither on nor off.", "Use 1 or 0.")
+        return word in TRUE_WORDS
+
+    def integer(self, name: str, default: int, minimum: int, maximum: int) -> int:
+        return int(self._number(name, default, minimum, maximum, r"\d{1,9}", "a whole number"))
+
+    def seconds(self, name: str, default: float, minimum: float, maximum: float) -> float:
+        return self._number(name, default, minimum, maximum, r"\d{1,9}(\.\d{1,6})?", "a number of seconds")
+
+    def _number(self, name: str, default: float, minimum: float, maximum: float, pattern: str, kind: str) -> float:
+        text = self.text(name, str(default))
+        if not re.fullmatch(pattern, text, re.ASCII) or not minimum <= float(text) <= maximum:
+            self.refuse(name, f"{text!r} is not {kind} from {minimum:g} to {maximum:g}.", f"Use {default:g}.")
+            return default
+        return float(text)
+
+    def host(self, name: str, default: str) -> str:
+        """Read the name or address to listen on."""
+        host = self.text(name, default).strip("[]")
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+", host):
+            self.refuse(name, f"{host!r} is no host name or address.", f"Use {default}.")
+        return host
+
+    def api_key(self, name: str) -> str:
+        """Read a key that goes into an HTTP header. "" when it isn't set."""
+        key = self.text(name)
+        # requests puts a header value that it refuses into its exception, and so into the log.
+        if not re.fullmatch(r"[!-~]*", key):
+            self.refuse(name, "the key holds spaces or characters outside ASCII.", "Copy it again.")
+            return ""
+        return key
+
+    def novita_url(self, name: str, default: str) -> str:
+        """Read the base URL that the key is sent to: https, or http on this machine. No slash at its end."""
+        url = self.text(name, default).rstrip("/")
+        try:
+            parts = urlsplit(url)
+            host, _ = parts.hostname or "", parts.port
+        except ValueError:
+            self.refuse(name, "it is no URL.", f"Use {default}.")
+            return default
+        is_safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
+        if not host or not is_safe or parts.username is not None or parts.query or parts.fragment:
+            self.refuse(
+                name,
+                f"{_without_password(url)!r} is no base URL; https, or http to this machine, since the key goes there.",
+                f"Use {default}.",
+            )
+        return url
+
+    def redis_url(self, name: str, default: str) -> str:
+        url = self.text(name, default)
+        cure = f"Use {default} or unix:///run/redis.sock."
+        try:
+            parts = urlsplit(url)
+            host, _ = parts.hostname, parts.port
+        except ValueError:
+            self.refuse(name, "it is no URL.", cure)
+            return default
+        is_network = parts.scheme in {"redis", "rediss"} and host
+        database = parts.path.strip("/")
+        if not (is_network and (not database or database.isdecimal())) and not (parts.scheme == "unix" and parts.path):
+            self.refuse(name, f"{_without_password(url)!r} is no address of a Redis.", cure)
+        return url
+
+    def database(self, name: str, default: str) -> dict[str, object]:
+        """Read a database URL as an entry of Django's DATABASES."""
+        try:
+            config = dict(dj_database_url.parse(self.text(name, default), conn_max_age=60))
+        except Exception as exc:  # The library raises KeyError, ValueError and classes of its own.
+            self.refuse(name, f"it is no database URL ({type(exc).__name__}).", "Use postgres://user@host/name.")
+            return {}
+        if config["ENGINE"] not in {"django.db.backends.sqlite3", "django.db.backends.postgresql"}:
+            self.refuse(name, "only SQLite and PostgreSQL are supported.", "Use postgres://user@host/name.")
+        return config
+
+
+def read(root: Path) -> Env:
+    """Read the environment, and under it the file `.env` in `root` when there is one."""
+    return Env({**dotenv_values(root / ".env"), **os.environ})
+
+
+def read_or_make_secret_key(path: Path) -> str:
+    """Return the key kept in `path`; made at the first call, readable by its owner only."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    if not path.exists():
+        draft.touch(mode=0o600)
+        draft.write_text(secrets.token_urlsafe(48), encoding="ascii")
+        try:
+            # A link appears whole or not at all: of several processes at a first start one wins, and all read its key.
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return path.read_text(encoding="ascii").strip()
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"//[^/@]*@", "//…@", url)

@@ -1,0 +1,227 @@
+"""Every setting. What comes from the environment is read through `env`, by the setting's own name."""
+
+from pathlib import Path
+
+from csp.constants import NONE, SELF
+
+from novita_site import env as environment
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+VAR_DIR = BASE_DIR / "var"
+
+env = environment.read(BASE_DIR)
+
+# --- Where it listens, and so who gets in
+
+HOST = env.host("HOST", "127.0.0.1")
+PORT = env.integer("PORT", 3000, 1, 65535)
+WEB_WORKERS = env.integer("WEB_WORKERS", 2, 1, 64)
+# More threads than slow calls at once: 16 clients that wait for Novita must leave /health room.
+WEB_THREADS = env.integer("WEB_THREADS", 16, 1, 256)
+DEBUG = env.flag("DEBUG", default=False)
+ALLOWED_HOSTS = env.names("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+
+LOOPBACK_ONLY = all(environment.is_loopback(host) for host in [HOST, *ALLOWED_HOSTS])
+REQUIRE_LOGIN = env.flag("REQUIRE_LOGIN", default=not LOOPBACK_ONLY)
+if not REQUIRE_LOGIN and not LOOPBACK_ONLY:
+    env.refuse(
+        "REQUIRE_LOGIN",
+        "without a login anybody on the network could stop your instances.",
+        "Leave it out, or let HOST and ALLOWED_HOSTS name this machine only.",
+    )
+
+SECRET_KEY = env.text("SECRET_KEY")
+if not SECRET_KEY and LOOPBACK_ONLY:
+    SECRET_KEY = environment.read_or_make_secret_key(VAR_DIR / "secret-key")
+elif not SECRET_KEY:
+    env.refuse(
+        "SECRET_KEY",
+        "where others can reach the service it must be set.",
+        "Make one: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'",
+    )
+
+# --- Novita, and how the copy is kept
+
+NOVITA_API_KEY = env.api_key("NOVITA_API_KEY")
+NOVITA_BASE_URL = env.novita_url("NOVITA_BASE_URL", "https://api.novita.ai")
+NOVITA_PAGE_SIZE = env.integer("NOVITA_PAGE_SIZE", 100, 1, 1000)
+NOVITA_CONCURRENCY = env.integer("NOVITA_CONCURRENCY", 8, 1, 64)
+NOVITA_CONNECT_TIMEOUT = env.seconds("NOVITA_CONNECT_TIMEOUT", 5, 0.1, 60)
+NOVITA_READ_TIMEOUT = env.seconds("NOVITA_READ_TIMEOUT", 20, 0.1, 300)
+NOVITA_SYNC_DEADLINE = env.seconds("NOVITA_SYNC_DEADLINE", 240, 1, 3600)
+NOVITA_SYNC_ON_STARTUP = env.flag("NOVITA_SYNC_ON_STARTUP", default=True)
+NOVITA_SYNC_INTERVAL = env.seconds("NOVITA_SYNC_INTERVAL", 60, 0, 86400)
+NOVITA_STALE_AFTER = env.seconds("NOVITA_STALE_AFTER", 180, 1, 604800)
+
+# --- Redis and the database
+
+REDIS_URL = env.redis_url("REDIS_URL", "redis://127.0.0.1:6379/0")
+HAS_REDIS_URL = bool(env.text("REDIS_URL"))
+CACHES = {
+    "default": {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": REDIS_URL,
+        "OPTIONS": {
+            # An answer takes two calls to Redis at most, and must come within 2 s when Redis is silent.
+            "SOCKET_CONNECT_TIMEOUT": 0.8,
+            "SOCKET_TIMEOUT": 0.8,
+            "SERIALIZER": "django_redis.serializers.json.JSONSerializer",
+        },
+    }
+}
+
+DATABASES = {"default": env.database("DATABASE_URL", f"sqlite:///{VAR_DIR / 'db.sqlite3'}")}
+if DATABASES["default"].get("ENGINE") == "django.db.backends.sqlite3":
+    Path(str(DATABASES["default"]["NAME"])).parent.mkdir(parents=True, exist_ok=True)
+    DATABASES["default"]["OPTIONS"] = {
+        "timeout": 5,
+        "transaction_mode": "IMMEDIATE",
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+    }
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+env.check()
+
+# --- Django
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "csp",
+    "instances",
+]
+
+MIDDLEWARE = [
+    "novita_site.middleware.request_id",
+    "django.middleware.security.SecurityMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.middleware.gzip.GZipMiddleware",
+    "novita_site.middleware.refuse_cross_site",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "novita_site.access.admit_local_owner",
+    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "novita_site.urls"
+WSGI_APPLICATION = "novita_site.wsgi.application"
+APPEND_SLASH = False
+LOGIN_URL = "admin:login"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+STATIC_URL = "static/"
+# The static files are served from where the packages keep them: no collectstatic, nothing to forget in a deployment.
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = False
+
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en-us"
+USE_I18N = False
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+
+# --- The pages' safety
+
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+SESSION_COOKIE_HTTPONLY = True
+CSRF_FAILURE_VIEW = "instances.errors.csrf_failure"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+        "base-uri": [NONE],
+    }
+}
+
+# --- The API
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "novita_site.access.LocalOwnerAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_RENDERER_CLASSES": [
+        "rest_framework.renderers.JSONRenderer",
+        "rest_framework.renderers.BrowsableAPIRenderer",
+    ],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "instances.errors.answer",
+    "URL_FORMAT_OVERRIDE": "format",
+}
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Novita instances",
+    "DESCRIPTION": "The team's GPU instances at Novita.ai: a true copy of them, and actions on them.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAuthenticated"],
+    "ENUM_ADD_EXPLICIT_BLANK_NULL_CHOICE": False,
+}
+
+# --- The log: one line an event, on standard error
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {
+        "request_id": {"()": "novita_site.log.RequestIdFilter"},
+        "only_exceptions": {"()": "novita_site.log.OnlyExceptions"},
+    },
+    "formatters": {
+        "line": {
+            "()": "novita_site.log.LineFormatter",
+            "format": "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s",
+        }
+    },
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id"]},
+    },
+    "root": {"handlers": ["stderr"], "level": "WARNING"},
+    "loggers": {
+        "instances": {"level": "INFO"},
+        "django": {"handlers": [], "level": "WARNING", "propagate": True},
+        "django.request": {"filters": ["only_exceptions"]},
+    },
+}

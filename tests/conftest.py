@@ -1,0 +1,44 @@
+"""Fixtures: an empty Redis for each test, and Novita's answers by `responses`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import responses
+from django.test import Client
+from fakeredis import FakeServer
+
+from instances import cache
+from instances.novita import get_novita
+from tests.novita_answers import NovitaAnswers
+from tests.settings import FAKE_REDIS
+
+
+@pytest.fixture(autouse=True)
+def redis_server() -> Iterator[FakeServer]:
+    """Redis, empty. `redis_server.connected = False` is an outage."""
+    FAKE_REDIS.dbs.clear()
+    FAKE_REDIS.connected = True
+    cache._parsed = None
+    yield FAKE_REDIS
+    FAKE_REDIS.connected = True
+
+
+@pytest.fixture
+def novita() -> Iterator[NovitaAnswers]:
+    """Novita's answers, as far as the test registers them: another call fails, and so does an answer nobody fetched."""
+    get_novita.cache_clear()
+    with responses.RequestsMock() as mock:
+        yield NovitaAnswers(mock)
+
+
+class ApiClient(Client):
+    """Django's client as a script would be: a POST has no body unless it is given one."""
+
+    def post(self, path: str, data: Any = "", content_type: str = "application/json", **extra: Any) -> Any:  # type: ignore[override]
+        return super().post(path, data, content_type, **extra)
+
+
+@pytest.fixture
+def client() -> ApiClient:
+    return ApiClient()

@@ -1,0 +1,26 @@
+"""The settings of the unit tests: nothing from the environment or `.env`, Redis in memory, no thread in the background."""
+
+from fakeredis import FakeRedisConnection, FakeServer
+
+from novita_site import env
+
+env.read = lambda root: env.Env(
+    {
+        "SECRET_KEY": "FAKE-SECRET-django",
+        "DATABASE_URL": "sqlite://:memory:",
+        "NOVITA_API_KEY": "FAKE-SECRET-key",
+        "NOVITA_BASE_URL": "https://novita.test",
+        "NOVITA_SYNC_ON_STARTUP": "0",
+        "NOVITA_SYNC_INTERVAL": "0",
+    }
+)
+
+from novita_site.settings import *  # noqa: E402, F403 - the environment comes first
+from novita_site.settings import CACHES  # noqa: E402
+
+# `FAKE_REDIS.connected = False` is an outage.
+FAKE_REDIS = FakeServer(version=(6, 2))
+CACHES["default"]["OPTIONS"]["CONNECTION_POOL_KWARGS"] = {
+    "connection_class": FakeRedisConnection,
+    "server": FAKE_REDIS,
+}
