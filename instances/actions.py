@@ -1,7 +1,7 @@
 """Start, stop, restart of one instance.
 
-Novita only takes an order, so an action reports "initiated", and the copy shows what Novita says until a fresh read shows
-the effect. An answer that got lost, or that contradicts itself, is resolved by reading the instance.
+Novita only takes an order, so an action reports "initiated", and the copy shows what Novita says until a fresh read
+shows the effect. An answer that got lost, or that contradicts itself, is resolved by reading the instance.
 """
 
 import dataclasses
@@ -59,8 +59,8 @@ class ActionResult:
 def act(action: ActionName, instance_id: str, *, requested_by: str = "") -> ActionResult:
     """Ask Novita for an action on an instance, and show its new status in the copy at once.
 
-    Raises InstanceNotFound, InvalidState when the status doesn't allow it, NovitaError when Novita did not take it or it
-    can't be told whether it did, and CacheUnavailable before anything is asked.
+    Raises InstanceNotFound, InvalidState when the status doesn't allow it, NovitaError when Novita did not take it or
+    it can't be told whether it did, and CacheUnavailable before anything is asked.
     """
     try:
         result = _act(action, instance_id, get_novita(), Budget(ACTION_SECONDS))
@@ -104,7 +104,7 @@ def _act(action: ActionName, instance_id: str, novita: Novita, budget: Budget) -
 
 
 def _find_effect(action: ActionName, before: Instance, error: NovitaError, novita: Novita, budget: Budget) -> Instance:
-    """Read the instance after an answer that tells nothing; return it when it shows the effect, raise the truth else."""
+    """Read the instance after an answer that tells nothing; return it if it shows the effect, else raise the truth."""
     try:
         after = _read(before.id, novita, budget)
         if not _shows_effect(action, before, after):

@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.contrib import admin, messages
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
 from django.template.loader import render_to_string
@@ -14,6 +15,27 @@ from instances.models import SyncRun
 from instances.sync import try_to_synchronize
 
 MAX_SHOWN = 500
+
+
+class ChangeFilter(admin.SimpleListFilter):
+    """Most syncs find nothing changed; the others are what people look for."""
+
+    title = "what it found"
+    parameter_name = "found"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("changes", "changes"), ("removals", "removals"), ("nothing", "nothing new")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[SyncRun]) -> QuerySet[SyncRun]:
+        changes = Q(added_count__gt=0) | Q(changed_count__gt=0) | Q(removed_count__gt=0)
+        match self.value():
+            case "changes":
+                return queryset.filter(changes)
+            case "removals":
+                return queryset.filter(removed_count__gt=0)
+            case "nothing":
+                return queryset.exclude(changes)
+        return queryset
 
 
 @admin.register(SyncRun)
@@ -30,7 +52,7 @@ class SyncRunAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django takes 
         "unconfirmed_count",
         "duration_ms",
     )
-    list_filter = ("outcome", "trigger", "started_at", ("removed_count", admin.EmptyFieldListFilter))
+    list_filter = (ChangeFilter, "outcome", "trigger", "started_at")
     search_fields = ("requested_by", "error", "error_code", "added", "changed", "removed")
     date_hierarchy = "started_at"
     list_per_page = 50

@@ -1,9 +1,9 @@
 """The copy in Redis: complete listings, which of them readers get, and what readers get.
 
-A sync writes a listing aside as a new generation, and one script makes it the current one; so a reader sees one complete
-listing or the one before it. An action writes its one instance into the current generation and notes that in `touched`;
-a sync carries over what was touched after it began to fetch. Instances are JSON, and `changedAt` stands last in each, so
-that whether one changed is a comparison of bytes.
+A sync writes a listing aside as a new generation, and one script makes it the current one; so a reader sees one
+complete listing or the one before it. An action writes its one instance into the current generation and notes that in
+`touched`; a sync carries over what was touched after it began to fetch. Instances are JSON, and `changedAt` stands last
+in each, so that whether one changed is a comparison of bytes.
 """
 
 import gzip
@@ -23,7 +23,7 @@ from instances.redis_client import get_redis, redis_errors, run_script
 
 log = logging.getLogger(__name__)
 
-# A field of each generation that is no instance: an account may be empty, and an evicted generation is not an empty one.
+# A field of each generation that is no instance: an empty account is not the same as an evicted generation.
 MARKER: Final = b""
 WRITE_CHUNK: Final = 1000
 DRAFT_SECONDS: Final = 120
@@ -140,7 +140,7 @@ redis.call('HSET', KEYS[1], 'attempt_at', string.format('%.0f', now_ms()), 'code
 return redis.call('HINCRBY', KEYS[1], 'failures', 1)
 """
 
-# ARGV: id, its JSON without the end ('' removes it), the end, when the read of it began ('': an action wrote it), moving
+# ARGV: id, its JSON without the end ('': remove it), the end, when its read began ('': an action), whether it moves
 _WRITE_INSTANCE = (
     _FIND_COPY
     + """
@@ -167,6 +167,12 @@ next_number(KEYS[2])
 return 1
 """
 )
+
+# Not the current one: the answer of the publishing may have been lost after it was done.
+_DROP_DRAFT = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then return 0 end
+return redis.call('UNLINK', '{novita}:gen:' .. ARGV[1])
+"""
 
 # pcall: a key may be of a foreign type, and this is the way to get rid of it.
 _CLEAR = """
@@ -256,7 +262,7 @@ def read_body(known_revision: int | None = None) -> Body:
     answer = _read("body", known_revision)
     if answer is None:
         return Body(Freshness(), None, gzip.compress(_render([]), GZIP_LEVEL, mtime=0))
-    generation, revision, freshness, body = answer
+    _, revision, freshness, body = answer
     if revision == known_revision:
         return Body(freshness, revision, None)
     if not body.startswith(b"\x1f\x8b"):
@@ -372,8 +378,8 @@ def _parse(value: bytes) -> dict[str, Any]:
 def publish(rows: Mapping[str, bytes], moving: Iterable[str], *, token: str, fence: int, trigger: str) -> None:
     """Make a listing the current one: `rows` maps ids to sealed instances, `moving` are those starting or stopping.
 
-    Raises LeaseLost when the lock behind `token` and `fence` is no longer held, and CacheUnavailable; in both cases
-    readers keep the listing they had.
+    Raises LeaseLost when the lock behind `token` and `fence` is no longer held, and CacheUnavailable. Readers
+    keep the listing they had, or have the new one when only the answer was lost.
     """
     generation = f"{keys.GENERATION}{fence}"
     fields: list[tuple[str | bytes, bytes]] = [(MARKER, b"1"), *rows.items()]
@@ -388,17 +394,16 @@ def publish(rows: Mapping[str, bytes], moving: Iterable[str], *, token: str, fen
             _PUBLISH, _COPY_AND_LOCK_KEYS, [token, fence, len(fields), OLD_GENERATION_SECONDS, trigger, *moving]
         )
     except CacheUnavailable:
-        _drop_draft(generation)
+        _drop_draft(fence)
         raise
     if outcome != 1:
-        _drop_draft(generation)
+        _drop_draft(fence)
         raise LeaseLost if outcome == -1 else CacheUnavailable("Redis dropped a part of the new listing.")
 
 
-def _drop_draft(generation: str) -> None:
+def _drop_draft(fence: int) -> None:
     try:
-        with redis_errors():
-            get_redis().unlink(generation)
+        run_script(_DROP_DRAFT, [keys.CURRENT], [fence])
     except CacheUnavailable as exc:
         log.debug("a draft ends by itself in %s s: %s", DRAFT_SECONDS, exc)
 

@@ -264,7 +264,7 @@ def _get_headers(error: PanelError) -> dict[str, str]:
 def answer(exc: Exception, context: dict[str, Any]) -> HttpResponseBase | None:
     """Answer an exception of an API view (DRF's EXCEPTION_HANDLER). None for a bug: Django logs and answers it."""
     request: Request = context["request"]
-    error = _translate(exc)
+    error = _translate(exc, context)
     if error is None:
         return None
     renderer = getattr(request, "accepted_renderer", None)
@@ -275,7 +275,7 @@ def answer(exc: Exception, context: dict[str, Any]) -> HttpResponseBase | None:
     )
 
 
-def _translate(exc: Exception) -> PanelError | None:
+def _translate(exc: Exception, context: dict[str, Any]) -> PanelError | None:
     """Put what Django and DRF raise in our words. A URL may hold anything, so nothing of the request is repeated."""
     match exc:
         case PanelError():
@@ -289,7 +289,7 @@ def _translate(exc: Exception) -> PanelError | None:
         case exceptions.UnsupportedMediaType():
             return BodyNotJson()
         case exceptions.MethodNotAllowed():
-            return MethodNotAllowed()
+            return MethodNotAllowed(suggestion=f"It takes {', '.join(context['view'].allowed_methods)}.")
         case exceptions.NotAcceptable():
             return NotAcceptable()
         case exceptions.NotFound() | Http404():

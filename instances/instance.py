@@ -1,10 +1,11 @@
 """What an instance is: its fields, its status groups, which actions are possible.
 
-Reads Novita's rows by the fields that are wanted, so that none of the secrets in them (`sshPassword`, `envs`, `command`,
-`connectComponent…`) ever gets further than here.
+Reads Novita's rows by the fields that are wanted, so that none of the secrets in them (`sshPassword`, `envs`,
+`command`, `connectComponent…`) ever gets further than here.
 """
 
 import datetime as dt
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -201,11 +202,8 @@ def read_integer(value: object) -> int | None:
     except OverflowError:
         return None
     except ValueError:
-        return read_integer(float(value)) if isinstance(value, str) and "." in value and _is_number(value) else None
-
-
-def _is_number(text: str) -> bool:
-    return text.strip().lstrip("+-").replace(".", "", 1).isdecimal()
+        is_decimal = isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\.\d*\s*", value)
+        return int(float(value)) if is_decimal else None
 
 
 def _read_text(value: object) -> str:

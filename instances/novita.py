@@ -1,9 +1,9 @@
 """The only module that speaks HTTP to Novita: its v1 GPU-instance API.
 
-The policy, for every call: our own User-Agent (the edge refuses Python's default one); a time limit on each attempt and a
-budget over the whole piece of work, since requests has no total timeout; a cap on the body as it is unpacked; no redirect
-followed and no proxy taken from the environment, since the key would go there. Only GETs are repeated: a lost answer to a
-POST is resolved by reading the instance, never by asking again on trust.
+The policy, for every call: our own User-Agent (the edge refuses Python's default one); a time limit on each attempt and
+a budget over the whole piece of work, since requests has no total timeout; a cap on the body as it is unpacked; no
+redirect followed and no proxy taken from the environment, since the key would go there. Only GETs are repeated: a lost
+answer to a POST is resolved by reading the instance, never by asking again on trust.
 """
 
 import contextlib
@@ -120,7 +120,7 @@ class Budget:
 
 
 class _Attempt:
-    """One HTTP exchange. A server that sends a byte now and then never meets a read timeout, so it is cut from outside."""
+    """One HTTP exchange, cut from outside: a server that sends a byte now and then never meets a read timeout."""
 
     def __init__(self) -> None:
         self.is_cut = False
@@ -433,14 +433,14 @@ class Novita:
 def find_pause(error: NovitaError, attempt: int, random_unit: Callable[[], float]) -> float | None:
     """Return how many seconds to wait before a GET is repeated; None when it isn't worth it.
 
-    Not repeated: what would be the same again (a refused key, nonsense, a wrong id); a silence, which has taken its time
-    already; and a server that asks for more patience than we have.
+    Not repeated: what would be the same again (a refused key, nonsense, a wrong id); a silence, which has taken its
+    time already; and a server that asks for more patience than we have.
     """
     if not isinstance(error, NovitaUnavailable | NovitaRateLimited) or attempt >= RETRIES:
         return None
     if error.retry_after is not None and error.retry_after > MAX_RETRY_AFTER_SECONDS:
         return None
-    pause = min(FIRST_PAUSE_SECONDS * 2**attempt, MAX_PAUSE_SECONDS)
+    pause = min(FIRST_PAUSE_SECONDS * 2.0**attempt, MAX_PAUSE_SECONDS)
     return max(pause * (0.5 + random_unit()), error.retry_after or 0)
 
 

@@ -12,8 +12,8 @@ Shown = Mapping[str, Any]
 def select(instances: Sequence[Shown], query: Mapping[str, Any]) -> tuple[list[Shown], int]:
     """Return the instances of the asked page, and how many match on all pages.
 
-    `query` has any of status, group, region, gpu, search, ordering, page, pageSize, as the API checks them; without `page`
-    and `pageSize` all that match come back.
+    `query` has any of status, group, region, gpu, search, ordering, page, pageSize, as the API checks them; without
+    `page` and `pageSize` all that match come back.
     """
     found = [instance for instance in instances if _matches(instance, query)]
     ordering = str(query.get("ordering", DEFAULT_ORDERING))

@@ -71,22 +71,22 @@ def redis_errors() -> Iterator[None]:
         raise CacheUnavailable("Redis does not answer in time.") from exc
     except redis.exceptions.ConnectionError as exc:
         raise CacheUnavailable from exc
-    except redis.exceptions.ReadOnlyError as exc:
-        raise CacheUnavailable("Redis is a read-only replica.", suggestion="Point REDIS_URL at the primary.") from exc
     except redis.exceptions.RedisError as exc:
         raise _name_refusal(str(exc)) from exc
 
 
+# A word of Redis's error, the message, what to do. An error inside a script comes as a plain ResponseError, so the
+# class does not tell.
+_REFUSALS: Final = (
+    ("maxmemory", "Redis is out of memory.", "Raise its maxmemory, or free some."),
+    ("read only replica", "Redis is a read-only replica.", "Point REDIS_URL at the primary."),
+    ("MISCONF", "Redis can't write to its disk.", "Free disk space, or turn its saving off."),
+    ("WRONGTYPE", "Redis holds something foreign under our keys.", "POST /api/cache/clear, then synchronize."),
+)
+
+
 def _name_refusal(reason: str) -> CacheUnavailable:
-    # An error inside a script comes as a plain ResponseError, with Redis's word for it somewhere in the text.
-    if "OOM" in reason:
-        return CacheUnavailable("Redis is out of memory.", suggestion="Raise its maxmemory, or free some.")
-    if "READONLY" in reason:
-        return CacheUnavailable("Redis is a read-only replica.", suggestion="Point REDIS_URL at the primary.")
-    if "MISCONF" in reason:
-        return CacheUnavailable("Redis can't write to its disk.", suggestion="Free disk space, or turn its saving off.")
-    if "WRONGTYPE" in reason:
-        return CacheUnavailable(
-            "Redis holds something foreign under our keys.", suggestion="POST /api/cache/clear, then synchronize."
-        )
-    return CacheUnavailable("Redis refused a command.", suggestion="See the log for its words.")
+    for word, message, suggestion in _REFUSALS:
+        if word in reason:
+            return CacheUnavailable(message, suggestion=suggestion)
+    return CacheUnavailable(f"Redis refused a command: {reason[:120]}")

@@ -312,7 +312,11 @@ class Account:
     """
 
     def __init__(
-        self, instances: int = 25, seed: int = 1, page_base: int = 1, step_seconds: float = 2.0
+        self,
+        instances: int = 25,
+        seed: int = 1,
+        page_base: int = 1,
+        step_seconds: float = 2.0,
     ) -> None:
         self.page_base, self.step_seconds = page_base, step_seconds
         self._lock = threading.RLock()
@@ -696,9 +700,8 @@ def pad(exchange: "Exchange", fault: Fault) -> Answer:
 
 
 def list_endlessly(exchange: "Exchange", fault: Fault) -> Answer:
-    size = min(
-        exchange.read_query().size, 1000
-    )  # A client may ask for pages of any size; memory is not endless.
+    # A client may ask for pages of any size; memory is not endless.
+    size = min(exchange.read_query().size, 1000)
     fresh = [exchange.server.account.build_fresh_row() for _ in range(size)]
     return Page([json.dumps(row).encode() for row in fresh], None).answer()
 
@@ -768,9 +771,7 @@ KINDS: dict[str, Kind] = {
     "endless": Kind(list_endlessly, calls=LISTING),
     "empty": Kind(lambda exchange, fault: Page([], 0).answer(), calls=LISTING),
     "null": Kind(lambda exchange, fault: json_answer({"instances": None}), calls=LISTING),
-    "no_total": Kind(
-        lambda exchange, fault: replace(exchange.read_page(), total=None).answer(), calls=LISTING
-    ),
+    "no_total": Kind(lambda exchange, _: replace(exchange.read_page(), total=None).answer(), calls=LISTING),
     "page_cap": Kind(cap_page, {"size": integer(1, 10**6)}, LISTING),
     "hide": Kind(
         hide,
@@ -1011,9 +1012,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), Exchange)
         self.port: int = self.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self._thread = threading.Thread(
-            target=self.serve_forever, args=(0.05,), daemon=True, name="novita-simulator"
-        )
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -1021,11 +1020,11 @@ class Server(ThreadingHTTPServer):
         self.shutdown()
         self._thread.join()
         self.server_close()
-        self.closing.set()
-        self.faults.lift()
-        for connection in list(self._connections):
+        for connection in list(self._connections):  # First, so that what is woken below answers nobody.
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+        self.closing.set()
+        self.faults.lift()
         deadline = time.monotonic() + 2
         while self._connections and time.monotonic() < deadline:
             time.sleep(0.002)

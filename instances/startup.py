@@ -10,6 +10,7 @@ import random
 import signal
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
@@ -106,13 +107,16 @@ class Refresher:
     def __init__(self) -> None:
         self._is_started = not settings.NOVITA_SYNC_ON_STARTUP
         self._has_redis = True
+        self._refusals = 0
+        self._paused_until = 0.0
 
     def tick(self) -> None:
         """Sync when it is due, else follow the instances that move."""
         try:
             state = cache.read_state()
             self._say_redis_is(None)
-            if trigger := self._find_due(state):
+            trigger = self._find_due(state)
+            if trigger and time.monotonic() >= self._paused_until:
                 self._synchronize(trigger)
             elif 0 < len(state.moving) <= MAX_MOVING_READS:
                 _follow_moving(state)
@@ -143,8 +147,12 @@ class Refresher:
         try:
             sync.synchronize(trigger)
             self._is_started = True
-        except CacheUnavailable:
-            raise
+            self._refusals = 0
+        except CacheUnavailable as exc:
+            # A Redis that is read but takes nothing can't keep count of the failures, as it does of Novita's.
+            self._refusals += 1
+            self._paused_until = time.monotonic() + _get_retry_pause(self._refusals)
+            log.debug("refresher: %s", exc)
         except SyncInProgress:
             log.debug("refresher: another process syncs")
         except PanelError as exc:
@@ -162,8 +170,11 @@ def _is_retry_due(state: cache.State) -> bool:
     """Tell whether a failed sync may be tried again: after 5 s, 10 s, … up to a minute."""
     if not state.failures or state.attempt_at is None:
         return True
-    pause = min(FIRST_RETRY_SECONDS * 2 ** min(state.failures - 1, 10), MAX_RETRY_SECONDS)
-    return state.now - state.attempt_at >= timedelta(seconds=pause)
+    return state.now - state.attempt_at >= timedelta(seconds=_get_retry_pause(state.failures))
+
+
+def _get_retry_pause(failures: int) -> float:
+    return min(FIRST_RETRY_SECONDS * 2.0 ** min(failures - 1, 10), MAX_RETRY_SECONDS)
 
 
 def _follow_moving(state: cache.State) -> None:

@@ -1,7 +1,7 @@
 """Make the copy true: lock, fetch, compare, confirm, publish, record.
 
-Until the one script that publishes has run, nothing of a sync is visible; one that dies leaves the listing as it was and
-a draft that ends by itself.
+Until the one script that publishes has run, nothing of a sync is visible; one that dies leaves the listing as it was
+and a draft that ends by itself.
 """
 
 import logging
@@ -124,8 +124,9 @@ def synchronize(
 ) -> SyncReport:
     """Copy the account from Novita into Redis, and return what that changed.
 
-    A dry run reads and compares only: it takes no lock, publishes and records nothing. Raises SyncInProgress when another
-    sync runs, NovitaError, CacheUnavailable, LeaseLost, ShuttingDown; after each of these readers have what they had.
+    A dry run reads and compares only: it takes no lock, publishes and records nothing. Raises SyncInProgress when
+    another sync runs, NovitaError, CacheUnavailable, LeaseLost, ShuttingDown; after each of these readers have what
+    they had.
     """
     report = SyncReport(trigger, requested_by, dry_run)
     budget = Budget(settings.NOVITA_SYNC_DEADLINE)
@@ -153,7 +154,7 @@ def synchronize(
 
 
 def try_to_synchronize(trigger: str, *, requested_by: str) -> tuple[bool, str]:
-    """Synchronize for a person: returns whether it was done, and the words that tell what it did or why it could not."""
+    """Synchronize for a person: returns whether it was done, and words for what it did or why it could not."""
     try:
         return True, synchronize(trigger, requested_by=requested_by).summarize()
     except PanelError as exc:
@@ -248,8 +249,8 @@ def compare_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[
 def _confirm(missing: Mapping[str, bytes], plan: _Plan, report: SyncReport, novita: Novita, budget: Budget) -> None:
     """Decide of each instance that the copy has and the listing lacks: only Novita's own word removes it.
 
-    Pages are no snapshot, so what a listing lacks may well exist. When too many are missing to ask for each, the account
-    is listed once more; what both listings lack is removed if a random sample of it is gone without exception.
+    Pages are no snapshot, so what a listing lacks may well exist. When too many are missing to ask for each, the
+    account is listed once more; what both listings lack is removed if a random sample of it is gone without exception.
     """
     wanted = list(missing)
     if len(missing) > MAX_DIRECT_READS:
@@ -307,7 +308,8 @@ def _measure_ms(began: float) -> int:
 
 def _record(report: SyncReport, error: PanelError | None, earlier_failures: int) -> None:
     """Keep what became of a sync: in Redis for everybody's next decision, in the log, and in the database."""
-    if error and not isinstance(error, ShuttingDown):
+    # Redis itself can't be told that it failed, and a shutdown is no failure.
+    if error and not isinstance(error, CacheUnavailable | ShuttingDown):
         try:
             earlier_failures = cache.note_failure(error.code, error.message, report.trigger) - 1
         except CacheUnavailable as exc:

@@ -81,9 +81,18 @@ class Env:
     def host(self, name: str, default: str) -> str:
         """Read the name or address to listen on."""
         host = self.text(name, default).strip("[]")
-        if not re.fullmatch(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+", host):
+        if not _is_name(host) and not _is_ipv6(host):
             self.refuse(name, f"{host!r} is no host name or address.", f"Use {default}.")
         return host
+
+    def hosts(self, name: str, default: str) -> list[str]:
+        """Read the names that requests may come with, as Django wants them: no scheme, no port, IPv6 in brackets."""
+        hosts = self.names(name, default)
+        for host in hosts or [self.text(name)]:
+            is_ipv6 = host[:1] + host[-1:] == "[]" and _is_ipv6(host[1:-1])
+            if host != "*" and not _is_name(host) and not is_ipv6:
+                self.refuse(name, f"{host!r} is no host name or address.", f"Use {default}.")
+        return hosts
 
     def api_key(self, name: str) -> str:
         """Read a key that goes into an HTTP header. "" when it isn't set."""
@@ -104,7 +113,8 @@ class Env:
             self.refuse(name, "it is no URL.", f"Use {default}.")
             return default
         is_safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
-        if not host or not is_safe or parts.username is not None or parts.query or parts.fragment:
+        is_host = _is_name(host) or _is_ipv6(host)
+        if not is_host or not is_safe or parts.username is not None or parts.query or parts.fragment:
             self.refuse(
                 name,
                 f"{_without_password(url)!r} is no base URL; https, or http to this machine, since the key goes there.",
@@ -161,5 +171,17 @@ def read_or_make_secret_key(path: Path) -> str:
     return path.read_text(encoding="ascii").strip()
 
 
+def _is_name(host: str) -> bool:
+    return bool(re.fullmatch(r"[A-Za-z0-9_.-]+", host))
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return bool(ipaddress.IPv6Address(host))
+    except ValueError:
+        return False
+
+
 def _without_password(url: str) -> str:
-    return re.sub(r"//[^/@]*@", "//…@", url)
+    """Show of a URL with a user or a query its scheme only: a password may hold any character, `/`, `?` and `@` too."""
+    return re.sub(r"^([a-z+]+://)?.*[@?#].*$", r"\1…", url, flags=re.IGNORECASE | re.DOTALL)

@@ -19,7 +19,7 @@ WEB_WORKERS = env.integer("WEB_WORKERS", 2, 1, 64)
 # More threads than slow calls at once: 16 clients that wait for Novita must leave /health room.
 WEB_THREADS = env.integer("WEB_THREADS", 16, 1, 256)
 DEBUG = env.flag("DEBUG", default=False)
-ALLOWED_HOSTS = env.names("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+ALLOWED_HOSTS = env.hosts("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 
 LOOPBACK_ONLY = all(environment.is_loopback(host) for host in [HOST, *ALLOWED_HOSTS])
 REQUIRE_LOGIN = env.flag("REQUIRE_LOGIN", default=not LOOPBACK_ONLY)
@@ -32,7 +32,10 @@ if not REQUIRE_LOGIN and not LOOPBACK_ONLY:
 
 SECRET_KEY = env.text("SECRET_KEY")
 if not SECRET_KEY and LOOPBACK_ONLY:
-    SECRET_KEY = environment.read_or_make_secret_key(VAR_DIR / "secret-key")
+    try:
+        SECRET_KEY = environment.read_or_make_secret_key(VAR_DIR / "secret-key")
+    except OSError as exc:
+        env.refuse("SECRET_KEY", f"none can be kept in {VAR_DIR} ({exc.strerror}).", "Set one, or make that writable.")
 elif not SECRET_KEY:
     env.refuse(
         "SECRET_KEY",
@@ -72,7 +75,10 @@ CACHES = {
 
 DATABASES = {"default": env.database("DATABASE_URL", f"sqlite:///{VAR_DIR / 'db.sqlite3'}")}
 if DATABASES["default"].get("ENGINE") == "django.db.backends.sqlite3":
-    Path(str(DATABASES["default"]["NAME"])).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        Path(str(DATABASES["default"]["NAME"])).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        env.refuse("DATABASE_URL", f"its folder can't be made ({exc.strerror}).", "Name one that can be written to.")
     DATABASES["default"]["OPTIONS"] = {
         "timeout": 5,
         "transaction_mode": "IMMEDIATE",
@@ -198,6 +204,9 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAuthenticated"],
     "ENUM_ADD_EXPLICIT_BLANK_NULL_CHOICE": False,
+    "ENUM_NAME_OVERRIDES": {"UpDownEnum": ["up", "down"]},
+    "PREPROCESSING_HOOKS": ["instances.api.urls.drop_optional_slash"],
+    "AUTHENTICATION_WHITELIST": ["rest_framework.authentication.SessionAuthentication"],
 }
 
 # --- The log: one line an event, on standard error

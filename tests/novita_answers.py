@@ -1,8 +1,12 @@
 """What Novita answers, in its own shape, for the tests that register it with `responses`."""
 
+import json
+from collections.abc import Callable
 from typing import Any
 
+import requests
 import responses
+from django.db import connections
 from responses import matchers
 
 API = "https://novita.test/gpu-instance/openapi/v1"
@@ -50,6 +54,18 @@ class NovitaAnswers:
         body = {"instances": list(rows), "total": len(rows) if total is None else total}
         query = matchers.query_param_matcher({"pageSize": 100, "pageNum": page})
         self.mock.get(f"{API}/gpu/instances", **{"json": body, **answer}, match=[query])
+
+    def lists_during(self, act: Callable[[], object], *rows: Any) -> None:
+        """Answer the listing, and let something happen before that answer goes out."""
+        shared = connections["default"]
+        shared.inc_thread_sharing()
+
+        def answer(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
+            connections["default"] = shared  # The database is in memory, and seen by this connection only.
+            act()
+            return 200, {}, json.dumps({"instances": rows, "total": len(rows)})
+
+        self.mock.add_callback(responses.GET, f"{API}/gpu/instances", answer)
 
     def shows(self, row: dict[str, Any], **answer: Any) -> None:
         """Answer a read of one instance."""

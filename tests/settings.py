@@ -1,4 +1,4 @@
-"""The settings of the unit tests: nothing from the environment or `.env`, Redis in memory, no thread in the background."""
+"""The settings of the unit tests: nothing from the environment or `.env`, Redis in memory, no background thread."""
 
 from fakeredis import FakeRedisConnection, FakeServer
 

@@ -1,7 +1,6 @@
 """The stand-in for Novita's API keeps the promises that everything tried against it relies on, over HTTP."""
 
 import gzip
-import json
 import signal
 import socket
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 import requests
 from novita import NovitaClient
+from requests import Response
 
 from instances.simulator import BASE_PATH, CALLS, KINDS, Account, Server, start
 
@@ -31,25 +31,23 @@ class Client:
         self.session.trust_env = False
         self.session.headers["Authorization"] = "Bearer any-key"
 
-    def send(self, method: str, path: str, timeout: float = 5, **kwargs: Any) -> requests.Response:
+    def send(self, method: str, path: str, timeout: float = 5, **kwargs: Any) -> Response:
         return self.session.request(method, self.url + path, timeout=timeout, allow_redirects=False, **kwargs)
 
-    def list_page(
-        self, number: int = 1, size: int = 100, timeout: float = 5, **filters: str
-    ) -> requests.Response:
+    def list_page(self, number: int = 1, size: int = 100, timeout: float = 5, **filters: str) -> Response:
         query = {"pageSize": size, "pageNum": number, **filters}
         return self.send("GET", f"{BASE_PATH}/gpu/instances", timeout, params=query)
 
     def list_ids(self, number: int = 1, size: int = 100) -> list[str]:
         return [row["id"] for row in self.list_page(number, size).json()["instances"]]
 
-    def get(self, instance_id: str) -> requests.Response:
+    def get(self, instance_id: str) -> Response:
         return self.send("GET", f"{BASE_PATH}/gpu/instance", params={"instanceId": instance_id})
 
     def read_status(self, instance_id: str) -> str:
         return str(self.get(instance_id).json()["status"])
 
-    def act(self, action: str, instance_id: str) -> requests.Response:
+    def act(self, action: str, instance_id: str) -> Response:
         return self.send("POST", f"{BASE_PATH}/gpu/instance/{action}", json={"instanceId": instance_id})
 
     def add_fault(self, **fault: Json) -> None:
@@ -76,7 +74,7 @@ def client(server: Server) -> Iterator[Client]:
         yield client
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 5) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 3) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass"
@@ -98,7 +96,7 @@ def watch(client: Client, instance_id: str, last: str) -> list[str]:
     return seen
 
 
-def assert_error(answer: requests.Response, status: int, reason: str) -> None:
+def assert_error(answer: Response, status: int, reason: str) -> None:
     body = answer.json()
     assert (answer.status_code, body["code"], body["reason"]) == (status, status, reason)
     assert isinstance(body["message"], str) and body["metadata"] == {}
@@ -384,9 +382,7 @@ def test_the_first_of_two_faults_wins_and_lifting_ends_both(client: Client) -> N
         (None, "JSON object"),
     ],
 )
-def test_a_fault_that_makes_no_sense_is_refused_with_what_does(
-    client: Client, fault: Json, word: str
-) -> None:
+def test_a_senseless_fault_is_refused_with_what_is_allowed(client: Client, fault: Json, word: str) -> None:
     answer = client.send("POST", "/__faults", json=[{"kind": "status"}, fault])
     assert_error(answer, 400, "INVALID_ARGUMENT")
     assert word in answer.json()["message"]
@@ -408,9 +404,7 @@ def test_status_brings_the_error_that_fits(client: Client, status: int, reason: 
     assert_error(client.list_page(), status, reason)
 
 
-@pytest.mark.parametrize(
-    "body", [None, [], {"instances": 5}, 7, {"code": 400, "reason": "INSUFFICIENT_RESOURCE"}]
-)
+@pytest.mark.parametrize("body", [None, [], {"instances": 5}, 7, {"reason": "INSUFFICIENT_RESOURCE"}])
 def test_status_sends_any_json(client: Client, body: Json) -> None:
     client.add_fault(kind="status", status=200, body=body, headers={"retry-after": "3600"})
     answer = client.list_page()
@@ -469,15 +463,13 @@ def read_pieces(server: Server) -> list[bytes]:
         return list(iter(lambda: connection.recv(65536), b""))
 
 
-@pytest.mark.parametrize(("part", "fewest", "most"), [("body", 10, 40), ("head", 41, 200)])
-def test_drip_sends_a_byte_at_a_time(
-    server: Server, client: Client, part: str, fewest: int, most: int
-) -> None:
+@pytest.mark.parametrize(("part", "counts"), [("body", range(10, 40)), ("head", range(41, 200))])
+def test_drip_sends_a_byte_at_a_time(server: Server, client: Client, part: str, counts: range) -> None:
     client.send("POST", "/__instances", json={"remove": client.list_ids()})
     client.add_fault(kind="drip", seconds=0.002, part=part)
     pieces = read_pieces(server)
     assert b"".join(pieces).endswith(b'{"instances": [], "total": 0}')
-    assert fewest <= len(pieces) <= most
+    assert len(pieces) in counts
 
 
 def test_reset_carries_nothing_out(client: Client) -> None:
@@ -546,12 +538,11 @@ def test_endless_brings_fresh_instances_for_ever(client: Client) -> None:
     assert len({row["id"] for page in pages for row in page["instances"]}) == 30
 
 
-@pytest.mark.parametrize(
-    ("kind", "answer"), [("empty", {"instances": [], "total": 0}), ("null", {"instances": None})]
-)
-def test_a_full_account_can_look_empty(client: Client, kind: str, answer: Json) -> None:
-    client.add_fault(kind=kind)
-    assert client.list_page().json() == answer
+def test_a_full_account_can_look_empty(client: Client) -> None:
+    client.add_fault(kind="empty", times=1)
+    client.add_fault(kind="null")
+    assert client.list_page().json() == {"instances": [], "total": 0}
+    assert client.list_page().json() == {"instances": None}
 
 
 def test_no_total_leaves_the_total_out(client: Client) -> None:
@@ -674,6 +665,15 @@ def test_a_status_that_was_set_stays(client: Client) -> None:
     assert client.read_status(instance_id) == "stopping"
 
 
+def test_an_instance_removed_while_it_moves_stays_away(client: Client) -> None:
+    gone, other = client.find("exited"), client.find("running")
+    client.act("delete", gone)
+    client.send("POST", "/__instances", json={"remove": [gone]})
+    client.act("stop", other)
+    watch(client, other, "exited")
+    assert gone not in client.list_ids()
+
+
 def test_all_can_be_made_to_run(client: Client) -> None:
     assert client.send("POST", "/__instances", json={"running": True}).json() == {"total": 25}
     assert {row["status"] for row in client.list_page().json()["instances"]} == {"running"}
@@ -762,9 +762,6 @@ def test_a_client_that_goes_away_prints_nothing(
 def test_it_listens_on_this_machine_only(server: Server) -> None:
     assert server.server_address[0] == "127.0.0.1"
     assert server.url == f"http://127.0.0.1:{server.port}"
-    assert (
-        json.loads(requests.get(server.url + "/__calls", timeout=5, proxies={"http": ""}).text)["calls"] == []
-    )
 
 
 # ---- The command ----

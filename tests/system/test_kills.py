@@ -1,0 +1,139 @@
+"""Syncs that die, sleep or are told to end: the listing stays whole, and the next sync runs."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instances.lease import TTL_SECONDS
+from tests.system.conftest import Start
+from tests.system.processes import ROOT, Novita, Process, Redis, wait_until
+
+SYNC = [sys.executable, "manage.py", "sync_instances"]
+
+
+def run_sync(environment: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*SYNC, *options], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def start_sync(environment: dict[str, str], tmp_path: Path) -> Process:
+    return Process(SYNC, environment, tmp_path / "sync.log")
+
+
+def read_rows(redis_process: Redis) -> dict[bytes, bytes]:
+    """Return the current generation, as readers get it."""
+    current = redis_process.client.get("{novita}:current")
+    rows: dict[bytes, bytes] = redis_process.client.hgetall(b"{novita}:gen:" + (current or b""))
+    return rows
+
+
+def test_the_command_copies_the_account_and_says_so(environment: dict[str, str], redis_process: Redis) -> None:
+    done = run_sync(environment)
+
+    assert (done.returncode, "25 instances: 25 new" in done.stdout) == (0, True), done.stderr
+    assert len(read_rows(redis_process)) == 26
+
+
+@pytest.mark.parametrize("moment", ["fetching", "writing"])
+def test_a_killed_sync_leaves_the_old_listing_and_the_next_one_runs(
+    environment: dict[str, str], redis_process: Redis, novita: Novita, tmp_path: Path, moment: str
+) -> None:
+    run_sync(environment)
+    before = read_rows(redis_process)
+    novita.change(add=[{"id": f"{number:016x}", "name": f"new-{number}"} for number in range(20_000)])
+    if moment == "fetching":
+        novita.fault("list", "delay", seconds=0.5)
+    process = start_sync(environment, tmp_path)
+    if moment == "fetching":
+        wait_until(lambda: novita.count_syncs() >= 2, "the second sync fetches")
+    else:
+        wait_until(lambda: len(redis_process.client.keys("{novita}:gen:*")) == 2, "it writes its generation")
+
+    process.end()
+
+    assert read_rows(redis_process) == before
+    novita.lift()
+    assert run_sync(environment).returncode == 3, "the dead one's lock holds for a while"
+    began = time.monotonic()
+    wait_until(lambda: run_sync(environment).returncode == 0, "the next sync runs", TTL_SECONDS + 15)
+    assert time.monotonic() - began < TTL_SECONDS + 15
+    assert len(read_rows(redis_process)) == 20_026
+
+
+def test_a_holder_that_slept_through_its_lock_publishes_nothing(
+    environment: dict[str, str], redis_process: Redis, novita: Novita, tmp_path: Path
+) -> None:
+    run_sync(environment)
+    ids = sorted(novita.get_truth())
+    novita.change(set={ids[0]: {"name": "old"}})
+    novita.fault("list", "delay", seconds=3, times=1)
+    sleeper = start_sync(environment, tmp_path)
+    wait_until(lambda: novita.count_syncs() == 2, "the sleeper fetches")
+    sleeper.signal(signal.SIGSTOP)
+    redis_process.client.delete("{novita}:lease")  # what its end does, after 30 s
+    novita.change(set={ids[0]: {"name": "new"}})
+    assert run_sync(environment).returncode == 0
+    newer = read_rows(redis_process)
+
+    sleeper.signal(signal.SIGCONT)
+
+    assert sleeper.wait() == 1
+    assert "lost its lock" in sleeper.log
+    assert read_rows(redis_process) == newer
+    assert b'"name":"new"' in newer[ids[0].encode()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_is_told_to_end_frees_the_lock(
+    environment: dict[str, str], redis_process: Redis, novita: Novita, tmp_path: Path, number: int
+) -> None:
+    novita.fault("list", "hang")
+    process = start_sync(environment, tmp_path)
+    wait_until(lambda: novita.count_syncs(), "it fetches")
+
+    process.signal(number)
+
+    assert process.wait(10) == 128 + number
+    assert not redis_process.client.exists("{novita}:lease")
+
+
+@pytest.mark.parametrize("trigger", ["startup", "api"])
+def test_a_server_that_is_told_to_end_frees_the_lock_and_is_gone_soon(
+    start_service: Start, redis_process: Redis, novita: Novita, trigger: str
+) -> None:
+    novita.fault("list", "hang")
+    if trigger == "startup":
+        service = start_service().wait_until_alive()
+    else:
+        service = start_service(NOVITA_SYNC_ON_STARTUP="0", NOVITA_SYNC_INTERVAL="0").wait_until_alive()
+        threading.Thread(target=lambda: service.post("/api/instances/sync"), daemon=True).start()
+    wait_until(lambda: redis_process.client.exists("{novita}:lease"), "a sync runs")
+    wait_until(lambda: novita.count_syncs(), "it fetches")
+
+    service.popen.terminate()
+
+    assert service.wait(10) == 0, service.log
+    assert not redis_process.client.exists("{novita}:lease")
+
+
+def test_a_recycled_worker_does_not_sync_while_the_copy_is_fresh(start_service: Start, novita: Novita) -> None:
+    service = start_service().wait_until_ready()
+
+    service.popen.send_signal(signal.SIGHUP)
+    time.sleep(4)
+
+    assert service.get("/readyz").ok
+    assert novita.count_syncs() == 1
+
+
+def test_no_other_command_syncs(environment: dict[str, str], novita: Novita) -> None:
+    commands: list[list[Any]] = [["check"], ["migrate", "-v0"], ["help"], ["shell", "-c", "import time; time.sleep(2)"]]
+    for command in commands:
+        subprocess.run([sys.executable, "manage.py", *command], cwd=ROOT, env=environment, check=True, timeout=60)
+
+    assert novita.list_calls() == []

@@ -1,0 +1,438 @@
+"""What readers get of the copy: whole, with its age, and only when it changed; whatever is written, lost or cleared."""
+
+import gzip
+import pickle
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import responses
+from django.test import Client
+from django_redis import get_redis_connection
+from fakeredis import FakeRedis, FakeRedisConnection, FakeServer
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from instances import cache
+from instances.api.serializers import InstanceSerializer, ListingSerializer, PortMappingSerializer
+from instances.instance import Instance, from_novita
+from instances.novita import get_novita
+from tests.conftest import ApiClient
+from tests.novita_answers import NovitaAnswers, make_row
+from tests.settings import FAKE_REDIS
+
+pytestmark = pytest.mark.django_db
+
+FILTERED = "/api/instances?group=running"
+LISTINGS = pytest.mark.parametrize("path", ["/api/instances", FILTERED], ids=["whole", "filtered"])
+
+
+@pytest.fixture(autouse=True)
+def store(redis_server: FakeServer) -> FakeRedis:
+    """Redis, empty, by a connection of the test's own."""
+    get_redis_connection("default").connection_pool.disconnect()
+    return FakeRedis(server=redis_server)
+
+
+@pytest.fixture
+def copy(client: Client, novita: NovitaAnswers) -> None:
+    """A copy of two instances, an account that has them still, and a Novita that takes a stop of the first."""
+    novita.mock.assert_all_requests_are_fired = False
+    novita.lists(make_row("a"), make_row("b", status="exited"))
+    novita.takes("stop", "a")
+    assert client.post("/api/instances/sync").status_code == 200
+
+
+def read_statuses(client: Client) -> dict[str, str]:
+    return {one["id"]: one["status"] for one in client.get("/api/instances").json()["instances"]}
+
+
+# --- What goes out
+
+
+@pytest.mark.usefixtures("copy")
+@LISTINGS
+@pytest.mark.parametrize("form", ["{}", '"old", {}', '"1", {}'])
+def test_who_has_the_listing_gets_304_with_its_age(path: str, form: str, client: Client) -> None:
+    first = client.get(path)
+
+    again = client.get(path, headers={"If-None-Match": form.format(first["ETag"])})
+
+    assert (again.status_code, again.content) == (304, b"")
+    for name in ("ETag", "Data-As-Of", "Data-Stale"):
+        assert again[name] == first[name]
+
+
+@pytest.mark.usefixtures("copy")
+@LISTINGS
+def test_a_change_makes_another_etag(path: str, client: Client) -> None:
+    before = client.get(path)
+    client.post("/api/instances/a/stop")
+
+    after = client.get(path, headers={"If-None-Match": before["ETag"]})
+
+    assert after.status_code == 200
+    assert after["ETag"] != before["ETag"]
+    assert after.content != before.content
+
+
+@pytest.mark.usefixtures("copy")
+@LISTINGS
+def test_an_old_copy_says_so_even_in_a_304(path: str, client: Client, store: FakeRedis) -> None:
+    first = client.get(path)
+    store.hincrby("{novita}:sync", "as_of", -3600_000)
+
+    again = client.get(path, headers={"If-None-Match": first["ETag"]})
+
+    assert again.status_code == 304
+    assert (first["Data-Stale"], again["Data-Stale"]) == ("false", "true")
+    assert again["Data-As-Of"] < first["Data-As-Of"]
+
+
+@LISTINGS
+def test_without_a_copy_the_listing_has_no_age_and_no_etag(path: str, client: Client) -> None:
+    answer = client.get(path, headers={"If-None-Match": 'W/"1"'})
+
+    assert answer.json() == {"instances": [], "total": 0}
+    assert answer["Data-Stale"] == "true"
+    assert "Data-As-Of" not in answer and "ETag" not in answer
+
+
+@pytest.mark.usefixtures("copy")
+def test_the_listing_is_the_same_gzipped_and_not(client: Client) -> None:
+    plain = client.get("/api/instances")
+
+    zipped = client.get("/api/instances", headers={"Accept-Encoding": "gzip"})
+
+    assert (plain.get("Content-Encoding"), zipped["Content-Encoding"]) == (None, "gzip")
+    assert gzip.decompress(zipped.content) == plain.content
+    assert "Accept-Encoding" in plain["Vary"] and "Accept-Encoding" in zipped["Vary"]
+
+
+@pytest.mark.usefixtures("copy")
+@pytest.mark.parametrize("path", ["/api/instances", FILTERED, "/api/instances/a"])
+def test_an_instance_has_the_documented_fields(path: str, client: Client) -> None:
+    body = client.get(path).json()
+
+    if "a" not in path.rpartition("/")[2][:1]:
+        assert list(body) == list(ListingSerializer().fields)
+        body = body["instances"][-1]
+    assert list(body) == list(InstanceSerializer().fields)
+    assert list(body["portMappings"][0]) == list(PortMappingSerializer().fields)
+    assert InstanceSerializer(data=body).is_valid(raise_exception=True)
+
+
+@pytest.mark.usefixtures("copy")
+def test_the_rendered_listing_is_sent_as_it_is_stored(client: Client, store: FakeRedis) -> None:
+    client.get("/api/instances")
+    (name,) = store.keys("{novita}:body:*")
+    store.set(name, gzip.compress(b"as it is"))
+
+    assert client.get("/api/instances").content == b"as it is"
+
+
+# --- What a single write does
+
+
+def make_instance(id_: str, status: str) -> Instance:
+    return from_novita(make_row(id_, status=status))
+
+
+@pytest.mark.usefixtures("copy")
+def test_a_read_that_began_before_an_action_does_not_cover_it(client: Client) -> None:
+    began_ms = round(time.time() * 1000) - 1
+    client.post("/api/instances/a/stop")
+
+    cache.write_instance(make_instance("a", "running"), read_began_ms=began_ms)
+    cache.remove_instance("a", read_began_ms=began_ms)
+
+    assert read_statuses(client) == {"a": "toStop", "b": "exited"}
+
+
+@pytest.mark.usefixtures("copy")
+def test_a_read_that_began_after_an_action_shows(client: Client) -> None:
+    client.post("/api/instances/a/stop")
+
+    cache.write_instance(make_instance("a", "exited"), read_began_ms=round(time.time() * 1000) + 1000)
+
+    assert read_statuses(client) == {"a": "exited", "b": "exited"}
+
+
+# --- Clearing
+
+
+@pytest.mark.usefixtures("copy")
+def test_a_cleared_copy_is_no_copy(client: Client) -> None:
+    etag = client.get("/api/instances")["ETag"]
+
+    cleared = client.post("/api/cache/clear").json()
+
+    answer = client.get("/api/instances", headers={"If-None-Match": etag})
+    assert (cleared["success"], cleared["cleared"]) == (True, 2)
+    assert (answer.status_code, answer.json()["total"], answer["Data-Stale"]) == (200, 0, "true")
+    assert client.get("/readyz").status_code == 503
+
+
+@pytest.mark.usefixtures("copy")
+def test_clearing_touches_the_copy_only(client: Client, store: FakeRedis) -> None:
+    others = {b"celery", b"{novita}", b"{novita}:gen", b"novita:current", b"{novita}:lease", b"{novita}:fence"}
+    for name in others:
+        store.set(name, "1")
+
+    client.post("/api/cache/clear")
+
+    assert others <= set(store.keys())
+    assert not store.keys("{novita}:gen:*") and not store.exists("{novita}:current")
+
+
+@pytest.mark.parametrize(
+    "rows", [[make_row("a"), make_row("b", status="exited")], [make_row("c")]], ids=["the same", "another"]
+)
+def test_the_cache_cleared_during_a_sync_is_filled_by_it(
+    rows: list[Any], client: Client, novita: NovitaAnswers, store: FakeRedis, copy: None
+) -> None:
+    novita.mock.reset()
+    novita.lacks("a")
+    novita.lacks("b")
+    leases: list[Any] = []
+    novita.lists_during(lambda: (client.post("/api/cache/clear"), leases.append(store.get("{novita}:lease"))), *rows)
+
+    answer = client.post("/api/instances/sync")
+
+    assert answer.status_code == 200 and leases[0]
+    assert read_statuses(client) == {row["id"]: row["status"] for row in rows}
+
+
+@pytest.mark.usefixtures("copy")
+@pytest.mark.parametrize("empty", [lambda client, store: client.post("/api/cache/clear"), lambda _, s: s.flushall()])
+def test_an_etag_never_comes_again(
+    empty: Callable[[Client, FakeRedis], object], client: Client, store: FakeRedis
+) -> None:
+    client.post("/api/instances/a/stop")
+    old = client.get("/api/instances")["ETag"]
+    empty(client, store)
+    client.post("/api/instances/sync")
+
+    answer = client.get("/api/instances", headers={"If-None-Match": old})
+
+    assert (answer.status_code, answer.json()["total"]) == (200, 2)
+    assert answer["ETag"] > old
+
+
+# --- What Redis loses
+
+
+@pytest.mark.usefixtures("copy")
+def test_forgotten_scripts_are_loaded_again(client: Client, store: FakeRedis) -> None:
+    store.script_flush()
+
+    answers = [client.get("/api/instances"), client.post("/api/instances/a/stop"), client.post("/api/instances/sync")]
+
+    assert [answer.status_code for answer in answers] == [200, 202, 200]
+
+
+@pytest.mark.usefixtures("copy")
+@pytest.mark.parametrize("name", ["current", "revision", "gen:*", "sync", "body:*", "moving", "touched"])
+def test_a_key_that_was_evicted_never_makes_an_empty_account(name: str, client: Client, store: FakeRedis) -> None:
+    client.post("/api/instances/a/stop")
+    whole = client.get("/api/instances")
+    store.delete(*store.keys(f"{{novita}}:{name}"))
+
+    answer = client.get("/api/instances")
+
+    if answer["Data-Stale"] == "true":
+        assert "Data-As-Of" not in answer and client.get("/readyz").status_code == 503
+    else:
+        assert answer.content == whole.content
+    assert client.post("/api/instances/sync").status_code == 200
+    assert read_statuses(client) == {"a": "running", "b": "exited"}
+    assert client.get("/api/instances")["Data-Stale"] == "false"
+
+
+@pytest.mark.parametrize("number", range(9))
+def test_a_lost_answer_of_redis_leaves_a_whole_listing(
+    number: int, client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch, copy: None
+) -> None:
+    old = read_statuses(client)
+    novita.mock.reset()
+    novita.lists(make_row("a"), make_row("b"), make_row("c"))
+    read_response, answers = FakeRedisConnection.read_response, []
+
+    def lose(connection: FakeRedisConnection, **kwargs: Any) -> Any:
+        answers.append(read_response(connection, **kwargs))
+        if len(answers) == number + 1:
+            raise redis.exceptions.TimeoutError("Timeout reading from socket")
+        return answers[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FakeRedisConnection, "read_response", lose)
+        client.post("/api/instances/sync")
+
+    assert len(answers) > number
+    assert read_statuses(client) in (old, {"a": "running", "b": "running", "c": "running"})
+    assert client.get("/api/instances")["Data-Stale"] == "false"
+
+
+@pytest.mark.usefixtures("copy")
+@pytest.mark.parametrize("fault", ["out of memory", "a part dropped"])
+def test_a_half_written_listing_is_never_shown(
+    fault: str, client: Client, novita: NovitaAnswers, store: FakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, kept = client.get("/api/instances").content, store.keys("{novita}:gen:*")
+    novita.mock.reset()
+    novita.lists(make_row("a"), make_row("b"))
+    monkeypatch.setattr("instances.cache.WRITE_CHUNK", 1)
+    execute, writes = redis.client.Pipeline.execute, []
+
+    def fail(pipeline: redis.client.Pipeline, *args: Any) -> Any:
+        writes.append(pipeline)
+        if len(writes) == 3 and fault == "out of memory":
+            raise redis.exceptions.OutOfMemoryError("command not allowed when used memory > 'maxmemory'.")
+        if len(writes) == 3:
+            store.delete(*(set(store.keys("{novita}:gen:*")) - set(kept)))
+        return execute(pipeline, *args)
+
+    monkeypatch.setattr("redis.client.Pipeline.execute", fail)
+
+    failure = client.post("/api/instances/sync")
+
+    assert failure.status_code == 503
+    assert failure.json()["message"] in {"Redis is out of memory.", "Redis dropped a part of the new listing."}
+    assert client.get("/api/instances").content == old
+    assert (store.keys("{novita}:gen:*"), store.exists("{novita}:lease")) == (kept, 0)
+
+
+# --- What others wrote under our keys
+
+
+class Trap:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.usefixtures("copy")
+@pytest.mark.parametrize("name", ["current", "revision", "sync", "touched", "moving", "gen", "body"])
+@pytest.mark.parametrize("kind", ["bytes", "a field"])
+def test_foreign_bytes_are_never_loaded_and_can_be_cleared(
+    name: str, kind: str, client: Client, store: FakeRedis, tmp_path: Path
+) -> None:
+    client.get("/api/instances")
+    (key,) = store.keys(f"{{novita}}:{name}*") or [f"{{novita}}:{name}"]
+    foreign = pickle.dumps(Trap(tmp_path / "loaded"))
+    if kind == "bytes":
+        store.set(key, foreign)
+    else:
+        if store.type(key) != b"hash":
+            store.delete(key)
+        store.hset(key, mapping={"a": foreign, "as_of": foreign})
+
+    answers = [client.get("/api/instances"), client.get("/health"), client.post("/api/instances/sync")]
+    cleared = client.post("/api/cache/clear")
+    client.post("/api/instances/sync")
+
+    assert {answer.status_code for answer in answers} <= {200, 503}
+    assert cleared.status_code == 200
+    assert read_statuses(client) == {"a": "running", "b": "exited"}
+    assert not (tmp_path / "loaded").exists()
+
+
+# --- Any order of all of it
+
+IDS = st.sampled_from(["a", "b", "c"])
+STATUSES = st.sampled_from(["running", "toStop", "exited"])
+
+
+def write(writes: dict[str, str | None]) -> None:
+    """Write instances as actions do; None removes."""
+    for id_, status in writes.items():
+        if status:
+            cache.write_instance(make_instance(id_, status))
+        else:
+            cache.remove_instance(id_)
+
+
+class Readers(RuleBasedStateMachine):
+    """Holds what readers get against a dictionary of statuses; None: no copy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = FakeRedis(server=FAKE_REDIS)
+        self.store.flushall()
+        self.client = ApiClient()
+        self.mock = responses.RequestsMock(assert_all_requests_are_fired=False)
+        self.mock.start()
+        self.statuses: dict[str, str] | None = None
+
+    def teardown(self) -> None:
+        self.mock.stop()
+
+    @rule(
+        listed=st.dictionaries(IDS, STATUSES),
+        writes=st.dictionaries(IDS, st.none() | STATUSES),
+        fault=st.sampled_from(["", "", "a nameless row", "a lost lock"]),
+    )
+    def sync(self, listed: dict[str, str], writes: dict[str, str | None], fault: str) -> None:
+        def meanwhile() -> None:
+            write(writes)
+            if fault == "a lost lock":
+                self.store.delete("{novita}:lease")
+
+        self.mock.reset()
+        novita = NovitaAnswers(self.mock)
+        rows = [make_row(id_, status=status) for id_, status in listed.items()]
+        novita.lists_during(meanwhile, *rows, *([{}] if fault == "a nameless row" else []))
+        for id_ in "abc":
+            novita.lacks(id_)
+        time.sleep(0.002)  # A write in the millisecond in which a sync begins counts as one during it.
+
+        answer = self.client.post("/api/instances/sync")
+
+        assert (answer.status_code == 200) == (not fault)
+        self.expect(writes)
+        if not fault:
+            written = {} if self.statuses is None else writes
+            self.statuses = {id_: status for id_, status in {**listed, **written}.items() if status}
+
+    @rule(writes=st.dictionaries(IDS, st.none() | STATUSES))
+    def write(self, writes: dict[str, str | None]) -> None:
+        write(writes)
+        self.expect(writes)
+
+    @rule()
+    def clear(self) -> None:
+        self.client.post("/api/cache/clear")
+        self.statuses = None
+
+    @rule(name=st.sampled_from(["current", "revision", "gen:*", "body:*"]))
+    def evict(self, name: str) -> None:
+        for key in self.store.keys(f"{{novita}}:{name}"):
+            self.store.delete(key)
+        if name != "body:*":
+            self.statuses = None
+
+    @invariant()
+    def a_reader_gets_a_complete_listing(self) -> None:
+        for path in ("/api/instances", "/api/instances?ordering=name"):
+            answer = self.client.get(path)
+            assert {one["id"]: one["status"] for one in answer.json()["instances"]} == (self.statuses or {})
+            assert answer["Data-Stale"] == ("true" if self.statuses is None else "false")
+
+    def expect(self, writes: dict[str, str | None]) -> None:
+        if self.statuses is not None:
+            self.statuses = {id_: status for id_, status in {**self.statuses, **writes}.items() if status}
+
+
+def test_in_any_order_readers_get_complete_listings_only() -> None:
+    few = hypothesis_settings(max_examples=25, stateful_step_count=10, deadline=None, database=None, derandomize=True)
+
+    get_novita.cache_clear()
+    run_state_machine_as_test(Readers, settings=few)

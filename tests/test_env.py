@@ -1,0 +1,328 @@
+"""What the environment may hold, and how what is wrong in it is refused."""
+
+import ast
+import multiprocessing
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from novita_site.env import Env, InvalidSettings, is_loopback, read_or_make_secret_key
+
+ROOT = Path(__file__).resolve().parent.parent
+Process = subprocess.CompletedProcess[str]
+GUNICORN = ("-m", "gunicorn", "-c", "python:novita_site.gunicorn", "--check-config", "novita_site.wsgi")
+
+# Each wrong value, and what is said of it besides the variable's name.
+WRONG_VALUES = [
+    ("HOST", "127.0.0.1:80", "'127.0.0.1:80' is no host name or address. Use 127.0.0.1."),
+    ("PORT", "0", "'0' is not a whole number from 1 to 65535. Use 3000."),
+    ("WEB_WORKERS", "two", "'two' is not a whole number from 1 to 64. Use 2."),
+    ("WEB_THREADS", "16.5", "'16.5' is not a whole number from 1 to 256. Use 16."),
+    ("DEBUG", "maybe", "'maybe' is neither on nor off. Use 1 or 0."),
+    ("ALLOWED_HOSTS", "localhost,http://panel.test", "'http://panel.test' is no host name"),
+    ("NOVITA_API_KEY", "FAKE-SECRET key", "the key holds spaces or characters outside ASCII. Copy it again."),
+    ("NOVITA_BASE_URL", "http://api.novita.ai", "'http://api.novita.ai' is no base URL; https,"),
+    ("NOVITA_PAGE_SIZE", "٣", "'٣' is not a whole number from 1 to 1000. Use 100."),
+    ("NOVITA_CONCURRENCY", "65", "'65' is not a whole number from 1 to 64. Use 8."),
+    ("NOVITA_CONNECT_TIMEOUT", "5s", "'5s' is not a number of seconds from 0.1 to 60. Use 5."),
+    ("NOVITA_READ_TIMEOUT", "nan", "'nan' is not a number of seconds from 0.1 to 300. Use 20."),
+    ("NOVITA_SYNC_DEADLINE", "1e9", "'1e9' is not a number of seconds from 1 to 3600. Use 240."),
+    ("NOVITA_SYNC_ON_STARTUP", "2", "'2' is neither on nor off. Use 1 or 0."),
+    ("NOVITA_SYNC_INTERVAL", "-1", "'-1' is not a number of seconds from 0 to 86400. Use 60."),
+    ("NOVITA_STALE_AFTER", "0", "'0' is not a number of seconds from 1 to 604800. Use 180."),
+    ("REDIS_URL", "localhost:6379", "'localhost:6379' is no address of a Redis. Use redis://127.0.0.1:6379/0"),
+    ("DATABASE_URL", "mysql://user:FAKE-SECRET@host/name", "only SQLite and PostgreSQL are supported. Use postgres://"),
+]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tree of its own, since `.env` and `var/` lie beside the code."""
+    return copy_site(tmp_path_factory.mktemp("site"))
+
+
+@pytest.fixture
+def own_site(tmp_path: Path) -> Path:
+    return copy_site(tmp_path)
+
+
+def copy_site(root: Path) -> Path:
+    shutil.copytree(ROOT / "novita_site", root / "novita_site", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "manage.py", root)
+    for folder in ("instances", "templates"):
+        (root / folder).symlink_to(ROOT / folder)
+    return root
+
+
+def run(site: Path, *command: str, **variables: str) -> Process:
+    """Run Python there with these variables only."""
+    environment = {"PATH": os.environ["PATH"], "PYTHONUTF8": "1", **variables}
+    return subprocess.run(
+        [sys.executable, *command], cwd=site, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def read_setting(site: Path, name: str, **variables: str) -> Any:
+    """Return what a process there takes the setting for."""
+    process = run(site, "-c", f"from novita_site.settings import {name}; print(repr({name}))", **variables)
+    assert process.returncode == 0, process.stderr
+    return ast.literal_eval(process.stdout)
+
+
+def read_refusals(process: Process) -> dict[str, str]:
+    """Return what is said of each variable, when every line that was printed is a refusal."""
+    assert process.returncode != 0
+    lines = process.stderr.strip().splitlines()
+    return dict(line.split(": ", 1) for line in lines)
+
+
+@pytest.fixture(scope="module")
+def refusals(site: Path) -> dict[str, str]:
+    return read_refusals(run(site, "manage.py", "check", **{name: value for name, value, _ in WRONG_VALUES}))
+
+
+@pytest.mark.parametrize(("name", "words"), [(name, words) for name, _, words in WRONG_VALUES])
+def test_a_wrong_value_is_refused_with_the_cure(refusals: dict[str, str], name: str, words: str) -> None:
+    assert refusals[name].startswith(words)
+
+
+def test_all_problems_are_told_at_once_a_line_each(refusals: dict[str, str]) -> None:
+    # The port in HOST makes it no loopback address, so that a key is wanted too.
+    assert set(refusals) == {name for name, _, _ in WRONG_VALUES} | {"SECRET_KEY"}
+
+
+def test_no_secret_is_printed_with_the_problems(refusals: dict[str, str]) -> None:
+    assert "FAKE-SECRET" not in str(refusals)
+
+
+def test_gunicorn_refuses_in_the_same_words(site: Path) -> None:
+    process = run(site, *GUNICORN, PORT="http", WEB_WORKERS="0")
+
+    assert set(read_refusals(process)) == {"PORT", "WEB_WORKERS"}
+
+
+@pytest.mark.parametrize("command", [("manage.py", "check"), GUNICORN], ids=["manage.py", "gunicorn"])
+def test_an_empty_environment_is_good(site: Path, command: tuple[str, ...]) -> None:
+    away = {"REDIS_URL": "unix:///nowhere/redis.sock", "NOVITA_SYNC_ON_STARTUP": "0", "NOVITA_SYNC_INTERVAL": "0"}
+
+    process = run(site, *command, **away)
+
+    assert (process.returncode, process.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_variable_counts_as_unset(site: Path, empty: str) -> None:
+    names = ["HOST", "PORT", "DEBUG", "ALLOWED_HOSTS", "REQUIRE_LOGIN", "SECRET_KEY", "REDIS_URL", "DATABASE_URL"]
+
+    process = run(site, "manage.py", "check", **dict.fromkeys([name for name, *_ in WRONG_VALUES] + names, empty))
+
+    assert process.returncode == 0, process.stderr
+
+
+def test_the_environment_goes_before_the_env_file(own_site: Path) -> None:
+    (own_site / ".env").write_text("PORT=4000\n")
+
+    assert read_setting(own_site, "PORT", PORT="5000") == 5000
+
+
+def test_the_env_file_is_read_for_what_the_environment_lacks(own_site: Path) -> None:
+    (own_site / ".env").write_text("PORT=4000\n")
+
+    assert read_setting(own_site, "PORT") == 4000
+
+
+def test_what_is_wrong_in_the_env_file_is_refused(own_site: Path) -> None:
+    (own_site / ".env").write_text("PORT=http\n")
+
+    assert set(read_refusals(run(own_site, "manage.py", "check"))) == {"PORT"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        ("api_key", "NOVITA_API_KEY", "FAKE-SECRET with spaces"),
+        ("api_key", "NOVITA_API_KEY", "FAKE-SECRET-ключ"),
+        ("redis_url", "REDIS_URL", "redis://:FAKE-SECRET@host/name"),
+        ("redis_url", "REDIS_URL", "redis://:p@FAKE-SECRET@host/name"),
+        ("redis_url", "REDIS_URL", "redis://user:12/FAKE-SECRET@host/0"),
+        ("redis_url", "REDIS_URL", "redis://host/name?password=FAKE-SECRET"),
+        ("redis_url", "REDIS_URL", "redis://host/name?password=p@FAKE-SECRET"),
+        ("redis_url", "REDIS_URL", "redis://:FAKE-SECRET@host:port"),
+        ("redis_url", "REDIS_URL", "user:FAKE-SECRET@host:6379"),
+        ("database", "DATABASE_URL", "postgres://user:FAKE-SECRET@host:port/name"),
+        ("database", "DATABASE_URL", "mysql://user:FAKE-SECRET@host/name"),
+        ("database", "DATABASE_URL", "FAKE-SECRET"),
+        ("novita_url", "NOVITA_BASE_URL", "https://user:FAKE-SECRET@api.novita.ai"),
+        ("novita_url", "NOVITA_BASE_URL", "https://user:FAKE/SECRET?FAKE-SECRET@api.novita.ai"),
+        ("novita_url", "NOVITA_BASE_URL", "https://api.novita.ai?key=FAKE-SECRET"),
+        ("novita_url", "NOVITA_BASE_URL", "https://FAKE-SECRET@[api.novita.ai"),
+    ],
+)
+def test_a_refusal_never_prints_a_secret(kind: str, name: str, value: str) -> None:
+    env = Env({name: value})
+    getattr(env, kind)(name, *([] if kind == "api_key" else ["unused"]))
+
+    with pytest.raises(InvalidSettings) as refusal:
+        env.check()
+
+    assert str(refusal.value).startswith(f"{name}: ")
+    assert "FAKE-SECRET" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://192.168.0.7:8000",
+        "http://localhost.evil.test",
+        "http://127.0.0.1@evil.test",
+        "ftp://api.novita.ai",
+        "https://",
+        "https://api novita.ai",
+        "https://api.novita.ai:99999",
+        "https://api.novita.ai/#here",
+        "api.novita.ai",
+    ],
+)
+def test_the_key_goes_to_no_such_base_url(url: str) -> None:
+    env = Env({"NOVITA_BASE_URL": url})
+    env.novita_url("NOVITA_BASE_URL", "https://api.novita.ai")
+
+    with pytest.raises(InvalidSettings, match=r"^NOVITA_BASE_URL: .* Use https://api\.novita\.ai\.$"):
+        env.check()
+
+
+@pytest.mark.parametrize(
+    "url", ["https://api.novita.ai", "http://127.0.0.1:8000", "http://[::1]:80", "http://localhost"]
+)
+def test_a_base_url_over_https_or_on_this_machine_is_taken(site: Path, url: str) -> None:
+    assert read_setting(site, "NOVITA_BASE_URL", NOVITA_BASE_URL=f"{url}/") == url
+
+
+@pytest.mark.parametrize(
+    "url", ["rediss://user:p%40ss@host:6380/2", "redis://host?db=1", "unix:///run/redis.sock?db=1"]
+)
+def test_an_address_of_a_redis_is_taken_as_it_is(site: Path, url: str) -> None:
+    assert read_setting(site, "REDIS_URL", REDIS_URL=url) == url
+
+
+@pytest.mark.parametrize("word", ["1", "true", "YES", "On"])
+def test_a_flag_is_on_by_each_of_its_words(word: str) -> None:
+    assert Env({"DEBUG": word}).flag("DEBUG", default=False)
+
+
+@pytest.mark.parametrize("word", ["0", "false", "NO", "Off"])
+def test_a_flag_is_off_by_each_of_its_words(word: str) -> None:
+    assert not Env({"DEBUG": word}).flag("DEBUG", default=True)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "a.localhost", ".localhost", "127.8.8.8", "::1", "[::1]"])
+def test_a_loopback_host_means_this_machine(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["0.0.0.0", "::", "*", "", "10.0.0.1", "128.0.0.1", "localhost.test", "127.0.0.1.test", "notlocalhost", "[::2]"],  # noqa: S104
+)
+def test_another_host_is_not_taken_for_this_machine(host: str) -> None:
+    assert not is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "hosts", ["http://panel.test", "panel.test:3000", "localhost panel.test", "::1", "[::1]:80", "[localhost]", ","]
+)
+def test_a_host_that_no_request_can_have_is_refused(hosts: str) -> None:
+    env = Env({"ALLOWED_HOSTS": hosts})
+    env.hosts("ALLOWED_HOSTS", "localhost")
+
+    with pytest.raises(InvalidSettings, match=r"^ALLOWED_HOSTS: .* Use localhost\.$"):
+        env.check()
+
+
+BEYOND_LOOPBACK = [
+    {"HOST": "0.0.0.0"},  # noqa: S104
+    {"HOST": "::"},
+    {"ALLOWED_HOSTS": "localhost,panel.test"},
+    {"ALLOWED_HOSTS": "*"},
+]
+
+
+@pytest.mark.parametrize("reach", BEYOND_LOOPBACK)
+def test_beyond_loopback_a_login_is_required(site: Path, reach: dict[str, str]) -> None:
+    assert read_setting(site, "REQUIRE_LOGIN", SECRET_KEY="FAKE-SECRET", **reach) is True
+
+
+@pytest.mark.parametrize("reach", BEYOND_LOOPBACK)
+def test_beyond_loopback_nobody_switches_the_login_off(site: Path, reach: dict[str, str]) -> None:
+    process = run(site, "manage.py", "check", SECRET_KEY="FAKE-SECRET", REQUIRE_LOGIN="0", **reach)
+
+    assert set(read_refusals(process)) == {"REQUIRE_LOGIN"}
+
+
+def test_beyond_loopback_the_secret_key_must_be_set(own_site: Path) -> None:
+    process = run(own_site, "manage.py", "check", HOST="0.0.0.0")  # noqa: S104
+
+    assert set(read_refusals(process)) == {"SECRET_KEY"}
+    assert not (own_site / "var" / "secret-key").exists()
+
+
+@pytest.mark.parametrize(("word", "required"), [("1", True), ("0", False), ("", False)])
+def test_on_loopback_a_login_is_a_choice(site: Path, word: str, required: bool) -> None:
+    assert read_setting(site, "REQUIRE_LOGIN", REQUIRE_LOGIN=word) is required
+
+
+def test_on_loopback_a_secret_key_is_made_once_and_kept(own_site: Path) -> None:
+    first = read_setting(own_site, "SECRET_KEY")
+
+    assert len(first) >= 50
+    assert read_setting(own_site, "SECRET_KEY") == first
+
+
+def test_a_kept_secret_key_is_readable_by_its_owner_only(own_site: Path) -> None:
+    read_setting(own_site, "SECRET_KEY")
+
+    assert [path.name for path in (own_site / "var").iterdir()] == ["secret-key"]
+    assert stat.S_IMODE((own_site / "var" / "secret-key").stat().st_mode) == 0o600
+
+
+def test_a_secret_key_in_the_environment_goes_before_the_kept_one(own_site: Path) -> None:
+    assert read_setting(own_site, "SECRET_KEY", SECRET_KEY="FAKE-SECRET") == "FAKE-SECRET"
+
+
+def make_keys(folder: Path, barrier: Any, keys: Any) -> None:
+    """Be one of several processes that want the key at the same moment, many times."""
+    for number in range(40):
+        barrier.wait(timeout=30)
+        keys.put((number, read_or_make_secret_key(folder / str(number) / "secret-key")))
+
+
+def test_processes_that_start_at_once_read_the_same_key(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    barrier, keys = spawn.Barrier(4), spawn.Queue()
+    processes = [spawn.Process(target=make_keys, args=(tmp_path, barrier, keys), daemon=True) for _ in range(4)]
+
+    for process in processes:
+        process.start()
+    read = [keys.get(timeout=60) for _ in range(4 * 40)]
+    for process in processes:
+        process.join()
+
+    assert len(set(read)) == 40
+
+
+@pytest.mark.parametrize(
+    ("name", "variables"),
+    [("SECRET_KEY", {"DATABASE_URL": "sqlite://:memory:"}), ("DATABASE_URL", {"SECRET_KEY": "FAKE-SECRET"})],
+)
+def test_a_folder_that_cannot_be_made_is_refused_by_its_variable(
+    own_site: Path, name: str, variables: dict[str, str]
+) -> None:
+    (own_site / "var").write_text("a file in the folder's place")
+
+    assert set(read_refusals(run(own_site, "manage.py", "check", **variables))) == {name}

@@ -1,0 +1,255 @@
+"""What is read of Novita's rows, and what becomes of the rest."""
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from instances.instance import MalformedInstance, from_json, from_novita
+from tests.novita_answers import make_row
+
+NUMBERS = {"gpuNum": "gpuNum", "cpuNum": "cpuNum", "memory": "memoryGb", "rootfsSize": "rootfsSizeGb"}
+TIMES = ["createdAt", "lastStartedAt", "lastStoppedAt", "endTime"]
+SECRETS = [
+    "sshPassword",
+    "envs",
+    "command",
+    "entrypoint",
+    "imageAuth",
+    "imageAuthId",
+    "connectComponentSSH",
+    "connectComponentWebTerminal",
+    "connectComponentJupyter",
+    "connectComponentLog",
+]
+
+
+def show(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what the API shows of a row, by way of the bytes that are kept of it."""
+    kept = json.dumps(from_novita(row).to_json(), ensure_ascii=False).encode()
+    return from_json(json.loads(kept)).to_json()
+
+
+def test_a_row_is_shown_by_the_names_of_the_api() -> None:
+    assert show(make_row("a1b2c3d4e5f60718")) == {
+        "id": "a1b2c3d4e5f60718",
+        "name": "name-a1b2c3d4e5f60718",
+        "status": "running",
+        "group": "running",
+        "actions": ["stop", "restart"],
+        "region": "US-CA-06 (California)",
+        "clusterId": "us-ca-6",
+        "productId": "4090.16c62g",
+        "productName": "RTX 4090 24GB",
+        "gpuNum": 1,
+        "cpuNum": 16,
+        "memoryGb": 62,
+        "rootfsSizeGb": 60,
+        "imageUrl": "docker.io/library/ubuntu:22.04",
+        "billingMode": "onDemand",
+        "spotStatus": None,
+        "createdAt": "2025-10-09T08:53:20Z",
+        "lastStartedAt": "2025-10-09T08:55:20Z",
+        "lastStoppedAt": None,
+        "endTime": None,
+        "statusError": None,
+        "portMappings": [{"port": 8188, "type": "http", "endpoint": "https://a1-8188.test"}],
+    }
+
+
+@pytest.mark.parametrize("rest", [{}, dict.fromkeys(make_row().keys() - {"id"})], ids=["absent", "null"])
+def test_a_row_needs_nothing_but_its_id(rest: dict[str, None]) -> None:
+    texts = ["name", "region", "clusterId", "productId", "productName", "imageUrl"]
+    unknown = ["billingMode", "spotStatus", "statusError", *NUMBERS.values(), *TIMES]
+
+    assert show({"id": "a", **rest}) == {
+        "id": "a",
+        "status": "unknown",
+        "group": "other",
+        "actions": [],
+        "portMappings": [],
+        **dict.fromkeys(texts, ""),
+        **dict.fromkeys(unknown),
+    }
+
+
+@pytest.mark.parametrize("value", ["16", 16, 16.0, "16.0", " 16 "])
+@pytest.mark.parametrize(("field", "shown"), NUMBERS.items())
+def test_a_number_may_come_in_a_string(field: str, shown: str, value: object) -> None:
+    assert show(make_row(**{field: value}))[shown] == 16
+
+
+@pytest.mark.parametrize("value", ["0", 0])
+def test_no_gpu_at_all_is_a_number(value: object) -> None:
+    assert show(make_row(gpuNum=value))["gpuNum"] == 0
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, "", "many", True, [], {}, "9" * 40, 10**40, float("inf"), float("nan"), "1.5.5", "+-1.5", ".", "0x10"],
+)
+def test_what_is_no_number_is_not_known(value: object) -> None:
+    assert show(make_row(cpuNum=value))["cpuNum"] is None
+
+
+@pytest.mark.parametrize("value", ["1760000000", 1760000000])
+@pytest.mark.parametrize("field", TIMES)
+def test_a_time_is_shown_in_utc(field: str, value: object) -> None:
+    assert show(make_row(**{field: value}))[field] == "2025-10-09T08:53:20Z"
+
+
+@pytest.mark.parametrize("value", ["0", 0, "-1", -1, "", None, "soon", "99999999999999999", True, 1e300])
+@pytest.mark.parametrize("field", TIMES)
+def test_never_is_no_time(field: str, value: object) -> None:
+    assert show(make_row(**{field: value}))[field] is None
+
+
+@pytest.mark.parametrize(
+    ("group", "statuses"),
+    [
+        ("running", "running"),
+        ("starting", "pending toCreate creating pulling toStart starting toRestart restarting toReset resetting"),
+        ("stopping", "toStop stopping toRemove removing freezing"),
+        ("stopped", "exited"),
+        ("gone", "removed"),
+        ("other", "migrating hibernating RUNNING"),
+    ],
+)
+def test_a_status_is_kept_and_has_its_group(group: str, statuses: str) -> None:
+    rows = [show(make_row(status=status)) for status in statuses.split()]
+
+    assert [(row["status"], row["group"]) for row in rows] == [(status, group) for status in statuses.split()]
+
+
+@pytest.mark.parametrize(
+    ("status", "actions"),
+    [
+        ("running", ["stop", "restart"]),
+        ("exited", ["start"]),
+        ("toStop", []),
+        ("pulling", []),
+        ("removed", []),
+        ("migrating", []),
+        ("hibernating", []),
+    ],
+)
+def test_the_actions_are_those_that_novita_takes_now(status: str, actions: list[str]) -> None:
+    assert show(make_row(status=status))["actions"] == actions
+
+
+@pytest.mark.parametrize("name", ["", None])
+def test_a_region_without_a_name_is_shown_by_its_id(name: str | None) -> None:
+    assert show(make_row(clusterName=name))["region"] == "us-ca-6"
+
+
+@pytest.mark.parametrize("product_id", ["26", 26])
+def test_an_id_of_digits_stays_text(product_id: object) -> None:
+    assert show(make_row(productId=product_id))["productId"] == "26"
+
+
+def test_a_failure_is_shown_in_novitas_words() -> None:
+    error = {"state": "ImagePullFailed", "message": "image pull failed"}
+
+    assert show(make_row(status="creating", statusError=error))["statusError"] == error
+
+
+@pytest.mark.parametrize("error", [{"state": "", "message": ""}, {}, None, "", []])
+def test_an_empty_failure_is_none(error: object) -> None:
+    assert show(make_row(statusError=error))["statusError"] is None
+
+
+@pytest.mark.parametrize(
+    ("mappings", "shown"),
+    [
+        ([{"port": "22", "type": "tcp", "endpoint": "a:1"}], [{"port": 22, "type": "tcp", "endpoint": "a:1"}]),
+        ([{}], [{"port": None, "type": "", "endpoint": ""}]),
+        ([None, "8188", 22], []),
+        ({"port": 22}, []),
+    ],
+)
+def test_port_mappings_are_read_as_far_as_they_are_some(mappings: object, shown: list[dict[str, Any]]) -> None:
+    assert show(make_row(portMappings=mappings))["portMappings"] == shown
+
+
+@pytest.mark.parametrize("field", SECRETS)
+@pytest.mark.parametrize("secret", ["FAKE-SECRET", [{"key": "FAKE-SECRET", "value": "FAKE-SECRET"}]])
+def test_no_secret_gets_further_than_the_row(field: str, secret: object) -> None:
+    instance = from_novita(make_row(**{field: secret}))
+
+    assert "FAKE-SECRET" not in f"{instance!r} {instance.to_json()}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "🚀 train",
+        "\u202egnp.exe\u202c",
+        "<script>alert(1)</script>",
+        "a\x00b\r\nc\x1b[31m",
+        "{{ 7 * 7 }}",
+        "n" * 300,
+        "  ",
+    ],
+    ids=ascii,
+)
+def test_a_hostile_name_is_only_text(name: str) -> None:
+    assert show(make_row(name=name))["name"] == name
+
+
+@pytest.mark.parametrize("field", ["name", "status", "clusterName", "productName", "imageUrl", "billingMode"])
+def test_half_a_character_becomes_a_question_mark(field: str) -> None:
+    row = make_row(**{field: json.loads(r'"a\ud83d"')})
+
+    assert "a?" in show(row).values()
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (None, "a row is null in place of an object"),
+        (["FAKE-SECRET"], "a row is a list in place of an object"),
+        ("FAKE-SECRET", "a row is a str in place of an object"),
+        (make_row(""), "a row has no id"),
+        (make_row(id_=None), "a row has no id"),  # type: ignore[arg-type]
+        (make_row(id_=True), "a row has no id"),  # type: ignore[arg-type]
+        (make_row(id_=["a"]), "a row has no id"),  # type: ignore[arg-type]
+        ({"sshPassword": "FAKE-SECRET"}, "a row has no id"),
+    ],
+)
+def test_a_row_that_is_no_instance_is_refused_without_its_contents(row: object, reason: str) -> None:
+    with pytest.raises(MalformedInstance) as refusal:
+        from_novita(row)
+
+    assert str(refusal.value) == reason
+
+
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Text holds anything that JSON can carry, halves of characters too, and often what is nearly a number.
+text = st.text(st.characters()) | st.from_regex(r"[-+0-9._e ]{1,12}", fullmatch=True)
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | text
+anything = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(text, inner), max_leaves=4)
+# The fields as Novita names them, with nothing as it should be but the id.
+fields = st.fixed_dictionaries({}, optional=dict.fromkeys(make_row().keys() - {"id"}, anything))
+rows = st.builds(lambda id_, rest: {**rest, "id": id_}, text.filter(bool) | st.integers(), fields)
+
+
+@UNHURRIED
+@given(anything | rows)
+def test_no_json_raises_anything_but_that_it_is_malformed(value: object) -> None:
+    with contextlib.suppress(MalformedInstance):
+        from_novita(value)
+
+
+@UNHURRIED
+@given(rows)
+@example(make_row())
+@example(make_row(cpuNum="+-1.5"))
+def test_every_row_with_an_id_is_written_as_utf8_and_read_back_the_same(row: dict[str, Any]) -> None:
+    instance = from_novita(row)
+
+    written = json.dumps(instance.to_json(), ensure_ascii=False, allow_nan=False).encode()
+
+    assert from_json(json.loads(written)) == instance
