@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
 from instances.models import SyncRun
-from instances.sync import try_to_synchronize
+from instances.sync import say_counts, try_to_synchronize
 
 MAX_SHOWN = 500
 
@@ -41,23 +41,20 @@ class ChangeFilter(admin.SimpleListFilter):
 @admin.register(SyncRun)
 class SyncRunAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django takes no argument at run time
     list_display = (
-        "started_at",
+        "shown_start",
         "trigger",
         "requested_by",
         "outcome",
         "novita_instances",
-        "added_count",
-        "changed_count",
-        "removed_count",
-        "unconfirmed_count",
-        "duration_ms",
+        "shown_counts",
+        "shown_duration",
     )
     list_filter = (ChangeFilter, "outcome", "trigger", "started_at")
     search_fields = ("requested_by", "error", "error_code", "added", "changed", "removed")
     date_hierarchy = "started_at"
     list_per_page = 50
     fieldsets = (
-        (None, {"fields": ("started_at", "trigger", "requested_by", "outcome", "error_code", "error")}),
+        (None, {"fields": ("shown_start", "trigger", "requested_by", "outcome", "error_code", "error")}),
         ("What changed", {"fields": ("shown_added", "shown_changed", "shown_removed", "shown_unconfirmed")}),
         (
             "Figures",
@@ -70,7 +67,7 @@ class SyncRunAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django takes 
             },
         ),
     )
-    readonly_fields = ("shown_added", "shown_changed", "shown_removed", "shown_unconfirmed")
+    readonly_fields = ("shown_start", "shown_added", "shown_changed", "shown_removed", "shown_unconfirmed")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -89,6 +86,18 @@ class SyncRunAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django takes 
         is_done, words = try_to_synchronize("admin", requested_by=request.user.get_username())
         messages.add_message(request, messages.SUCCESS if is_done else messages.ERROR, words)
         return redirect("admin:instances_syncrun_changelist")
+
+    @admin.display(description="started (UTC)", ordering="started_at")
+    def shown_start(self, run: SyncRun) -> str:
+        return f"{run.started_at:%Y-%m-%d %H:%M:%S}"
+
+    @admin.display(description="found")
+    def shown_counts(self, run: SyncRun) -> str:
+        return run.error or say_counts(run.added_count, run.changed_count, run.removed_count, run.unconfirmed_count)
+
+    @admin.display(description="took", ordering="duration_ms")
+    def shown_duration(self, run: SyncRun) -> str:
+        return f"{run.duration_ms / 1000:.1f} s"
 
     @admin.display(description="added")
     def shown_added(self, run: SyncRun) -> SafeString:

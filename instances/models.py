@@ -7,11 +7,11 @@ class SyncRun(models.Model):
     """One synchronization, as it ended. Made once and never changed."""
 
     class Trigger(models.TextChoices):
-        STARTUP = "startup", "start of the service"
+        STARTUP = "startup", "startup"
         INTERVAL = "interval", "interval"
         API = "api", "API"
-        COMMAND = "command", "command line"
-        ADMIN = "admin", "admin page"
+        COMMAND = "command", "command"
+        ADMIN = "admin", "admin"
 
     class Outcome(models.TextChoices):
         SUCCEEDED = "succeeded", "succeeded"
@@ -19,13 +19,13 @@ class SyncRun(models.Model):
 
     started_at = models.DateTimeField(db_index=True)
     trigger = models.CharField(max_length=20, choices=Trigger)
-    requested_by = models.CharField(max_length=150, blank=True, help_text="The user; empty when nobody asked.")
+    requested_by = models.CharField("by", max_length=150, blank=True, help_text="The user; empty when nobody asked.")
     outcome = models.CharField(max_length=20, choices=Outcome)
     error_code = models.CharField(max_length=40, blank=True)
     error = models.TextField(blank=True)
 
-    novita_instances = models.PositiveIntegerField(null=True, help_text="What Novita listed.")
-    redis_instances = models.PositiveIntegerField(null=True, help_text="What the copy held before.")
+    novita_instances = models.PositiveIntegerField("listed", null=True, help_text="Instances that Novita listed.")
+    redis_instances = models.PositiveIntegerField("held before", null=True, help_text="Instances in the copy before.")
     added = models.JSONField(default=list, help_text='[{"id", "name"}]')
     changed = models.JSONField(default=list, help_text='[{"id", "name", "fields": {"status": [from, to]}}]')
     removed = models.JSONField(default=list, help_text='[{"id", "name"}]')
@@ -49,4 +49,4 @@ class SyncRun(models.Model):
         ordering = ("-started_at", "-pk")
 
     def __str__(self) -> str:
-        return f"{self.get_trigger_display()}, {self.started_at:%Y-%m-%d %H:%M:%S} UTC"
+        return f"{self.started_at:%Y-%m-%d %H:%M:%S} UTC"

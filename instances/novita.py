@@ -101,9 +101,9 @@ class Budget:
     @contextlib.contextmanager
     def attempt(self, limit_seconds: float) -> Iterator["_Attempt"]:
         """Let one HTTP exchange run, and cut its connection when the limit or the budget is over."""
-        self.check()
         attempt = _Attempt()
         with self._lock:
+            self.check()
             self.calls += 1
             self._attempts.add(attempt)
         timer = threading.Timer(min(limit_seconds, self.remaining_seconds), attempt.cut)
@@ -170,6 +170,11 @@ class _WatchedAdapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = {"http": _WatchedPool, "https": _WatchedTLSPool}
 
 
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Say that nothing redirects: requests unpacks all of a redirect's body even when it isn't to follow it."""
+
+
 @dataclass(frozen=True)
 class Listing:
     """All instances that Novita listed. `missing_rows`: how many fewer rows than its own `total` says."""
@@ -217,13 +222,14 @@ class _Pages:
         if number == 0:
             self.first_ids = ids
             # An empty page 0 of an account that isn't empty: pages count from 1, strictly.
-            return self.total == 0 or self._is_complete()
+            return self._is_complete()
         if not (number == 1 and ids == self.first_ids):
             self.listed_rows += len(ids)
         return not ids or self._is_complete() or (number >= 2 and not has_new)
 
     def _is_complete(self) -> bool:
-        return self.total is not None and len(self.rows) >= self.total
+        # More rows than the total: an instance went while paging, or the total is nonsense; the pages tell the end.
+        return len(self.rows) == self.total
 
     @property
     def missing_rows(self) -> int:
@@ -254,7 +260,7 @@ class Novita:
         self._page_size = page_size
         self.concurrency = concurrency
         self._timeouts = (connect_timeout_seconds, read_timeout_seconds)
-        self._session = requests.Session()
+        self._session = _Session()
         self._session.trust_env = False
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._session.headers = {
@@ -308,7 +314,7 @@ class Novita:
         raise NovitaBadAnswer(f"Novita's listing did not end within {MAX_PAGES} pages.")
 
     def _read_page(self, number: int, budget: Budget) -> tuple[list[Instance] | None, int | None]:
-        body = self._get("/gpu/instances", {"pageSize": self._page_size, "pageNum": number}, budget)
+        body = self._list("/gpu/instances", {"pageSize": self._page_size, "pageNum": number}, budget)
         if not isinstance(body, dict):
             raise NovitaBadAnswer(f"Novita's page {number} is no object.")
         rows = body.get("instances")
@@ -373,11 +379,18 @@ class Novita:
         ]
 
     def _list_data(self, path: str, budget: Budget) -> list[dict[str, Any]]:
-        body = self._get(path, {}, budget)
+        body = self._list(path, {}, budget)
         rows = body.get("data") if isinstance(body, dict) else None
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise NovitaBadAnswer(f"Novita's answer to {path} holds no list.")
         return rows
+
+    def _list(self, path: str, query: dict[str, str | int], budget: Budget) -> Any:
+        """Read a list, where a "not found" can only mean the address itself."""
+        try:
+            return self._get(path, query, budget)
+        except NotFoundAtNovita as exc:
+            raise NovitaBadAnswer(f"Novita knows no {path}.") from exc
 
     def _get(self, path: str, query: dict[str, str | int], budget: Budget) -> Any:
         """Read a JSON document, with retries."""

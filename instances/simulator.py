@@ -151,7 +151,6 @@ BILLING_MODES = ["onDemand"] * 6 + ["spot"] * 2 + ["monthly", "onDemand"]
 # step, whoever opens the page sees something move.
 FIRST_MOVES = {
     5: ((0, "pulling"), (45, "running")),
-    7: ((0, "toStart"), (15, "starting"), (42, "running")),
     11: ((0, "toStop"), (20, "stopping"), (40, "exited")),
 }
 

@@ -86,16 +86,16 @@ class SyncReport:
 
     def summarize(self) -> str:
         """Say it in words: "5 instances: 1 new, 1 gone, 3 unchanged, 0.4 s"."""
-        counts = {
-            "new": len(self.added),
-            "changed": len(self.changed),
-            "gone": len(self.removed),
-            "not confirmed": len(self.unconfirmed),
-            "unchanged": self.unchanged,
-        }
-        words = [f"{count} {word}" for word, count in counts.items() if count]
-        total = f"{self.novita_instances} instance{'' if self.novita_instances == 1 else 's'}"
-        return f"{total}: {', '.join([*words, f'{self.duration_ms / 1000:.1f} s'])}"
+        counts = say_counts(len(self.added), len(self.changed), len(self.removed), len(self.unconfirmed))
+        unchanged = f"{self.unchanged} unchanged" if self.unchanged else ""
+        words = ", ".join(filter(None, [counts, unchanged, f"{self.duration_ms / 1000:.1f} s"]))
+        return f"{self.novita_instances} instance{'' if self.novita_instances == 1 else 's'}: {words}"
+
+
+def say_counts(added: int, changed: int, removed: int, unconfirmed: int) -> str:
+    """Say what a sync found, as far as there is something to say: "1 new, 1 gone"."""
+    counts = {"new": added, "changed": changed, "gone": removed, "not confirmed as gone": unconfirmed}
+    return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
 
 
 @dataclass

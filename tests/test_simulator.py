@@ -110,7 +110,7 @@ def test_the_account_has_something_of_everything() -> None:
     statuses = [row["status"] for row in rows]
     assert len(rows) == 25
     assert statuses.count("running") >= 8 and statuses.count("exited") >= 5
-    assert {"pulling", "toStart", "toStop"} <= set(statuses)
+    assert {"pulling", "creating", "toStop"} <= set(statuses)
     assert {row["billingMode"] for row in rows} == {"onDemand", "spot", "monthly"}
     assert "26" in {row["productId"] for row in rows}
     assert len({row["clusterName"] for row in rows}) == 3

@@ -38,9 +38,7 @@ def novita() -> Iterator[Novita]:
 
 
 @pytest.fixture
-def environment(
-    tmp_path: Path, redis_process: Redis, novita: Novita, migrated_database: Path
-) -> dict[str, str]:
+def environment(tmp_path: Path, redis_process: Redis, novita: Novita, migrated_database: Path) -> dict[str, str]:
     """A service's environment; a test may change it before it starts one."""
     database = tmp_path / "db.sqlite3"
     shutil.copy(migrated_database, database)

@@ -73,9 +73,7 @@ class Command(BaseCommand):
         self._list("kept, not confirmed as gone", report.unconfirmed)
         for error in report.errors:
             self.stderr.write(error)
-        self.stdout.write(
-            ("Dry run, nothing was changed. " if report.is_dry_run else "") + report.summarize()
-        )
+        self.stdout.write(("Dry run, nothing was changed. " if report.is_dry_run else "") + report.summarize())
 
     def _list(self, word: str, items: Sequence[Named | Changed]) -> None:
         for item in items[:MAX_NAMED]:

@@ -62,9 +62,7 @@ class Command(BaseCommand):
         processes.append(("web", _get_web_command()))
         for name, command in processes:
             # exec: the signal that ends it must reach the program itself, not a shell around it.
-            manager.add_process(
-                name, f"exec {shlex.join(command)}", env=environment, cwd=str(settings.BASE_DIR)
-            )
+            manager.add_process(name, f"exec {shlex.join(command)}", env=environment, cwd=str(settings.BASE_DIR))
         self.stdout.flush()
         manager.loop()
         sys.exit(manager.returncode)
@@ -73,9 +71,7 @@ class Command(BaseCommand):
         try:
             cache.read_state()
         except CacheUnavailable as exc:
-            self.stderr.write(
-                f"Warning: REDIS_URL: {exc.message} The service starts, and recovers when Redis does."
-            )
+            self.stderr.write(f"Warning: REDIS_URL: {exc.message} The service starts, and recovers when Redis does.")
 
 
 class _Manager(Manager):  # type: ignore[misc]  # honcho has no types
@@ -93,9 +89,7 @@ def _check_port(host: str, port: int) -> None:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as exc:
-        raise CommandError(
-            f"HOST: {host!r} is no address of this machine ({exc.strerror}). Use 127.0.0.1."
-        ) from exc
+        raise CommandError(f"HOST: {host!r} is no address of this machine ({exc.strerror}). Use 127.0.0.1.") from exc
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -145,9 +139,7 @@ def find_redis_server() -> str:
     bundled = Path(spec.origin).parent / "bin" / "redis-server" if spec and spec.origin else None
     if bundled and bundled.exists():
         return str(bundled)
-    raise CommandError(
-        "REDIS_URL: there is no Redis. Install redis-server or valkey-server, or set REDIS_URL."
-    )
+    raise CommandError("REDIS_URL: there is no Redis. Install redis-server or valkey-server, or set REDIS_URL.")
 
 
 def _get_simulator_command(port: int, instances: int) -> list[str]:

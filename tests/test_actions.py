@@ -1,0 +1,370 @@
+"""Start, stop and restart through the API: what Novita is asked, and what is said and shown afterwards."""
+
+import logging
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import requests
+import responses
+from django.test import Client
+from django_redis import get_redis_connection
+from fakeredis import FakeServer
+
+from tests.novita_answers import API, NovitaAnswers, make_refusal, make_row
+
+pytestmark = pytest.mark.django_db
+
+Json = dict[str, Any]
+INVALID_STATE_CHANGE = {"status": 400, "json": make_refusal(400, "BAD_REQUEST", "invalid state change")}
+LOST = [
+    {"body": requests.ConnectionError("reset by peer"), "json": None},
+    {"body": requests.ReadTimeout("silence"), "json": None},
+    {"status": 502, "body": "<html>", "json": None},
+    {"status": 404, "body": "<html>", "json": None},
+    INVALID_STATE_CHANGE,
+]
+LOST_IDS = ["reset", "silence", "502", "a gateway's 404", "invalid state change"]
+
+
+@pytest.fixture(autouse=True)
+def clean(redis_server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty Redis for the service's own connections too, and no pauses."""
+    get_redis_connection("default").connection_pool.disconnect()
+    monkeypatch.setattr("instances.novita.FIRST_PAUSE_SECONDS", 0)
+    monkeypatch.setattr("instances.actions.SECOND_LOOK_SECONDS", 0)
+
+
+def fill(client: Client, novita: NovitaAnswers, *rows: Json) -> None:
+    """Sync these rows for a start, and forget that Novita was asked."""
+    novita.lists(*rows)
+    assert client.post("/api/instances/sync").status_code == 200
+    novita.mock.reset()
+
+
+def list_calls(novita: NovitaAnswers) -> list[str]:
+    """Name what Novita was asked: "stop", or "read"."""
+    paths = [(call.request.method, str(call.request.url).partition("?")[0]) for call in novita.mock.calls]
+    return [path.rpartition("/")[2] if method == "POST" else "read" for method, path in paths]
+
+
+def read_status(client: Client, id_: str = "a") -> str:
+    return str(client.get(f"/api/instances/{id_}").json()["status"])
+
+
+def get_outcomes(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.getMessage().startswith("action ")]
+
+
+# --- Taken
+
+
+@pytest.mark.parametrize(
+    ("action", "before", "after"),
+    [("start", "exited", "toStart"), ("stop", "running", "toStop"), ("restart", "running", "toRestart")],
+)
+def test_an_action_is_answered_and_shown_at_once(
+    action: str, before: str, after: str, client: Client, novita: NovitaAnswers, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(client, novita, make_row("a", name="train", status=before))
+    novita.takes(action, "a")
+
+    answer = client.post(f"/api/instances/a/{action}")
+
+    body = answer.json()
+    assert (answer.status_code, body.pop("timestamp")[-1]) == (202, "Z")
+    assert body == {
+        "success": True,
+        "message": f"{action.capitalize()} initiated for train",
+        "instanceId": "a",
+        "status": after,
+    }
+    shown = client.get("/api/instances").json()["instances"][0]
+    assert (shown["status"], shown["actions"]) == (after, [])
+    assert list_calls(novita) == [action]
+    assert get_outcomes(caplog) == [f"action {action} id=a by=local-owner outcome=initiated status={after}"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        ({"json": {"instanceId": "a", "state": "stopping"}}, "stopping"),
+        ({"json": {}}, "toStop"),
+        ({"json": []}, "toStop"),
+        ({"json": {"state": None}}, "toStop"),
+        ({"json": {"state": ""}}, "toStop"),
+        ({"json": {"state": 7}}, "toStop"),
+        ({"body": "", "json": None}, "toStop"),
+        ({"body": "<html>", "json": None, "status": 202}, "toStop"),
+    ],
+)
+def test_any_good_answer_counts_and_its_state_is_shown(
+    answer: Json, status: str, client: Client, novita: NovitaAnswers
+) -> None:
+    fill(client, novita, make_row("a"))
+    novita.takes("stop", "a", **answer)
+
+    result = client.post("/api/instances/a/stop")
+
+    assert (result.status_code, result.json()["status"]) == (202, status)
+    assert read_status(client) == status
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_the_copy_does_not_forbid_what_novita_allows(is_known: bool, client: Client, novita: NovitaAnswers) -> None:
+    fill(client, novita, *([make_row("a", status="exited")] if is_known else []))
+    novita.shows(make_row("a"))
+    novita.takes("stop", "a")
+
+    answer = client.post("/api/instances/a/stop")
+
+    assert (answer.status_code, answer.json()["status"]) == (202, "toStop")
+
+
+# --- Already so, or not possible
+
+
+@pytest.mark.parametrize(
+    ("action", "status"),
+    [("stop", "exited"), ("stop", "stopping"), ("start", "running"), ("start", "pulling"), ("restart", "restarting")],
+)
+def test_what_is_already_so_is_not_asked(
+    action: str, status: str, client: Client, novita: NovitaAnswers, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(client, novita, make_row("a", status=status))
+    novita.shows(make_row("a", status=status))
+
+    answer = client.post(f"/api/instances/a/{action}")
+
+    assert (answer.status_code, answer.json()["success"], answer.json()["status"]) == (200, True, status)
+    assert list_calls(novita) == ["read"]
+    assert get_outcomes(caplog) == [f"action {action} id=a by=local-owner outcome=already status={status}"]
+
+
+@pytest.mark.parametrize(
+    ("action", "status", "suggestion"),
+    [
+        ("start", "stopping", "Wait until it rests; the copy follows it every few seconds."),
+        ("stop", "pulling", "Wait until it rests; the copy follows it every few seconds."),
+        ("restart", "exited", "Possible now: start."),
+        ("start", "migrating", "No action is possible in this status."),
+        ("stop", "brand-new-status", "No action is possible in this status."),
+    ],
+)
+def test_what_is_not_possible_is_refused_with_advice(
+    action: str, status: str, suggestion: str, client: Client, novita: NovitaAnswers
+) -> None:
+    fill(client, novita, make_row("a", name="train", status=status))
+    novita.shows(make_row("a", name="train", status=status))
+
+    answer = client.post(f"/api/instances/a/{action}")
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "INVALID_STATE")
+    assert answer.json()["message"] == f"train is {status}: a {action} is not possible now."
+    assert answer.json()["suggestion"] == suggestion
+    assert list_calls(novita) == ["read"]
+
+
+# --- Lost answers
+
+
+@pytest.mark.parametrize("lost", LOST, ids=LOST_IDS)
+@pytest.mark.parametrize(
+    ("action", "before", "after"),
+    [
+        ("stop", {}, {"status": "stopping"}),
+        ("stop", {}, {"status": "exited"}),
+        ("start", {"status": "exited"}, {"status": "running"}),
+        ("restart", {}, {"status": "toRestart"}),
+        ("restart", {}, {"lastStartedAt": "1760009999"}),
+    ],
+)
+def test_a_lost_answer_is_resolved_by_reading(
+    lost: Json, action: str, before: Json, after: Json, client: Client, novita: NovitaAnswers
+) -> None:
+    fill(client, novita, make_row("a", **before))
+    novita.takes(action, "a", **lost)
+    novita.shows(make_row("a", **after))
+
+    answer = client.post(f"/api/instances/a/{action}")
+
+    status = after.get("status", "running")
+    assert (answer.status_code, answer.json()["status"]) == (202, status)
+    assert read_status(client) == status
+    assert list_calls(novita) == [action, "read"]
+
+
+@pytest.mark.parametrize("lost", LOST, ids=LOST_IDS)
+@pytest.mark.parametrize(
+    ("action", "status", "suggestion"),
+    [
+        ("stop", "running", "Possible now: stop, restart."),
+        ("restart", "running", "Possible now: stop, restart."),
+        ("start", "exited", "Possible now: start."),
+    ],
+)
+def test_an_action_without_effect_is_told_as_it_is(
+    lost: Json,
+    action: str,
+    status: str,
+    suggestion: str,
+    client: Client,
+    novita: NovitaAnswers,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fill(client, novita, make_row("a", name="train", status=status))
+    novita.takes(action, "a", **lost)
+    novita.shows(make_row("a", name="train", status=status))
+
+    answer = client.post(f"/api/instances/a/{action}")
+
+    body = answer.json()
+    assert answer.status_code >= 400 and body["success"] is False
+    assert body["message"].endswith(f" train, read just now, is {status}.")
+    assert body["suggestion"] == suggestion
+    assert read_status(client) == status
+    assert list_calls(novita) == [action, "read", "read"]
+    (line,) = get_outcomes(caplog)
+    assert line.startswith(f"action {action} id=a by=local-owner outcome={body['code']} error=")
+
+
+def test_an_effect_that_shows_at_the_second_look_counts(client: Client, novita: NovitaAnswers) -> None:
+    fill(client, novita, make_row("a"))
+    novita.takes("stop", "a", **LOST[0])
+    novita.shows(make_row("a"))
+    novita.shows(make_row("a", status="toStop"))
+
+    answer = client.post("/api/instances/a/stop")
+
+    assert (answer.status_code, answer.json()["status"]) == (202, "toStop")
+
+
+@pytest.mark.parametrize("lost", LOST, ids=LOST_IDS)
+def test_what_can_not_be_read_either_is_not_known(lost: Json, client: Client, novita: NovitaAnswers) -> None:
+    fill(client, novita, make_row("a"))
+    novita.takes("stop", "a", **lost)
+    novita.shows(make_row("a"), status=401)
+
+    answer = client.post("/api/instances/a/stop")
+
+    assert answer.status_code >= 400
+    assert "Whether it was done is not known" in answer.json()["message"]
+    assert answer.json()["suggestion"] == "Look again in a minute before you repeat it."
+    assert read_status(client) == "running"
+    assert list_calls(novita).count("stop") == 1
+
+
+# --- No such instance
+
+
+def test_an_unknown_instance_is_asked_for_once(client: Client, novita: NovitaAnswers) -> None:
+    fill(client, novita, make_row("a"))
+    novita.lacks("b")
+
+    answer = client.post("/api/instances/b/stop")
+
+    assert (answer.status_code, answer.json()["code"]) == (404, "INSTANCE_NOT_FOUND")
+    assert list_calls(novita) == ["read"]
+
+
+@pytest.mark.parametrize("lost", [None, LOST[0]], ids=["said at once", "said after a lost answer"])
+def test_what_novita_no_longer_knows_leaves_the_copy(lost: Json | None, client: Client, novita: NovitaAnswers) -> None:
+    fill(client, novita, make_row("a"), make_row("b"))
+    novita.takes("stop", "a", **(lost or {"status": 400, "json": make_refusal(400, "RESOURCE_NOT_FOUND", "gone")}))
+    if lost:
+        novita.lacks("a")
+
+    answer = client.post("/api/instances/a/stop")
+
+    assert (answer.status_code, answer.json()["code"]) == (404, "INSTANCE_NOT_FOUND")
+    assert [one["id"] for one in client.get("/api/instances").json()["instances"]] == ["b"]
+
+
+LONG = ["x" * 129, "x" * 10_000]
+CONTROLS = ["%00", "a%00", "a%0d%0aX-Evil:1", "a%0a", "%7f", "%E2%80%AE"]
+PATHS = ["..%2f..", "%2e%2e/b", "a/b", "%2f", ""]
+
+
+@pytest.mark.parametrize("id_", [*LONG, *CONTROLS, *PATHS], ids=lambda id_: str(id_)[:20] or "empty")
+def test_what_can_be_no_id_is_never_sent(id_: str, client: Client, novita: NovitaAnswers) -> None:
+    fill(client, novita, make_row("a"))
+
+    answer = client.post(f"/api/instances/{id_}/stop")
+
+    assert (answer.status_code, answer.json()["success"]) == (404, False)
+    assert not novita.mock.calls
+
+
+@pytest.mark.parametrize("id_", ["..", "a b", "a+b", "%FF", "🚀", "<script>", "a?b#c&d=e", "'\"\\"])
+def test_a_strange_id_reaches_novita_as_it_is(id_: str, client: Client, novita: NovitaAnswers) -> None:
+    novita.lacks(id_)
+
+    answer = client.post(f"/api/instances/{quote(id_, safe='')}/stop")
+
+    assert (answer.status_code, answer.json()["code"]) == (404, "INSTANCE_NOT_FOUND")
+    assert list_calls(novita) == ["read"]
+
+
+# --- Refusals
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "code", "words"),
+    [
+        ({"status": 429}, 503, "NOVITA_RATE_LIMITED", "limits"),
+        ({"status": 429, "headers": {"Retry-After": "7"}}, 503, "NOVITA_RATE_LIMITED", "limits"),
+        ({"status": 401, "json": make_refusal(401, "INVALID_API_KEY", "")}, 502, "NOVITA_REJECTED_KEY", "key"),
+        ({"status": 403, "json": make_refusal(403, "FAILED_TO_AUTH", "")}, 502, "NOVITA_REJECTED_KEY", "key"),
+        (
+            {"status": 400, "json": make_refusal(400, "INSUFFICIENT_RESOURCE", "")},
+            409,
+            "INSUFFICIENT_RESOURCE",
+            "no free GPU",
+        ),
+        ({"status": 400, "json": make_refusal(400, "X", "balance too low")}, 409, "NOVITA_REFUSED", "balance too low"),
+    ],
+)
+def test_a_refusal_is_told_and_not_repeated(
+    answer: Json, status: int, code: str, words: str, client: Client, novita: NovitaAnswers
+) -> None:
+    fill(client, novita, make_row("a", status="exited"))
+    novita.takes("start", "a", **answer)
+
+    refusal = client.post("/api/instances/a/start")
+
+    assert (refusal.status_code, refusal.json()["code"]) == (status, code)
+    assert words in refusal.json()["message"]
+    assert refusal.get("Retry-After") == answer.get("headers", {}).get("Retry-After")
+    assert list_calls(novita) == ["start"]
+    assert read_status(client) == "exited"
+
+
+# --- Redis away
+
+
+def test_without_redis_nothing_is_asked(client: Client, novita: NovitaAnswers, redis_server: FakeServer) -> None:
+    fill(client, novita, make_row("a"))
+    redis_server.connected = False
+
+    answer = client.post("/api/instances/a/stop")
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "CACHE_UNAVAILABLE")
+    assert not novita.mock.calls
+
+
+def test_what_novita_took_stands_when_redis_dies_after_it(
+    client: Client, novita: NovitaAnswers, redis_server: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(client, novita, make_row("a"))
+
+    def die(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
+        redis_server.connected = False
+        return 200, {}, "{}"
+
+    novita.mock.add_callback(responses.POST, f"{API}/gpu/instance/stop", die)
+
+    answer = client.post("/api/instances/a/stop")
+
+    assert (answer.status_code, answer.json()["status"]) == (202, "toStop")
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert warning.startswith("the copy does not show toStop of a yet: ")

@@ -1,0 +1,270 @@
+"""The sync lock: one owner at a time, whatever happens to it or to Redis's answers."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+from django.test import Client
+from django_redis import get_redis_connection
+from fakeredis import FakeRedis, FakeServer
+
+from instances import lease
+from instances.errors import CacheUnavailable, SyncInProgress
+from tests.novita_answers import NovitaAnswers, make_row
+
+LEASE = "{novita}:lease"
+FENCE = "{novita}:fence"
+SYNC = "/api/instances/sync"
+
+
+@pytest.fixture(autouse=True)
+def store(redis_server: FakeServer) -> FakeRedis:
+    """Redis, empty, by a connection of the test's own."""
+    get_redis_connection("default").connection_pool.disconnect()
+    return FakeRedis(server=redis_server)
+
+
+def wait_until(is_so: Callable[[], bool]) -> bool:
+    """Return whether it was so within five seconds."""
+    ends_at = time.monotonic() + 5
+    while not is_so() and time.monotonic() < ends_at:
+        time.sleep(0.01)
+    return is_so()
+
+
+# --- One owner
+
+
+def test_the_lock_has_one_owner(store: FakeRedis) -> None:
+    with lease.acquire("api"):
+        with pytest.raises(SyncInProgress) as refusal, lease.acquire("api"):
+            pass
+        assert store.exists(LEASE)
+
+    assert refusal.value.retry_after
+    assert not store.exists(LEASE)
+
+
+def test_a_released_lock_can_be_taken_again_at_once() -> None:
+    with lease.acquire("api"):
+        pass
+
+    with lease.acquire("interval"):
+        pass
+
+
+def test_the_lock_ends_by_itself_when_its_owner_dies(store: FakeRedis) -> None:
+    lease.acquire("api")
+
+    assert 0 < store.pttl(LEASE) <= 30_000
+
+
+@pytest.mark.django_db
+def test_a_lock_says_who_holds_it(client: Client) -> None:
+    with lease.acquire("startup"):
+        stats, health = client.get("/api/cache/stats").json(), client.get("/health").json()
+
+    assert stats["lease"]["trigger"] == "startup"
+    assert health["sync"]["isLocked"] is True
+
+
+def test_a_lock_that_another_took_meanwhile_is_not_released(store: FakeRedis) -> None:
+    with lease.acquire("api"):
+        store.set(LEASE, "another")
+
+    assert store.get(LEASE) == b"another"
+
+
+def test_an_outage_at_the_release_is_said_and_no_error(
+    redis_server: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with lease.acquire("api"):
+        redis_server.connected = False
+
+    assert "lease not released, it ends by itself in 30 s" in caplog.text
+
+
+@pytest.mark.parametrize("forget", [FakeRedis.flushall, lambda store: store.delete(FENCE), lambda store: None])
+def test_each_owner_has_a_higher_fence(forget: Callable[[FakeRedis], object], store: FakeRedis) -> None:
+    fences = []
+    for _ in range(4):
+        with lease.acquire("api") as held:
+            fences.append(held.fence)
+        forget(store)
+        time.sleep(0.002)
+
+    assert sorted(set(fences)) == fences
+
+
+# --- Renewal
+
+
+@pytest.fixture
+def quick_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("instances.lease.RENEW_SECONDS", 0.02)
+
+
+@pytest.mark.usefixtures("quick_renewal")
+def test_a_lock_is_renewed_while_it_is_held(store: FakeRedis) -> None:
+    with lease.acquire("api"):
+        store.pexpire(LEASE, 3000)
+        assert wait_until(lambda: store.pttl(LEASE) > 20_000)
+
+
+@pytest.mark.usefixtures("quick_renewal")
+def test_the_lock_of_another_is_not_renewed(store: FakeRedis, caplog: pytest.LogCaptureFixture) -> None:
+    with lease.acquire("api"):
+        store.set(LEASE, "another", px=3000)
+        assert wait_until(lambda: "lease lost" in caplog.text)
+
+    assert store.pttl(LEASE) <= 3000
+
+
+@pytest.mark.usefixtures("quick_renewal")
+def test_an_outage_does_not_end_the_renewal(
+    store: FakeRedis, redis_server: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with lease.acquire("api"):
+        redis_server.connected = False
+        assert wait_until(lambda: "lease not renewed" in caplog.text)
+        redis_server.connected = True
+        store.pexpire(LEASE, 3000)
+        assert wait_until(lambda: store.pttl(LEASE) > 20_000)
+
+
+# --- Answers that get lost
+
+
+@pytest.fixture
+def lost_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lose the answer to the first script that Redis runs."""
+    execute, lost = redis.Redis.execute_command, []
+
+    def lose(client: redis.Redis, *args: Any, **options: Any) -> Any:
+        answer = execute(client, *args, **options)
+        if args[0] == "EVALSHA" and not lost:
+            lost.append(answer)
+            raise redis.exceptions.TimeoutError("Timeout reading from socket")
+        return answer
+
+    monkeypatch.setattr(redis.Redis, "execute_command", lose)
+
+
+@pytest.mark.usefixtures("lost_reply")
+def test_a_lock_taken_without_an_answer_is_held_and_released(store: FakeRedis) -> None:
+    with lease.acquire("api") as held:
+        assert (store.get(LEASE), store.get(FENCE)) == (held.token.encode(), str(held.fence).encode())
+
+    assert not store.exists(LEASE)
+
+
+@pytest.mark.usefixtures("lost_reply")
+def test_without_an_answer_the_lock_of_another_stays(store: FakeRedis) -> None:
+    store.set(LEASE, "another")
+
+    with pytest.raises(CacheUnavailable), lease.acquire("api"):
+        pass
+
+    assert store.get(LEASE) == b"another"
+
+
+# --- A sync that loses its lock
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("listed", ["b", "a"], ids=["as listed since", "as stored before"])
+def test_a_sync_that_lost_its_lock_leaves_the_newer_listing(
+    listed: str, client: Client, novita: NovitaAnswers, store: FakeRedis
+) -> None:
+    novita.lists(make_row("a"))
+    client.post(SYNC)
+    novita.mock.reset()
+    newer: list[bytes] = []
+
+    def let_another_sync() -> None:
+        store.delete(LEASE)
+        novita.mock.reset()
+        novita.lists(make_row("b", status="exited"))
+        novita.lacks("a")
+        client.post(SYNC)
+        newer.append(client.get("/api/instances").content)
+
+    novita.lists_during(let_another_sync, make_row(listed))
+
+    answer = client.post(SYNC)
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "SYNC_LOST_LOCK")
+    assert client.get("/api/instances").content == newer[0]
+    assert len(store.keys("{novita}:gen:*")) == 2  # The newer one and the one that expires; no draft.
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "steal",
+    [
+        lambda store: store.set(LEASE, "another"),
+        lambda store: store.incr(FENCE),
+        lambda store: store.delete(LEASE),
+        lambda store: store.flushall(),
+    ],
+    ids=["another owner", "a later fence", "expired", "an emptied Redis"],
+)
+def test_a_sync_without_its_lock_publishes_nothing(
+    steal: Callable[[FakeRedis], object], client: Client, novita: NovitaAnswers, store: FakeRedis
+) -> None:
+    novita.lists_during(lambda: steal(store), make_row("a"))
+
+    answer = client.post(SYNC)
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "SYNC_LOST_LOCK")
+    assert client.get("/api/instances")["Data-Stale"] == "true"
+    assert not store.keys("{novita}:gen:*")
+
+
+# --- Redis's refusals in our words
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (redis.exceptions.OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), "out of memory"),
+        (
+            redis.exceptions.ResponseError(
+                "Error running script (call to f_1): @user_script:1: "
+                "-OOM command not allowed when used memory > 'maxmemory'."
+            ),
+            "out of memory",
+        ),
+        (redis.exceptions.ReadOnlyError("You can't write against a read only replica."), "read-only replica"),
+        (
+            redis.exceptions.ResponseError(
+                "Error running script (call to f_1): @user_script: 1: -READONLY You can't write against a read only "
+                "replica."
+            ),
+            "read-only replica",
+        ),
+        (redis.exceptions.ResponseError("MISCONF Errors writing to the AOF file: No space left"), "write to its disk"),
+        (redis.exceptions.ResponseError("WRONGTYPE Operation against a key holding the wrong kind"), "foreign"),
+        (redis.exceptions.AuthenticationError("invalid username-password pair or user is disabled."), "the login"),
+        (redis.exceptions.BusyLoadingError("Redis is loading the dataset in memory"), "loading"),
+        (redis.exceptions.TimeoutError("Timeout reading from socket"), "in time"),
+        (redis.exceptions.ConnectionError("Error 111 connecting to 127.0.0.1:6379"), "can't be reached"),
+        (redis.exceptions.NoPermissionError("this user has no permissions to run 'evalsha'"), "refused a command"),
+    ],
+)
+def test_a_refusal_of_redis_is_told_in_our_words(
+    error: redis.exceptions.RedisError, words: str, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(redis.Redis, "execute_command", refuse)
+
+    answer = client.get("/api/instances")
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "CACHE_UNAVAILABLE")
+    assert words in answer.json()["message"]
+    assert answer.json()["message"] in client.get("/health").json()["warnings"]

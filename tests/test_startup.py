@@ -1,0 +1,388 @@
+"""Which process keeps the copy true, and when it asks Novita for that."""
+
+import json
+import logging
+import sys
+import threading
+import time
+from types import ModuleType
+from typing import Any
+
+import pytest
+import requests
+import responses
+from django.test import Client
+from django_redis import get_redis_connection
+from fakeredis import FakeRedis, FakeServer
+from pytest_django import Settings
+
+from instances import cache, startup
+from instances.instance import from_novita
+from instances.models import SyncRun
+from instances.startup import Refresher, is_web_process
+from tests.novita_answers import API, NovitaAnswers, make_row
+
+pytestmark = pytest.mark.django_db
+
+STATE = "{novita}:sync"
+TURN = "{novita}:moving-turn"
+
+
+@pytest.fixture(autouse=True)
+def store(redis_server: FakeServer) -> FakeRedis:
+    """Redis, empty, by a connection of the test's own."""
+    get_redis_connection("default").connection_pool.disconnect()
+    return FakeRedis(server=redis_server)
+
+
+@pytest.fixture(autouse=True)
+def refreshing(settings: Settings) -> None:
+    settings.NOVITA_SYNC_ON_STARTUP = True
+    settings.NOVITA_SYNC_INTERVAL = 60
+
+
+def fill(client: Client, novita: NovitaAnswers, *rows: dict[str, Any]) -> None:
+    """Sync these rows for a start, and forget that Novita was asked."""
+    novita.lists(*rows)
+    assert client.post("/api/instances/sync").status_code == 200
+    novita.mock.reset()
+
+
+def make_older(store: FakeRedis, seconds: float) -> None:
+    store.hincrby(STATE, "as_of", -round(seconds * 1000))
+
+
+def read_statuses(client: Client) -> dict[str, str]:
+    return {one["id"]: one["status"] for one in client.get("/api/instances").json()["instances"]}
+
+
+def get_warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+# --- Which process
+
+
+@pytest.mark.parametrize(
+    ("argv", "is_child", "serves"),
+    [
+        *[([f"{path}manage.py", *command.split()], False, False) for path in ("", "./") for command in ("", "check")],
+        (["manage.py", "migrate"], False, False),
+        (["manage.py", "collectstatic", "--noinput"], False, False),
+        (["manage.py", "shell", "-c", "runserver"], False, False),
+        (["manage.py", "test"], False, False),
+        (["manage.py", "help", "runserver"], False, False),
+        (["manage.py", "sync_instances"], False, False),
+        (["manage.py", "up"], False, False),
+        (["/venv/bin/pytest"], False, False),
+        (["/venv/bin/celery", "-A", "novita_site", "worker"], False, False),
+        (["manage.py", "runserver"], False, False),
+        (["manage.py", "runserver"], True, True),
+        (["manage.py", "runserver", "8000", "--noreload"], False, True),
+        (["manage.py", "check"], True, False),
+    ],
+)
+def test_a_process_that_serves_nobody_keeps_nothing(
+    argv: list[str], is_child: bool, serves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "novita_site.wsgi", raising=False)
+    monkeypatch.setenv("RUN_MAIN", "true") if is_child else monkeypatch.delenv("RUN_MAIN", raising=False)
+
+    assert is_web_process(argv) is serves
+
+
+@pytest.mark.parametrize(
+    "argv", [["/venv/bin/gunicorn", "novita_site.wsgi"], ["/venv/lib/gunicorn/__main__.py", "novita_site.wsgi"]]
+)
+def test_a_wsgi_server_keeps_the_copy_true(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "novita_site.wsgi", ModuleType("novita_site.wsgi"))
+
+    assert is_web_process(argv)
+
+
+# --- The first sync
+
+
+def test_the_first_round_syncs(client: Client, novita: NovitaAnswers) -> None:
+    novita.lists(make_row("a"))
+
+    Refresher().tick()
+
+    assert read_statuses(client) == {"a": "running"}
+    assert SyncRun.objects.get().trigger == "startup"
+
+
+@pytest.mark.parametrize("interval", [60, 0])
+def test_a_process_that_finds_a_fresh_copy_does_not_sync(
+    interval: float, client: Client, novita: NovitaAnswers, settings: Settings
+) -> None:
+    settings.NOVITA_SYNC_INTERVAL = interval
+    fill(client, novita, make_row("a"))
+
+    Refresher().tick()
+
+    assert not novita.mock.calls
+
+
+def test_the_first_sync_is_made_once(novita: NovitaAnswers, settings: Settings) -> None:
+    settings.NOVITA_SYNC_INTERVAL = 0
+    novita.lists(make_row("a"))
+    refresher = Refresher()
+
+    for _ in range(3):
+        refresher.tick()
+
+    assert len(novita.mock.calls) == 1
+
+
+def test_without_startup_and_interval_nothing_is_ever_read(
+    client: Client, novita: NovitaAnswers, settings: Settings, store: FakeRedis
+) -> None:
+    settings.NOVITA_SYNC_ON_STARTUP, settings.NOVITA_SYNC_INTERVAL = False, 0
+    fill(client, novita, make_row("a"))
+    make_older(store, 7 * 86400)
+
+    Refresher().tick()
+
+    assert not novita.mock.calls
+
+
+# --- The next ones
+
+
+@pytest.mark.parametrize(("age", "is_read"), [(50, False), (61, True)])
+def test_a_copy_older_than_the_interval_is_read_anew(
+    age: float, is_read: bool, client: Client, novita: NovitaAnswers, store: FakeRedis
+) -> None:
+    fill(client, novita, make_row("a"))
+    make_older(store, age)
+    if is_read:
+        novita.lists(make_row("a", status="exited"))
+
+    Refresher().tick()
+
+    assert read_statuses(client) == {"a": "exited" if is_read else "running"}
+    assert len(novita.mock.calls) == is_read
+
+
+def test_two_processes_make_one_sync(client: Client, novita: NovitaAnswers, store: FakeRedis) -> None:
+    refreshers = [Refresher(), Refresher()]
+    novita.lists(make_row("a"))
+
+    for refresher in refreshers:
+        refresher.tick()
+
+    assert len(novita.mock.calls) == 1
+
+
+def test_a_sync_of_another_process_is_left_alone(novita: NovitaAnswers, store: FakeRedis) -> None:
+    store.set("{novita}:lease", "another", ex=30)
+
+    Refresher().tick()
+
+    assert not novita.mock.calls and not SyncRun.objects.exists()
+
+
+def test_a_copy_that_redis_lost_is_read_anew(client: Client, novita: NovitaAnswers, store: FakeRedis) -> None:
+    refresher = Refresher()
+    novita.lists(make_row("a"))
+    refresher.tick()
+    store.flushall()
+
+    refresher.tick()
+
+    assert read_statuses(client) == {"a": "running"}
+
+
+def test_a_cleared_copy_stays_empty_for_an_interval(client: Client, novita: NovitaAnswers, store: FakeRedis) -> None:
+    refresher = Refresher()
+    fill(client, novita, make_row("a"))
+    refresher.tick()
+    client.post("/api/cache/clear")
+    refresher.tick()
+    assert not novita.mock.calls
+    store.hincrby(STATE, "cleared_at", -61_000)
+    novita.lists(make_row("a"))
+
+    refresher.tick()
+
+    assert read_statuses(client) == {"a": "running"}
+
+
+@pytest.mark.parametrize(("failures", "pause"), [(1, 5), (2, 10), (3, 20), (4, 40), (5, 60), (99, 60)])
+@pytest.mark.parametrize("is_over", [False, True])
+def test_a_failed_sync_is_tried_again_later_and_later(
+    failures: int, pause: int, is_over: bool, client: Client, novita: NovitaAnswers, store: FakeRedis
+) -> None:
+    fill(client, novita, make_row("a"))
+    make_older(store, 3600)
+    novita.lists(status=401)
+    refresher = Refresher()
+    refresher.tick()
+    store.hset(STATE, "failures", failures)
+    store.hincrby(STATE, "attempt_at", -(pause * 1000 + (100 if is_over else -3000)))
+
+    refresher.tick()
+
+    assert len(novita.mock.calls) == 1 + is_over
+
+
+def test_a_failing_novita_fails_no_round(
+    client: Client, novita: NovitaAnswers, caplog: pytest.LogCaptureFixture
+) -> None:
+    novita.lists(status=401)
+    refresher = Refresher()
+
+    for _ in range(3):
+        refresher.tick()
+
+    (warning,) = get_warnings(caplog)
+    assert warning.startswith("sync failed trigger=startup ")
+
+
+def test_a_redis_that_takes_nothing_is_not_asked_each_second(
+    novita: NovitaAnswers, store: FakeRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.hset("{novita}:fence", "foreign", "1")
+    refresher = Refresher()
+
+    for _ in range(3):
+        refresher.tick()
+
+    (warning,) = get_warnings(caplog)
+    assert "code=CACHE_UNAVAILABLE" in warning and not novita.mock.calls
+
+
+def test_an_outage_of_redis_is_said_when_it_begins_and_when_it_ends(
+    client: Client, novita: NovitaAnswers, redis_server: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(client, novita, make_row("a"))
+    refresher = Refresher()
+
+    for is_connected in (True, False, False, False, True, True):
+        redis_server.connected = is_connected
+        refresher.tick()
+
+    away, back = get_warnings(caplog)
+    assert away.startswith("redis is away: Redis can't be reached.") and back == "redis is back"
+    assert not novita.mock.calls
+
+
+# --- What is starting or stopping
+
+
+@pytest.fixture
+def stopping(client: Client, novita: NovitaAnswers) -> None:
+    """A copy in which two instances are stopping, and one is not."""
+    fill(client, novita, make_row("a", status="toStop"), make_row("b", status="toStop"), make_row("c"))
+
+
+@pytest.mark.usefixtures("stopping")
+def test_what_moves_is_read_until_it_rests(client: Client, novita: NovitaAnswers, store: FakeRedis) -> None:
+    novita.shows(make_row("a", status="stopping"))
+    novita.shows(make_row("a", status="exited"))
+    novita.shows(make_row("b", status="exited"))
+    refresher = Refresher()
+    seen = []
+
+    for _ in range(3):
+        refresher.tick()
+        seen.append(read_statuses(client))
+        store.delete(TURN)
+
+    assert [statuses["a"] for statuses in seen] == ["stopping", "exited", "exited"]
+    assert seen[-1] == {"a": "exited", "b": "exited", "c": "running"}
+    assert len(novita.mock.calls) == 3
+
+
+@pytest.mark.usefixtures("stopping")
+def test_what_moves_and_is_gone_is_removed(client: Client, novita: NovitaAnswers) -> None:
+    novita.lacks("a")
+    novita.shows(make_row("b"), status=401)
+
+    Refresher().tick()
+
+    assert read_statuses(client) == {"b": "toStop", "c": "running"}
+
+
+@pytest.mark.usefixtures("stopping")
+def test_one_process_at_a_time_reads_what_moves(novita: NovitaAnswers, store: FakeRedis) -> None:
+    refreshers = [Refresher(), Refresher()]
+    novita.shows(make_row("a", status="stopping"))
+    novita.shows(make_row("b", status="stopping"))
+
+    for refresher in refreshers:
+        refresher.tick()
+
+    assert len(novita.mock.calls) == 2
+    assert 1000 < store.pttl(TURN) <= 3000
+
+
+@pytest.mark.usefixtures("stopping")
+def test_an_action_during_a_read_of_what_moves_is_not_covered(client: Client, novita: NovitaAnswers) -> None:
+    def answer(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
+        for id_ in "ab":
+            cache.write_instance(from_novita(make_row(id_, status="toRestart")))
+        return 200, {}, json.dumps(make_row(str(request.url)[-1], status="stopping"))
+
+    novita.mock.add_callback(responses.GET, f"{API}/gpu/instance", answer)
+
+    Refresher().tick()
+
+    assert read_statuses(client) == {"a": "toRestart", "b": "toRestart", "c": "running"}
+
+
+@pytest.mark.parametrize(("minutes", "reads"), [(9, 1), (11, 0)])
+def test_what_is_stuck_is_left_to_the_syncs(
+    minutes: int, reads: int, client: Client, novita: NovitaAnswers, store: FakeRedis
+) -> None:
+    fill(client, novita, make_row("a", status="toStop"))
+    (generation,) = store.keys("{novita}:gen:*")
+    changed_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - minutes * 60))
+    row = json.loads(store.hget(generation, "a"))
+    store.hset(generation, "a", json.dumps({**row, "changedAt": changed_at}))
+    if reads:
+        novita.shows(make_row("a", status="toStop"))
+
+    Refresher().tick()
+
+    assert len(novita.mock.calls) == reads
+
+
+@pytest.mark.usefixtures("stopping")
+@pytest.mark.parametrize(("age", "is_listed"), [(5, False), (11, True)])
+def test_too_many_that_move_are_listed_instead(
+    age: float,
+    is_listed: bool,
+    client: Client,
+    novita: NovitaAnswers,
+    store: FakeRedis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("instances.startup.MAX_MOVING_READS", 1)
+    make_older(store, age)
+    if is_listed:
+        novita.lists(make_row("a", status="exited"), make_row("b", status="exited"), make_row("c"))
+
+    Refresher().tick()
+
+    assert read_statuses(client)["a"] == ("exited" if is_listed else "toStop")
+    assert len(novita.mock.calls) == is_listed
+
+
+# --- The end
+
+
+def test_a_shutdown_ends_a_sync_and_frees_its_lock(
+    client: Client, novita: NovitaAnswers, store: FakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instances.startup._stop", threading.Event())
+    fill(client, novita, make_row("a"))
+    novita.lists_during(startup.end, make_row("b"))
+
+    answer = client.post("/api/instances/sync")
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "SHUTTING_DOWN")
+    assert read_statuses(client) == {"a": "running"}
+    assert not store.exists("{novita}:lease")
+    assert client.get("/health").json()["sync"]["lastError"] is None
