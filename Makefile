@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint unit requirements clean
+.PHONY: run test lint bench requirements clean
 
 run: $(VENV)/installed
 	@$(BIN)/python manage.py up
@@ -18,6 +18,10 @@ lint: $(VENV)/installed
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py check --fail-level WARNING
 	$(BIN)/python manage.py makemigrations --check --dry-run
+
+# PEER=folder of a comparable program, to measure both in one run.
+bench: $(VENV)/installed
+	$(BIN)/python -m benchmarks.bench $(if $(PEER),--peer $(PEER))
 
 $(VENV)/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11, 3.12 or 3.13 is needed; this is %d.%d. Name one: make PYTHON=python3.12" % sys.version_info[:2])'

@@ -267,9 +267,12 @@ def answer(exc: Exception, context: dict[str, Any]) -> HttpResponseBase | None:
     error = _translate(exc, context)
     if error is None:
         return None
-    renderer = getattr(request, "accepted_renderer", None)
-    if isinstance(error, NotAuthenticated) and request.method == "GET" and getattr(renderer, "format", "") == "api":
+    form = getattr(getattr(request, "accepted_renderer", None), "format", "")
+    if isinstance(error, NotAuthenticated) and request.method == "GET" and form in {"api", "html"}:
         return redirect_to_login(request.get_full_path())
+    if form not in {"api", "json"}:
+        # The description and its page have renderers of their own, which know nothing of errors.
+        return to_response(error, request._request)
     return Response(
         describe(error, find_request_id(request._request)), status=error.status, headers=_get_headers(error)
     )

@@ -124,20 +124,20 @@ class _Attempt:
 
     def __init__(self) -> None:
         self.is_cut = False
-        self._connection: HTTPConnection | None = None
+        self._sock: socket.socket | None = None
 
-    def use(self, connection: HTTPConnection) -> None:
-        self._connection = connection
+    def use(self, sock: socket.socket) -> None:
+        # The socket and not its connection, which lets go of it once a server says "Connection: close".
+        self._sock = sock
         if self.is_cut:
             self.cut()
 
     def cut(self) -> None:
         self.is_cut = True
-        sock = self._connection and self._connection.sock
-        if sock:
+        if self._sock:
             with contextlib.suppress(OSError):
                 # Not sock.shutdown(): on a TLS socket that would pull the session from under the reading thread.
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
 
 _thread = threading.local()
@@ -148,7 +148,7 @@ class _WatchedConnection(HTTPConnection):
         if attempt := getattr(_thread, "attempt", None):
             if self.sock is None:
                 self.connect()
-            attempt.use(self)
+            attempt.use(self.sock)
         super().request(*args, **kwargs)
 
 

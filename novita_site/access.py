@@ -1,8 +1,12 @@
 """Who the visitor is: on loopback the local owner, who needs no login; elsewhere whoever logged in."""
 
 import logging
+import time
+from collections.abc import Callable
+from typing import Any
 
 from django.conf import settings
+from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.contrib.auth.models import User
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponseBase
@@ -16,6 +20,7 @@ from novita_site.middleware import Handler
 log = logging.getLogger(__name__)
 
 LOCAL_OWNER = "local-owner"
+OWNER_SECONDS = 60
 # A proxy in front makes everybody's requests come from this machine.
 FORWARDING_HEADERS = (
     "Forwarded",
@@ -29,6 +34,9 @@ FORWARDING_HEADERS = (
 )
 
 
+_owner: tuple[float, User | None] = (0.0, None)
+
+
 def is_local_owner(request: HttpRequest) -> bool:
     """Tell whether the request needs no login: open mode, from this machine, through no proxy."""
     return (
@@ -39,7 +47,17 @@ def is_local_owner(request: HttpRequest) -> bool:
 
 
 def get_local_owner() -> User:
-    """Return the local owner's account, made at its first need: a superuser whom nobody can log in as.
+    """Return the local owner's account, as it was a minute ago at most: it is wanted at every request."""
+    global _owner
+    read_at, owner = _owner
+    if owner is None or time.monotonic() - read_at > OWNER_SECONDS:
+        owner = _read_local_owner()
+        _owner = (time.monotonic(), owner if owner.pk else None)
+    return owner
+
+
+def _read_local_owner() -> User:
+    """Read the account, made at its first need: a superuser whom nobody can log in as.
 
     While the database can't be asked it is an account that isn't stored, so that the copy stays readable.
     """
@@ -66,6 +84,19 @@ def admit_local_owner(get_response: Handler) -> Handler:
         return get_response(request)
 
     return middleware
+
+
+class RequireLogin(LoginRequiredMiddleware):
+    """Leaves alone what wants no login: Django's own asks who the visitor is all the same, and a probe must not need a
+    database. The API's views are such too: they ask themselves, and answer in their own form.
+    """
+
+    def process_view(
+        self, request: HttpRequest, view_func: Callable[..., Any], view_args: Any, view_kwargs: Any
+    ) -> HttpResponseBase | None:
+        if not getattr(view_func, "login_required", True):
+            return None
+        return super().process_view(request, view_func, view_args, view_kwargs)
 
 
 class LocalOwnerAuthentication(BaseAuthentication):

@@ -1,23 +1,27 @@
 """gunicorn's configuration: `gunicorn -c python:novita_site.gunicorn novita_site.wsgi`."""
 
+import json
 import signal
 import sys
+import uuid
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
+from gunicorn import util
+
+from novita_site.env import is_loopback
 
 try:
     from novita_site import settings
 except ImproperlyConfigured as exc:
     sys.exit(str(exc))
-from novita_site.env import is_loopback
 
 bind = f"[{settings.HOST}]:{settings.PORT}" if ":" in settings.HOST else f"{settings.HOST}:{settings.PORT}"
 workers = settings.WEB_WORKERS
 threads = settings.WEB_THREADS
 worker_class = "gthread"
 # Longer than the longest call to Novita that a request waits for.
-graceful_timeout = 30
+graceful_timeout = 60
 loglevel = "warning"
 # It would be a file in the home folder, which nobody here uses.
 control_socket_disable = True
@@ -46,3 +50,20 @@ def worker_exit(server: Any, worker: Any) -> None:
     from instances import startup
 
     startup.wait()
+
+
+def write_error(sock: Any, status: int, reason: str, message: str) -> None:
+    """Refuse what never reaches Django (an address that is too long, a malformed header) in the API's own shape."""
+    from instances.errors import InvalidRequest, PanelError, describe
+
+    error = InvalidRequest(f"{reason}.") if status < 500 else PanelError()
+    body = json.dumps(describe(error, uuid.uuid4().hex[:16])).encode()
+    head = (
+        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        f"Content-Security-Policy: default-src 'none'\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    util.write_nonblock(sock, head.encode() + body)
+
+
+# gunicorn has no setting for its own error page.
+util.write_error = write_error

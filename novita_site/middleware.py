@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
 from django.http import HttpRequest, HttpResponseBase
 
@@ -52,4 +51,4 @@ def _is_cross_site(request: HttpRequest) -> bool:
         # "same-site" is another port of this machine too: another program's page.
         return site not in {"same-origin", "none"}
     origin = request.headers.get("Origin")
-    return origin is not None and urlsplit(origin).netloc.lower() != request.get_host().lower()
+    return origin is not None and origin.partition("://")[2].lower() != request.get_host().lower()

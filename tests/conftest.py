@@ -10,6 +10,7 @@ from fakeredis import FakeServer
 
 from instances import cache
 from instances.novita import get_novita
+from novita_site import access
 from tests.novita_answers import NovitaAnswers
 from tests.settings import FAKE_REDIS
 
@@ -20,6 +21,7 @@ def redis_server() -> Iterator[FakeServer]:
     FAKE_REDIS.dbs.clear()
     FAKE_REDIS.connected = True
     cache._parsed = None
+    access._owner = (0.0, None)
     yield FAKE_REDIS
     FAKE_REDIS.connected = True
 

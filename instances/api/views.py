@@ -95,7 +95,7 @@ class InstanceViewSet(ApiView, ViewSet):
     lookup_value_regex = "[^/]+"
 
     def list(self, request: Request) -> HttpResponseBase:
-        query = serializers.ListQuerySerializer(data=_get_query(request)).check()
+        query = _check_query(request)
         is_html = request.accepted_renderer.format == "api"
         if is_html and "page" not in query:
             # A page that a browser can show; the JSON is whole.
@@ -232,9 +232,10 @@ class HealthView(ApiView):
         return Response(state.body, status=HTTPStatus.OK if state.is_serving else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
-def _get_query(request: Request) -> dict[str, str]:
+def _check_query(request: Request) -> dict[str, Any]:
     """Return the query's parameters; an empty one counts as absent, and `format` is the browsable API's own."""
-    return {name: value for name, value in request.query_params.dict().items() if value and name != "format"}
+    given = {name: value for name, value in request.query_params.dict().items() if value and name != "format"}
+    return serializers.ListQuerySerializer(data=given).check() if given else {}
 
 
 def _get_known_revision(request: Request) -> int | None:

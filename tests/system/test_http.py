@@ -1,0 +1,88 @@
+"""Bad input as it arrives at a real server."""
+
+import json
+import socket
+
+import pytest
+
+from tests.system.conftest import Start
+from tests.system.processes import Service
+
+
+@pytest.fixture
+def service(start_service: Start) -> Service:
+    return start_service().wait_until_ready()
+
+
+def send(service: Service, request: bytes) -> tuple[int, dict[str, object]]:
+    """Send bytes as they are; return the answer's status and JSON body."""
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as sock:
+        sock.sendall(request)
+        answer = b""
+        while piece := sock.recv(65536):
+            answer += piece
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"/api/instances/" + b"a" * 3_000,
+        b"/api/instances/" + b"a" * 10_000,
+        b"/api/instances/" + b"a" * 10_000 + b"/stop",
+        b"/api/instances/..%2f..%2fetc",
+        b"/api/instances/%00",
+        b"/api/instances/a%0d%0aSet-Cookie:x",
+        b"/api/instances/%ff%fe",
+        b"/api//instances",
+        b"/api/../admin/nothing",
+    ],
+)
+def test_strange_addresses_are_refused_in_the_one_shape(service: Service, target: bytes) -> None:
+    head = b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+    status, body = send(service, b"GET " + target + head)
+
+    assert 400 <= status < 500
+    assert {"success", "code", "message", "suggestion", "requestId", "timestamp"} <= body.keys()
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [b"NONSENSE", b"GET / HTTP/9.9", b"GET /api/ HTTP/1.1\r\nbad header", b"GET /api/ HTTP/1.1\r\nX: " + b"x" * 70_000],
+)
+def test_what_is_no_http_is_refused_in_the_one_shape(service: Service, request_line: bytes) -> None:
+    status, body = send(service, request_line + b"\r\nHost: localhost\r\n\r\n")
+
+    assert 400 <= status < 510
+    assert body["success"] is False
+
+
+def test_a_body_of_20_megabytes_is_refused_with_an_answer(service: Service) -> None:
+    answer = service.post("/api/instances/sync", data=b"x" * 20_000_000, headers={"Content-Type": "application/json"})
+
+    assert (answer.status_code, answer.json()["code"]) == (413, "BODY_TOO_LARGE")
+
+
+def test_an_unknown_host_is_refused(service: Service) -> None:
+    assert service.get("/api/instances", headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_beyond_loopback_all_but_the_probes_wants_a_login(start_service: Start) -> None:
+    service = start_service(HOST="0.0.0.0", ALLOWED_HOSTS="127.0.0.1,panel.example.com").wait_until_ready()
+
+    for path in ("/api/", "/api/instances", "/api/schema", "/health", "/api/nothing"):
+        answer = service.get(path)
+        assert (answer.status_code, answer.json()["code"]) == (401, "NOT_AUTHENTICATED"), path
+    for path in ("/", "/admin/", "/api/docs"):
+        assert "/admin/login/" in service.get(path).url, path
+    assert service.post("/api/instances/sync").status_code == 401
+    assert service.get("/livez").ok
+    assert service.get("/readyz").ok
+
+
+def test_a_request_through_a_proxy_is_not_the_local_owners(service: Service) -> None:
+    answer = service.get("/api/instances", headers={"X-Forwarded-For": "127.0.0.1"})
+
+    assert answer.status_code == 401

@@ -1,0 +1,248 @@
+"""Who gets in: on this machine everybody, as the local owner; from anywhere else only who logs in."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from django.contrib.admindocs.views import extract_views_from_urlpatterns, simplify_regex
+from django.contrib.auth.models import User
+from django.db import OperationalError, connection
+from django.test import Client
+from django.urls import get_resolver, reverse
+from django_redis import get_redis_connection
+from fakeredis import FakeServer
+from pytest_django import Settings
+
+from novita_site.access import LOCAL_OWNER
+from tests.conftest import ApiClient
+from tests.novita_answers import NovitaAnswers, make_row
+
+pytestmark = pytest.mark.django_db
+
+RUNS = "/admin/instances/syncrun/"
+
+
+@pytest.fixture(autouse=True)
+def store(redis_server: FakeServer) -> None:
+    """Redis, empty: a connection that stays open would still see what an earlier test wrote."""
+    get_redis_connection("default").connection_pool.disconnect()
+
+
+@pytest.fixture(autouse=True)
+def quick_hashes(settings: Settings) -> None:
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture
+def account(client: Client, novita: NovitaAnswers) -> None:
+    novita.lists(make_row("a"))
+    assert client.post("/api/instances/sync").status_code == 200
+
+
+@pytest.fixture
+def login_wanted(settings: Settings) -> None:
+    settings.REQUIRE_LOGIN = True
+
+
+def wants_login(answer: Any) -> bool:
+    """Tell whether an answer is the API's 401, or leads to the login page."""
+    if answer.status_code == 401:
+        return answer.request["REQUEST_METHOD"] == "HEAD" or answer.json()["code"] == "NOT_AUTHENTICATED"
+    return answer.status_code == 302 and answer["Location"].startswith("/admin/login/?next=")
+
+
+# --- On this machine
+
+
+@pytest.mark.parametrize("path", ["/admin/", RUNS, "/api/", "/api/instances", "/api/docs", "/api/schema", "/health"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2", "::1"])
+def test_on_this_machine_nobody_logs_in(client: Client, path: str, address: str) -> None:
+    assert client.get(path, REMOTE_ADDR=address).status_code == 200
+
+
+def test_on_this_machine_a_script_acts_without_a_token(novita: NovitaAnswers) -> None:
+    novita.lists(make_row("a"))
+
+    answer = ApiClient(enforce_csrf_checks=True).post("/api/instances/sync")
+
+    assert answer.status_code == 200
+
+
+def test_on_this_machine_a_page_acts_with_its_token_only() -> None:
+    client = Client(enforce_csrf_checks=True)
+
+    assert client.post(f"{RUNS}sync/").status_code == 403
+
+
+def test_the_owner_is_made_once_and_nobody_can_log_in_as_him(client: Client, settings: Settings) -> None:
+    for path in ("/api/instances", "/admin/", "/api/instances"):
+        client.get(path)
+
+    owner = User.objects.get()
+    assert (owner.username, owner.is_superuser, owner.is_staff) == (LOCAL_OWNER, True, True)
+    assert not owner.has_usable_password()
+    settings.REQUIRE_LOGIN = True
+    for password in ("", "!", owner.password, LOCAL_OWNER, "None"):
+        answer = Client().post("/admin/login/", {"username": LOCAL_OWNER, "password": password})
+        assert answer.status_code == 200, "the form again"
+        assert not client.login(username=LOCAL_OWNER, password=password)
+    assert wants_login(client.get("/admin/"))
+
+
+@pytest.mark.usefixtures("account")
+@pytest.mark.parametrize("path", ["/api/instances", "/api/instances?search=a", "/api/instances/a"])
+def test_with_the_database_away_the_copy_can_be_read(client: Client, path: str) -> None:
+    with connection.execute_wrapper(Mock(side_effect=OperationalError("disk full"))):
+        answer = client.get(path)
+
+    assert answer.status_code == 200
+    assert b'"id":"a"' in answer.content
+
+
+# --- From anywhere else
+
+
+@pytest.mark.parametrize("path", ["/api/instances", "/admin/"])
+@pytest.mark.parametrize("address", ["192.0.2.7", "10.0.0.1", "fe80::1", "", "unknown", "127.0.0.1.evil.test"])
+def test_another_machine_must_log_in(client: Client, path: str, address: str) -> None:
+    assert wants_login(client.get(path, REMOTE_ADDR=address))
+
+
+@pytest.mark.parametrize("path", ["/api/instances", "/admin/"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Forwarded",
+        "Via",
+        "X-Real-IP",
+        "X-Forwarded-For",
+        "X-Forwarded-Host",
+        "X-Forwarded-Proto",
+        "X-Forwarded-Port",
+        "X-Forwarded-Server",
+        "x-FORWARDED-for",
+        "forwarded",
+    ],
+)
+@pytest.mark.parametrize("value", ["127.0.0.1", ""])
+def test_who_comes_through_a_proxy_must_log_in(client: Client, path: str, header: str, value: str) -> None:
+    assert wants_login(client.get(path, headers={header: value}))
+
+
+@pytest.mark.usefixtures("account")
+def test_another_machine_can_do_nothing(client: Client, novita: NovitaAnswers) -> None:
+    paths = ["/api/instances/a/stop", "/api/instances/sync", "/api/cache/clear", f"{RUNS}sync/"]
+
+    assert all(wants_login(client.post(path, REMOTE_ADDR="192.0.2.7")) for path in paths)
+    assert len(novita.mock.calls) == 1, "Novita was asked"
+    assert client.get("/api/instances").json()["total"] == 1
+
+
+# --- Where a login is wanted
+
+
+def list_paths() -> Iterator[str]:
+    """Yield an address of every route that there is."""
+    for _, regex, _, _ in extract_views_from_urlpatterns(get_resolver().url_patterns):
+        yield re.sub(r"<[^>]*>", "1", simplify_regex(regex)).replace("\\", "")
+
+
+OPEN = {"/livez", "/readyz", "/livez/", "/readyz/", "/admin/login/"}
+
+
+def test_the_walk_finds_the_routes() -> None:
+    assert OPEN & {"/livez/", "/readyz/", "/admin/login/"} <= set(list_paths())
+    assert {"/", "/health/", "/api/instances/", "/api/instances/1/stop/", RUNS, f"{RUNS}sync/"} <= set(list_paths())
+
+
+@pytest.mark.usefixtures("login_wanted")
+@pytest.mark.parametrize("path", sorted(set(list_paths()) - OPEN))
+def test_every_route_wants_the_login_for_every_method(client: Client, path: str) -> None:
+    methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+    assert [method for method in methods if not wants_login(client.generic(method, path))] == []
+    assert not User.objects.exists(), "no owner is made where a login is wanted"
+
+
+@pytest.mark.usefixtures("login_wanted")
+@pytest.mark.parametrize(("path", "status"), [("/livez", 200), ("/readyz", 503)])
+def test_the_probes_need_no_login(client: Client, path: str, status: int) -> None:
+    assert client.get(path, REMOTE_ADDR="192.0.2.7").status_code == status
+
+
+@pytest.mark.usefixtures("login_wanted")
+@pytest.mark.parametrize("path", ["/", "/api/", "/api/instances", "/api/docs", "/health", "/admin/", RUNS])
+def test_a_browser_is_led_to_the_login_page_and_back(path: str) -> None:
+    client = Client()
+    User.objects.create_superuser("ann", password="correct horse")
+
+    login = client.get(path, headers={"accept": "text/html"})["Location"]
+    back = client.post(login, {"username": "ann", "password": "correct horse", "next": path})
+
+    assert (back.status_code, back["Location"]) == (302, path)
+
+
+@pytest.mark.usefixtures("login_wanted")
+def test_the_login_page_comes_with_its_style(client: Client) -> None:
+    page = client.get("/admin/login/").content.decode()
+
+    files = re.findall(r'(?:href|src)="(/static/[^"]+)"', page)
+    assert len(files) > 1
+    for file in files:
+        answer = client.get(file)
+        assert answer.status_code == 200
+        answer.close()
+
+
+@pytest.mark.usefixtures("login_wanted")
+def test_a_login_opens_the_api() -> None:
+    client = ApiClient()
+    client.force_login(User.objects.create_user("ann"))
+
+    assert client.get("/api/instances").status_code == 200
+    assert client.post("/api/cache/clear").status_code == 200
+
+
+@pytest.mark.usefixtures("login_wanted")
+@pytest.mark.parametrize("path", ["/api/cache/clear", f"{RUNS}sync/"])
+def test_a_login_acts_with_a_csrf_token_only(path: str, novita: NovitaAnswers) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(User.objects.create_superuser("ann"))
+    token = _get_token(client)
+    if path.startswith("/admin"):
+        novita.lists(make_row("a"))
+
+    without = client.post(path, "", "application/json")
+    wrong = client.post(path, "", "application/json", headers={"x-csrftoken": "a" * 32})
+    right = client.post(path, "", "application/json", headers={"x-csrftoken": token})
+
+    assert [without.status_code, wrong.status_code] == [403, 403]
+    assert right.status_code in {200, 302}
+
+
+@pytest.mark.usefixtures("login_wanted")
+def test_a_login_that_ended_opens_nothing() -> None:
+    client = Client()
+    user = User.objects.create_superuser("ann")
+    client.force_login(user)
+    assert client.get("/api/instances").status_code == 200
+
+    User.objects.update(is_active=False)
+
+    assert wants_login(client.get("/api/instances"))
+
+
+@pytest.mark.usefixtures("login_wanted")
+def test_a_user_who_is_no_staff_sees_no_admin_page() -> None:
+    client = Client()
+    client.force_login(User.objects.create_user("ann"))
+
+    assert wants_login(client.get(RUNS))
+    assert wants_login(client.post(f"{RUNS}sync/"))
+
+
+def _get_token(client: Client) -> str:
+    client.get(reverse("admin:instances_syncrun_changelist"))
+    return client.cookies["csrftoken"].value

@@ -1,0 +1,287 @@
+"""Alive, ready, healthy: what each probe says in every state, and that no probe calls Novita."""
+
+import time
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+import redis
+from django.db import OperationalError, connection
+from django.test import Client
+from django_redis import get_redis_connection
+from fakeredis import FakeServer
+from pytest_django import Settings
+
+from instances import cache, health, lease
+from tests.novita_answers import NovitaAnswers, make_refusal, make_row
+
+Json = dict[str, Any]
+database = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def store(redis_server: FakeServer) -> None:
+    """Redis, empty: a connection that stays open would still see what an earlier test wrote."""
+    get_redis_connection("default").connection_pool.disconnect()
+
+
+@pytest.fixture
+def account(client: Client, novita: NovitaAnswers) -> None:
+    novita.lists(make_row("a"), make_row("b"))
+    assert client.post("/api/instances/sync").status_code == 200
+
+
+def read_health(client: Client, status: int = 200) -> Json:
+    answer = client.get("/health")
+    assert answer.status_code == status
+    body: Json = answer.json()
+    return body
+
+
+def tell_policy(monkeypatch: pytest.MonkeyPatch, policy: str) -> None:
+    """Make Redis tell its eviction policy: the one in memory has none. The service has not asked yet."""
+    monkeypatch.setattr(redis.Redis, "info", lambda self, section: {"maxmemory_policy": policy})
+    monkeypatch.setattr(health, "_find_policy", health._remember(health.POLICY_SECONDS, cache.find_eviction_policy))
+
+
+# --- /health
+
+
+@database
+@pytest.mark.usefixtures("account")
+def test_with_a_fresh_copy_the_service_is_healthy(client: Client, novita: NovitaAnswers) -> None:
+    body = read_health(client)
+
+    as_of = client.get("/api/instances")["Data-As-Of"]
+    assert body["sync"].pop("ageSeconds") in range(60)
+    assert body.pop("timestamp") >= as_of
+    assert body == {
+        "status": "healthy",
+        "services": {"redis": "up", "novita": "up", "database": "up"},
+        "sync": {"available": True, "lastSync": as_of, "isLocked": False, "cacheSize": 2, "lastError": None},
+        "warnings": [],
+    }
+    assert len(novita.mock.calls) == 1, "a probe calls Novita"
+
+
+@database
+def test_without_a_copy_the_service_is_degraded(client: Client) -> None:
+    body = read_health(client)
+
+    assert (body["status"], body["services"]["novita"]) == ("degraded", "unknown")
+    assert body["sync"] == {
+        "available": False,
+        "lastSync": None,
+        "isLocked": False,
+        "cacheSize": 0,
+        "ageSeconds": None,
+        "lastError": None,
+    }
+    assert body["warnings"] == ["There is no copy of the account yet."]
+
+
+@database
+def test_an_empty_account_is_healthy(client: Client, novita: NovitaAnswers) -> None:
+    novita.lists()
+    client.post("/api/instances/sync")
+
+    body = read_health(client)
+
+    assert (body["status"], body["sync"]["available"], body["sync"]["cacheSize"]) == ("healthy", True, 0)
+
+
+@database
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        ({"status": 401, "json": make_refusal(401, "INVALID_API_KEY", "no")}, "Novita refuses the API key."),
+        ({"json": None, "body": "<html>"}, "Novita's answer is not JSON."),
+        ({"status": 503, "headers": {"Retry-After": "3600"}}, "Novita is broken (HTTP 503)."),
+        ({"status": 429, "headers": {"Retry-After": "3600"}}, "Novita limits our calls."),
+    ],
+)
+@pytest.mark.usefixtures("account")
+def test_after_a_failed_sync_the_service_is_degraded_and_says_why(
+    client: Client, novita: NovitaAnswers, failure: Json, words: str
+) -> None:
+    before = read_health(client)["sync"]
+    novita.mock.reset()
+    novita.lists(**failure)
+    client.post("/api/instances/sync")
+
+    body = read_health(client)
+
+    assert (body["status"], body["services"]["novita"]) == ("degraded", "down")
+    assert body["sync"]["lastError"] == words
+    assert body["warnings"] == [f"The last synchronization failed: {words}"]
+    assert [body["sync"][name] for name in ("available", "lastSync", "cacheSize")] == [True, before["lastSync"], 2]
+
+
+@database
+def test_it_is_well_again_after_a_good_sync(client: Client, novita: NovitaAnswers) -> None:
+    novita.lists(status=401)
+    client.post("/api/instances/sync")
+    assert read_health(client)["status"] == "degraded"
+
+    novita.mock.reset()
+    novita.lists(make_row("a"))
+    client.post("/api/instances/sync")
+
+    body = read_health(client)
+    assert (body["status"], body["services"]["novita"], body["sync"]["lastError"]) == ("healthy", "up", None)
+
+
+@database
+@pytest.mark.usefixtures("account")
+def test_a_stale_copy_is_a_warning(client: Client, settings: Settings) -> None:
+    settings.NOVITA_STALE_AFTER = 0
+    time.sleep(0.01)
+
+    body = read_health(client)
+
+    assert (body["status"], body["warnings"]) == ("degraded", ["The copy is stale."])
+
+
+@database
+@pytest.mark.usefixtures("account")
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl", "allkeys-random"])
+def test_a_redis_that_may_drop_the_copy_is_a_warning(
+    client: Client, monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    tell_policy(monkeypatch, policy)
+
+    body = read_health(client)
+
+    assert body["status"] == "degraded"
+    (warning,) = body["warnings"]
+    assert policy in warning and "noeviction" in warning
+
+
+@database
+@pytest.mark.usefixtures("account")
+def test_a_redis_that_drops_nothing_is_none(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell_policy(monkeypatch, "noeviction")
+
+    assert read_health(client)["warnings"] == []
+
+
+@database
+@pytest.mark.usefixtures("account")
+def test_without_redis_the_service_is_unhealthy_until_it_is_back(client: Client, redis_server: FakeServer) -> None:
+    redis_server.connected = False
+    away = read_health(client, 503)
+    redis_server.connected = True
+    back = read_health(client)
+
+    assert (away["status"], away["services"]["redis"], away["services"]["novita"]) == ("unhealthy", "down", "unknown")
+    assert (away["sync"]["available"], away["sync"]["cacheSize"]) == (False, 0)
+    assert away["warnings"] == ["Redis can't be reached."]
+    assert (back["status"], back["sync"]["cacheSize"]) == ("healthy", 2)
+
+
+@database
+@pytest.mark.usefixtures("account")
+def test_without_the_database_the_service_is_degraded_until_it_is_back(client: Client) -> None:
+    with connection.execute_wrapper(Mock(side_effect=OperationalError("disk full"))):
+        away = read_health(client)
+    back = read_health(client)
+
+    assert (away["status"], away["services"]["database"]) == ("degraded", "down")
+    assert away["warnings"] == ["The database can't be used."]
+    assert (back["status"], back["services"]["database"]) == ("healthy", "up")
+
+
+@database
+@pytest.mark.usefixtures("account")
+def test_a_running_sync_shows(client: Client) -> None:
+    with lease.acquire("command"):
+        during = read_health(client)["sync"]["isLocked"]
+
+    assert (during, read_health(client)["sync"]["isLocked"]) == (True, False)
+
+
+@database
+def test_nothing_of_ours_is_called_novitas_fault(client: Client, novita: NovitaAnswers) -> None:
+    novita.lists_during(lambda: get_redis_connection("default").delete("{novita}:lease"), make_row("a"))
+    client.post("/api/instances/sync")
+
+    body = read_health(client)
+
+    assert body["services"]["novita"] == "unknown"
+    assert body["sync"]["lastError"]
+
+
+# --- /livez and /readyz
+
+
+@pytest.mark.parametrize("is_login_wanted", [False, True])
+def test_alive_needs_neither_redis_nor_the_database(
+    client: Client, redis_server: FakeServer, settings: Settings, is_login_wanted: bool
+) -> None:
+    settings.REQUIRE_LOGIN = is_login_wanted
+    redis_server.connected = False
+    client.cookies["sessionid"] = "a-session"
+
+    answer = client.get("/livez")
+
+    assert (answer.status_code, answer.json()) == (200, {"status": "alive"})
+
+
+def test_without_a_copy_it_is_not_ready(client: Client) -> None:
+    answer = client.get("/readyz")
+
+    assert (answer.status_code, answer.json()) == (503, {"status": "not ready"})
+
+
+@database
+@pytest.mark.usefixtures("account")
+def test_with_a_fresh_copy_it_is_ready(client: Client, novita: NovitaAnswers) -> None:
+    answer = client.get("/readyz")
+
+    assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
+    assert len(novita.mock.calls) == 1, "a probe calls Novita"
+
+
+@database
+@pytest.mark.usefixtures("account")
+def test_ready_needs_no_database(client: Client) -> None:
+    with connection.execute_wrapper(Mock(side_effect=AssertionError("asked"))):
+        assert client.get("/readyz").status_code == 200
+
+
+@database
+@pytest.mark.usefixtures("account")
+def test_with_a_stale_copy_it_is_not_ready(client: Client, settings: Settings) -> None:
+    settings.NOVITA_STALE_AFTER = 0
+    time.sleep(0.01)
+
+    assert client.get("/readyz").status_code == 503
+
+
+@database
+@pytest.mark.usefixtures("account")
+def test_without_redis_it_is_not_ready_until_it_is_back(client: Client, redis_server: FakeServer) -> None:
+    redis_server.connected = False
+    away = client.get("/readyz").status_code
+    redis_server.connected = True
+
+    assert (away, client.get("/readyz").status_code) == (503, 200)
+
+
+@database
+@pytest.mark.usefixtures("account")
+def test_a_cleared_copy_is_not_ready(client: Client) -> None:
+    client.post("/api/cache/clear")
+
+    assert client.get("/readyz").status_code == 503
+
+
+@database
+def test_a_failed_sync_leaves_a_good_copy_ready(client: Client, novita: NovitaAnswers) -> None:
+    novita.lists(make_row("a"))
+    client.post("/api/instances/sync")
+    novita.mock.reset()
+    novita.lists(status=401)
+    client.post("/api/instances/sync")
+
+    assert client.get("/readyz").status_code == 200

@@ -1,0 +1,463 @@
+"""What comes of each answer that Novita may give. What needs a real socket is in `test_novita_wire`."""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import pytest
+import responses
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from instances.errors import (
+    InsufficientResource,
+    InvalidStateChange,
+    NotFoundAtNovita,
+    NovitaBadAnswer,
+    NovitaError,
+    NovitaRateLimited,
+    NovitaRefused,
+    NovitaRejectedKey,
+    NovitaTimeout,
+    NovitaUnavailable,
+)
+from instances.novita import Budget, Cluster, Novita, Product, find_pause, parse_retry_after
+from tests.novita_answers import API, NovitaAnswers, make_refusal, make_row
+
+LISTING = f"{API}/gpu/instances"
+
+
+def connect(*, api_key: str = "FAKE-SECRET-key", concurrency: int = 4) -> Novita:
+    return Novita(
+        api_key=api_key,
+        base_url="https://novita.test",
+        page_size=100,
+        concurrency=concurrency,
+        connect_timeout_seconds=5,
+        read_timeout_seconds=20,
+    )
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("instances.novita.FIRST_PAUSE_SECONDS", 0.001)
+
+
+# --- Paging
+
+Start = Literal["0", "1", "1 strictly"]
+
+
+class Pages:
+    """An account that is listed page by page, in one of the ways that are told of Novita."""
+
+    def __init__(
+        self, novita: NovitaAnswers, *ids: str, start: Start = "1", cap: int = 3, total: object = None
+    ) -> None:
+        self.ids, self.start, self.cap, self.total = ids, start, cap, total
+        self.past_end: dict[str, Any] = {"instances": []}
+        self.asked: list[int] = []
+        self.on_call: Callable[[], None] | None = None
+        novita.mock.add_callback(responses.GET, LISTING, self.answer)
+
+    def answer(self, request: Any) -> tuple[int, dict[str, str], str]:
+        number = int(request.params["pageNum"])
+        self.asked.append(number)
+        if self.on_call:
+            self.on_call()
+        size = min(int(request.params["pageSize"]), self.cap)
+        index = {"0": number, "1": max(0, number - 1), "1 strictly": number - 1}[self.start]
+        ids = self.ids[index * size : (index + 1) * size] if index >= 0 else ()
+        body = {"instances": [make_row(id_) for id_ in ids]} if ids or number == 0 else self.past_end
+        return 200, {}, json.dumps(body if self.total is None else {**body, "total": self.total})
+
+
+@pytest.mark.parametrize("start", ["0", "1", "1 strictly"])
+@pytest.mark.parametrize("total", [None, int, str])
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 7, 30])
+def test_every_instance_is_listed_however_pages_count(
+    novita: NovitaAnswers, start: Start, total: Callable[[int], object] | None, count: int
+) -> None:
+    ids = [f"id-{number}" for number in range(count)]
+    Pages(novita, *ids, start=start, total=total and total(count))
+
+    listing = connect().list_instances(Budget(30))
+
+    assert sorted(listing.instances) == sorted(ids)
+    assert listing.missing_rows == 0
+
+
+@pytest.mark.parametrize("start", ["0", "1", "1 strictly"])
+@pytest.mark.parametrize(
+    "past_end", [{"instances": None}, {}, {"instances": [make_row("g")]}], ids=["null", "absent", "repeated"]
+)
+def test_whatever_is_past_the_end_ends_the_listing(
+    novita: NovitaAnswers, start: Start, past_end: dict[str, Any]
+) -> None:
+    Pages(novita, *"abcdefg", start=start).past_end = past_end
+
+    assert sorted(connect().list_instances(Budget(30)).instances) == list("abcdefg")
+
+
+@pytest.mark.parametrize("total", [0, "0", "1", -1, "many", []])
+def test_a_total_that_is_nonsense_ends_no_listing(novita: NovitaAnswers, total: object) -> None:
+    Pages(novita, *"abcdefg", total=total)
+
+    assert sorted(connect().list_instances(Budget(30)).instances) == list("abcdefg")
+
+
+def test_an_account_of_one_page_takes_one_call(novita: NovitaAnswers) -> None:
+    pages = Pages(novita, *"abc", total=3)
+
+    connect().list_instances(Budget(30))
+
+    assert pages.asked == [0]
+
+
+def test_an_instance_listed_twice_is_one(novita: NovitaAnswers) -> None:
+    novita.lists(make_row("a"), make_row("b"), page=0, total=3)
+    novita.lists(make_row("b", status="exited"), make_row("c"), page=1, total=3)
+    novita.lists(page=2, total=3)
+
+    listed = connect().list_instances(Budget(30)).instances
+
+    assert {id_: instance.status for id_, instance in listed.items()} == {"a": "running", "b": "exited", "c": "running"}
+
+
+def test_a_listing_short_of_its_total_is_read_again_and_merged(novita: NovitaAnswers) -> None:
+    for last in ("c", "d"):
+        novita.lists(make_row("a"), make_row("b"), page=0, total="4")
+        novita.lists(make_row(last), page=1, total="4")
+        novita.lists(page=2, total="4")
+
+    listing = connect().list_instances(Budget(30))
+
+    assert sorted(listing.instances) == ["a", "b", "c", "d"]
+    assert listing.missing_rows == 1
+
+
+def test_a_listing_that_never_ends_is_given_up(novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("instances.novita.MAX_PAGES", 20)
+    pages = Pages(novita, *map(str, range(1000)), cap=1)
+
+    with pytest.raises(NovitaBadAnswer, match="did not end within 20 pages"):
+        connect().list_instances(Budget(30))
+
+    assert len(pages.asked) <= 20 + 4
+
+
+PAGE_FAILURES = {
+    "broken": ({"status": 500}, NovitaUnavailable),
+    "refused key": ({"status": 401, "json": {}}, NovitaRejectedKey),
+    "HTML": ({"json": None, "body": "<html>"}, NovitaBadAnswer),
+    "null": ({"json": None, "body": "null"}, NovitaBadAnswer),
+    "a list": ({"json": [make_row("c")]}, NovitaBadAnswer),
+    "rows by id": ({"json": {"instances": {"c": make_row("c")}, "total": 3}}, NovitaBadAnswer),
+    "null for the rows": ({"json": {"instances": None, "total": 3}}, NovitaBadAnswer),
+    "no rows": ({"json": {"total": 3}}, NovitaBadAnswer),
+    "a row without id": ({"json": {"instances": [make_row("")], "total": 3}}, NovitaBadAnswer),
+    "a row that is null": ({"json": {"instances": [None], "total": 3}}, NovitaBadAnswer),
+}
+
+
+@pytest.mark.parametrize(("failure", "error"), PAGE_FAILURES.values(), ids=PAGE_FAILURES)
+@pytest.mark.parametrize("page", [0, 1])
+@pytest.mark.usefixtures("quick_retries")
+def test_a_page_that_fails_fails_the_whole(
+    novita: NovitaAnswers, page: int, failure: dict[str, Any], error: type[NovitaError]
+) -> None:
+    if page == 1:
+        novita.lists(make_row("a"), make_row("b"), total=3)
+        novita.mock.assert_all_requests_are_fired = False
+        novita.lists(make_row("c"), page=2, total=3)
+    novita.lists(page=page, total=3, **failure)
+
+    with pytest.raises(error):
+        connect().list_instances(Budget(30))
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"), [({"name": "FAKE-SECRET"}, "a row has no id"), ("FAKE-SECRET", "a row is a str in place of")]
+)
+def test_a_row_that_is_no_instance_is_said_without_its_contents(
+    novita: NovitaAnswers, row: object, reason: str
+) -> None:
+    novita.lists(make_row("a"), row)
+
+    with pytest.raises(NovitaBadAnswer, match=f"^Novita's page 0 can't be used: {reason}") as refusal:
+        connect().list_instances(Budget(30))
+
+    assert "FAKE-SECRET" not in str(refusal.value)
+
+
+def test_several_pages_are_read_at_once_but_no_more_than_allowed(novita: NovitaAnswers) -> None:
+    pages = Pages(novita, *map(str, range(10)), start="0", cap=1, total=10)
+    meeting, inside, most = threading.Barrier(3, timeout=20), set[str](), 0
+
+    def meet() -> None:
+        nonlocal most
+        if len(pages.asked) > 1:
+            inside.add(str(threading.get_ident()))
+            time.sleep(0.05)
+            most = max(most, len(inside))
+            meeting.wait()  # Nobody gets an answer before three have asked.
+            inside.discard(str(threading.get_ident()))
+
+    pages.on_call = meet
+
+    connect(concurrency=3).list_instances(Budget(30))
+
+    assert most == 3
+
+
+def test_a_listener_hears_of_each_page(novita: NovitaAnswers) -> None:
+    Pages(novita, *"abcdefg", start="0", total="7")
+    heard: list[tuple[int, int | None]] = []
+
+    connect().list_instances(Budget(30), on_page=lambda known, total: heard.append((known, total)))
+
+    assert heard == [(3, 7), (6, 7), (7, 7)]
+
+
+# --- One error for each way to fail
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "calls"),
+    [
+        ({"status": 401, "json": make_refusal(401, "UNAUTHORIZED", "unauthorized")}, NovitaRejectedKey, 1),
+        ({"status": 403, "json": make_refusal(403, "INVALID_API_KEY", "invalid api key")}, NovitaRejectedKey, 1),
+        ({"status": 403, "body": "<html>error code: 1010</html>"}, NovitaRejectedKey, 1),
+        ({"status": 429, "json": make_refusal(429, "RATE_LIMIT_EXCEEDED", "too fast")}, NovitaRateLimited, 4),
+        ({"status": 500, "json": make_refusal(500, "UNKNOWN", "overload")}, NovitaUnavailable, 4),
+        ({"status": 502, "body": "<html>502</html>"}, NovitaUnavailable, 4),
+        ({"status": 503}, NovitaUnavailable, 4),
+        ({"status": 504}, NovitaUnavailable, 4),
+        ({"status": 200, "body": "<html>"}, NovitaBadAnswer, 1),
+        ({"status": 200, "body": ""}, NovitaBadAnswer, 1),
+        ({"status": 200, "body": b'{"instances": ["\xff"]}'}, NovitaBadAnswer, 1),
+        ({"status": 200, "body": "[" * 200_000}, NovitaBadAnswer, 1),
+        ({"status": 302, "headers": {"Location": "https://elsewhere.test/"}}, NovitaBadAnswer, 1),
+        ({"status": 302, "headers": {"Location": "http://["}}, NovitaBadAnswer, 1),
+        ({"status": 400, "body": "<html>"}, NovitaBadAnswer, 1),
+        ({"status": 404, "body": "<html>"}, NovitaBadAnswer, 1),
+        ({"status": 404, "json": make_refusal(404, "NOT_FOUND", "no such route")}, NovitaBadAnswer, 1),
+        ({"status": 400, "json": make_refusal(400, "INVALID_PARAMS", "bad pageSize")}, NovitaRefused, 1),
+    ],
+    ids=str,
+)
+@pytest.mark.usefixtures("quick_retries")
+def test_each_way_to_fail_has_its_error(
+    novita: NovitaAnswers, answer: dict[str, Any], error: type[NovitaError], calls: int
+) -> None:
+    novita.mock.get(LISTING, **answer)
+
+    with pytest.raises(NovitaError) as failure:
+        connect().list_instances(Budget(30))
+
+    assert (type(failure.value), len(novita.mock.calls)) == (error, calls)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ({"status": 400, "json": make_refusal(400, "RESOURCE_NOT_FOUND", "instance not found")}, NotFoundAtNovita),
+        ({"status": 404, "json": make_refusal(404, "RESOURCE_NOT_FOUND", "instance not found")}, NotFoundAtNovita),
+        ({"status": 404, "json": make_refusal(404, "NOT_FOUND", "instance not found")}, NotFoundAtNovita),
+        ({"status": 404, "body": "<html>404 page not found</html>"}, NovitaBadAnswer),
+        ({"status": 404, "body": "null"}, NovitaBadAnswer),
+        ({"status": 404, "body": ""}, NovitaBadAnswer),
+        ({"status": 404, "json": {}}, NovitaRefused),
+        ({"status": 200, "json": {}}, NovitaBadAnswer),
+        ({"status": 200, "json": {"instance": make_row("a")}}, NovitaBadAnswer),
+        ({"status": 200, "json": make_row("b")}, NovitaBadAnswer),
+    ],
+    ids=str,
+)
+def test_only_novitas_own_word_means_no_such_instance(
+    novita: NovitaAnswers, answer: dict[str, Any], error: type[NovitaError]
+) -> None:
+    novita.shows({"id": "a"}, **{"json": None, **answer})
+
+    with pytest.raises(NovitaError) as failure:
+        connect().get_instance("a", Budget(30))
+
+    assert type(failure.value) is error
+
+
+def test_one_instance_is_read(novita: NovitaAnswers) -> None:
+    novita.shows(make_row("a", name="train-a"))
+
+    assert connect().get_instance("a", Budget(30)).name == "train-a"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "error"),
+    [
+        (make_refusal(400, "INVALID_STATE", "invalid state change"), InvalidStateChange),
+        (make_refusal(400, "BAD_REQUEST", "Invalid state change"), InvalidStateChange),
+        (make_refusal(400, "INSUFFICIENT_RESOURCE", "insufficient resource"), InsufficientResource),
+        (make_refusal(400, "RESOURCE_NOT_FOUND", "instance not found"), NotFoundAtNovita),
+        (make_refusal(400, "BAD_REQUEST", "the account is frozen"), NovitaRefused),
+    ],
+    ids=str,
+)
+def test_a_refused_action_tells_why(novita: NovitaAnswers, refusal: dict[str, Any], error: type[NovitaError]) -> None:
+    novita.takes("start", "a", status=400, json=refusal)
+
+    with pytest.raises(NovitaError) as failure:
+        connect().ask("start", "a", Budget(30))
+
+    assert type(failure.value) is error
+    assert error is not NovitaRefused or "the account is frozen" in failure.value.message
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        ({}, "toStop"),
+        ({"json": {}}, None),
+        ({"json": None}, None),
+        ({"json": {"state": 5}}, None),
+        ({"json": None, "status": 204}, None),
+    ],
+    ids=str,
+)
+def test_an_action_is_taken_by_any_2xx(novita: NovitaAnswers, answer: dict[str, Any], status: str | None) -> None:
+    novita.takes("stop", "a", **answer)
+
+    assert connect().ask("stop", "a", Budget(30)) == status
+
+
+def test_without_a_key_nothing_is_sent(novita: NovitaAnswers) -> None:
+    with pytest.raises(NovitaRejectedKey, match="NOVITA_API_KEY is not set"):
+        connect(api_key="").list_instances(Budget(30))
+
+
+def test_a_page_of_ten_megabytes_is_read(novita: NovitaAnswers) -> None:
+    novita.lists(*(make_row(str(number), name="n" * 100_000) for number in range(100)))
+
+    assert len(connect().list_instances(Budget(30)).instances) == 100
+
+
+# --- Products and clusters
+
+
+@pytest.mark.parametrize(
+    ("price", "dollars"),
+    [("67000", 0.67), (21000, 0.21), ("0", None), (0, None), (None, None), ("", None), ("x", None)],
+)
+def test_a_price_that_is_not_known_is_never_free(novita: NovitaAnswers, price: object, dollars: float | None) -> None:
+    row = {"id": "26", "name": "RTX 3090", "regions": ["US-CA-06", None], "availableDeploy": True, "price": price}
+    novita.mock.get(f"{API}/products", json={"data": [row]})
+
+    assert connect().list_products(Budget(30)) == [Product("26", "RTX 3090", ("US-CA-06",), True, dollars)]
+
+
+def test_a_product_is_available_only_when_novita_says_so(novita: NovitaAnswers) -> None:
+    novita.mock.get(f"{API}/products", json={"data": [{"id": "26"}, {"id": "27", "availableDeploy": False}]})
+
+    assert not any(product.is_available for product in connect().list_products(Budget(30)))
+
+
+def test_clusters_are_listed(novita: NovitaAnswers) -> None:
+    rows = [
+        {"id": "us-ca-6", "name": "US-CA-06", "availableGpuType": ["RTX 4090"]},
+        {"id": "b", "availableGpuType": None},
+    ]
+    novita.mock.get(f"{API}/clusters", json={"data": rows})
+
+    listed = connect().list_clusters(Budget(30))
+
+    assert listed == [Cluster("us-ca-6", "US-CA-06", ("RTX 4090",)), Cluster("b", "", ())]
+
+
+@pytest.mark.parametrize("body", [None, [], {}, {"data": None}, {"data": {}}, {"data": ["26"]}], ids=str)
+@pytest.mark.parametrize("what", ["products", "clusters"])
+def test_a_list_that_is_none_is_a_bad_answer(novita: NovitaAnswers, what: str, body: object) -> None:
+    novita.mock.get(f"{API}/{what}", body=json.dumps(body))
+
+    with pytest.raises(NovitaBadAnswer):
+        getattr(connect(), f"list_{what}")(Budget(30))
+
+
+# --- Repeating
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_a_read_that_failed_is_repeated(novita: NovitaAnswers) -> None:
+    novita.lists(status=502)
+    novita.lists(status=429, headers={"Retry-After": "soon"})
+    novita.lists(make_row("a"))
+    budget = Budget(30)
+
+    assert list(connect().list_instances(budget).instances) == ["a"]
+    assert (budget.calls, budget.retries) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("error", "attempt", "random_unit", "pause"),
+    [
+        (NovitaUnavailable(), 0, 0.5, 0.5),
+        (NovitaUnavailable(), 1, 0.5, 1),
+        (NovitaUnavailable(), 2, 0.5, 2),
+        (NovitaUnavailable(), 3, 0.5, None),
+        (NovitaUnavailable(), 0, 0, 0.25),
+        (NovitaUnavailable(), 0, 1, 0.75),
+        (NovitaUnavailable(retry_after=7), 0, 0.5, 7),
+        (NovitaRateLimited(), 0, 0.5, 0.5),
+        (NovitaRateLimited(retry_after=0), 0, 0.5, 0.5),
+        (NovitaRateLimited(retry_after=30), 0, 0.5, 30),
+        (NovitaRateLimited(retry_after=31), 0, 0.5, None),
+        (NovitaRateLimited(retry_after=3), 3, 0.5, None),
+        (NovitaTimeout(), 0, 0.5, None),
+        (NovitaRejectedKey(), 0, 0.5, None),
+        (NovitaBadAnswer(), 0, 0.5, None),
+        (NovitaRefused(), 0, 0.5, None),
+        (NotFoundAtNovita(), 0, 0.5, None),
+    ],
+)
+def test_the_pause_doubles_varies_and_ends(
+    error: NovitaError, attempt: int, random_unit: float, pause: float | None
+) -> None:
+    assert find_pause(error, attempt, lambda: random_unit) == pause
+
+
+@pytest.mark.parametrize("value", ["3600", "31", "9" * 50, "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_long_retry_after_is_not_slept_through(novita: NovitaAnswers, value: str) -> None:
+    novita.lists(status=429, headers={"Retry-After": value})
+
+    with pytest.raises(NovitaRateLimited) as failure:
+        connect().list_instances(Budget(7200))
+
+    assert failure.value.retry_after is not None and failure.value.retry_after > 30
+    assert len(novita.mock.calls) == 1
+
+
+def test_a_wait_longer_than_the_budget_ends_at_once(novita: NovitaAnswers) -> None:
+    novita.lists(status=503, headers={"Retry-After": "25"})
+
+    with pytest.raises(NovitaTimeout):
+        connect().list_instances(Budget(20))
+
+    assert len(novita.mock.calls) == 1
+
+
+@pytest.mark.parametrize("value", ["soon", "-1", "1.5", " ", "1e9", "²", "Mon, 99 Foo 2026 99:99:99 GMT", "0, 5", None])
+def test_a_malformed_retry_after_counts_as_none(value: str | None) -> None:
+    assert parse_retry_after(value) is None
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("0", 0), (" 12 ", 12), ("Mon, 05 Jan 2026 10:30:00 GMT", 0)])
+def test_a_retry_after_is_seconds_or_a_date(value: str, seconds: float) -> None:
+    assert parse_retry_after(value) == seconds
+
+
+@settings(deadline=None)
+@given(st.text() | st.from_regex(r"[A-Z][a-z]{2}, \d{1,3} Jan \d{1,8} \d\d:\d\d:\d\d [+-]?\w{1,5}", fullmatch=True))
+def test_no_retry_after_breaks_a_call(value: str) -> None:
+    seconds = parse_retry_after(value)
+
+    assert seconds is None or seconds >= 0
