@@ -4,6 +4,7 @@ Each variable is read by its name and checked. What is wrong is refused by its n
 once; a secret's value is never printed. An empty variable counts as unset.
 """
 
+import fcntl
 import ipaddress
 import os
 import re
@@ -149,9 +150,24 @@ class Env:
         return config
 
 
-def read(root: Path) -> Env:
-    """Read the environment, and under it the file `.env` in `root` when there is one."""
-    return Env({**dotenv_values(root / ".env"), **os.environ})
+def read(root: Path, running: Path) -> Env:
+    """Read the environment, under it the file `.env` in `root`, and under that what a running `manage.py up` tells."""
+    return Env({**_read_running(running), **dotenv_values(root / ".env"), **os.environ})
+
+
+def _read_running(path: Path) -> Mapping[str, str | None]:
+    """Read where the Redis and the simulator are that `manage.py up` has started; nothing when it doesn't run.
+
+    It holds a lock on the file while it lives, so that a file that a killed one left behind is not believed.
+    """
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return {}
+    except FileNotFoundError:
+        return {}
+    except BlockingIOError:
+        return dotenv_values(path)
 
 
 def read_or_make_secret_key(path: Path) -> str:

@@ -9,7 +9,10 @@ from novita_site import env as environment
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = BASE_DIR / "var"
 
-env = environment.read(BASE_DIR)
+# What `manage.py up` started, for commands in other shells.
+RUNNING_FILE = VAR_DIR / "running.env"
+
+env = environment.read(BASE_DIR, RUNNING_FILE)
 
 # --- Where it listens, and so who gets in
 

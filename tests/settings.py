@@ -4,7 +4,7 @@ from fakeredis import FakeRedisConnection, FakeServer
 
 from novita_site import env
 
-env.read = lambda root: env.Env(
+env.read = lambda root, running: env.Env(
     {
         "SECRET_KEY": "FAKE-SECRET-django",
         "DATABASE_URL": "sqlite://:memory:",

@@ -15,6 +15,7 @@ from django_redis import get_redis_connection
 from fakeredis import FakeServer
 from pytest_django import Settings
 
+from instances.sync import synchronize
 from novita_site.access import LOCAL_OWNER
 from tests.conftest import ApiClient
 from tests.novita_answers import NovitaAnswers, make_row
@@ -36,9 +37,9 @@ def quick_hashes(settings: Settings) -> None:
 
 
 @pytest.fixture
-def account(client: Client, novita: NovitaAnswers) -> None:
+def account(novita: NovitaAnswers) -> None:
     novita.lists(make_row("a"))
-    assert client.post("/api/instances/sync").status_code == 200
+    synchronize("command")
 
 
 @pytest.fixture

@@ -228,7 +228,7 @@ def test_a_loopback_host_means_this_machine(host: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["0.0.0.0", "::", "*", "", "10.0.0.1", "128.0.0.1", "localhost.test", "127.0.0.1.test", "notlocalhost", "[::2]"],  # noqa: S104
+    ["0.0.0.0", "::", "*", "", "10.0.0.1", "128.0.0.1", "localhost.test", "127.0.0.1.test", "notlocalhost", "[::2]"],
 )
 def test_another_host_is_not_taken_for_this_machine(host: str) -> None:
     assert not is_loopback(host)
@@ -246,7 +246,7 @@ def test_a_host_that_no_request_can_have_is_refused(hosts: str) -> None:
 
 
 BEYOND_LOOPBACK = [
-    {"HOST": "0.0.0.0"},  # noqa: S104
+    {"HOST": "0.0.0.0"},
     {"HOST": "::"},
     {"ALLOWED_HOSTS": "localhost,panel.test"},
     {"ALLOWED_HOSTS": "*"},
@@ -266,7 +266,7 @@ def test_beyond_loopback_nobody_switches_the_login_off(site: Path, reach: dict[s
 
 
 def test_beyond_loopback_the_secret_key_must_be_set(own_site: Path) -> None:
-    process = run(own_site, "manage.py", "check", HOST="0.0.0.0")  # noqa: S104
+    process = run(own_site, "manage.py", "check", HOST="0.0.0.0")
 
     assert set(read_refusals(process)) == {"SECRET_KEY"}
     assert not (own_site / "var" / "secret-key").exists()

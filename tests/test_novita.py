@@ -438,11 +438,12 @@ def test_a_long_retry_after_is_not_slept_through(novita: NovitaAnswers, value: s
 
 def test_a_wait_longer_than_the_budget_ends_at_once(novita: NovitaAnswers) -> None:
     novita.lists(status=503, headers={"Retry-After": "25"})
+    budget = Budget(20)
 
     with pytest.raises(NovitaTimeout):
-        connect().list_instances(Budget(20))
+        connect().list_instances(budget)
 
-    assert len(novita.mock.calls) == 1
+    assert budget.remaining_seconds > 10
 
 
 @pytest.mark.parametrize("value", ["soon", "-1", "1.5", " ", "1e9", "²", "Mon, 99 Foo 2026 99:99:99 GMT", "0, 5", None])

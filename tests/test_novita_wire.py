@@ -137,6 +137,7 @@ LINGERING = {
     "status": drip(b"", b"H"),
     "headers": drip(b"HTTP/1.1 200 OK\r\nX-Slow: ", b"x"),
     "body": drip(make_answer(b"", "Content-Length: 1000"), b" "),
+    "body, kept alive": drip(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b" "),
     "chunks": drip(make_answer(b"", "Transfer-Encoding: chunked"), b"1\r\n \r\n"),
     # Cut here, all that has come is a listing, and nothing says that it isn't the whole answer.
     "whole listing": drip(make_answer(ROWS), b" "),

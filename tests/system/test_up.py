@@ -1,9 +1,11 @@
 """`make run`: everything with one command, and nothing left when it ends."""
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,14 +15,20 @@ import requests
 
 from tests.system.processes import ROOT, Process, find_free_port, wait_until
 
-
-HIDDEN = ("NOVITA_API_KEY", "REDIS_URL", "DATABASE_URL", "SECRET_KEY", "HOST", "ALLOWED_HOSTS")
+HIDDEN = (
+    "DJANGO_SETTINGS_MODULE",
+    "NOVITA_API_KEY",
+    "REDIS_URL",
+    "DATABASE_URL",
+    "SECRET_KEY",
+    "HOST",
+    "ALLOWED_HOSTS",
+)
 
 
 def build_environment(**variables: str) -> dict[str, str]:
     """Return an environment that has nothing for the service but these variables."""
-    others = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
-    return {**others, **dict.fromkeys(HIDDEN, ""), **variables}
+    return {name: value for name, value in os.environ.items() if name not in HIDDEN} | variables
 
 
 class Up(Process):
@@ -28,7 +36,7 @@ class Up(Process):
 
     def __init__(self, folder: Path, **variables: str) -> None:
         self.port = variables.get("PORT") or str(find_free_port())
-        environment = build_environment(PORT=self.port, **variables)
+        environment = build_environment(**{"PORT": self.port, **variables})
         super().__init__([sys.executable, "manage.py", "up"], environment, folder / "up.log", cwd=folder)
 
     def get(self, path: str) -> requests.Response:
@@ -36,20 +44,24 @@ class Up(Process):
             session.trust_env = False
             return session.get(f"http://localhost:{self.port}{path}", timeout=10)
 
-    def list_processes(self) -> list[str]:
-        return list_processes(self.log_path.parent)
+    def list_pids(self) -> list[int]:
+        return list_pids(self.log_path.parent)
 
 
-def list_processes(folder: Path) -> list[str]:
-    """Return the command lines of all that runs in a folder."""
+def list_pids(folder: Path) -> list[int]:
+    """Return the processes that run in a folder."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            is_ours = (entry / "cwd").resolve() == folder
-            found += [(entry / "cmdline").read_text().replace("\0", " ")] if is_ours else []
-        except OSError:
-            continue
+        with contextlib.suppress(OSError):
+            if (entry / "cwd").readlink() == folder:
+                found.append(int(entry.name))
     return found
+
+
+def run_command(up: Up, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in another shell, in the same folder."""
+    command, environment = [sys.executable, "manage.py", *arguments], build_environment(**variables)
+    return subprocess.run(command, cwd=up.log_path.parent, env=environment, capture_output=True, text=True, timeout=60)
 
 
 @pytest.fixture
@@ -87,12 +99,50 @@ def test_a_bare_machine_gets_a_simulated_account_and_a_redis(up: Up) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_every_process_it_started(up: Up, number: int) -> None:
     wait_until(lambda: up.get("/livez").ok, "it serves")
-    assert len(up.list_processes()) >= 4
+    assert len(up.list_pids()) >= 4
 
     os.kill(up.popen.pid, number)
 
     up.wait()
-    assert wait_until(lambda: up.list_processes() == [], "nothing of it runs")
+    assert wait_until(lambda: up.list_pids() == [], "nothing of it runs")
+
+
+def test_a_second_shell_reaches_what_the_first_one_started(up: Up) -> None:
+    wait_until(lambda: up.get("/readyz").ok, "it serves")
+
+    done = run_command(up, "sync_instances")
+
+    assert (done.returncode, "25 instances" in done.stdout) == (0, True), done.stderr
+    assert up.get("/health").json()["sync"]["ageSeconds"] < 5
+
+
+def test_what_a_killed_one_left_behind_is_not_believed(up: Up) -> None:
+    wait_until(lambda: up.get("/readyz").ok, "it serves")
+    for process in list_pids(up.log_path.parent):
+        os.kill(process, signal.SIGKILL)
+    up.wait()
+
+    done = run_command(up, "sync_instances", NOVITA_SYNC_DEADLINE="1")
+
+    assert done.returncode == 1
+    again = Up(up.log_path.parent)
+    try:
+        wait_until(lambda: again.get("/readyz").ok, "it serves again")
+    finally:
+        again.signal(signal.SIGTERM)
+        again.wait()
+
+
+def test_two_in_one_folder_share_the_redis_and_sync_once(up: Up) -> None:
+    wait_until(lambda: up.get("/readyz").ok, "it serves")
+    second = Up(up.log_path.parent)
+    try:
+        wait_until(lambda: second.get("/readyz").ok, "the second serves")
+        assert second.get("/api/instances").headers["ETag"] == up.get("/api/instances").headers["ETag"]
+    finally:
+        second.popen.terminate()
+        second.wait()
+    assert up.get("/readyz").ok
 
 
 def test_a_signal_during_the_start_leaves_nothing_running(up: Up) -> None:
@@ -101,7 +151,7 @@ def test_a_signal_during_the_start_leaves_nothing_running(up: Up) -> None:
     os.kill(up.popen.pid, signal.SIGTERM)
 
     up.wait()
-    assert wait_until(lambda: up.list_processes() == [], "nothing of it runs")
+    assert wait_until(lambda: up.list_pids() == [], "nothing of it runs")
 
 
 def test_a_port_in_use_is_one_clear_line(project: Path) -> None:
@@ -115,7 +165,7 @@ def test_a_port_in_use_is_one_clear_line(project: Path) -> None:
         assert up.wait() == 1
     assert up.log.strip().count("\n") == 0
     assert f"PORT: can't listen on 127.0.0.1:{port}" in up.log
-    assert up.list_processes() == []
+    assert up.list_pids() == []
 
 
 def test_bad_settings_are_refused_by_their_names(project: Path) -> None:
@@ -162,4 +212,4 @@ def test_make_run_starts_it(project: Path) -> None:
         process.popen.terminate()
         process.wait()
 
-    assert wait_until(lambda: list_processes(project) == [], "nothing of it runs")
+    assert wait_until(lambda: list_pids(project) == [], "nothing of it runs")

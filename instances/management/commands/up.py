@@ -1,5 +1,7 @@
 """`manage.py up`: the whole service on this machine, under one process."""
 
+import errno
+import fcntl
 import importlib.util
 import os
 import shlex
@@ -9,6 +11,8 @@ import socket
 import sys
 import tempfile
 from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,23 +52,25 @@ class Command(BaseCommand):
         except DatabaseError as exc:
             raise CommandError(f"DATABASE_URL: the database can't be used: {exc}") from exc
         manager = _Manager()
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        started: dict[str, str] = {}
         processes: list[tuple[str, list[str]]] = []
         if not settings.HAS_REDIS_URL:
             path = _choose_socket_path()
-            environment["REDIS_URL"] = f"unix://{path}"
+            started["REDIS_URL"] = f"unix://{path}"
             processes.append(("redis", _get_redis_command(path)))
         if not settings.NOVITA_API_KEY:
             port = _find_free_port()
-            environment |= {"NOVITA_BASE_URL": f"http://127.0.0.1:{port}", "NOVITA_API_KEY": "simulated"}
+            started |= {"NOVITA_BASE_URL": f"http://127.0.0.1:{port}", "NOVITA_API_KEY": "simulated"}
             processes.append(("novita", _get_simulator_command(port, options["instances"])))
             self.stdout.write("NOVITA_API_KEY is not set: the account is simulated.")
         processes.append(("web", _get_web_command()))
+        environment = {**os.environ, **started, "PYTHONUNBUFFERED": "1"}
         for name, command in processes:
             # exec: the signal that ends it must reach the program itself, not a shell around it.
             manager.add_process(name, f"exec {shlex.join(command)}", env=environment, cwd=str(settings.BASE_DIR))
         self.stdout.flush()
-        manager.loop()
+        with _told_to_other_shells(started, settings.RUNNING_FILE):
+            manager.loop()
         sys.exit(manager.returncode)
 
     def _warn_of_silent_redis(self) -> None:
@@ -82,6 +88,21 @@ class _Manager(Manager):  # type: ignore[misc]  # honcho has no types
         else:
             signal.signal(signal.SIGALRM, lambda number, frame: self.terminate())
             signal.setitimer(signal.ITIMER_REAL, 0.05)
+
+
+@contextmanager
+def _told_to_other_shells(variables: dict[str, str], path: Path) -> Iterator[None]:
+    """Let commands in other shells find what this one has started, for as long as it runs."""
+    with ExitStack() as stack:
+        if variables:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(path.open("a"))
+            with suppress(BlockingIOError):  # Another one runs in this folder, and told first.
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file.truncate(0)
+                file.write("".join(f"{name}={value}\n" for name, value in variables.items()))
+                file.flush()
+        yield
 
 
 def _check_port(host: str, port: int) -> None:
@@ -108,7 +129,12 @@ def _find_free_port() -> int:
 
 
 def _choose_socket_path() -> Path:
-    path = Path(settings.VAR_DIR) / "redis.sock"
+    for path in Path(settings.VAR_DIR).glob("redis-*.sock"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(str(path)) == errno.ECONNREFUSED:
+                # Left behind by one that was killed.
+                path.unlink()
+    path = Path(settings.VAR_DIR) / f"redis-{os.getpid()}.sock"
     if len(os.fsencode(path)) > MAX_SOCKET_PATH:
         path = Path(tempfile.mkdtemp(prefix="novita-")) / "redis.sock"
     path.parent.mkdir(parents=True, exist_ok=True)
