@@ -116,6 +116,8 @@ def _check_port(host: str, port: int) -> None:
         try:
             probe.bind(address)
         except OSError as exc:
+            if exc.errno == errno.EADDRNOTAVAIL:
+                raise CommandError(f"HOST: {host!r} is no address of this machine. Use 127.0.0.1.") from exc
             raise CommandError(
                 f"PORT: can't listen on {host}:{port} ({exc.strerror}). Stop what does, or set PORT to another."
             ) from exc
