@@ -9,7 +9,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypedDict
@@ -204,6 +204,9 @@ def _run(report: SyncReport, held: lease.Lease | None, novita: Novita, budget: B
         or not cache.note_unchanged(stored.generation, token=held.token, fence=held.fence, trigger=report.trigger)
     ):
         cache.publish(plan.rows, plan.moving, token=held.token, fence=held.fence, trigger=report.trigger)
+        with suppress(CacheUnavailable):
+            # Rendered now, so that no reader waits for it.
+            cache.read_body()
     report.publish_ms = _measure_ms(began)
 
 

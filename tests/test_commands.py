@@ -263,7 +263,7 @@ def test_a_wrong_argument_is_refused() -> None:
     assert "unrecognized arguments: --dryrun" in done.stderr
 
 
-def test_each_wrong_setting_is_a_line(tmp_path: Path) -> None:
+def test_each_wrong_setting_is_a_line() -> None:
     done = run_manage("sync_instances", PORT="http", NOVITA_PAGE_SIZE="0")
 
     assert (done.returncode, done.stdout) == (1, "")

@@ -1,0 +1,256 @@
+"""What every page keeps: a strict Content-Security-Policy, and markup that needs nothing that it forbids."""
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+from urllib.parse import urlsplit
+
+import pytest
+from django.conf import settings as project
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test import Client
+from django_redis import get_redis_connection
+from fakeredis import FakeServer
+from pytest_django import Settings
+
+from instances.models import SyncRun
+from tests.conftest import ApiClient
+from tests.novita_answers import NovitaAnswers, make_row
+
+pytestmark = pytest.mark.django_db
+
+HTML = {"accept": "text/html"}
+HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1) style=color:red>"
+PAGES = {
+    "/admin/": 200,
+    "/admin/instances/": 200,
+    "/admin/instances/syncrun/": 200,
+    "/admin/instances/syncrun/?outcome__exact=failed&q=x": 200,
+    "/admin/instances/syncrun/{run}/change/": 200,
+    "/admin/instances/syncrun/{run}/history/": 200,
+    "/admin/instances/syncrun/add/": 403,
+    "/admin/auth/user/": 200,
+    "/admin/auth/user/add/": 200,
+    "/admin/auth/user/{user}/change/": 200,
+    "/admin/auth/user/{user}/delete/": 200,
+    "/admin/auth/user/{user}/password/": 200,
+    "/admin/auth/group/add/": 200,
+    "/admin/password_change/": 200,
+    "/admin/nope/": 404,
+    "/api": 200,
+    "/api/instances": 200,
+    "/api/instances?group=running&ordering=-name&page=1": 200,
+    "/api/instances?page=0": 400,
+    "/api/instances/a": 200,
+    "/api/instances/nope": 404,
+    "/api/instances/a/start": 405,
+    "/api/instances/a/stop": 405,
+    "/api/instances/a/restart": 405,
+    "/api/instances/sync": 405,
+    "/api/cache/clear": 405,
+    "/api/cache/stats": 503,
+    "/api/nope": 404,
+    "/api/docs": 200,
+    "/health": 200,
+    "/nope": 404,
+    "/static/nope.css": 404,
+}
+
+
+@pytest.fixture(autouse=True)
+def store(redis_server: FakeServer) -> None:
+    """Redis, empty: a connection that stays open would still see what an earlier test wrote."""
+    get_redis_connection("default").connection_pool.disconnect()
+
+
+@pytest.fixture
+def open_page(client: Client, novita: NovitaAnswers) -> Callable[[str], Any]:
+    """Open a page of an account whose names are hostile."""
+    row = make_row(
+        "a", name=HOSTILE, status=HOSTILE, imageUrl="javascript:alert(1)", portMappings=[{"endpoint": HOSTILE}]
+    )
+    novita.lists(row)
+    assert client.post("/api/instances/sync").status_code == 200
+
+    def open_page(path: str) -> Any:
+        path = path.format(run=SyncRun.objects.latest("pk").pk, user=User.objects.latest("pk").pk)
+        return client.get(path, headers=HTML)
+
+    return open_page
+
+
+def assert_strict(answer: Any) -> None:
+    """Hold an answer's Content-Security-Policy against what every page promises."""
+    parts = [part.split() for part in answer["Content-Security-Policy"].split(";")]
+    policy = {name: set(sources) for name, *sources in parts}
+    assert policy["default-src"] == {"'none'"}
+    assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == {"'self'"}
+    assert policy["frame-ancestors"] == policy["base-uri"] == {"'none'"}
+    assert policy["form-action"] == {"'self'"}
+    assert set().union(*policy.values()) <= {"'none'", "'self'", "data:"}
+    assert "data:" not in policy["script-src"]
+    assert answer["X-Content-Type-Options"] == "nosniff"
+
+
+class Inspector(HTMLParser):
+    """Collects what the policy forbids in a document: what is inline, and what comes from elsewhere."""
+
+    LOADS = {"src", "srcset", "data", "poster", "action", "formaction", "background", "manifest"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.problems: list[str] = []
+        self.tags = 0
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags += 1
+        given = {name: value or "" for name, value in attributes}
+        # A script of a data type is not run.
+        is_code = tag == "script" and given.get("type", "text/javascript") in {"text/javascript", "module", ""}
+        if tag == "style" or (is_code and "src" not in given):
+            self.problems.append(f"inline <{tag}>")
+        loads = self.LOADS | {"href"} if tag in {"link", "base", "use", "image"} else self.LOADS
+        for name, value in given.items():
+            if name == "style" or name.startswith("on"):
+                self.problems.append(f"<{tag} {name}={value!r}>")
+            if re.match(r"\s*(javascript|vbscript|data\s*:\s*text)", value, re.IGNORECASE) and name in {*loads, "href"}:
+                self.problems.append(f"<{tag} {name}={value!r}>")
+            if name in loads and urlsplit(value).netloc:
+                self.problems.append(f"elsewhere: <{tag} {name}={value!r}>")
+
+
+def find_problems(html: str) -> list[str]:
+    inspector = Inspector()
+    inspector.feed(html)
+    assert inspector.tags > 3, "no document"
+    return inspector.problems
+
+
+@pytest.mark.parametrize(("path", "status"), PAGES.items())
+def test_a_page_is_strict_and_keeps_to_it(open_page: Callable[[str], Any], path: str, status: int) -> None:
+    answer = open_page(path)
+
+    assert (answer.status_code, answer["Content-Type"]) == (status, "text/html; charset=utf-8")
+    assert_strict(answer)
+    assert find_problems(answer.content.decode()) == []
+
+
+@pytest.mark.parametrize("path", ["/admin/login/", "/admin/login/?next=/api/docs"])
+def test_the_login_page_is_strict_and_keeps_to_it(client: Client, settings: Settings, path: str) -> None:
+    settings.REQUIRE_LOGIN = True
+
+    answer = client.get(path)
+
+    assert_strict(answer)
+    assert find_problems(answer.content.decode()) == []
+
+
+def test_a_refused_login_is_strict_too(settings: Settings) -> None:
+    settings.REQUIRE_LOGIN = True
+
+    answer = Client().post("/admin/login/", {"username": HOSTILE, "password": "x"})
+
+    assert_strict(answer)
+    assert find_problems(answer.content.decode()) == []
+
+
+def test_the_page_of_a_bug_is_strict_and_keeps_to_it() -> None:
+    client = ApiClient(raise_request_exception=False)
+
+    with connection.execute_wrapper(Mock(side_effect=Exception("FAKE-SECRET"))):
+        answer = client.get("/admin/", headers=HTML)
+
+    assert answer.status_code == 500
+    assert_strict(answer)
+    assert find_problems(answer.content.decode()) == []
+    assert b"FAKE-SECRET" not in answer.content
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers"),
+    [
+        ("GET", "/api/instances", {}),
+        ("GET", "/api/schema", {}),
+        ("GET", "/livez", {}),
+        ("GET", "/readyz", {}),
+        ("GET", "/", {}),
+        ("GET", "/static/admin/css/base.css", {}),
+        ("GET", "/livez", {"Host": "evil.test"}),
+        ("POST", "/api/cache/clear", {"Sec-Fetch-Site": "cross-site"}),
+        ("GET", "/admin/", {"X-Forwarded-For": "192.0.2.7"}),
+        ("GET", "/api/instances", {"X-Forwarded-For": "192.0.2.7"}),
+    ],
+)
+def test_what_is_no_page_is_strict_too(client: Client, method: str, path: str, headers: dict[str, str]) -> None:
+    answer = client.generic(method, path, headers=headers)
+    answer.close()
+
+    assert_strict(answer)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in PAGES if PAGES[path] == 200 and path.startswith(("/admin", "/api", "/health"))]
+)
+def test_what_a_page_loads_is_there(open_page: Callable[[str], Any], client: Client, path: str) -> None:
+    html = open_page(path).content.decode()
+
+    files = set(re.findall(r'(?:<link[^>]*href|src)="(/[^"]+\.(?:css|js|svg|png)[^"]*)"', html))
+    answers = {file: client.get(file) for file in files}
+    assert files
+    assert {file: answer.status_code for file, answer in answers.items() if answer.status_code != 200} == {}
+    for answer in answers.values():
+        answer.close()
+
+
+TEMPLATES = sorted(Path(project.BASE_DIR, "templates").rglob("*.html"))
+
+
+def test_the_templates_are_found() -> None:
+    assert len(TEMPLATES) > 4
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.name)
+def test_a_template_of_ours_writes_nothing_inline(template: Path) -> None:
+    inspector = Inspector()
+    inspector.feed(re.sub(r"\{#.*?#\}|\{%.*?%\}", "", template.read_text(encoding="utf-8"), flags=re.DOTALL))
+
+    assert inspector.problems == []
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<script>x</script>",
+        "<script type=module>x</script>",
+        "<style>x</style>",
+        "<p style='color:red'>",
+        "<p ONCLICK=x>",
+        "<a href=' javascript:x'>",
+        "<script src=//evil.test/x.js></script>",
+        "<link href=https://evil.test/x.css>",
+        "<form action=https://evil.test/>",
+        "<img src=http://evil.test/x.png>",
+    ],
+)
+def test_the_inspector_sees(html: str) -> None:
+    assert find_problems(f"<p><p><p><p>{html}")
+
+
+def test_the_start_leads_to_the_api(client: Client) -> None:
+    answer = client.get("/", headers=HTML, follow=True)
+
+    assert answer.redirect_chain[0][1] == 302
+    assert answer.request["PATH_INFO"].rstrip("/") == "/api"
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/nope", "/admin/nope/"])
+def test_a_lost_reader_is_led_to_the_start(client: Client, path: str) -> None:
+    answer = client.get(path)
+
+    assert answer.status_code == 404
+    assert 'href="/"' in answer.content.decode()
