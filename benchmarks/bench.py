@@ -1,7 +1,7 @@
 """Measure the service: `make bench [PEER=folder]`.
 
 Starts a Redis, the simulator and the service, all on loopback, and prints medians of several rounds. Absolute figures
-depend on the machine; the ratios within one run are what to quote. With PEER, the folder of a comparable program with the
+Starts a Redis, the simulator and the service, all on loopback, and prints medians of several rounds. Absolute
 same routes (`npm install` done, `node server.js` starts it), both are measured in turn in the same run.
 """
 

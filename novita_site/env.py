@@ -164,10 +164,10 @@ def _read_running(path: Path) -> Mapping[str, str | None]:
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return {}
-    except FileNotFoundError:
-        return {}
     except BlockingIOError:
         return dotenv_values(path)
+    except OSError:
+        return {}
 
 
 def read_or_make_secret_key(path: Path) -> str:

@@ -318,37 +318,6 @@ def test_a_body_that_is_not_json_is_refused_even_when_it_is_empty(
 # --- In a browser
 
 
-@pytest.mark.parametrize(
-    ("path", "status"),
-    [
-        ("/api/", 200),
-        ("/api/instances", 200),
-        ("/api/instances?group=running&ordering=name", 200),
-        ("/api/instances/a", 200),
-        ("/api/cache/stats", 200),
-        ("/health", 200),
-        ("/api/docs", 200),
-        ("/api/instances/sync", 405),
-        ("/api/instances/a/start", 405),
-        ("/api/instances/a/stop", 405),
-        ("/api/instances/a/restart", 405),
-        ("/api/cache/clear", 405),
-        ("/api/instances?page=0", 400),
-        ("/api/instances/nope", 404),
-        ("/api/nope", 404),
-    ],
-)
-def test_each_address_is_a_page_in_a_browser(
-    client: Client, synchronize: Callable[..., Any], path: str, status: int
-) -> None:
-    synchronize(make_row("a"))
-
-    answer = client.get(path, headers=HTML)
-
-    assert (answer.status_code, answer["Content-Type"]) == (status, "text/html; charset=utf-8")
-    assert answer.content.strip().startswith(b"<!DOCTYPE html>")
-
-
 def test_a_browser_gets_a_page_of_the_listing_where_a_script_gets_all(
     client: Client, synchronize: Callable[..., Any]
 ) -> None:

@@ -1,6 +1,7 @@
 """What the environment may hold, and how what is wrong in it is refused."""
 
 import ast
+import fcntl
 import multiprocessing
 import os
 import shutil
@@ -135,6 +136,26 @@ def test_the_env_file_is_read_for_what_the_environment_lacks(own_site: Path) -> 
     (own_site / ".env").write_text("PORT=4000\n")
 
     assert read_setting(own_site, "PORT") == 4000
+
+
+@pytest.mark.parametrize(("is_running", "port"), [(True, 4000), (False, 3000)])
+def test_what_up_has_started_is_found_as_long_as_it_runs(own_site: Path, is_running: bool, port: int) -> None:
+    (own_site / "var").mkdir()
+    (own_site / "var" / "running.env").write_text("PORT=4000\n")
+
+    with (own_site / "var" / "running.env").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX if is_running else fcntl.LOCK_UN)
+        assert read_setting(own_site, "PORT") == port
+
+
+def test_the_env_file_goes_before_what_up_has_started(own_site: Path) -> None:
+    (own_site / "var").mkdir()
+    (own_site / "var" / "running.env").write_text("PORT=4000\n")
+    (own_site / ".env").write_text("PORT=5000\n")
+
+    with (own_site / "var" / "running.env").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert read_setting(own_site, "PORT") == 5000
 
 
 def test_what_is_wrong_in_the_env_file_is_refused(own_site: Path) -> None:

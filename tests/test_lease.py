@@ -12,6 +12,7 @@ from fakeredis import FakeRedis, FakeServer
 
 from instances import lease
 from instances.errors import CacheUnavailable, SyncInProgress
+from instances.models import SyncRun
 from tests.novita_answers import NovitaAnswers, make_row
 
 LEASE = "{novita}:lease"
@@ -170,7 +171,37 @@ def test_without_an_answer_the_lock_of_another_stays(store: FakeRedis) -> None:
     assert store.get(LEASE) == b"another"
 
 
-# --- A sync that loses its lock
+# --- A sync and its lock
+
+
+@pytest.mark.django_db
+def test_a_second_sync_at_once_is_refused(client: Client, novita: NovitaAnswers) -> None:
+    second: list[Any] = []
+    novita.lists_during(lambda: second.append(client.post(SYNC)), make_row("a"))
+
+    first = client.post(SYNC)
+
+    assert (first.status_code, first.json()["added"]) == (200, 1)
+    assert (second[0].status_code, second[0].json()["code"]) == (409, "SYNC_IN_PROGRESS")
+    assert int(second[0]["Retry-After"]) > 0
+    assert SyncRun.objects.count() == 1
+
+
+@pytest.mark.django_db
+def test_redis_away_during_a_sync_keeps_the_old_listing(
+    client: Client, novita: NovitaAnswers, redis_server: FakeServer
+) -> None:
+    novita.lists(make_row("a"))
+    client.post(SYNC)
+    old = client.get("/api/instances").content
+    novita.mock.reset()
+    novita.lists_during(lambda: setattr(redis_server, "connected", False), make_row("b"))
+
+    failure = client.post(SYNC)
+
+    redis_server.connected = True
+    assert (failure.status_code, failure.json()["code"]) == (503, "CACHE_UNAVAILABLE")
+    assert client.get("/api/instances").content == old
 
 
 @pytest.mark.django_db

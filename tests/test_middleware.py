@@ -129,11 +129,13 @@ def test_our_own_admin_page_acts() -> None:
     assert SyncRun.objects.filter(trigger="admin").count() == 1
 
 
-@pytest.mark.usefixtures("account")
 @pytest.mark.parametrize("headers", FOREIGN, ids=str)
-@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
-def test_a_link_from_another_site_opens(client: Client, headers: dict[str, str], method: str) -> None:
-    assert client.generic(method, "/api/instances", headers=headers).status_code == 200
+def test_a_link_from_another_site_opens(client: Client, headers: dict[str, str]) -> None:
+    methods = ["GET", "HEAD", "OPTIONS"]
+
+    answers = [client.generic(method, "/api/instances", headers=headers) for method in methods]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 200]
 
 
 def test_another_port_of_ours_is_another_site(client: Client, settings: Settings) -> None:
