@@ -152,7 +152,8 @@ local generation = '{novita}:gen:' .. number
 local old = redis.call('HGET', generation, ARGV[1])
 local is_same = (ARGV[2] == '' and not old) or (ARGV[2] ~= '' and old and string.sub(old, 1, #ARGV[2]) == ARGV[2])
 if is_same and ARGV[4] ~= '' then return 0 end
-local now = now_ms()
+-- Not before the last sync began, even where the clock was set back: that sync carries over what was touched since.
+local now = math.max(now_ms(), tonumber(redis.call('GET', KEYS[6])) or 0)
 redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now - ARGV[6] * 1000)
 redis.call('ZADD', KEYS[4], string.format('%.0f', now), ARGV[1])
 if is_same then return 0 end
@@ -170,8 +171,9 @@ return 1
 
 # Not the current one: the answer of the publishing may have been lost after it was done.
 _DROP_DRAFT = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then return 0 end
-return redis.call('UNLINK', '{novita}:gen:' .. ARGV[1])
+if redis.call('GET', KEYS[1]) == ARGV[1] then return 1 end
+redis.call('UNLINK', '{novita}:gen:' .. ARGV[1])
+return 0
 """
 
 # pcall: a key may be of a foreign type, and this is the way to get rid of it.
@@ -394,18 +396,21 @@ def publish(rows: Mapping[str, bytes], moving: Iterable[str], *, token: str, fen
             _PUBLISH, _COPY_AND_LOCK_KEYS, [token, fence, len(fields), OLD_GENERATION_SECONDS, trigger, *moving]
         )
     except CacheUnavailable:
-        _drop_draft(fence)
+        if _drop_draft(fence):
+            return
         raise
     if outcome != 1:
         _drop_draft(fence)
         raise LeaseLost if outcome == -1 else CacheUnavailable("Redis dropped a part of the new listing.")
 
 
-def _drop_draft(fence: int) -> None:
+def _drop_draft(fence: int) -> bool:
+    """Delete a generation that is not published. True when it is: the answer to publishing it was lost."""
     try:
-        run_script(_DROP_DRAFT, [keys.CURRENT], [fence])
+        return bool(run_script(_DROP_DRAFT, [keys.CURRENT], [fence]))
     except CacheUnavailable as exc:
         log.debug("a draft ends by itself in %s s: %s", DRAFT_SECONDS, exc)
+        return False
 
 
 def note_unchanged(generation: int, *, token: str, fence: int, trigger: str) -> bool:
@@ -439,7 +444,7 @@ def remove_instance(instance_id: str, *, read_began_ms: int | None = None) -> bo
 def _write(instance_id: str, encoded: bytes, read_began_ms: int | None, is_moving: bool) -> bool:
     began = "" if read_began_ms is None else read_began_ms
     args = [instance_id, encoded, _end(datetime.now(UTC)), began, int(is_moving), TOUCHED_SECONDS]
-    return bool(run_script(_WRITE_INSTANCE, _COPY_KEYS, args))
+    return bool(run_script(_WRITE_INSTANCE, [*_COPY_KEYS, keys.FENCE], args))
 
 
 def clear() -> int:
@@ -488,9 +493,13 @@ def describe() -> dict[str, Any]:
 
 
 def _measure_bytes(generation: int) -> int | None:
-    """Return the memory that a generation takes, estimated from a sample of it; None when it is gone meanwhile."""
-    with redis_errors():
-        size = get_redis().memory_usage(f"{keys.GENERATION}{generation}", samples=100)
+    """Return the memory that a generation takes, estimated from a sample of it; None where Redis doesn't tell."""
+    try:
+        with redis_errors():
+            size = get_redis().memory_usage(f"{keys.GENERATION}{generation}", samples=100)
+    except CacheUnavailable as exc:
+        log.debug("redis doesn't tell how large the copy is: %s", exc)
+        return None
     return int(size) if size is not None else None
 
 

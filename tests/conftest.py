@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import responses
 from django.test import Client
+from django_redis import get_redis_connection
 from fakeredis import FakeServer
 
 from instances import cache
@@ -18,6 +19,8 @@ from tests.settings import FAKE_REDIS
 @pytest.fixture(autouse=True)
 def redis_server() -> Iterator[FakeServer]:
     """Redis, empty. `redis_server.connected = False` is an outage."""
+    # An open connection keeps the database that it began with.
+    get_redis_connection("default").connection_pool.disconnect()
     FAKE_REDIS.dbs.clear()
     FAKE_REDIS.connected = True
     cache._parsed = None
