@@ -16,6 +16,9 @@ from instances.sync import say_counts, try_to_synchronize
 
 MAX_SHOWN = 500
 
+admin.site.site_header = admin.site.site_title = "Novita panel"
+admin.site.index_title = "Records"
+
 
 class ChangeFilter(admin.SimpleListFilter):
     """Most syncs find nothing changed; the others are what people look for."""
