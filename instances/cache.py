@@ -135,9 +135,11 @@ return 1
 )
 
 _NOTE_FAILURE = """
-redis.call('HSET', KEYS[1], 'attempt_at', string.format('%.0f', now_ms()), 'code', ARGV[1], 'error', ARGV[2],
-  'trigger', ARGV[3])
-return redis.call('HINCRBY', KEYS[1], 'failures', 1)
+local now = string.format('%.0f', now_ms())
+redis.call('HSET', KEYS[1], 'attempt_at', now, 'code', ARGV[1], 'error', ARGV[2], 'trigger', ARGV[3])
+local failures = redis.call('HINCRBY', KEYS[1], 'failures', 1)
+if failures == 1 then redis.call('HSET', KEYS[1], 'failing_since', now) end
+return failures
 """
 
 # ARGV: id, its JSON without the end ('': remove it), the end, when its read began ('': an action), whether it moves
@@ -248,6 +250,7 @@ class State:
     completed_at: datetime | None
     cleared_at: datetime | None
     failures: int
+    failing_since: datetime | None
     code: str
     error: str
     not_modified: int
@@ -469,6 +472,7 @@ def read_state() -> State:
         completed_at=_find_time(sync.get("completed_at")),
         cleared_at=_find_time(sync.get("cleared_at")),
         failures=_to_int(sync.get("failures")) or 0,
+        failing_since=_find_time(sync.get("failing_since")) if _to_int(sync.get("failures")) else None,
         code=sync.get("code", b"").decode("utf-8", "replace"),
         error=sync.get("error", b"").decode("utf-8", "replace"),
         not_modified=_to_int(sync.get("not_modified")) or 0,

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from django.db import DatabaseError, connection
@@ -75,17 +76,25 @@ def _describe_sync(state: cache.State | None) -> dict[str, Any]:
 
 
 def _find_warnings(state: cache.State) -> list[str]:
+    """Say in a sentence each what is wrong; the dashboard shows them as they are."""
     warnings = []
     if state.error:
-        warnings.append(f"The last synchronization failed: {state.error}")
-    if state.freshness.as_of is None:
+        since = f" since {_say_time(state.failing_since)}" if state.failing_since else ""
+        warnings.append(f"Synchronization has been failing{since}: {state.error}")
+    if state.freshness.as_of is None and state.cleared_at:
+        warnings.append("The cache was emptied; the next synchronization fills it.")
+    elif state.freshness.as_of is None:
         warnings.append("There is no copy of the account yet.")
     elif state.freshness.is_stale:
-        warnings.append("The copy is stale.")
+        warnings.append(f"The data is stale: it is of {_say_time(state.freshness.as_of)}.")
     policy = _find_policy()
     if policy and policy != "noeviction":
         warnings.append(f"Redis may drop the copy: its maxmemory-policy is {policy}, and should be noeviction.")
     return warnings
+
+
+def _say_time(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _tell_novita(state: cache.State | None) -> str:

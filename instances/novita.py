@@ -568,7 +568,7 @@ def _check(response: requests.Response, raw: bytes) -> Any:
 def _name_refusal(status: int, body: dict[str, Any]) -> NovitaError:
     """Read Novita's `{"code", "reason", "message"}`."""
     reason, message = str(body.get("reason") or ""), str(body.get("message") or "")
-    if reason == "RESOURCE_NOT_FOUND" or (status == HTTPStatus.NOT_FOUND and (reason or message)):
+    if reason == "RESOURCE_NOT_FOUND" or (status == HTTPStatus.NOT_FOUND and (reason or body.get("code") == status)):
         return NotFoundAtNovita()
     if reason == "INSUFFICIENT_RESOURCE":
         return InsufficientResource()

@@ -1,6 +1,7 @@
 """Every setting. What comes from the environment is read through `env`, by the setting's own name."""
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from csp.constants import NONE, SELF
 
@@ -50,6 +51,8 @@ elif not SECRET_KEY:
 
 NOVITA_API_KEY = env.api_key("NOVITA_API_KEY")
 NOVITA_BASE_URL = env.novita_url("NOVITA_BASE_URL", "https://api.novita.ai")
+# On this machine only the simulator answers in Novita's place; the dashboard says so.
+IS_SIMULATED = environment.is_loopback(urlsplit(NOVITA_BASE_URL).hostname or "")
 NOVITA_PAGE_SIZE = env.integer("NOVITA_PAGE_SIZE", 100, 1, 1000)
 NOVITA_CONCURRENCY = env.integer("NOVITA_CONCURRENCY", 8, 1, 64)
 NOVITA_CONNECT_TIMEOUT = env.seconds("NOVITA_CONNECT_TIMEOUT", 5, 0.1, 60)

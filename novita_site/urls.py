@@ -2,13 +2,13 @@
 
 from django.contrib import admin
 from django.urls import include, path, re_path
-from django.views.generic import RedirectView
 
 from instances import errors
 from instances.api.views import HealthView, livez, readyz
+from instances.views import dashboard
 
 urlpatterns = [
-    path("", RedirectView.as_view(pattern_name="api-root")),
+    path("", dashboard, name="dashboard"),
     path("api", include("instances.api.urls")),
     path("admin/", admin.site.urls),
     re_path(r"^health/?$", HealthView.as_view(), name="health"),

@@ -1,5 +1,6 @@
 """Alive, ready, healthy: what each probe says in every state, and that no probe calls Novita."""
 
+import re
 import time
 from typing import Any
 from unittest.mock import Mock
@@ -113,7 +114,7 @@ def test_after_a_failed_sync_the_service_is_degraded_and_says_why(
 
     assert (body["status"], body["services"]["novita"]) == ("degraded", "down")
     assert body["sync"]["lastError"] == words
-    assert body["warnings"] == [f"The last synchronization failed: {words}"]
+    assert re.fullmatch(rf"Synchronization has been failing since \S+ \S+ UTC: {re.escape(words)}", body["warnings"][0])
     assert [body["sync"][name] for name in ("available", "lastSync", "cacheSize")] == [True, before["lastSync"], 2]
 
 
@@ -139,7 +140,8 @@ def test_a_stale_copy_is_a_warning(client: Client, settings: Settings) -> None:
 
     body = read_health(client)
 
-    assert (body["status"], body["warnings"]) == ("degraded", ["The copy is stale."])
+    as_of = body["sync"]["lastSync"].replace("T", " ").replace("Z", " UTC")
+    assert (body["status"], body["warnings"]) == ("degraded", [f"The data is stale: it is of {as_of}."])
 
 
 @database

@@ -1,0 +1,97 @@
+"""The dashboard: the server's own rows, which can be read without the script too."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+from django.conf import settings
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse, QueryDict
+from django.shortcuts import render
+
+from instances import cache, health, queries
+from instances.instance import GROUPS, format_time
+
+PAGE_SIZE = 100
+COLUMNS = {"name": "Name", "status": "Status", "region": "Region", "productName": "GPU", "createdAt": "Created"}
+
+
+def dashboard(request: HttpRequest) -> HttpResponse:
+    state = health.check()
+    listing = cache.read_listing() if state.is_serving else None
+    instances = listing.instances if listing else []
+    query = _read_query(request.GET)
+    found, total = queries.select(instances, {**query, "pageSize": PAGE_SIZE})
+    context = {
+        **admin.site.each_context(request),
+        "is_nav_sidebar_enabled": False,
+        "is_simulated": settings.IS_SIMULATED,
+        "figures": _describe_figures(listing, state),
+        "warnings": state.body["warnings"],
+        "query": query,
+        "groups": GROUPS,
+        "regions": _list_regions(instances, query),
+        "columns": [_describe_column(name, title, query) for name, title in COLUMNS.items()],
+        "rows": found,
+        "matches": f"{total} of {len(instances)} match" if total != len(instances) else "",
+        "nothing": _say_nothing(listing),
+        "pager": _describe_pager(query, total),
+    }
+    return render(request, "instances/dashboard.html", context)
+
+
+def _read_query(given: QueryDict) -> dict[str, Any]:
+    """Read what the address asks for; what makes no sense in it counts as absent."""
+    query: dict[str, Any] = {name: given[name][:200] for name in ("search", "region") if given.get(name)}
+    if given.get("group") in GROUPS:
+        query["group"] = given["group"]
+    if given.get("ordering", "").removeprefix("-") in COLUMNS:
+        query["ordering"] = given["ordering"]
+    page = given.get("page", "")
+    query["page"] = int(page) if page.isascii() and page.isdecimal() and 0 < len(page) < 7 and int(page) else 1
+    return query
+
+
+def _describe_figures(listing: cache.Listing | None, state: health.Health) -> dict[str, Any]:
+    has_copy = listing is not None and listing.freshness.as_of is not None
+    running = sum(one["group"] == "running" for one in listing.instances) if listing else 0
+    return {
+        "total": len(listing.instances) if listing and has_copy else "–",
+        "running": running if has_copy else "–",
+        "redis": state.body["services"]["redis"],
+        "as_of": format_time(listing.freshness.as_of) if listing and listing.freshness.as_of else "",
+    }
+
+
+def _list_regions(instances: Sequence[Mapping[str, Any]], query: Mapping[str, Any]) -> list[str]:
+    regions = {one["region"] for one in instances} | {query.get("region", "")}
+    return sorted(regions - {""})
+
+
+def _describe_column(name: str, title: str, query: Mapping[str, Any]) -> dict[str, str]:
+    """Describe a column's heading: how it is sorted now, and the address that sorts by it, or the other way round."""
+    ordering = query.get("ordering", queries.DEFAULT_ORDERING)
+    is_descending = ordering == f"-{name}"
+    sort = "descending" if is_descending else "ascending" if ordering == name else "none"
+    link = urlencode({**query, "page": 1, "ordering": name if sort != "ascending" else f"-{name}"})
+    return {"name": name, "title": title, "sort": sort, "link": link}
+
+
+def _describe_pager(query: Mapping[str, Any], total: int) -> dict[str, Any]:
+    page, pages = query["page"], max(1, math.ceil(total / PAGE_SIZE))
+    return {
+        "page": page,
+        "pages": pages,
+        "previous": urlencode({**query, "page": min(page - 1, pages)}) if page > 1 else "",
+        "next": urlencode({**query, "page": page + 1}) if page < pages else "",
+    }
+
+
+def _say_nothing(listing: cache.Listing | None) -> str:
+    """Say why there are no rows."""
+    if listing is None:
+        return "Redis can't be reached, so there is nothing to show. It recovers by itself."
+    if listing.freshness.as_of is None:
+        return "The cache is empty. A synchronization fills it."
+    return "There are no instances in the account." if not listing.instances else "No instance matches."

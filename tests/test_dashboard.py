@@ -1,0 +1,161 @@
+"""The dashboard as the server renders it: what somebody reads whose browser runs no script."""
+
+import html
+import re
+from urllib.parse import parse_qsl
+
+import pytest
+from django.test import Client
+from fakeredis import FakeServer
+from pytest_django import DjangoAssertNumQueries, Settings
+
+from tests.novita_answers import NovitaAnswers, make_row
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def account(client: Client, novita: NovitaAnswers) -> None:
+    """250 instances; every fifth is stopped and in another region."""
+    rows = [make_row(f"{number:03}", createdAt=str(1_760_000_000 + number)) for number in range(250)]
+    for row in rows[::5]:
+        row |= {"status": "exited", "clusterId": "eu-1", "clusterName": "EU-01 (Frankfurt)"}
+    novita.lists(*rows)
+    assert client.post("/api/instances/sync").status_code == 200
+
+
+def read(client: Client, address: str = "/") -> str:
+    answer = client.get(address)
+    assert answer.status_code == 200
+    return answer.content.decode()
+
+
+def list_names(page: str) -> list[str]:
+    return [html.unescape(name) for name in re.findall(r'<th scope="row"><bdi>(.*?)</bdi>', page)]
+
+
+def read_figure(page: str, name: str) -> str:
+    match = re.search(rf'id="figure-{name}">(.*?)</dd>', page)
+    assert match
+    return re.sub("<.*?>", "", match[1])
+
+
+@pytest.mark.usefixtures("account")
+def test_the_figures_tell_how_it_stands(client: Client) -> None:
+    page = read(client)
+
+    assert [read_figure(page, name) for name in ("total", "running", "redis")] == ["250", "200", "up"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", read_figure(page, "sync"))
+
+
+@pytest.mark.usefixtures("account")
+def test_the_newest_hundred_come_first_and_the_rest_is_a_link_away(client: Client) -> None:
+    page = read(client)
+
+    assert list_names(page) == [f"name-{number:03}" for number in range(249, 149, -1)]
+    assert "Page 1 of 3" in page
+    assert list_names(read(client, "/?page=3")) == [f"name-{number:03}" for number in range(49, -1, -1)]
+
+
+@pytest.mark.usefixtures("account")
+@pytest.mark.parametrize(
+    ("address", "matches", "first"),
+    [
+        ("/?search=NAME-01", "10 of 250 match", "name-019"),
+        ("/?search=frankfurt", "50 of 250 match", "name-245"),
+        ("/?group=stopped", "50 of 250 match", "name-245"),
+        ("/?region=EU-01+(Frankfurt)&group=running", "0 of 250 match", None),
+        ("/?ordering=name", "", "name-000"),
+        ("/?group=stopped&ordering=-name&page=1", "50 of 250 match", "name-245"),
+    ],
+)
+def test_an_address_shows_what_it_asks_for(client: Client, address: str, matches: str, first: str | None) -> None:
+    page = read(client, address)
+
+    assert f'<span id="matches">{matches}</span>' in page
+    assert (list_names(page) or [None])[0] == first
+
+
+@pytest.mark.usefixtures("account")
+@pytest.mark.parametrize(
+    "address", ["/?page=0", "/?page=-1", "/?page=x", "/?page=²", "/?group=nope", "/?ordering=nope", "/?nope=1"]
+)
+def test_what_makes_no_sense_in_an_address_counts_as_absent(client: Client, address: str) -> None:
+    assert list_names(read(client, address)) == list_names(read(client))
+
+
+@pytest.mark.usefixtures("account")
+def test_a_heading_sorts_and_sorts_the_other_way_round(client: Client) -> None:
+    page = read(client, "/?ordering=name&group=stopped")
+
+    headings = re.findall(r'data-column="(\w+)" aria-sort="(\w+)"><a href="\?(.*?)"', page)
+    sorts = {name: (sort, dict(parse_qsl(html.unescape(link)))) for name, sort, link in headings}
+    assert sorts["name"] == ("ascending", {"group": "stopped", "ordering": "-name", "page": "1"})
+    assert sorts["status"] == ("none", {"group": "stopped", "ordering": "status", "page": "1"})
+
+
+def test_an_empty_account_is_not_an_empty_cache(client: Client, novita: NovitaAnswers) -> None:
+    assert "The cache is empty" in read(client)
+
+    novita.lists()
+    client.post("/api/instances/sync")
+
+    assert "There are no instances in the account" in read(client)
+
+
+def test_redis_away_is_said_and_not_shown_as_nothing(client: Client, redis_server: FakeServer) -> None:
+    redis_server.connected = False
+
+    page = read(client)
+
+    assert "Redis can&#x27;t be reached" in page
+    assert read_figure(page, "redis") == "down"
+    assert read_figure(page, "total") == "–"
+
+
+@pytest.mark.usefixtures("account")
+def test_stale_data_is_said_with_its_age(client: Client, settings: Settings) -> None:
+    settings.NOVITA_STALE_AFTER = -1
+
+    assert "The data is stale: it is of" in read(client)
+
+
+@pytest.mark.parametrize("is_simulated", [True, False])
+def test_a_simulated_account_says_that_it_is(client: Client, settings: Settings, is_simulated: bool) -> None:
+    settings.IS_SIMULATED = is_simulated
+
+    assert ("Simulated account" in read(client)) is is_simulated
+
+
+def test_a_hostile_name_is_text(client: Client, novita: NovitaAnswers) -> None:
+    name = '<img src=x onerror="alert(1)">\u202egnp.exe'
+    novita.lists(make_row("a", name=name))
+    client.post("/api/instances/sync")
+
+    page = read(client)
+
+    assert list_names(page) == [name]
+    assert "<img" not in page
+
+
+@pytest.mark.usefixtures("account")
+def test_the_page_asks_the_database_next_to_nothing(
+    client: Client, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    read(client)
+
+    with django_assert_max_num_queries(2):
+        read(client)
+
+
+def test_the_dashboard_and_the_records_lead_to_each_other(client: Client) -> None:
+    assert 'href="/admin/"' in read(client)
+    assert 'href="/"' in read(client, "/admin/")
+
+
+def test_where_a_login_is_wanted_the_dashboard_wants_it(client: Client, settings: Settings) -> None:
+    settings.REQUIRE_LOGIN = True
+
+    answer = client.get("/")
+
+    assert (answer.status_code, answer["Location"]) == (302, "/admin/login/?next=/")
