@@ -57,7 +57,9 @@ def wants_login(answer: Any) -> bool:
 # --- On this machine
 
 
-@pytest.mark.parametrize("path", ["/admin/", RUNS, "/api/", "/api/instances", "/api/docs", "/api/schema", "/health"])
+@pytest.mark.parametrize(
+    "path", ["/", "/admin/", RUNS, "/api/", "/api/instances", "/api/docs", "/api/schema", "/health"]
+)
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2", "::1"])
 def test_on_this_machine_nobody_logs_in(client: Client, path: str, address: str) -> None:
     assert client.get(path, REMOTE_ADDR=address).status_code == 200
@@ -105,7 +107,7 @@ def test_with_the_database_away_the_copy_can_be_read(client: Client, path: str) 
 # --- From anywhere else
 
 
-@pytest.mark.parametrize("path", ["/api/instances", "/admin/"])
+@pytest.mark.parametrize("path", ["/", "/api/instances", "/admin/"])
 @pytest.mark.parametrize("address", ["192.0.2.7", "10.0.0.1", "fe80::1", "", "unknown", "127.0.0.1.evil.test"])
 def test_another_machine_must_log_in(client: Client, path: str, address: str) -> None:
     assert wants_login(client.get(path, REMOTE_ADDR=address))

@@ -299,7 +299,7 @@ def test_without_redis_the_button_says_so(redis_server: FakeServer) -> None:
 def test_the_local_owner_is_shown_no_login_to_end(client: Client) -> None:
     page = client.get("/admin/").content.decode()
 
-    assert "on this machine nobody logs in" in page
+    assert "On this machine nobody logs in." in page
     assert "/admin/logout/" not in page
 
 

@@ -41,12 +41,6 @@ def synchronize(client: Client, novita: NovitaAnswers) -> Callable[..., Any]:
     return synchronize
 
 
-@pytest.fixture(autouse=True)
-def memory_usage(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Redis in memory knows no MEMORY USAGE."""
-    monkeypatch.setattr(redis.Redis, "memory_usage", lambda self, key, samples=None: 1234)
-
-
 # --- What it gives
 
 
@@ -180,7 +174,11 @@ def test_the_listing_asks_the_database_nothing(
         assert client.get("/api/instances").json()["total"] == 50
 
 
-def test_the_figures_of_the_copy_follow_it(client: Client, synchronize: Callable[..., Any]) -> None:
+def test_the_figures_of_the_copy_follow_it(
+    client: Client, synchronize: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The Redis in memory doesn't know this command.
+    monkeypatch.setattr(redis.Redis, "memory_usage", lambda self, key, samples: 1234)
     empty = client.get("/api/cache/stats").json()
     synchronize(make_row("a"), make_row("b"))
     tag = client.get("/api/instances")["ETag"]
@@ -192,6 +190,14 @@ def test_the_figures_of_the_copy_follow_it(client: Client, synchronize: Callable
     assert (filled["size"], filled["bytes"], filled["notModified"], filled["lease"]) == (2, 1234, 1, None)
     assert filled["ageSeconds"] < 60
     assert str(filled["revision"]) in tag
+
+
+def test_a_redis_that_does_not_tell_sizes_has_figures_too(client: Client, synchronize: Callable[..., Any]) -> None:
+    synchronize(make_row("a"))
+
+    figures = client.get("/api/cache/stats").json()
+
+    assert (figures["size"], figures["bytes"]) == (1, None)
 
 
 def test_a_cleared_copy_is_empty_until_the_next_sync(client: Client, synchronize: Callable[..., Any]) -> None:

@@ -9,7 +9,6 @@ from unittest.mock import Mock
 from urllib.parse import urlsplit
 
 import pytest
-import redis
 from django.conf import settings as project
 from django.contrib.auth.models import User
 from django.db import connection
@@ -68,12 +67,6 @@ PAGES = {
 def store(redis_server: FakeServer) -> None:
     """Redis, empty: a connection that stays open would still see what an earlier test wrote."""
     get_redis_connection("default").connection_pool.disconnect()
-
-
-@pytest.fixture(autouse=True)
-def memory_usage(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Redis in memory knows no MEMORY USAGE."""
-    monkeypatch.setattr(redis.Redis, "memory_usage", lambda self, key, samples=None: 1234)
 
 
 @pytest.fixture

@@ -380,12 +380,7 @@
     }
 
     function drawIcon(running, hasTrouble) {
-        let icon = document.querySelector('link[rel=icon]');
-        if (!icon) {
-            icon = document.createElement('link');
-            icon.rel = 'icon';
-            document.head.append(icon);
-        }
+        const icon = document.querySelector('link[rel=icon]');
         const wanted = `${running} ${hasTrouble}`;
         if (icon.dataset.shown === wanted) {
             return;
@@ -591,8 +586,8 @@
     }
 
     async function sync() {
-        const result = await post('/api/instances/sync');
-        await refresh();
+        // Refreshed after a failure too: the banner then tells how long it has been failing.
+        const result = await post('/api/instances/sync').finally(refresh);
         const counts = {
             new: result.added,
             changed: result.changed,

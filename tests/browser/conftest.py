@@ -1,0 +1,181 @@
+"""The browser tests' parts: Chromium, and a service over the simulator whose account each test fills.
+
+Playwright's loop runs as long as these tests do, and Django's ORM refuses to work beside one: what a test wants to
+know of the service it asks over HTTP.
+"""
+
+import os
+import re
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
+
+from instances import simulator
+from tests.system.conftest import migrated_database  # noqa: F401 - a fixture
+from tests.system.processes import Novita, Redis, Service
+
+CHROMIUM_OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+# Long enough for a slow, shared machine.
+PATIENCE_MS = 15_000
+WIDE = {"width": 1200, "height": 800}
+CREATED_AT = 1_760_000_000
+
+Row = dict[str, Any]
+
+expect.set_options(timeout=PATIENCE_MS)
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        words = "no Chromium on this machine: install the distribution's package `chromium`"
+        pytest.fail(words) if os.environ.get("CI") == "true" else pytest.skip(words)
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_OPTIONS)
+
+
+class Panel:
+    """A service, the Redis and the simulated account behind it."""
+
+    def __init__(self, folder: Path, database: Path, novita: Novita, **variables: str) -> None:
+        self.novita = novita
+        self.redis = Redis(folder)
+        shutil.copy(database, folder / "db.sqlite3")
+        environment = {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "novita_site.settings",
+            "SECRET_KEY": "FAKE-SECRET-django",
+            "DATABASE_URL": f"sqlite:///{folder / 'db.sqlite3'}",
+            "REDIS_URL": self.redis.url,
+            "NOVITA_API_KEY": "FAKE-SECRET-key",
+            "NOVITA_BASE_URL": novita.url,
+            "NOVITA_PAGE_SIZE": "1000",
+            "WEB_WORKERS": "1",
+            # The copy changes when a test says so, not by itself.
+            "NOVITA_SYNC_ON_STARTUP": "0",
+            "NOVITA_SYNC_INTERVAL": "0",
+            **variables,
+        }
+        self.service = Service(environment, folder)
+
+    def hold(self, *rows: Row) -> None:
+        """Let the account hold these instances and no others, and the copy show them."""
+        self.novita.lift()
+        self.novita.change(remove=list(self.novita.get_truth()), add=[{"createdAt": str(CREATED_AT), **row} for row in rows])
+        self.clear()
+        self.sync()
+
+    def set(self, instance_id: str, **fields: Any) -> None:
+        """Change an instance at Novita; the copy follows with the next sync."""
+        self.novita.change(set={instance_id: fields})
+
+    def sync(self) -> None:
+        assert self.service.post("/api/instances/sync").ok
+
+    def clear(self) -> None:
+        assert self.service.post("/api/cache/clear").ok
+
+    def end(self) -> None:
+        self.service.end()
+        self.redis.end()
+
+
+@pytest.fixture(scope="package")
+def simulated_novita() -> Iterator[Novita]:
+    with simulator.start(simulator.Account(instances=0, step_seconds=1), port=0) as server:
+        novita = Novita(server.url)
+        yield novita
+        novita.end()
+
+
+@pytest.fixture(scope="package")
+def shared_panel(
+    tmp_path_factory: pytest.TempPathFactory,
+    migrated_database: Path,  # noqa: F811
+    simulated_novita: Novita,
+) -> Iterator[Panel]:
+    panel = Panel(tmp_path_factory.mktemp("panel"), migrated_database, simulated_novita)
+    panel.service.wait_until_alive()
+    yield panel
+    panel.end()
+
+
+@pytest.fixture
+def panel(shared_panel: Panel) -> Iterator[Panel]:
+    """A panel whose account is empty; what a test suspends goes on afterwards."""
+    shared_panel.redis.signal(signal.SIGCONT)
+    shared_panel.hold()
+    yield shared_panel
+    shared_panel.redis.signal(signal.SIGCONT)
+    shared_panel.novita.lift()
+
+
+class Witness:
+    """Sees what no page may do: write to the console, throw, break its policy, or ask another origin."""
+
+    def __init__(self, origin: str) -> None:
+        self._origin = origin
+        self._allowed: list[str] = []
+        self.problems: list[str] = []
+
+    def allow(self, pattern: str) -> None:
+        """Let a test provoke the messages that match."""
+        self._allowed.append(pattern)
+
+    def watch(self, context: BrowserContext) -> None:
+        context.on("console", self._hear)
+        context.on("weberror", lambda error: self._note(f"error: {error.error}"))
+        context.on("request", self._follow)
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        self._note(f"console {message.type}: {message.text} ({message.location['url']})")
+
+    def _follow(self, request: Request) -> None:
+        if not request.url.startswith((self._origin + "/", "data:")):
+            self._note(f"elsewhere: {request.url}")
+
+    def _note(self, problem: str) -> None:
+        if not any(re.search(pattern, problem) for pattern in self._allowed):
+            self.problems.append(problem)
+
+
+@pytest.fixture
+def witness(shared_panel: Panel) -> Witness:
+    return Witness(shared_panel.service.url)
+
+
+Visit = Callable[..., Page]
+
+
+@pytest.fixture
+def visit(browser: Browser, panel: Panel, witness: Witness) -> Iterator[Visit]:
+    """Open a path in a window of its own; options are the browser context's."""
+    contexts: list[BrowserContext] = []
+
+    def visit(path: str = "/", **options: Any) -> Page:
+        context = browser.new_context(base_url=panel.service.url, **{"viewport": WIDE, **options})
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE_MS)
+        witness.watch(context)
+        page = context.new_page()
+        page.goto(path)
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert witness.problems == []
