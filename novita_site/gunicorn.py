@@ -18,7 +18,8 @@ except ImproperlyConfigured as exc:
 
 bind = f"[{settings.HOST}]:{settings.PORT}" if ":" in settings.HOST else f"{settings.HOST}:{settings.PORT}"
 workers = settings.WEB_WORKERS
-threads = settings.WEB_THREADS
+# A few more, for the probes: they are answered while all the others wait for Novita.
+threads = settings.WEB_THREADS + 4
 worker_class = "gthread"
 # Longer than the longest call to Novita that a request waits for.
 graceful_timeout = 60

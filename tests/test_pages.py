@@ -64,8 +64,8 @@ PAGES = {
 
 
 @pytest.fixture(autouse=True)
-def store(redis_server: FakeServer) -> None:
-    """Redis, empty: a connection that stays open would still see what an earlier test wrote."""
+def store(redis_server: FakeServer, novita: NovitaAnswers) -> None:
+    """Redis, empty: a connection that stays open would still see what an earlier test wrote. And nothing goes out."""
     get_redis_connection("default").connection_pool.disconnect()
 
 

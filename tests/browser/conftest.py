@@ -65,8 +65,7 @@ class Panel:
             "NOVITA_BASE_URL": novita.url,
             "NOVITA_PAGE_SIZE": "1000",
             "WEB_WORKERS": "1",
-            # The copy changes when a test says so, not by itself.
-            "NOVITA_SYNC_ON_STARTUP": "0",
+            # The copy changes when a test says so; by itself it follows what moves.
             "NOVITA_SYNC_INTERVAL": "0",
             **variables,
         }
@@ -109,7 +108,7 @@ def shared_panel(
     simulated_novita: Novita,
 ) -> Iterator[Panel]:
     panel = Panel(tmp_path_factory.mktemp("panel"), migrated_database, simulated_novita)
-    panel.service.wait_until_alive()
+    panel.service.wait_until_ready()
     yield panel
     panel.end()
 
