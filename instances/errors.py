@@ -12,6 +12,7 @@ from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import DisallowedHost, PermissionDenied, RequestDataTooBig
 from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponseBase, JsonResponse
+from django.shortcuts import render
 from django.utils import timezone
 from django.views import defaults
 from rest_framework import exceptions
@@ -330,4 +331,6 @@ def server_error(request: HttpRequest) -> HttpResponseBase:
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponseBase:
     log.warning("CSRF check failed on %s: %s", request.path, reason)
-    return to_response(NotAllowed("The page was open too long, or cookies are off.", suggestion="Reload it."), request)
+    if _is_for_a_script(request):
+        return to_response(NotAllowed("The CSRF token is missing or wrong.", suggestion="Send X-CSRFToken."), request)
+    return render(request, "403_csrf.html", status=HTTPStatus.FORBIDDEN)

@@ -1,6 +1,16 @@
 """What must outlive Redis: the record of the syncs."""
 
+import json
+from typing import Any
+
 from django.db import models
+
+
+class ReadableEncoder(json.JSONEncoder):
+    """Writes names as they are and not as \\u escapes, so that a search in the records finds them."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "ensure_ascii": False})
 
 
 class SyncRun(models.Model):
@@ -26,11 +36,15 @@ class SyncRun(models.Model):
 
     novita_instances = models.PositiveIntegerField("listed", null=True, help_text="Instances that Novita listed.")
     redis_instances = models.PositiveIntegerField("held before", null=True, help_text="Instances in the copy before.")
-    added = models.JSONField(default=list, help_text='[{"id", "name"}]')
-    changed = models.JSONField(default=list, help_text='[{"id", "name", "fields": {"status": [from, to]}}]')
-    removed = models.JSONField(default=list, help_text='[{"id", "name"}]')
+    added = models.JSONField(encoder=ReadableEncoder, default=list, help_text='[{"id", "name"}]')
+    changed = models.JSONField(
+        encoder=ReadableEncoder, default=list, help_text='[{"id", "name", "fields": {"status": [from, to]}}]'
+    )
+    removed = models.JSONField(encoder=ReadableEncoder, default=list, help_text='[{"id", "name"}]')
     unconfirmed = models.JSONField(
-        default=list, help_text='[{"id", "name"}]: kept, since Novita did not confirm that they are gone.'
+        encoder=ReadableEncoder,
+        default=list,
+        help_text='[{"id", "name"}]: kept, since Novita did not confirm that they are gone.',
     )
     added_count = models.PositiveIntegerField(default=0)
     changed_count = models.PositiveIntegerField(default=0)

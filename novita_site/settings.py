@@ -236,6 +236,7 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {
         "instances": {"level": "INFO"},
+        "novita_site": {"level": "INFO"},
         "django": {"handlers": [], "level": "WARNING", "propagate": True},
         "django.request": {"filters": ["only_exceptions"]},
     },

@@ -1,5 +1,7 @@
 """Fixtures: an empty Redis for each test, and Novita's answers by `responses`."""
 
+import re
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,8 +14,27 @@ from fakeredis import FakeServer
 from instances import cache
 from instances.novita import get_novita
 from novita_site import access
+from novita_site.env import is_loopback
 from tests.novita_answers import NovitaAnswers
 from tests.settings import FAKE_REDIS
+
+
+@pytest.fixture(autouse=True)
+def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reaches for another machine, not even to ask for its address, and not when it fails."""
+    look_up, connect = socket.getaddrinfo, socket.socket.connect
+
+    def guarded_look_up(host: Any, *args: Any, **options: Any) -> Any:
+        is_number = host is None or re.fullmatch("[0-9a-fA-F:.]+", host)
+        assert is_number or is_loopback(host), f"a test looks for {host}"
+        return look_up(host, *args, **options)
+
+    def guarded_connect(self: socket.socket, address: Any) -> None:
+        assert isinstance(address, str | bytes) or is_loopback(address[0]), f"a test reaches for {address}"
+        connect(self, address)
+
+    monkeypatch.setattr(socket, "getaddrinfo", guarded_look_up)
+    monkeypatch.setattr(socket.socket, "connect", guarded_connect)
 
 
 @pytest.fixture(autouse=True)

@@ -309,3 +309,11 @@ def test_who_logged_in_can_log_out(settings: Settings, django_user_model: Any) -
     client.force_login(django_user_model.objects.create_superuser("ann", password="x"))
 
     assert "/admin/logout/" in client.get("/admin/").content.decode()
+
+
+def test_a_name_in_any_script_is_found(client: Client, novita: NovitaAnswers) -> None:
+    novita.lists(make_row("a", name="größe-名前"))
+    client.post("/api/instances/sync")
+
+    assert "1 sync run" in client.get("/admin/instances/syncrun/?q=größe-名前").content.decode()
+    assert "0 sync runs" in client.get("/admin/instances/syncrun/?q=größer").content.decode()

@@ -37,8 +37,9 @@ def account(client: Client, novita: NovitaAnswers) -> None:
 
 
 @pytest.fixture
-def log_stream() -> Iterator[io.StringIO]:
-    """What the service's log writes."""
+def log_stream(client: Client) -> Iterator[io.StringIO]:
+    """What the service's log writes once the local owner is known."""
+    client.get("/api/instances")
     handlers = [one for one in logging.getLogger().handlers if isinstance(one.formatter, LineFormatter)]
     (handler,) = handlers
     assert isinstance(handler, logging.StreamHandler)

@@ -31,6 +31,7 @@ CHROMIUM_OPTIONS = [
 # Long enough for a slow, shared machine.
 PATIENCE_MS = 15_000
 WIDE = {"width": 1200, "height": 800}
+NARROW = {"width": 360, "height": 740}
 CREATED_AT = 1_760_000_000
 
 Row = dict[str, Any]
@@ -74,7 +75,9 @@ class Panel:
     def hold(self, *rows: Row) -> None:
         """Let the account hold these instances and no others, and the copy show them."""
         self.novita.lift()
-        self.novita.change(remove=list(self.novita.get_truth()), add=[{"createdAt": str(CREATED_AT), **row} for row in rows])
+        self.novita.change(
+            remove=list(self.novita.get_truth()), add=[{"createdAt": str(CREATED_AT), **row} for row in rows]
+        )
         self.clear()
         self.sync()
 

@@ -124,7 +124,9 @@ def test_an_emptied_cache_is_filled_by_sync_now(panel: Panel, visit: Visit) -> N
     expect(page.locator("#nothing")).to_be_hidden()
 
 
-@pytest.mark.parametrize(("status", "actions"), [("running", ["Stop", "Restart"]), ("exited", ["Start"]), ("toStop", [])])
+@pytest.mark.parametrize(
+    ("status", "actions"), [("running", ["Stop", "Restart"]), ("exited", ["Start"]), ("toStop", [])]
+)
 def test_a_row_offers_what_its_status_allows(panel: Panel, visit: Visit, status: str, actions: list[str]) -> None:
     panel.hold({"name": "alpha", "status": status})
 
@@ -191,7 +193,9 @@ def test_a_refusal_shows_its_reason_and_the_suggestion_beside_the_row(
 
     message = get_row(page, "alpha").locator(".message")
     expect(message).to_have_class(re.compile("is-error"))
-    expect(message).to_contain_text("no GPU of this kind is free")
+    expect(message).to_have_text(
+        "Novita has no free GPU for this. Try again later, or create an instance in another region."
+    )
     expect(get_row(page, "alpha").locator(".status")).to_have_text("exited")
     expect(page.get_by_role("button", name="Start alpha")).not_to_have_attribute("aria-disabled", "true")
 

@@ -109,8 +109,8 @@ def _check_port(host: str, port: int) -> None:
     """Raise CommandError when nothing can listen there."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as exc:
-        raise CommandError(f"HOST: {host!r} is no address of this machine ({exc.strerror}). Use 127.0.0.1.") from exc
+    except (OSError, UnicodeError) as exc:
+        raise CommandError(f"HOST: {host!r} is no address of this machine. Use 127.0.0.1.") from exc
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,0 +1,245 @@
+"""The table: what is searched, filtered, sorted and paged stands in the address; names from outside stay text."""
+
+import re
+import statistics
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import NARROW, WIDE, Panel, Visit
+
+REGIONS = ("US-CA-06 (California)", "AS-SGP-02 (Singapore)", "EU-DE-01 (Frankfurt)")
+HOSTILE = {
+    "markup": "<img src=x onerror=\"document.title='hacked'\"><script>document.title='hacked'</script>",
+    "right to left": "\u202egnp.evil\u202c \u200f\u05e9\u05dc\u05d5\u05dd",
+    "long": "x" * 300,
+    "long words": "very long " * 30,
+    "emoji": "🧨👩‍👩‍👧‍👦🏴‍☠️",
+    "combining": "Z" + "\u0351\u036b\u0343" * 60,
+}
+MEASURE_TYPING = """async texts => {
+    const field = document.querySelector('input[name=search]');
+    const took = [];
+    for (const text of texts) {
+        const began = performance.now();
+        field.value = text;
+        field.dispatchEvent(new InputEvent('input', {bubbles: true}));
+        await new Promise(done => requestAnimationFrame(() => setTimeout(done)));
+        took.push(performance.now() - began);
+    }
+    return took;
+}"""
+
+
+def list_names(page: Page) -> list[str]:
+    return page.locator("#instances tbody tr[data-id] th").all_inner_texts()
+
+
+def read_query(page: Page) -> dict[str, list[str]]:
+    return parse_qs(urlsplit(page.url).query)
+
+
+@pytest.fixture
+def many(panel: Panel) -> Panel:
+    """250 instances, newest first: vm-249 … vm-000; two of three run, in three regions."""
+    rows = [
+        {
+            "id": f"id{number:03}",
+            "name": f"vm-{number:03}",
+            "status": "exited" if number % 3 == 0 else "running",
+            "clusterId": f"cluster-{number % 3}",
+            "clusterName": REGIONS[number % 3],
+            "productName": "H100 SXM 80GB" if number % 10 == 0 else "RTX 4090 24GB",
+            "gpuNum": "2",
+            "createdAt": str(1_700_000_000 + 3600 * number),
+        }
+        for number in range(250)
+    ]
+    panel.hold(*rows)
+    return panel
+
+
+def test_a_row_says_what_an_instance_is(many: Panel, visit: Visit) -> None:
+    row = visit("/?search=vm-010").locator("tr[data-id=id010]")
+
+    expect(row.locator(".status")).to_have_text("running")
+    expect(row.locator(".region")).to_have_text(REGIONS[1])
+    expect(row.locator(".gpu")).to_have_text("2 × H100 SXM 80GB")
+    expect(row.locator(".created")).to_have_text(re.compile(r"^\d+ days ago$"))
+    expect(row.locator(".created")).to_have_attribute("title", re.compile("2023"))
+
+
+def test_a_hundred_rows_a_page_over_the_whole_set(many: Panel, visit: Visit) -> None:
+    page = visit()
+    expect(page.locator("#pager")).to_contain_text("Page 1 of 3")
+    first = list_names(page)
+
+    page.get_by_role("link", name="Next").click()
+    page.get_by_role("link", name="Next").click()
+
+    expect(page.locator("#pager")).to_contain_text("Page 3 of 3")
+    assert (len(first), first[0], first[-1]) == (100, "vm-249", "vm-150")
+    assert list_names(page) == [f"vm-{number:03}" for number in range(49, -1, -1)]
+    assert read_query(page) == {"page": ["3"]}
+
+
+def test_sorting_goes_over_the_whole_set_and_turns_round(many: Panel, visit: Visit) -> None:
+    page = visit()
+    expect(page.locator("#pager")).to_contain_text("Page 1 of 3")
+    heading = page.get_by_role("columnheader", name="Name")
+
+    heading.get_by_role("link").click()
+    expect(heading).to_have_attribute("aria-sort", "ascending")
+    assert list_names(page)[0] == "vm-000"
+    heading.get_by_role("link").click()
+
+    expect(heading).to_have_attribute("aria-sort", "descending")
+    assert list_names(page)[0] == "vm-249"
+    assert read_query(page) == {"ordering": ["-name"]}
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [("VM-01", 10), ("id24", 10), ("singapore", 83), ("h100", 25), ("cluster-2", 83)],
+    ids=["name", "id", "region", "GPU", "cluster"],
+)
+def test_the_search_looks_at_name_id_region_and_gpu(many: Panel, visit: Visit, words: str, found: int) -> None:
+    page = visit()
+    page.get_by_role("searchbox").fill(words)
+
+    expect(page.locator("#matches")).to_have_text(f"{found} of 250 match")
+    assert len(list_names(page)) == found
+
+
+def test_filters_go_together_and_are_cleared_by_one_press(many: Panel, visit: Visit) -> None:
+    page = visit()
+    expect(page.get_by_label("Region").locator("option")).to_have_text(["all", *sorted(REGIONS)])
+    page.get_by_label("Status").select_option("running")
+    page.get_by_label("Region").select_option(REGIONS[2])
+    page.get_by_role("searchbox").fill("h100")
+    expect(page.locator("#matches")).to_have_text("8 of 250 match")
+
+    page.get_by_role("button", name="Clear filters").click()
+
+    expect(page.locator("#matches")).to_be_empty()
+    expect(page.get_by_role("searchbox")).to_have_value("")
+    expect(page.get_by_role("button", name="Clear filters")).to_be_hidden()
+    assert len(list_names(page)) == 100
+    assert read_query(page) == {}
+
+
+def test_the_address_shows_somebody_else_the_same(many: Panel, visit: Visit) -> None:
+    page = visit()
+    page.get_by_role("searchbox").fill("vm-")
+    page.get_by_label("Status").select_option("running")
+    page.get_by_role("columnheader", name="Name").get_by_role("link").click()
+    page.get_by_role("link", name="Next").click()
+    expect(page.locator("#pager")).to_contain_text("Page 2 of 2")
+
+    other = visit(page.url)
+
+    expect(other.locator("#pager")).to_contain_text("Page 2 of 2")
+    expect(other.locator("tr[data-id]")).to_have_count(66)
+    expect(other.get_by_role("searchbox")).to_have_value("vm-")
+    expect(other.get_by_label("Status")).to_have_value("running")
+    assert list_names(other) == list_names(page)
+
+
+def test_back_and_forward_step_through_what_was_seen(many: Panel, visit: Visit) -> None:
+    page = visit()
+    page.get_by_role("link", name="Next").click()
+    page.get_by_role("columnheader", name="Name").get_by_role("link").click()
+    expect(page.locator("tr[data-id] th").first).to_have_text("vm-000")
+
+    page.go_back()
+    expect(page.locator("tr[data-id] th").first).to_have_text("vm-149")
+    page.go_forward()
+
+    expect(page.locator("tr[data-id] th").first).to_have_text("vm-000")
+
+
+def test_an_address_that_makes_no_sense_shows_everything(many: Panel, visit: Visit) -> None:
+    page = visit("/?page=999&ordering=evil&group=nonsense&x=1")
+
+    expect(page.locator("#pager")).to_contain_text("Page 3 of 3")
+    expect(page.get_by_label("Status")).to_have_value("")
+
+
+@pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_hostile_names_are_text_and_break_nothing(panel: Panel, visit: Visit, viewport: dict[str, int]) -> None:
+    panel.hold(
+        *(
+            {"name": name, "clusterName": name, "productName": name, "imageUrl": name, "status": status}
+            for name, status in zip(HOSTILE.values(), ["running", "exited", *HOSTILE.values()], strict=False)
+        ),
+        {"name": "odd", "statusError": {"state": HOSTILE["markup"], "message": HOSTILE["long"]}},
+        {"name": "ports", "portMappings": [{"port": 1, "type": HOSTILE["markup"], "endpoint": HOSTILE["long"]}]},
+    )
+    page = visit(viewport=viewport)
+    expect(page.locator("tr[data-id]")).to_have_count(len(HOSTILE) + 2)
+
+    for name in page.locator("button.name").all():
+        name.click()
+
+    assert sorted(list_names(page)) == sorted([*(" ".join(name.split()) for name in HOSTILE.values()), "odd", "ports"])
+    assert page.locator("#instances :is(img, script)").count() == 0
+    assert "hacked" not in page.title()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_name_that_turns_the_writing_turns_only_itself(panel: Panel, visit: Visit) -> None:
+    panel.hold({"id": "a", "name": HOSTILE["right to left"], "clusterName": "\u202eevil"})
+    row = visit().locator("tr[data-id=a]")
+    expect(row).to_be_visible()
+
+    assert row.locator("bdi").evaluate_all("all => all.map(one => getComputedStyle(one).unicodeBidi)") == ["isolate"]
+
+
+def test_ten_thousand_instances_answer_while_one_types(panel: Panel, visit: Visit) -> None:
+    panel.hold(*({"id": f"id{number:05}", "name": f"vm-{number:05}"} for number in range(10_000)))
+    page = visit()
+    expect(page.locator("#pager")).to_contain_text("Page 1 of 100")
+
+    took = page.evaluate(MEASURE_TYPING, ["v", "vm", "vm-", "vm-0", "vm-04", "vm-042", "vm-04", "4090", "no such", ""])
+
+    print(f"typing in 10,000: median {statistics.median(took):.0f} ms, worst {max(took):.0f} ms")
+    assert statistics.median(took) < 100
+
+
+def test_a_row_opens_to_its_details(panel: Panel, visit: Visit) -> None:
+    panel.hold(
+        {
+            "id": "a1",
+            "name": "alpha",
+            "imageUrl": "docker.io/team/image:1",
+            "rootfsSize": 60,
+            "portMappings": [{"port": 8188, "type": "http", "endpoint": "https://alpha.example.invalid"}],
+            "statusError": {"state": "ImagePullFailed", "message": "no such tag"},
+        }
+    )
+    page = visit()
+    name = page.get_by_role("button", name="alpha", exact=True)
+    expect(page.locator("tr[data-id=a1] .status-error")).to_have_text("no such tag")
+
+    name.click()
+
+    details = page.locator("tr.detail")
+    expect(name).to_have_attribute("aria-expanded", "true")
+    for words in ("a1", "docker.io/team/image:1", "60 GB", "Port 8188 (http)", "https://alpha.example.invalid"):
+        expect(details).to_contain_text(words)
+    for words in ("Created", "Last started", "Last changed", "ImagePullFailed no such tag"):
+        expect(details).to_contain_text(words)
+    name.click()
+    expect(details).to_have_count(0)
+
+
+def test_an_endpoint_is_copied_by_a_press(panel: Panel, visit: Visit) -> None:
+    panel.hold({"id": "a1", "name": "alpha"})
+    page = visit(permissions=["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="alpha", exact=True).click()
+
+    page.get_by_role("button", name="Copy Id").click()
+
+    expect(page.locator("#status")).to_have_text("Copied: a1")
+    assert page.evaluate("navigator.clipboard.readText()") == "a1"
