@@ -9,7 +9,7 @@ import pytest
 import responses
 from django.test import Client
 from django_redis import get_redis_connection
-from fakeredis import FakeServer
+from fakeredis import FakeRedis, FakeServer
 
 from instances import cache
 from instances.novita import get_novita
@@ -48,6 +48,12 @@ def redis_server() -> Iterator[FakeServer]:
     access._owner = (0.0, None)
     yield FAKE_REDIS
     FAKE_REDIS.connected = True
+
+
+@pytest.fixture
+def store(redis_server: FakeServer) -> FakeRedis:
+    """The same Redis, by a connection of the test's own."""
+    return FakeRedis(server=redis_server)
 
 
 @pytest.fixture

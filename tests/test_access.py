@@ -11,8 +11,6 @@ from django.contrib.auth.models import User
 from django.db import OperationalError, connection
 from django.test import Client
 from django.urls import get_resolver, reverse
-from django_redis import get_redis_connection
-from fakeredis import FakeServer
 from pytest_django import Settings
 
 from instances.sync import synchronize
@@ -23,12 +21,6 @@ from tests.novita_answers import NovitaAnswers, make_row
 pytestmark = pytest.mark.django_db
 
 RUNS = "/admin/instances/syncrun/"
-
-
-@pytest.fixture(autouse=True)
-def store(redis_server: FakeServer, novita: NovitaAnswers) -> None:
-    """Redis, empty: a connection that stays open would still see what an earlier test wrote. And nothing goes out."""
-    get_redis_connection("default").connection_pool.disconnect()
 
 
 @pytest.fixture(autouse=True)

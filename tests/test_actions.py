@@ -8,7 +8,6 @@ import pytest
 import requests
 import responses
 from django.test import Client
-from django_redis import get_redis_connection
 from fakeredis import FakeServer
 
 from tests.novita_answers import API, NovitaAnswers, make_refusal, make_row
@@ -29,8 +28,7 @@ LOST_IDS = ["reset", "silence", "502", "a gateway's 404", "invalid state change"
 
 @pytest.fixture(autouse=True)
 def clean(redis_server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty Redis for the service's own connections too, and no pauses."""
-    get_redis_connection("default").connection_pool.disconnect()
+    """No pauses."""
     monkeypatch.setattr("instances.novita.FIRST_PAUSE_SECONDS", 0)
     monkeypatch.setattr("instances.actions.SECOND_LOOK_SECONDS", 0)
 

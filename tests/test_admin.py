@@ -11,7 +11,6 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
-from django_redis import get_redis_connection
 from fakeredis import FakeServer
 from pytest_django import Settings
 
@@ -24,12 +23,6 @@ pytestmark = pytest.mark.django_db
 RUNS = "/admin/instances/syncrun/"
 BUTTON = f"{RUNS}sync/"
 HOSTILE = "<script>alert(1)</script>\"'&"
-
-
-@pytest.fixture(autouse=True)
-def store(redis_server: FakeServer, novita: NovitaAnswers) -> None:
-    """Redis, empty: a connection that stays open would still see what an earlier test wrote. And nothing goes out."""
-    get_redis_connection("default").connection_pool.disconnect()
 
 
 @pytest.fixture

@@ -10,9 +10,7 @@ import pytest
 import redis
 from django.core.management import call_command
 from django.test import Client
-from django_redis import get_redis_connection
 from drf_spectacular.validation import validate_schema
-from fakeredis import FakeServer
 from rest_framework.serializers import Serializer
 
 from instances.api import serializers
@@ -22,12 +20,6 @@ pytestmark = pytest.mark.django_db
 
 UTC_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 HTML = {"accept": "text/html"}
-
-
-@pytest.fixture(autouse=True)
-def store(redis_server: FakeServer, novita: NovitaAnswers) -> None:
-    """Redis, empty: a connection that stays open would still see what an earlier test wrote. And nothing goes out."""
-    get_redis_connection("default").connection_pool.disconnect()
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ import pytest
 import redis
 import responses
 from django.test import Client
-from django_redis import get_redis_connection
-from fakeredis import FakeRedis, FakeRedisConnection, FakeServer
+from fakeredis import FakeRedis, FakeRedisConnection
 from hypothesis import Phase
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -30,13 +29,6 @@ pytestmark = pytest.mark.django_db
 
 FILTERED = "/api/instances?group=running"
 LISTINGS = pytest.mark.parametrize("path", ["/api/instances", FILTERED], ids=["whole", "filtered"])
-
-
-@pytest.fixture(autouse=True)
-def store(redis_server: FakeServer) -> FakeRedis:
-    """Redis, empty, by a connection of the test's own."""
-    get_redis_connection("default").connection_pool.disconnect()
-    return FakeRedis(server=redis_server)
 
 
 @pytest.fixture

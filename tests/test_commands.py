@@ -16,7 +16,6 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
 from django.test import Client
-from django_redis import get_redis_connection
 from fakeredis import FakeServer
 from pytest_django import Settings
 
@@ -27,12 +26,6 @@ from tests.novita_answers import NovitaAnswers, make_row
 pytestmark = pytest.mark.django_db
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture(autouse=True)
-def store(redis_server: FakeServer, novita: NovitaAnswers) -> None:
-    """Redis, empty: a connection that stays open would still see what an earlier test wrote. And nothing goes out."""
-    get_redis_connection("default").connection_pool.disconnect()
 
 
 @pytest.fixture(autouse=True)

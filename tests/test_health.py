@@ -20,12 +20,6 @@ Json = dict[str, Any]
 database = pytest.mark.django_db
 
 
-@pytest.fixture(autouse=True)
-def store(redis_server: FakeServer, novita: NovitaAnswers) -> None:
-    """Redis, empty: a connection that stays open would still see what an earlier test wrote. And nothing goes out."""
-    get_redis_connection("default").connection_pool.disconnect()
-
-
 @pytest.fixture
 def account(client: Client, novita: NovitaAnswers) -> None:
     novita.lists(make_row("a"), make_row("b"))

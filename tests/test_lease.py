@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import redis
 from django.test import Client
-from django_redis import get_redis_connection
 from fakeredis import FakeRedis, FakeServer
 
 from instances import lease
@@ -18,13 +17,6 @@ from tests.novita_answers import NovitaAnswers, make_row
 LEASE = "{novita}:lease"
 FENCE = "{novita}:fence"
 SYNC = "/api/instances/sync"
-
-
-@pytest.fixture(autouse=True)
-def store(redis_server: FakeServer) -> FakeRedis:
-    """Redis, empty, by a connection of the test's own."""
-    get_redis_connection("default").connection_pool.disconnect()
-    return FakeRedis(server=redis_server)
 
 
 def wait_until(is_so: Callable[[], bool]) -> bool:

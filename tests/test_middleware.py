@@ -9,8 +9,6 @@ from unittest.mock import Mock
 import pytest
 from django.db import OperationalError, connection
 from django.test import Client
-from django_redis import get_redis_connection
-from fakeredis import FakeServer
 from pytest_django import Settings
 
 from instances.models import SyncRun
@@ -22,12 +20,6 @@ pytestmark = pytest.mark.django_db
 
 BUTTON = "/admin/instances/syncrun/sync/"
 ACTS = ["/api/instances/a/stop", "/api/instances/sync", "/api/cache/clear", BUTTON, "/api/nope", "/livez"]
-
-
-@pytest.fixture(autouse=True)
-def store(redis_server: FakeServer, novita: NovitaAnswers) -> None:
-    """Redis, empty: a connection that stays open would still see what an earlier test wrote. And nothing goes out."""
-    get_redis_connection("default").connection_pool.disconnect()
 
 
 @pytest.fixture

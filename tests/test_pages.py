@@ -13,8 +13,6 @@ from django.conf import settings as project
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
-from django_redis import get_redis_connection
-from fakeredis import FakeServer
 from pytest_django import Settings
 
 from instances.models import SyncRun
@@ -61,12 +59,6 @@ PAGES = {
     "/nope": 404,
     "/static/nope.css": 404,
 }
-
-
-@pytest.fixture(autouse=True)
-def store(redis_server: FakeServer, novita: NovitaAnswers) -> None:
-    """Redis, empty: a connection that stays open would still see what an earlier test wrote. And nothing goes out."""
-    get_redis_connection("default").connection_pool.disconnect()
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ from urllib.parse import urlencode
 
 import pytest
 from django.test import Client
-from django_redis import get_redis_connection
-from fakeredis import FakeServer
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -24,12 +22,6 @@ ROWS = [
     make_row("d4", name="train-b", status="dreaming", createdAt="1760000300", clusterId="eu-1", clusterName=""),
     make_row("e5", name="", createdAt="1760000200", productId="H100.1", productName="H100 SXM 80GB"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def store(redis_server: FakeServer, novita: NovitaAnswers) -> None:
-    """Redis, empty: a connection that stays open would still see what an earlier test wrote. And nothing goes out."""
-    get_redis_connection("default").connection_pool.disconnect()
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pytest
 import requests
 import responses
 from django.test import Client
-from django_redis import get_redis_connection
 from fakeredis import FakeRedis, FakeServer
 from pytest_django import Settings
 
@@ -26,13 +25,6 @@ pytestmark = pytest.mark.django_db
 
 STATE = "{novita}:sync"
 TURN = "{novita}:moving-turn"
-
-
-@pytest.fixture(autouse=True)
-def store(redis_server: FakeServer) -> FakeRedis:
-    """Redis, empty, by a connection of the test's own."""
-    get_redis_connection("default").connection_pool.disconnect()
-    return FakeRedis(server=redis_server)
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,7 @@ import pytest
 import requests
 from django.db import OperationalError, connection
 from django.test import Client
-from django_redis import get_redis_connection
-from fakeredis import FakeRedis, FakeServer
+from fakeredis import FakeRedis
 
 from instances.models import SyncRun
 from instances.sync import synchronize
@@ -21,13 +20,6 @@ Json = dict[str, Any]
 LEASE = "{novita}:lease"
 FENCE = "{novita}:fence"
 LONG_AGO = "2020-01-01T00:00:00Z"
-
-
-@pytest.fixture(autouse=True)
-def store(redis_server: FakeServer) -> FakeRedis:
-    """Redis, empty, by a connection of the test's own."""
-    get_redis_connection("default").connection_pool.disconnect()
-    return FakeRedis(server=redis_server)
 
 
 @pytest.fixture(autouse=True)

@@ -44,11 +44,15 @@
     function readAddress() {
         const given = new URLSearchParams(location.search);
         const page = Number(given.get('page'));
+        const group = given.get('group') || '';
+        const ordering = given.get('ordering') || '';
+        const columns = [...table.tHead.querySelectorAll('[data-column]')].map(heading => heading.dataset.column);
         return {
             search: given.get('search') || '',
-            group: given.get('group') || '',
+            // What makes no sense counts as absent, as it does for the server.
+            group: [...filters.elements.group.options].some(option => option.value === group) ? group : '',
             region: given.get('region') || '',
-            ordering: given.get('ordering') || '',
+            ordering: columns.includes(ordering.replace(/^-/, '')) ? ordering : '',
             page: Number.isInteger(page) && page > 0 ? page : 1,
         };
     }
@@ -526,7 +530,7 @@
         instances = listed;
         haystacks = new Map(listed.map(one => [
             one.id,
-            [one.name, one.id, one.region, one.productName, one.productId].join('\n').toLowerCase(),
+            [one.name, one.id, one.region, one.clusterId, one.productName, one.productId].join('\n').toLowerCase(),
         ]));
         const known = new Set(haystacks.keys());
         for (const memory of [details, messages, followed]) {
@@ -729,6 +733,9 @@
     filters.addEventListener('submit', event => event.preventDefault());
     addEventListener('popstate', () => {
         query = readAddress();
+        for (const name of FILTERS) {
+            filters.elements[name].value = query[name];
+        }
         render();
     });
     document.addEventListener('visibilitychange', () => {
