@@ -30,7 +30,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "figures": _describe_figures(listing, state),
         "warnings": state.body["warnings"],
         "query": query,
-        "groups": GROUPS,
+        "groups": {group: sum(one["group"] == group for one in instances) for group in GROUPS},
         "regions": _list_regions(instances, query),
         "columns": [_describe_column(name, title, query) for name, title in COLUMNS.items()],
         "rows": found,

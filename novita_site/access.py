@@ -52,7 +52,7 @@ def get_local_owner() -> User:
     read_at, owner = _owner
     if owner is None or time.monotonic() - read_at > OWNER_SECONDS:
         owner = _read_local_owner()
-        _owner = (time.monotonic(), owner if owner.pk else None)
+        _owner = (time.monotonic(), owner)
     return owner
 
 

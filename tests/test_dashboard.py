@@ -35,7 +35,7 @@ def list_names(page: str) -> list[str]:
 
 
 def read_figure(page: str, name: str) -> str:
-    match = re.search(rf'id="figure-{name}">(.*?)</dd>', page)
+    match = re.search(rf'id="figure-{name}"[^>]*>(.*?)</dd>', page)
     assert match
     return re.sub("<.*?>", "", match[1])
 

@@ -1,14 +1,16 @@
 """The table: what is searched, filtered, sorted and paged stands in the address; names from outside stay text."""
 
+import logging
 import re
 import statistics
-from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import NARROW, WIDE, Panel, Visit
+
+log = logging.getLogger(__name__)
 
 REGIONS = ("US-CA-06 (California)", "AS-SGP-02 (Singapore)", "EU-DE-01 (Frankfurt)")
 HOSTILE = {
@@ -163,13 +165,13 @@ def test_back_and_forward_step_through_what_was_seen(many: Panel, visit: Visit) 
 
 def test_back_brings_cleared_filters_back_into_their_fields(many: Panel, visit: Visit) -> None:
     page = visit("/?search=vm-01&group=running")
-    expect(page.locator("#matches")).to_have_text("6 of 250 match")
+    expect(page.locator("#matches")).to_have_text("7 of 250 match")
     page.get_by_role("button", name="Clear filters").click()
     expect(page.locator("#matches")).to_be_empty()
 
     page.go_back()
 
-    expect(page.locator("#matches")).to_have_text("6 of 250 match")
+    expect(page.locator("#matches")).to_have_text("7 of 250 match")
     expect(page.get_by_role("searchbox")).to_have_value("vm-01")
     expect(page.get_by_label("Status")).to_have_value("running")
 
@@ -194,6 +196,8 @@ def test_hostile_names_are_text_and_break_nothing(panel: Panel, visit: Visit, vi
     page = visit(viewport=viewport)
     expect(page.locator("tr[data-id]")).to_have_count(len(HOSTILE) + 2)
 
+    page.screenshot(path="/tmp/hostile.png", full_page=True)
+    log.warning(page.evaluate("[...document.querySelectorAll('#dashboard *')].filter(e=>e.getBoundingClientRect().right>innerWidth).map(e=>e.outerHTML.slice(0,80)+e.getBoundingClientRect().right)"))
     for name in page.locator("button.name").all():
         name.click()
 
@@ -211,16 +215,14 @@ def test_a_name_that_turns_the_writing_turns_only_itself(panel: Panel, visit: Vi
     assert row.locator("bdi").evaluate_all("all => all.map(one => getComputedStyle(one).unicodeBidi)") == ["isolate"]
 
 
-def test_ten_thousand_instances_answer_while_one_types(
-    panel: Panel, visit: Visit, record_property: Callable[[str, object], None]
-) -> None:
+def test_ten_thousand_instances_answer_while_one_types(panel: Panel, visit: Visit) -> None:
     panel.hold(*({"id": f"id{number:05}", "name": f"vm-{number:05}"} for number in range(10_000)))
     page = visit()
     expect(page.locator("#pager")).to_contain_text("Page 1 of 100")
 
     took = page.evaluate(MEASURE_TYPING, ["v", "vm", "vm-", "vm-0", "vm-04", "vm-042", "vm-04", "4090", "no such", ""])
 
-    record_property("typing in 10,000, ms", [round(ms) for ms in took])
+    log.warning("typing in 10,000: median %.0f ms, worst %.0f ms", statistics.median(took), max(took))
     assert statistics.median(took) < 100
 
 

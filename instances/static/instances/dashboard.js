@@ -285,8 +285,8 @@
     function renderFilters() {
         for (const name of FILTERS) {
             const field = filters.elements[name];
-            if (name === 'region') {
-                renderRegions(field);
+            if (instances !== null) {
+                ({search: () => {}, group: renderGroups, region: renderRegions})[name](field);
             }
             if (field.value !== query[name] && document.activeElement !== field) {
                 field.value = query[name];
@@ -303,13 +303,19 @@
         }
     }
 
+    function renderGroups(field) {
+        for (const option of [...field.options].filter(one => one.value)) {
+            setText(option, `${option.value} (${instances.filter(one => one.group === option.value).length})`);
+        }
+    }
+
     function renderRegions(field) {
-        const regions = new Set((instances || []).map(one => one.region).filter(Boolean));
+        const regions = new Set(instances.map(one => one.region).filter(Boolean));
         if (query.region) {
             regions.add(query.region);
         }
         const wanted = ['', ...[...regions].sort()];
-        if (instances !== null && wanted.join('\n') !== [...field.options].map(option => option.value).join('\n')) {
+        if (wanted.join('\n') !== [...field.options].map(option => option.value).join('\n')) {
             field.replaceChildren(...wanted.map(region => new Option(region || 'all', region)));
             field.value = query.region;
         }
@@ -689,6 +695,17 @@
         }
     }
 
+    function follow(link) {
+        const heading = link.closest('[data-column]');
+        if (heading) {
+            change({ordering: heading.dataset.next, page: 1}, true);
+        } else if (link.dataset.page) {
+            change({page: Number(link.dataset.page)}, true);
+        } else {
+            change({search: '', region: '', group: 'running', page: 1}, true);
+        }
+    }
+
     const doings = {
         refresh: button => run(button, 'Refreshing …', refreshNow),
         sync: button => run(button, 'Synchronizing with Novita.ai …', sync),
@@ -710,13 +727,12 @@
 
     root.addEventListener('click', event => {
         const button = event.target.closest('[data-do]');
-        const link = event.target.closest('th[data-column] a, #pager a');
+        const link = event.target.closest('th[data-column] a, #pager a, #figure-running');
         if (button && button.getAttribute('aria-disabled') !== 'true') {
             doings[button.dataset.do](button, button.closest('tr'));
         } else if (link && !event.metaKey && !event.ctrlKey && !event.shiftKey && instances !== null) {
             event.preventDefault();
-            const heading = link.closest('[data-column]');
-            change(heading ? {ordering: heading.dataset.next, page: 1} : {page: Number(link.dataset.page)}, true);
+            follow(link);
         }
     });
     root.addEventListener('keydown', event => {
