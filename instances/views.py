@@ -61,6 +61,7 @@ def _describe_figures(listing: cache.Listing | None, state: health.Health) -> di
         "running": running if has_copy else "–",
         "redis": state.body["services"]["redis"],
         "as_of": format_time(listing.freshness.as_of) if listing and listing.freshness.as_of else "",
+        "no_sync": "never" if listing else "unknown",
     }
 
 

@@ -19,7 +19,7 @@ HOSTILE = {
     "long": "x" * 300,
     "long words": "very long " * 30,
     "emoji": "🧨👩‍👩‍👧‍👦🏴‍☠️",
-    "combining": "Z" + "\u0351\u036b\u0343" * 60,
+    "combining": "Z" + "\u0301\u0302\u0308" * 60,
 }
 MEASURE_TYPING = """async texts => {
     const field = document.querySelector('input[name=search]');

@@ -444,7 +444,9 @@
     function tick() {
         const sync = document.querySelector('#figure-sync time');
         sync.dateTime = asOf;
-        setText(sync, asOf ? sayAge(asOf) : 'never');
+        if (asOf || failure || instances !== null) {
+            setText(sync, asOf ? sayAge(asOf) : failure ? 'unknown' : 'never');
+        }
         sync.title = asOf ? new Date(asOf).toLocaleString() : '';
         const seconds = Math.max(0, Math.ceil((nextAt - Date.now()) / 1000));
         setText(document.getElementById('next-refresh'),
@@ -521,6 +523,9 @@
             failingSince = null;
             failure = '';
         } catch (error) {
+            if (!words.length) {
+                setText(document.getElementById('figure-redis'), 'unknown');
+            }
             failures += 1;
             failingSince ||= new Date();
             const age = instances === null ? '' : ' What is shown is older than that.';
