@@ -151,7 +151,7 @@ TEMPLATES = [
 STATIC_URL = "static/"
 # The static files are served from where the packages keep them: no collectstatic, nothing to forget in a deployment.
 WHITENOISE_USE_FINDERS = True
-WHITENOISE_AUTOREFRESH = False
+WHITENOISE_AUTOREFRESH = DEBUG
 
 USE_TZ = True
 TIME_ZONE = "UTC"
