@@ -30,6 +30,8 @@ def test_a_redis_that_is_away_at_boot_is_survived_and_healed(start_service: Star
     assert service.get("/health").json()["services"]["redis"] == "down"
     assert service.get("/api/instances").json()["code"] == "CACHE_UNAVAILABLE"
 
+    wait_until(lambda: service.count_log("redis is away"), "the log says that Redis is away")
+
     redis_process.start()
     service.wait_until_ready()
     assert len(service.list_ids()) == 25

@@ -168,8 +168,12 @@
     }
 
     function setText(element, text) {
-        if (element.textContent !== text) {
-            element.textContent = text;
+        set(element, 'textContent', text);
+    }
+
+    function set(target, name, value) {
+        if (target[name] !== value) {
+            target[name] = value;
         }
     }
 
@@ -179,7 +183,7 @@
         const status = row.querySelector('.status');
         setText(row.querySelector('bdi'), name);
         setText(status, action ? `${action} asked` : one.status);
-        status.dataset.group = action ? 'asked' : one.group;
+        set(status.dataset, 'group', action ? 'asked' : one.group);
         setText(row.querySelector('.status-error'), one.statusError ? one.statusError.message || one.statusError.state : '');
         setText(row.querySelector('.region'), one.region);
         setText(row.querySelector('.gpu'), `${one.gpuNum ? `${one.gpuNum} × ` : ''}${one.productName}`);
@@ -196,8 +200,8 @@
         if (confirming === one.id && !one.actions.includes('stop')) {
             confirming = '';
         }
-        confirm.hidden = confirming !== one.id;
-        buttons.hidden = confirming === one.id;
+        set(confirm, 'hidden', confirming !== one.id);
+        set(buttons, 'hidden', confirming === one.id);
         setText(confirm.querySelector('span'),
             `Stop ${name}? Its data is kept 7 days at most, and a restart is not guaranteed: the GPU may be gone.`);
         if (buttons.dataset.shown === wanted) {
@@ -436,9 +440,11 @@
     }
 
     function updateTime(element, time) {
-        element.dateTime = time || '';
         setText(element, time ? sayAge(time) : '–');
-        element.title = time ? new Date(time).toLocaleString() : '';
+        if (element.dateTime !== (time || '')) {
+            element.dateTime = time || '';
+            element.title = time ? new Date(time).toLocaleString() : '';
+        }
     }
 
     function tick() {
