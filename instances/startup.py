@@ -31,6 +31,7 @@ END_SECONDS: Final = 5
 FIRST_RETRY_SECONDS: Final = 5
 MAX_RETRY_SECONDS: Final = 60
 MOVING_PAUSE_SECONDS: Final = 3
+MOVING_TROUBLE_PAUSE_SECONDS: Final = 20
 MOVING_ROUND_SECONDS: Final = 20
 # More than so many are read by a sync: a page of the listing costs one call, and so does one instance.
 MAX_MOVING_READS: Final = 40
@@ -181,6 +182,7 @@ def _follow_moving(state: cache.State) -> None:
     """Read the instances that are starting or stopping; one process of the cluster at a time, every few seconds."""
     if not lease.take_turn(MOVING_ROUND_SECONDS + 5):
         return
+    pause = MOVING_PAUSE_SECONDS
     try:
         novita, budget = get_novita(), Budget(MOVING_ROUND_SECONDS)
         began_ms = round(state.now.timestamp() * 1000)
@@ -192,9 +194,11 @@ def _follow_moving(state: cache.State) -> None:
             elif isinstance(outcome, NotFoundAtNovita):
                 cache.remove_instance(id_, read_began_ms=began_ms)
             else:
+                # A provider in trouble is not asked every few seconds.
+                pause = MOVING_TROUBLE_PAUSE_SECONDS
                 log.debug("refresher: %s not read: %s", id_, outcome)
     finally:
-        lease.end_turn(MOVING_PAUSE_SECONDS)
+        lease.end_turn(pause)
 
 
 def _is_stuck(shown: Mapping[str, Any], state: cache.State) -> bool:

@@ -311,6 +311,16 @@ def test_one_process_at_a_time_reads_what_moves(novita: NovitaAnswers, store: Fa
 
 
 @pytest.mark.usefixtures("stopping")
+def test_a_novita_in_trouble_is_not_asked_every_few_seconds(novita: NovitaAnswers, store: FakeRedis) -> None:
+    novita.shows(make_row("a"), status=401)
+    novita.shows(make_row("b", status="stopping"))
+
+    Refresher().tick()
+
+    assert 10_000 < store.pttl(TURN) <= 20_000
+
+
+@pytest.mark.usefixtures("stopping")
 def test_an_action_during_a_read_of_what_moves_is_not_covered(client: Client, novita: NovitaAnswers) -> None:
     def answer(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
         for id_ in "ab":
