@@ -91,6 +91,12 @@ class Panel:
     def clear(self) -> None:
         assert self.service.post("/api/cache/clear").ok
 
+    def age(self, hours: int) -> None:
+        """Make the copy look as if Novita was read so long ago."""
+        key = "{novita}:sync"
+        as_of = int(self.redis.client.hget(key, "as_of"))
+        self.redis.client.hset(key, "as_of", as_of - hours * 3_600_000)
+
     def end(self) -> None:
         self.service.end()
         self.redis.end()

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.browser.conftest import Panel, Visit, Witness
 
@@ -113,6 +113,22 @@ def test_clearing_the_cache_asks_by_a_second_press_that_names_what_happens(panel
     expect(page.locator("#figure-sync")).to_have_text("never")
 
 
+def test_clearing_can_not_be_pressed_twice(panel: Panel, visit: Visit) -> None:
+    page = visit()
+    held: list[Route] = []
+    page.route("**/api/cache/clear", lambda route: held.append(route))
+    press(page, "Clear cache")
+    press(page, "Clear it")
+    expect(page.locator("button[aria-busy=true]")).to_have_text("Clear cache")
+
+    page.get_by_role("button", name="Clear cache").click(force=True)
+
+    expect(page.locator("#clear-confirm")).to_be_hidden()
+    held[0].continue_()
+    expect(page.locator("button[aria-busy=true]")).to_have_count(0)
+    assert len(held) == 1
+
+
 def test_an_emptied_cache_is_filled_by_sync_now(panel: Panel, visit: Visit) -> None:
     panel.hold({"name": "alpha"})
     panel.clear()
@@ -140,12 +156,14 @@ def test_a_stop_asks_twice_and_says_what_it_costs(panel: Panel, visit: Visit) ->
     panel.hold({"name": "alpha"})
     page = visit()
 
+    stops = panel.novita.count_calls("stop")
+
     press(page, "Stop alpha")
 
     row = get_row(page, "alpha")
     expect(row).to_contain_text("Its data is kept 7 days at most, and a restart is not guaranteed")
     expect(row.get_by_role("button", name="Stop it")).to_be_focused()
-    assert panel.novita.count_calls("stop") == 0
+    assert panel.novita.count_calls("stop") == stops
 
 
 @pytest.mark.parametrize("question", ["Stop alpha", "Clear cache"])

@@ -721,9 +721,9 @@
         refresh: button => run(button, 'Refreshing …', refreshNow),
         sync: button => run(button, 'Synchronizing with Novita.ai …', sync),
         clear: () => showClear(true),
-        'clear-now': button => {
+        'clear-now': () => {
             showClear(false);
-            run(button, 'Clearing the cache …', clear);
+            run(root.querySelector('[data-do=clear]'), 'Clearing the cache …', clear);
         },
         'clear-cancel': () => showClear(false),
         pause,
@@ -731,7 +731,10 @@
         open: (button, row) => open(row),
         act: (button, row) => act(button.dataset.action, row.dataset.id),
         stop: (button, row) => confirmStop(row.dataset.id),
-        'stop-now': (button, row) => act('stop', row.dataset.id),
+        'stop-now': (button, row) => {
+            cancelStop(row.dataset.id);
+            act('stop', row.dataset.id);
+        },
         'stop-cancel': (button, row) => cancelStop(row.dataset.id),
         copy,
     };

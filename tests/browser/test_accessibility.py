@@ -1,0 +1,192 @@
+"""For everyone: axe's rules in both themes and two widths, the keyboard alone, without a script, without motion."""
+
+import signal
+from typing import Literal
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import NARROW, WIDE, Panel, Visit, Witness
+
+ROWS = [
+    {"id": "a", "name": "alpha"},
+    {"id": "b", "name": "beta", "status": "exited"},
+    {"id": "c", "name": "gamma", "status": "pulling"},
+    {"id": "d", "name": "delta", "status": "toStop"},
+    {"id": "e", "name": "epsilon", "status": "removed"},
+    {"id": "f", "name": "zeta", "status": "something new", "statusError": {"state": "Bad", "message": "broken"}},
+]
+# What the focused element is, and whether its focus can be seen.
+DESCRIBE_FOCUS = """() => {
+    const element = document.activeElement;
+    const {outlineStyle, outlineWidth, boxShadow} = getComputedStyle(element);
+    const box = element.getBoundingClientRect();
+    return {
+        name: element.getAttribute('aria-label') || element.name || element.textContent.trim(),
+        isBody: element === document.body,
+        isVisible: box.width > 0 && box.height > 0
+            && (outlineStyle !== 'none' && parseFloat(outlineWidth) > 0 || boxShadow !== 'none'),
+    };
+}"""
+
+Theme = Literal["light", "dark"]
+
+
+@pytest.fixture(params=["light", "dark"])
+def theme(request: pytest.FixtureRequest) -> Theme:
+    theme: Theme = request.param
+    return theme
+
+
+@pytest.fixture(params=[WIDE, NARROW], ids=["wide", "narrow"])
+def viewport(request: pytest.FixtureRequest) -> dict[str, int]:
+    viewport: dict[str, int] = request.param
+    return viewport
+
+
+def find_violations(page: Page, context: dict[str, list[str]] | None = None) -> list[str]:
+    # Its preloading writes styles into the page, which the policy forbids.
+    violations = Axe().run(page, context, {"preload": False}).response["violations"]
+    return [
+        f"{violation['id']}: {node['html']} {node.get('failureSummary', '')}"
+        for violation in violations
+        for node in violation["nodes"]
+    ]
+
+
+def test_the_dashboard_breaks_no_rule(panel: Panel, visit: Visit, theme: Theme, viewport: dict[str, int]) -> None:
+    panel.hold(*ROWS)
+    panel.age(hours=1)
+    page = visit("/?search=", color_scheme=theme, viewport=viewport)
+    expect(page.locator("tr[data-id]")).to_have_count(len(ROWS))
+    page.get_by_role("button", name="alpha", exact=True).click()
+    page.get_by_role("button", name="Stop alpha").click()
+    page.get_by_role("button", name="Clear cache").click()
+    page.get_by_role("button", name="Refresh data").click()
+    expect(page.locator("#status")).to_contain_text("Refreshed")
+
+    assert find_violations(page) == []
+
+
+def test_trouble_breaks_no_rule(panel: Panel, visit: Visit, witness: Witness, theme: Theme) -> None:
+    witness.allow("Failed to load resource")
+    panel.hold(*ROWS)
+    page = visit(color_scheme=theme)
+    panel.novita.fault("start", "status", status=400, body={"code": 400, "reason": "INSUFFICIENT_RESOURCE"})
+    page.get_by_role("button", name="Start beta").click()
+    expect(page.locator("tr[data-id=b] .message.is-error")).to_be_visible()
+    panel.redis.signal(signal.SIGSTOP)
+    page.get_by_role("button", name="Refresh data").click()
+    expect(page.locator("#instances")).to_have_class("is-old")
+
+    assert find_violations(page) == []
+
+
+@pytest.mark.parametrize("search", ["nope", ""], ids=["no match", "emptied"])
+def test_nothing_breaks_no_rule(panel: Panel, visit: Visit, theme: Theme, search: str) -> None:
+    panel.hold(*ROWS)
+    if not search:
+        panel.clear()
+    page = visit(f"/?search={search}", color_scheme=theme)
+    expect(page.locator("#nothing button")).to_be_visible()
+
+    assert find_violations(page) == []
+
+
+@pytest.mark.parametrize("path", ["/admin/instances/syncrun/", "/admin/instances/syncrun/{run}/change/"])
+def test_the_records_break_no_rule(panel: Panel, visit: Visit, theme: Theme, path: str) -> None:
+    panel.hold(*ROWS)
+    page = visit("/admin/instances/syncrun/", color_scheme=theme)
+    if "{run}" in path:
+        page.locator("#result_list tbody th a").first.click()
+        expect(page.get_by_text("gamma")).to_be_visible()
+
+    # Django's own breadcrumbs tell their links by colour alone.
+    assert find_violations(page, {"include": ["body"], "exclude": [".breadcrumbs"]}) == []
+
+
+def test_the_keyboard_reaches_everything_and_shows_where_it_is(panel: Panel, visit: Visit) -> None:
+    panel.hold(*ROWS)
+    page = visit("/?ordering=name")
+    expect(page.locator("tr[data-id]")).to_have_count(len(ROWS))
+    focused = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        focus = page.evaluate(DESCRIBE_FOCUS)
+        if focus["isBody"]:
+            break
+        focused.append(focus)
+
+    names = [focus["name"] for focus in focused]
+    assert [focus["name"] for focus in focused if not focus["isVisible"]] == []
+    for name in ("Refresh data", "Sync with Novita.ai", "Clear cache", "search", "group", "region", "Name", "Created"):
+        assert name in names
+    in_rows = ["alpha", "Stop alpha", "Restart alpha", "beta", "Start beta", "delta", "epsilon", "gamma", "zeta"]
+    assert [name for name in names if name in in_rows] == in_rows
+
+
+def test_a_stop_needs_no_mouse(panel: Panel, visit: Visit) -> None:
+    panel.hold({"id": "a", "name": "alpha"})
+    page = visit()
+    page.get_by_role("button", name="Stop alpha").focus()
+
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Stop it")).to_be_focused()
+    page.keyboard.press("Space")
+
+    expect(page.locator("tr[data-id=a] .status")).to_have_attribute("data-group", "stopping")
+    assert page.evaluate("document.activeElement !== document.body"), "the focus is lost"
+
+
+def test_a_phone_gets_cards_and_no_scrolling_sideways(panel: Panel, visit: Visit) -> None:
+    panel.hold(*ROWS)
+    page = visit(viewport=NARROW)
+    expect(page.locator("tr[data-id]")).to_have_count(len(ROWS))
+
+    cells = page.locator("tr[data-id=a] > *").evaluate_all("all => all.map(one => one.getBoundingClientRect().left)")
+    assert len(set(cells)) == 1, "cells stand beside each other"
+    assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
+    expect(page.locator("tr[data-id=a]")).to_have_css("border-top-style", "solid")
+
+
+@pytest.mark.parametrize("width", [360, 767, 768, 1024, 2560])
+def test_no_width_scrolls_sideways(panel: Panel, visit: Visit, width: int) -> None:
+    panel.hold(*ROWS)
+    page = visit(viewport={"width": width, "height": 800})
+    page.get_by_role("button", name="Stop alpha").click()
+
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_table_stays_a_table_on_a_phone(panel: Panel, visit: Visit) -> None:
+    panel.hold(*ROWS)
+    page = visit(viewport=NARROW)
+
+    expect(page.get_by_role("table", name="GPU instances")).to_be_visible()
+    expect(page.get_by_role("rowheader")).to_have_count(len(ROWS))
+
+
+def test_without_a_script_the_rows_are_there_to_read(panel: Panel, visit: Visit) -> None:
+    panel.hold(*({"name": f"vm-{number:03}"} for number in range(150)))
+    page = visit(java_script_enabled=False)
+    expect(page.locator("#pager")).to_contain_text("Page 1 of 2")
+    expect(page.get_by_role("button", name="Sync with Novita.ai")).to_be_hidden()
+
+    page.get_by_role("columnheader", name="Name").get_by_role("link").click()
+    expect(page.locator("#instances tbody th").first).to_have_text("vm-000")
+    page.get_by_role("link", name="Next").click()
+    expect(page.locator("#instances tbody tr")).to_have_count(50)
+    page.get_by_role("searchbox").fill("vm-14")
+    page.get_by_role("button", name="Show").click()
+
+    expect(page.locator("#instances tbody th")).to_have_text([f"vm-{number}" for number in range(140, 150)])
+
+
+@pytest.mark.parametrize(("motion", "running"), [("reduce", 0), ("no-preference", 2)])
+def test_whoever_wants_no_motion_gets_none(panel: Panel, visit: Visit, motion: str, running: int) -> None:
+    panel.hold({"status": "pulling"}, {"status": "toStop"})
+    page = visit(reduced_motion=motion)
+    expect(page.locator("tr[data-id]")).to_have_count(2)
+
+    assert page.evaluate("document.getAnimations().length") == running

@@ -1,0 +1,86 @@
+"""Every page loads clean, and the pages lead to each other."""
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Panel, Visit, Witness
+
+PAGES = [
+    "/",
+    "/admin/",
+    "/admin/instances/syncrun/",
+    "/api",
+    "/api/instances",
+    "/api/cache/stats",
+    "/api/docs",
+    "/health",
+]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_loads_without_a_word_in_the_console(panel: Panel, visit: Visit, witness: Witness, path: str) -> None:
+    # The API's pages name no icon, and a browser asks for the one that it knows.
+    witness.allow("favicon.ico")
+    panel.hold({"name": "<img src=x onerror=alert(1)>"})
+
+    page = visit(path)
+
+    page.wait_for_load_state("networkidle")
+    expect(page.locator("body")).not_to_be_empty()
+
+
+def test_a_lost_reader_is_led_back(visit: Visit, witness: Witness) -> None:
+    witness.allow("status of 404")
+    page = visit("/nope")
+
+    page.locator("a[href='/']").first.click()
+
+    expect(page).to_have_title("(0) Novita panel")
+
+
+def test_the_dashboard_and_the_records_lead_to_each_other(visit: Visit) -> None:
+    page = visit()
+
+    page.get_by_role("link", name="Records").click()
+    expect(page.get_by_role("heading", name="Records")).to_be_visible()
+    page.get_by_role("link", name="Dashboard", exact=True).click()
+    expect(page).to_have_title("(0) Novita panel")
+    page.get_by_role("link", name="API", exact=True).click()
+    page.wait_for_load_state("networkidle")
+
+    assert page.url.endswith("/api/docs")
+
+
+def test_a_sync_run_says_what_changed_by_name_from_and_to(panel: Panel, visit: Visit) -> None:
+    panel.hold({"id": "a", "name": "alpha"}, {"id": "b", "name": "beta"})
+    panel.novita.change(set={"a": {"name": "aleph"}}, remove=["b"], add=[{"id": "c", "name": "gamma"}])
+    panel.sync()
+    page = visit("/admin/instances/syncrun/")
+
+    page.locator("#result_list tbody th a").first.click()
+
+    for words in ("gamma", "aleph", "name: alpha → aleph", "beta"):
+        expect(page.locator("#content")).to_contain_text(words)
+
+
+def test_a_sync_is_started_from_the_records(panel: Panel, visit: Visit) -> None:
+    page = visit("/admin/instances/syncrun/")
+    syncs = panel.novita.count_syncs()
+
+    page.get_by_role("button", name="Sync with Novita.ai").click()
+
+    expect(page.locator(".messagelist .success")).to_be_visible()
+    assert panel.novita.count_syncs() == syncs + 1
+
+
+def test_the_theme_is_switched_on_the_dashboard_too(visit: Visit) -> None:
+    page = visit(color_scheme="light")
+    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    for _ in range(3):
+        page.locator(".theme-toggle").first.click()
+        if page.evaluate("getComputedStyle(document.body).backgroundColor") != before:
+            break
+
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
