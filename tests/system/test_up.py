@@ -53,7 +53,8 @@ def list_pids(folder: Path) -> list[int]:
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if (entry / "cwd").readlink() == folder:
+            # Redis works in a folder below.
+            if (entry / "cwd").readlink().is_relative_to(folder):
                 found.append(int(entry.name))
     return found
 
