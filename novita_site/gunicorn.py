@@ -22,7 +22,7 @@ workers = settings.WEB_WORKERS
 threads = settings.WEB_THREADS + 4
 worker_class = "gthread"
 # Longer than the longest call to Novita that a request waits for.
-graceful_timeout = 60
+graceful_timeout = 50
 loglevel = "warning"
 # It would be a file in the home folder, which nobody here uses.
 control_socket_disable = True

@@ -27,6 +27,8 @@ from instances.errors import CacheUnavailable
 
 # A unix socket's path may have 107 bytes.
 MAX_SOCKET_PATH: Final = 107
+# A web process that was told to end while it started may not have heard it.
+END_SECONDS: Final = 10
 
 
 class Command(BaseCommand):
@@ -85,9 +87,16 @@ class _Manager(Manager):  # type: ignore[misc]  # honcho has no types
         """End all processes. honcho knows how to only when each has told its pid, and a signal may come before."""
         if self._all_started():
             super().terminate()
+            signal.signal(signal.SIGALRM, lambda number, frame: self.kill())
+            signal.setitimer(signal.ITIMER_REAL, END_SECONDS)
         else:
             signal.signal(signal.SIGALRM, lambda number, frame: self.terminate())
             signal.setitimer(signal.ITIMER_REAL, 0.05)
+
+    def _system_print(self, data: str) -> None:
+        # It is called in a signal's handler too, which may have come in the middle of another line.
+        with suppress(RuntimeError):
+            super()._system_print(data)
 
 
 @contextmanager
