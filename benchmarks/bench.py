@@ -55,7 +55,7 @@ def count_per_second(port: int, path: str, headers: str = "") -> float:
 
 def read_answer(answers: object) -> int:
     """Read one answer off a connection; return its status."""
-    readline, read = answers.readline, answers.read  # type: ignore[attr-defined]
+    readline, read = answers.readline, answers.read  # type: ignore[attr-defined]  # a socket's file
     status = int(readline().split()[1])
     length = 0
     while (line := readline()) not in {b"\r\n", b""}:

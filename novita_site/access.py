@@ -103,4 +103,4 @@ class LocalOwnerAuthentication(BaseAuthentication):
     """The API's view of the local owner: no CSRF token wanted, since no cookie says who it is."""
 
     def authenticate(self, request: Request) -> tuple[User, None] | None:
-        return (request._request.user, None) if is_local_owner(request._request) else None  # type: ignore[return-value]
+        return (request._request.user, None) if is_local_owner(request._request) else None  # type: ignore[return-value]  # a lazy User

@@ -16,7 +16,7 @@ env.read = lambda root, running: env.Env(
 )
 
 from novita_site.settings import *  # noqa: E402, F403 - the environment comes first
-from novita_site.settings import CACHES  # noqa: E402
+from novita_site.settings import CACHES  # noqa: E402 - likewise
 
 # `FAKE_REDIS.connected = False` is an outage.
 FAKE_REDIS = FakeServer(version=(6, 2))

@@ -213,9 +213,9 @@ def test_half_a_character_becomes_a_question_mark(field: str) -> None:
         (["FAKE-SECRET"], "a row is a list in place of an object"),
         ("FAKE-SECRET", "a row is a str in place of an object"),
         (make_row(""), "a row has no id"),
-        (make_row(id_=None), "a row has no id"),  # type: ignore[arg-type]
-        (make_row(id_=True), "a row has no id"),  # type: ignore[arg-type]
-        (make_row(id_=["a"]), "a row has no id"),  # type: ignore[arg-type]
+        (make_row(id_=None), "a row has no id"),  # type: ignore[arg-type]  # wrong on purpose
+        (make_row(id_=True), "a row has no id"),  # type: ignore[arg-type]  # wrong on purpose
+        (make_row(id_=["a"]), "a row has no id"),  # type: ignore[arg-type]  # wrong on purpose
         ({"sshPassword": "FAKE-SECRET"}, "a row has no id"),
     ],
 )

@@ -178,6 +178,7 @@ class CacheViewSet(ApiView, ViewSet):
     )
     @action(detail=False, methods=["post"])
     def clear(self, request: Request) -> Response:
+        # Our own `instances.cache`, which deletes by name; Django's cache.clear() would empty all of Redis.
         cleared = cache.clear()
         message = f"Cleared {cleared} instance{'' if cleared == 1 else 's'} from the cache"
         timestamp = format_time(timezone.now())

@@ -113,7 +113,7 @@ def simulated_novita() -> Iterator[Novita]:
 @pytest.fixture(scope="package")
 def shared_panel(
     tmp_path_factory: pytest.TempPathFactory,
-    migrated_database: Path,  # noqa: F811
+    migrated_database: Path,  # noqa: F811 - likewise
     simulated_novita: Novita,
 ) -> Iterator[Panel]:
     panel = Panel(tmp_path_factory.mktemp("panel"), migrated_database, simulated_novita)
