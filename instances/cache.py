@@ -31,6 +31,7 @@ OLD_GENERATION_SECONDS: Final = 60
 BODY_SECONDS: Final = 86400
 TOUCHED_SECONDS: Final = 3600
 GZIP_LEVEL: Final = 5
+WORKER_SECONDS: Final = 15
 
 _FIND_COPY = """
 local function find_copy()
@@ -70,7 +71,8 @@ _READ_STATE = (
 local number, revision = find_copy()
 local size = number and redis.call('HLEN', '{novita}:gen:' .. number) - 1 or 0
 return {string.format('%.0f', now_ms()), number or '', revision or '', size, redis.call('HGETALL', KEYS[3]),
-  redis.call('SMEMBERS', KEYS[4]), redis.call('GET', KEYS[5]) or '', redis.call('PTTL', KEYS[5])}
+  redis.call('SMEMBERS', KEYS[4]), redis.call('GET', KEYS[5]) or '', redis.call('PTTL', KEYS[5]),
+  redis.call('EXISTS', KEYS[6])}
 """
 )
 
@@ -256,6 +258,7 @@ class State:
     not_modified: int
     lease: dict[str, Any] | None
     lease_seconds: float
+    has_worker: bool
 
 
 # The last listing that was parsed here; most readers want the same one.
@@ -456,8 +459,8 @@ def clear() -> int:
 
 
 def read_state() -> State:
-    answer = run_script(_READ_STATE, [keys.CURRENT, keys.REVISION, keys.SYNC, keys.MOVING, keys.LEASE], [])
-    now, generation, revision, size, flat, moving, lease, lease_ms = answer
+    answer = run_script(_READ_STATE, [keys.CURRENT, keys.REVISION, keys.SYNC, keys.MOVING, keys.LEASE, keys.WORKER], [])
+    now, generation, revision, size, flat, moving, lease, lease_ms, has_worker = answer
     sync = {field.decode("utf-8", "replace"): value for field, value in _pairs(flat)}
     as_of = _to_int(sync.get("as_of"))
     has_copy = generation != b"" and as_of is not None
@@ -478,7 +481,14 @@ def read_state() -> State:
         not_modified=_to_int(sync.get("not_modified")) or 0,
         lease=_parse_lease(lease),
         lease_seconds=max(lease_ms, 0) / 1000,
+        has_worker=bool(has_worker),
     )
+
+
+def note_worker() -> None:
+    """Note that a worker works; it counts as up for a while from then on."""
+    with redis_errors():
+        get_redis().set(keys.WORKER, "up", ex=WORKER_SECONDS)
 
 
 def describe() -> dict[str, Any]:

@@ -121,6 +121,28 @@ class InvalidState(PanelError):
     message = "This is not possible in the instance's present status."
 
 
+class Protected(PanelError):
+    """Somebody protected the instance; the message says why."""
+
+    status = HTTPStatus.CONFLICT
+    code = "PROTECTED"
+    message = "The instance is protected."
+    suggestion = "Lift its protection first: DELETE /api/instances/<id>/protect, or on the dashboard."
+
+
+class OperationNotFound(PanelError):
+    status = HTTPStatus.NOT_FOUND
+    code = "OPERATION_NOT_FOUND"
+    message = "There is no such operation."
+    suggestion = "GET /api/operations lists those that are recorded."
+
+
+class OperationEnded(PanelError):
+    status = HTTPStatus.CONFLICT
+    code = "INVALID_STATE"
+    message = "The operation has finished already."
+
+
 class SyncInProgress(PanelError):
     status = HTTPStatus.CONFLICT
     code = "SYNC_IN_PROGRESS"

@@ -13,6 +13,7 @@ from django.utils import timezone
 from instances import cache
 from instances.errors import CacheUnavailable
 from instances.instance import format_time
+from instances.models import Operation, WebhookDelivery
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +52,18 @@ def _describe(state: cache.State | None, warnings: list[str]) -> Health:
     novita = _tell_novita(state)
     if database != "up":
         warnings.append("The database can't be used.")
+    elif state and not state.has_worker and _has_work():
+        warnings.append("No worker runs: operations are not verified, and webhooks not delivered.")
     status = "unhealthy" if state is None else "degraded" if warnings else "healthy"
     body = {
         "status": status,
         "timestamp": format_time(timezone.now()),
-        "services": {"redis": "up" if state else "down", "novita": novita, "database": database},
+        "services": {
+            "redis": "up" if state else "down",
+            "novita": novita,
+            "database": database,
+            "worker": _tell_worker(state),
+        },
         "sync": _describe_sync(state),
         "warnings": warnings,
     }
@@ -104,6 +112,17 @@ def _tell_novita(state: cache.State | None) -> str:
     if not state.code:
         return "up"
     return "down" if state.code.startswith(_NOVITA_CODES) else "unknown"
+
+
+def _has_work() -> bool:
+    """Tell whether something waits for a worker: without that, one that is down harms nobody."""
+    unfinished = Operation.objects.filter(finished_at=None).exists()
+    return unfinished or WebhookDelivery.objects.filter(state=WebhookDelivery.State.DUE).exists()
+
+
+def _tell_worker(state: cache.State | None) -> str:
+    """Say whether a worker has lately worked: "up", "down", or "unknown" without Redis, where it is noted."""
+    return "unknown" if state is None else "up" if state.has_worker else "down"
 
 
 def _check_database() -> str:

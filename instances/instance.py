@@ -193,6 +193,11 @@ def from_json(shown: Mapping[str, Any]) -> Instance:
     )
 
 
+def clean_text(text: str, length: int | None = None) -> str:
+    """Return a text as a database can hold it: without NUL, which PostgreSQL refuses, and cut to the column."""
+    return text.replace("\x00", "�")[:length]
+
+
 def read_integer(value: object) -> int | None:
     """Read a whole number that may come as a number or in a string; None when it is neither."""
     if isinstance(value, bool) or not isinstance(value, int | float | str) or len(str(value)) > 30:

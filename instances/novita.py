@@ -6,14 +6,12 @@ redirect followed and no proxy taken from the environment, since the key would g
 answer to a POST is resolved by reading the instance, never by asking again on trust.
 """
 
-import contextlib
 import email.utils
 import json
 import logging
 import math
 import queue
 import random
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,9 +25,8 @@ from typing import Any, Final, Literal, TypeVar
 import requests
 import urllib3
 from django.conf import settings
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from instances.deadline import Budget, WatchedAdapter
 from instances.errors import (
     InsufficientResource,
     InvalidStateChange,
@@ -41,7 +38,6 @@ from instances.errors import (
     NovitaRejectedKey,
     NovitaTimeout,
     NovitaUnavailable,
-    ShuttingDown,
 )
 from instances.instance import ActionName, Instance, MalformedInstance, from_novita, read_integer
 
@@ -59,115 +55,6 @@ MAX_PAUSE_SECONDS: Final = 8.0
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-class Budget:
-    """What a piece of work may take, and what it has taken: seconds, calls, retries. Shared by its threads."""
-
-    def __init__(self, seconds: float) -> None:
-        self._ends_at = time.monotonic() + seconds
-        self._cancelled = threading.Event()
-        self._lock = threading.Lock()
-        self._attempts: set[_Attempt] = set()
-        self.calls = 0
-        self.retries = 0
-
-    @property
-    def remaining_seconds(self) -> float:
-        return max(0.0, self._ends_at - time.monotonic())
-
-    def check(self) -> None:
-        """Raise ShuttingDown or NovitaTimeout when there is nothing left."""
-        if self._cancelled.is_set():
-            raise ShuttingDown
-        if not self.remaining_seconds:
-            raise NovitaTimeout("The time for the whole of it is used up.")
-
-    def pause(self, seconds: float) -> None:
-        """Wait, and raise NovitaTimeout at once when the wait would outlast the budget."""
-        if seconds >= self.remaining_seconds:
-            raise NovitaTimeout("Novita asks us to wait for longer than there is time.")
-        self._cancelled.wait(seconds)
-        self.check()
-
-    def cancel(self) -> None:
-        """End the work: calls under way are cut off, further ones raise ShuttingDown."""
-        self._cancelled.set()
-        with self._lock:
-            attempts = list(self._attempts)
-        for attempt in attempts:
-            attempt.cut()
-
-    @contextlib.contextmanager
-    def attempt(self, limit_seconds: float) -> Iterator["_Attempt"]:
-        """Let one HTTP exchange run, and cut its connection when the limit or the budget is over."""
-        attempt = _Attempt()
-        with self._lock:
-            self.check()
-            self.calls += 1
-            self._attempts.add(attempt)
-        timer = threading.Timer(min(limit_seconds, self.remaining_seconds), attempt.cut)
-        timer.daemon = True
-        timer.start()
-        _thread.attempt = attempt
-        try:
-            yield attempt
-        finally:
-            timer.cancel()
-            _thread.attempt = None
-            with self._lock:
-                self._attempts.discard(attempt)
-
-
-class _Attempt:
-    """One HTTP exchange, cut from outside: a server that sends a byte now and then never meets a read timeout."""
-
-    def __init__(self) -> None:
-        self.is_cut = False
-        self._sock: socket.socket | None = None
-
-    def use(self, sock: socket.socket) -> None:
-        # The socket and not its connection, which lets go of it once a server says "Connection: close".
-        self._sock = sock
-        if self.is_cut:
-            self.cut()
-
-    def cut(self) -> None:
-        self.is_cut = True
-        if self._sock:
-            with contextlib.suppress(OSError):
-                # Not sock.shutdown(): on a TLS socket that would pull the session from under the reading thread.
-                socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
-
-
-_thread = threading.local()
-
-
-class _WatchedConnection(HTTPConnection):
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        if attempt := getattr(_thread, "attempt", None):
-            if self.sock is None:
-                self.connect()
-            attempt.use(self.sock)
-        super().request(*args, **kwargs)
-
-
-class _WatchedTLSConnection(_WatchedConnection, HTTPSConnection):
-    pass
-
-
-class _WatchedPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _WatchedConnection
-
-
-class _WatchedTLSPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _WatchedTLSConnection
-
-
-class _WatchedAdapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _WatchedPool, "https": _WatchedTLSPool}
 
 
 class _Session(requests.Session):
@@ -270,7 +157,7 @@ class Novita:
             "Accept-Encoding": "gzip",
             "User-Agent": USER_AGENT,
         }
-        adapter = _WatchedAdapter(pool_maxsize=2 * concurrency, max_retries=0)
+        adapter = WatchedAdapter(pool_maxsize=2 * concurrency, max_retries=0)
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
 

@@ -153,6 +153,8 @@ FIRST_MOVES = {
     5: ((0, "pulling"), (45, "running")),
     11: ((0, "toStop"), (20, "stopping"), (40, "exited")),
 }
+# Of every 25th; it takes a while, as a new instance does.
+SLOW_CREATION = ((0, "creating"), (60, "pulling"), (75, "running"))
 
 
 def build_row(number: int, status: str, created_at: int, rng: random.Random) -> Row:
@@ -326,8 +328,8 @@ class Account:
         self._next_move = 0.0
         now, begun = int(time.time()), time.monotonic()
         for number in range(instances):
-            resting = "creating" if number % 25 == 13 else "running" if number % 5 in (0, 1, 3) else "exited"
-            plan = FIRST_MOVES.get(number, ((0, resting),))
+            resting = ((0, "running" if number % 5 in (0, 1, 3) else "exited"),)
+            plan = SLOW_CREATION if number % 25 == 13 else FIRST_MOVES.get(number, resting)
             status = plan[0][1]
             age = 300 if status == "pulling" else self._rng.randrange(86_400, 150 * 86_400)
             instance = Instance(build_row(number, status, now - age, self._rng))

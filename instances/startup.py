@@ -19,10 +19,11 @@ from django.conf import settings
 from django.db import close_old_connections
 
 from instances import cache, lease, sync
+from instances.deadline import Budget, cancel_running
 from instances.errors import CacheUnavailable, NotFoundAtNovita, PanelError, SyncInProgress
 from instances.instance import Instance, parse_time
 from instances.models import SyncRun
-from instances.novita import Budget, call_each, get_novita
+from instances.novita import call_each, get_novita
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def _start_thread() -> None:
 def end() -> None:
     """Begin to end what this process does for the copy, so that its lock is free at once."""
     _stop.set()
-    sync.cancel_running()
+    cancel_running()
 
 
 def wait() -> None:

@@ -6,10 +6,9 @@ and a draft that ends by itself.
 
 import logging
 import random
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypedDict
@@ -19,10 +18,11 @@ from django.db import DatabaseError
 from django.utils import timezone
 
 from instances import cache, lease
+from instances.deadline import Budget, cancellable
 from instances.errors import CacheUnavailable, NotFoundAtNovita, PanelError, ShuttingDown, SyncInProgress
-from instances.instance import Instance, format_time
+from instances.instance import Instance, clean_text, format_time
 from instances.models import SyncRun
-from instances.novita import Budget, Listing, Novita, call_each, get_novita
+from instances.novita import Listing, Novita, call_each, get_novita
 
 log = logging.getLogger(__name__)
 
@@ -107,18 +107,6 @@ class _Plan:
     is_changed: bool = False
 
 
-_running: set[Budget] = set()
-_running_lock = threading.Lock()
-
-
-def cancel_running() -> None:
-    """End the syncs of this process, for its shutdown: they raise ShuttingDown and release the lock."""
-    with _running_lock:
-        budgets = list(_running)
-    for budget in budgets:
-        budget.cancel()
-
-
 def synchronize(
     trigger: str, *, requested_by: str = "", on_progress: OnProgress | None = None, dry_run: bool = False
 ) -> SyncReport:
@@ -136,7 +124,7 @@ def synchronize(
     try:
         with ExitStack() as stack:
             held = None if dry_run else stack.enter_context(lease.acquire(trigger))
-            stack.enter_context(_cancellable(budget))
+            stack.enter_context(cancellable(budget))
             earlier_failures = 0 if dry_run else cache.read_state().failures
             _run(report, held, get_novita(), budget, on_progress or (lambda _: None))
     except SyncInProgress:
@@ -159,17 +147,6 @@ def try_to_synchronize(trigger: str, *, requested_by: str) -> tuple[bool, str]:
         return True, synchronize(trigger, requested_by=requested_by).summarize()
     except PanelError as exc:
         return False, f"{exc.message} {exc.suggestion or ''}".strip()
-
-
-@contextmanager
-def _cancellable(budget: Budget) -> Iterator[None]:
-    with _running_lock:
-        _running.add(budget)
-    try:
-        yield
-    finally:
-        with _running_lock:
-            _running.discard(budget)
 
 
 def _run(report: SyncReport, held: lease.Lease | None, novita: Novita, budget: Budget, on_progress: OnProgress) -> None:
@@ -386,7 +363,7 @@ def _clean(value: Any) -> Any:
     """Replace NUL, which PostgreSQL's JSON can't hold, in every text."""
     match value:
         case str():
-            return value.replace("\x00", "�")
+            return clean_text(value)
         case list() | tuple():
             return [_clean(item) for item in value]
         case dict():

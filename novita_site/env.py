@@ -4,6 +4,7 @@ Each variable is read by its name and checked. What is wrong is refused by its n
 once; a secret's value is never printed. An empty variable counts as unset.
 """
 
+import base64
 import fcntl
 import ipaddress
 import os
@@ -19,6 +20,9 @@ from dotenv import dotenv_values
 
 TRUE_WORDS = {"1", "true", "yes", "on"}
 FALSE_WORDS = {"0", "false", "no", "off"}
+MAKE_WEBHOOK_KEY = (
+    "python3 -c \"import base64, secrets; print('whsec_' + base64.b64encode(secrets.token_bytes(32)).decode())\""
+)
 
 
 class InvalidSettings(ImproperlyConfigured):
@@ -104,6 +108,34 @@ class Env:
             return ""
         return key
 
+    def webhook_secrets(self, name: str) -> list[str]:
+        """Read the keys that sign webhooks, as the Standard Webhooks specification writes them. [] when none is set."""
+        keys = self.names(name, "")
+        if not all(_is_webhook_secret(key) for key in keys):
+            self.refuse(
+                name,
+                "each secret is whsec_ and the base64 of 24 to 64 bytes; a comma stands between two.",
+                f"Make one: {MAKE_WEBHOOK_KEY}",
+            )
+            return []
+        return keys
+
+    def receivers(self, name: str) -> list[str]:
+        """Read names and addresses, as a URL's host is compared with them: in lower case, IPv6 without brackets."""
+        hosts = [host.lower() for host in self.names(name, "")]
+        for host in hosts:
+            if not _is_name(host) and not _is_ipv6(host.strip("[]")):
+                self.refuse(name, f"{host!r} is no host name or address.", "Use hooks.example.com or 10.0.0.5.")
+        return [host.strip("[]") for host in hosts]
+
+    def ports(self, name: str, default: str) -> list[int]:
+        words = self.names(name, default)
+        for word in words or [self.text(name)]:
+            if not re.fullmatch(r"\d{1,5}", word, re.ASCII) or not 1 <= int(word) <= 65535:
+                self.refuse(name, f"{word!r} is not a port from 1 to 65535.", f"Use {default}.")
+                return []
+        return [int(word) for word in words]
+
     def novita_url(self, name: str, default: str) -> str:
         """Read the base URL that the key is sent to: https, or http on this machine. No slash at its end."""
         url = self.text(name, default).rstrip("/")
@@ -185,6 +217,14 @@ def read_or_make_secret_key(path: Path) -> str:
         finally:
             draft.unlink()
     return path.read_text(encoding="ascii").strip()
+
+
+def _is_webhook_secret(text: str) -> bool:
+    try:
+        key = base64.b64decode(text.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        return False
+    return text.startswith("whsec_") and 24 <= len(key) <= 64
 
 
 def _is_name(host: str) -> bool:

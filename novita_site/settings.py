@@ -60,7 +60,15 @@ NOVITA_READ_TIMEOUT = env.seconds("NOVITA_READ_TIMEOUT", 20, 0.1, 300)
 NOVITA_SYNC_DEADLINE = env.seconds("NOVITA_SYNC_DEADLINE", 240, 1, 3600)
 NOVITA_SYNC_ON_STARTUP = env.flag("NOVITA_SYNC_ON_STARTUP", default=True)
 NOVITA_SYNC_INTERVAL = env.seconds("NOVITA_SYNC_INTERVAL", 60, 0, 86400)
+# How long a stop of many is followed until there is a verdict.
+NOVITA_STOP_DEADLINE = env.seconds("NOVITA_STOP_DEADLINE", 600, 1, 86400)
 NOVITA_STALE_AFTER = env.seconds("NOVITA_STALE_AFTER", 180, 1, 604800)
+
+# --- Webhooks
+
+WEBHOOK_SECRET = env.webhook_secrets("WEBHOOK_SECRET")
+WEBHOOK_ALLOWED_HOSTS = env.receivers("WEBHOOK_ALLOWED_HOSTS")
+WEBHOOK_ALLOWED_PORTS = env.ports("WEBHOOK_ALLOWED_PORTS", "443,8443")
 
 # --- Redis and the database
 
@@ -78,6 +86,26 @@ CACHES = {
         },
     }
 }
+
+# Celery's name for the same address; a unix socket has a scheme of its own there.
+CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# None: for ever. A worker outlives a Redis that is away.
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+CELERY_TASK_DEFAULT_QUEUE = "novita"
+CELERY_TASK_IGNORE_RESULT = True
+# Its work is waiting for Novita and for receivers of webhooks.
+CELERY_WORKER_POOL = "threads"
+CELERY_WORKER_CONCURRENCY = 32
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+# Kept in memory: what is due stands in the database.
+CELERY_BEAT_SCHEDULE = {
+    # A tick that waited for so long in a queue has been followed by others.
+    "move operations": {"task": "instances.tasks.move_operations", "schedule": 2.0, "options": {"expires": 5}},
+    "deliver webhooks": {"task": "instances.tasks.deliver_webhooks", "schedule": 2.0, "options": {"expires": 5}},
+    "forget old records": {"task": "instances.tasks.forget_old", "schedule": 86400.0},
+}
+CELERY_TIMEZONE = "UTC"
 
 DATABASES = {"default": env.database("DATABASE_URL", f"sqlite:///{VAR_DIR / 'db.sqlite3'}")}
 if DATABASES["default"].get("ENGINE") == "django.db.backends.sqlite3":
@@ -210,7 +238,13 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAuthenticated"],
     "ENUM_ADD_EXPLICIT_BLANK_NULL_CHOICE": False,
-    "ENUM_NAME_OVERRIDES": {"UpDownEnum": ["up", "down"]},
+    "ENUM_NAME_OVERRIDES": {
+        "UpDownEnum": ["up", "down"],
+        "UpDownUnknownEnum": ["up", "down", "unknown"],
+        "ActionEnum": ["stop", "start", "restart"],
+        "OperationStateEnum": ["asking", "verifying", "finished", "cancelled"],
+        "TargetStateEnum": ["pending", "asked", "confirmed", "stillRunning", "failed", "skipped", "unknown"],
+    },
     "PREPROCESSING_HOOKS": ["instances.api.urls.drop_optional_slash"],
     "AUTHENTICATION_WHITELIST": ["rest_framework.authentication.SessionAuthentication"],
 }

@@ -1,5 +1,9 @@
 """The settings of the unit tests: nothing from the environment or `.env`, Redis in memory, no background thread."""
 
+import os
+import tempfile
+from pathlib import Path
+
 from fakeredis import FakeRedisConnection, FakeServer
 
 from novita_site import env
@@ -16,7 +20,10 @@ env.read = lambda root, running: env.Env(
 )
 
 from novita_site.settings import *  # noqa: E402, F403 - the environment comes first
-from novita_site.settings import CACHES  # noqa: E402 - likewise
+from novita_site.settings import CACHES, DATABASES  # noqa: E402 - likewise
+
+# A file: what works in a thread of its own has a connection of its own, which would see another database in memory.
+DATABASES["default"]["TEST"] = {"NAME": str(Path(tempfile.gettempdir()) / f"novita-panel-tests-{os.getpid()}.sqlite3")}
 
 # `FAKE_REDIS.connected = False` is an outage.
 FAKE_REDIS = FakeServer(version=(6, 2))

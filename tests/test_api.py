@@ -103,8 +103,9 @@ def test_the_root_names_addresses_that_exist(client: Client, synchronize: Callab
 
     addresses = client.get("/api/").json()
 
-    assert {"instances", "sync", "cacheStats", "cacheClear", "health", "schema", "docs", "admin"} == addresses.keys()
-    posts = {"sync", "cacheClear"}
+    pages = {"health", "schema", "docs", "admin", "cacheStats", "operations", "protections", "instances"}
+    posts = {"sync", "stopAll", "cacheClear"}
+    assert pages | posts == addresses.keys()
     assert {name: client.get(url).status_code for name, url in addresses.items()} == {
         name: 405 if name in posts else 200 for name in addresses
     }
@@ -349,6 +350,14 @@ ROUTES = {
     ("post", "/api/instances/{id}/restart"): {*ACTS, "202", "404"},
     ("post", "/api/instances/sync"): ACTS,
     ("post", "/api/cache/clear"): {"200", "400", "401", "403", "413", "415", "503"},
+    ("post", "/api/instances/stop-all"): {*ACTS, "202"},
+    ("post", "/api/instances/{id}/protect"): {*ACTS, "404"},
+    ("delete", "/api/instances/{id}/protect"): {*ACTS, "404"},
+    ("get", "/api/operations"): {"200", "400", "401", "503"},
+    ("post", "/api/operations"): {*ACTS, "202"},
+    ("get", "/api/operations/{id}"): {"200", "401", "404", "503"},
+    ("post", "/api/operations/{id}/cancel"): {*ACTS, "404"},
+    ("get", "/api/protections"): {"200", "401", "503"},
     ("get", "/api/cache/stats"): {"200", "401", "503"},
     ("get", "/health"): {"200", "401", "503"},
 }
@@ -399,6 +408,10 @@ def test_answers_are_as_described(client: Client, synchronize: Callable[..., Any
     _assert_described(client.get("/api/cache/stats").json(), serializers.StatsSerializer)
     _assert_described(client.get("/health").json(), serializers.HealthSerializer)
     _assert_described(client.get("/api/instances?page=0").json(), serializers.ErrorSerializer)
+    protected = client.post("/api/instances/a/protect", {"reason": "training"}).json()
+    _assert_described(protected, serializers.ProtectedSerializer)
+    _assert_described(client.get("/api/protections").json(), serializers.ProtectionListSerializer)
+    _assert_described(client.delete("/api/instances/a/protect").json(), serializers.ProtectedSerializer)
     _assert_described(client.post("/api/cache/clear").json(), serializers.ClearSerializer)
 
 

@@ -15,7 +15,7 @@ from django_redis import get_redis_connection
 from fakeredis import FakeServer
 from pytest_django import Settings
 
-from instances import lease, sync
+from instances import deadline, lease
 from tests.conftest import ApiClient
 from tests.novita_answers import NovitaAnswers, make_refusal, make_row
 
@@ -237,7 +237,7 @@ def test_a_second_sync_is_told_when_to_come_back(client: Client) -> None:
     ("act", "code"),
     [
         (lambda: get_redis_connection("default").delete("{novita}:lease"), "SYNC_LOST_LOCK"),
-        (sync.cancel_running, "SHUTTING_DOWN"),
+        (deadline.cancel_running, "SHUTTING_DOWN"),
     ],
 )
 def test_a_sync_that_is_given_up_has_its_code(

@@ -9,11 +9,13 @@ import pytest
 import redis
 from django.db import OperationalError, connection
 from django.test import Client
+from django.utils import timezone
 from django_redis import get_redis_connection
-from fakeredis import FakeServer
+from fakeredis import FakeRedis, FakeServer
 from pytest_django import Settings
 
-from instances import cache, health, lease
+from instances import cache, health, lease, tasks
+from instances.models import Operation
 from tests.novita_answers import NovitaAnswers, make_refusal, make_row
 
 Json = dict[str, Any]
@@ -39,6 +41,10 @@ def tell_policy(monkeypatch: pytest.MonkeyPatch, policy: str) -> None:
     monkeypatch.setattr(health, "_find_policy", health._remember(health.POLICY_SECONDS, cache.find_eviction_policy))
 
 
+def leave_unfinished() -> None:
+    Operation.objects.create(kind="stop", is_whole_account=True, selection="stop:all", deadline_at=timezone.now())
+
+
 # --- /health
 
 
@@ -52,7 +58,7 @@ def test_with_a_fresh_copy_the_service_is_healthy(client: Client, novita: Novita
     assert body.pop("timestamp") >= as_of
     assert body == {
         "status": "healthy",
-        "services": {"redis": "up", "novita": "up", "database": "up"},
+        "services": {"redis": "up", "novita": "up", "database": "up", "worker": "down"},
         "sync": {"available": True, "lastSync": as_of, "isLocked": False, "cacheSize": 2, "lastError": None},
         "warnings": [],
     }
@@ -281,3 +287,37 @@ def test_a_failed_sync_leaves_a_good_copy_ready(client: Client, novita: NovitaAn
     client.post("/api/instances/sync")
 
     assert client.get("/readyz").status_code == 200
+
+
+# --- The worker
+
+
+@database
+@pytest.mark.usefixtures("account")
+def test_a_worker_is_up_as_long_as_it_works(client: Client, store: FakeRedis) -> None:
+    assert read_health(client)["services"]["worker"] == "down"
+
+    tasks.move_operations()
+
+    assert read_health(client)["services"]["worker"] == "up"
+    assert 0 < store.ttl("{novita}:worker") <= 15
+
+
+@database
+@pytest.mark.usefixtures("account")
+def test_a_worker_that_is_down_matters_when_something_waits_for_it(client: Client) -> None:
+    leave_unfinished()
+
+    body = read_health(client)
+
+    assert body["status"] == "degraded"
+    assert body["warnings"] == ["No worker runs: operations are not verified, and webhooks not delivered."]
+    cache.note_worker()
+    assert read_health(client)["status"] == "healthy"
+
+
+@database
+def test_without_redis_nobody_knows_of_the_worker(client: Client, redis_server: FakeServer) -> None:
+    redis_server.connected = False
+
+    assert read_health(client, 503)["services"]["worker"] == "unknown"

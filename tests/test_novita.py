@@ -11,6 +11,7 @@ import responses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from instances.deadline import Budget
 from instances.errors import (
     InsufficientResource,
     InvalidStateChange,
@@ -23,7 +24,7 @@ from instances.errors import (
     NovitaTimeout,
     NovitaUnavailable,
 )
-from instances.novita import Budget, Cluster, Novita, Product, find_pause, parse_retry_after
+from instances.novita import Cluster, Novita, Product, find_pause, parse_retry_after
 from tests.novita_answers import API, NovitaAnswers, make_refusal, make_row
 
 LISTING = f"{API}/gpu/instances"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from instances.deadline import Budget
 from instances.errors import (
     NovitaBadAnswer,
     NovitaError,
@@ -23,7 +24,7 @@ from instances.errors import (
     NovitaUnavailable,
     ShuttingDown,
 )
-from instances.novita import Budget, Novita
+from instances.novita import Novita
 
 KEY = "FAKE-SECRET-key"
 ROWS = b'{"instances": [{"id": "a"}], "total": 1}'

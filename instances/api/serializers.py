@@ -23,6 +23,9 @@ ORDERINGS = (
     "changedAt",
 )
 MAX_PAGE_SIZE = 1000
+TARGET_STATES = ["pending", "asked", "confirmed", "stillRunning", "failed", "skipped", "unknown"]
+# As many ids fit into the largest body that is taken.
+MAX_IDS = 2000
 
 
 class StrictSerializer(serializers.Serializer[Any]):
@@ -43,6 +46,44 @@ class StrictSerializer(serializers.Serializer[Any]):
 
 class NothingSerializer(StrictSerializer):
     """The body of a request that needs none: absent, or an empty object."""
+
+
+class OrderSerializer(StrictSerializer):
+    """The body of stop-all."""
+
+    reason = serializers.CharField(required=False, allow_blank=True, max_length=500, help_text="Why; it is recorded.")
+    webhookUrl = serializers.CharField(
+        required=False,
+        max_length=2000,
+        help_text="An https URL that gets one signed POST when it has ended.",
+    )
+    dryRun = serializers.BooleanField(required=False, help_text="Do nothing; answer what would be done.")
+    ids = serializers.ListField(
+        child=serializers.CharField(max_length=128),
+        required=False,
+        allow_empty=False,
+        max_length=MAX_IDS,
+        help_text="Only these instances.",
+    )
+
+
+class OperationOrderSerializer(OrderSerializer):
+    """The body of an operation on some instances."""
+
+    kind = serializers.ChoiceField(choices=["stop", "start", "restart"])
+    ids = serializers.ListField(
+        child=serializers.CharField(max_length=128), allow_empty=False, max_length=MAX_IDS, help_text="These instances."
+    )
+
+
+class ProtectSerializer(StrictSerializer):
+    reason = serializers.CharField(max_length=500, help_text="Why nobody may stop it; shown to who tries.")
+
+
+class OperationQuerySerializer(StrictSerializer):
+    state = serializers.ChoiceField(choices=["asking", "verifying", "finished", "cancelled"], required=False)
+    page = serializers.IntegerField(min_value=1, max_value=10**6, required=False, help_text="Counts from 1.")
+    pageSize = serializers.IntegerField(min_value=1, max_value=100, required=False, help_text="20 if absent.")
 
 
 class ListQuerySerializer(StrictSerializer):
@@ -78,7 +119,7 @@ class InstanceSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     status = serializers.CharField(help_text="As Novita says it; unknown ones are kept.")
     group = serializers.ChoiceField(choices=list(GROUPS))
-    actions = serializers.ListField(child=serializers.ChoiceField(choices=["start", "stop", "restart"]))
+    actions = serializers.ListField(child=serializers.ChoiceField(choices=["stop", "start", "restart"]))
     region = serializers.CharField()
     clusterId = serializers.CharField()
     productId = serializers.CharField()
@@ -109,6 +150,107 @@ class ActionSerializer(serializers.Serializer[Any]):
     message = serializers.CharField()
     instanceId = serializers.CharField()
     status = serializers.CharField()
+    timestamp = serializers.DateTimeField()
+
+
+class ResultSerializer(serializers.Serializer[Any]):
+    instanceId = serializers.CharField()
+    name = serializers.CharField()
+    success = serializers.BooleanField(help_text="Whether Novita took the order.")
+    status = serializers.CharField(help_text="Novita's status now.")
+    state = serializers.ChoiceField(choices=TARGET_STATES)
+    error = serializers.CharField(allow_null=True)
+
+
+class SkippedSerializer(serializers.Serializer[Any]):
+    instanceId = serializers.CharField()
+    name = serializers.CharField()
+    reason = serializers.CharField()
+
+
+class OrderedSerializer(serializers.Serializer[Any]):
+    success = serializers.BooleanField()
+    message = serializers.CharField()
+    count = serializers.IntegerField(help_text="How many were asked.")
+    total = serializers.IntegerField(help_text="How many are to be asked.")
+    results = ResultSerializer(many=True)
+    skipped = SkippedSerializer(many=True)
+    warnings = serializers.ListField(child=serializers.CharField())
+    timestamp = serializers.DateTimeField()
+    operationId = serializers.UUIDField(allow_null=True)
+    operationUrl = serializers.CharField(allow_null=True)
+    source = serializers.ChoiceField(choices=["novita", "cache"])  # type: ignore[assignment]  # shadows a property that is not used
+
+
+class CountsSerializer(serializers.Serializer[Any]):
+    pending = serializers.IntegerField()
+    asked = serializers.IntegerField()
+    confirmed = serializers.IntegerField()
+    stillRunning = serializers.IntegerField()
+    failed = serializers.IntegerField()
+    skipped = serializers.IntegerField()
+    unknown = serializers.IntegerField()
+
+
+class TargetSerializer(serializers.Serializer[Any]):
+    instanceId = serializers.CharField()
+    name = serializers.CharField()
+    state = serializers.ChoiceField(choices=TARGET_STATES)
+    status = serializers.CharField(help_text="Novita's status as last read.")
+    attempts = serializers.IntegerField(help_text="How often Novita was asked.")
+    askedAt = serializers.DateTimeField(allow_null=True)
+    confirmedAt = serializers.DateTimeField(allow_null=True, help_text="When the read began that showed it.")
+    seenAt = serializers.DateTimeField(allow_null=True, help_text="When the last read began.")
+    error = serializers.CharField(allow_null=True)
+
+
+class OperationHeadSerializer(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    kind = serializers.ChoiceField(choices=["stop", "start", "restart"])
+    state = serializers.ChoiceField(choices=["asking", "verifying", "finished", "cancelled"])
+    success = serializers.BooleanField(
+        allow_null=True, help_text="True only when every target that was not skipped is confirmed."
+    )
+    verdict = serializers.CharField()
+    isWholeAccount = serializers.BooleanField()
+    reason = serializers.CharField()
+    requestedBy = serializers.CharField()
+    source = serializers.ChoiceField(choices=["novita", "cache"], help_text="Where the targets were read.")  # type: ignore[assignment]  # shadows a property that is not used
+    createdAt = serializers.DateTimeField()
+    deadlineAt = serializers.DateTimeField()
+    finishedAt = serializers.DateTimeField(allow_null=True)
+    notes = serializers.ListField(child=serializers.CharField())
+    counts = CountsSerializer()
+
+
+class OperationSerializer(OperationHeadSerializer):
+    targets = TargetSerializer(many=True)
+
+
+class OperationListSerializer(serializers.Serializer[Any]):
+    operations = OperationHeadSerializer(many=True)
+    total = serializers.IntegerField()
+
+
+class ProtectionSerializer(serializers.Serializer[Any]):
+    instanceId = serializers.CharField()
+    name = serializers.CharField()
+    reason = serializers.CharField()
+    protectedBy = serializers.CharField()
+    protectedAt = serializers.DateTimeField()
+
+
+class ProtectionListSerializer(serializers.Serializer[Any]):
+    protections = ProtectionSerializer(many=True)
+    total = serializers.IntegerField()
+
+
+class ProtectedSerializer(serializers.Serializer[Any]):
+    success = serializers.BooleanField()
+    message = serializers.CharField()
+    instanceId = serializers.CharField()
+    reason = serializers.CharField(required=False)
+    protectedBy = serializers.CharField(required=False)
     timestamp = serializers.DateTimeField()
 
 
@@ -156,6 +298,7 @@ class ServicesSerializer(serializers.Serializer[Any]):
     redis = serializers.ChoiceField(choices=["up", "down"])
     novita = serializers.ChoiceField(choices=["up", "down", "unknown"])
     database = serializers.ChoiceField(choices=["up", "down"])
+    worker = serializers.ChoiceField(choices=["up", "down", "unknown"])
 
 
 class SyncStateSerializer(serializers.Serializer[Any]):

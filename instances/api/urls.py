@@ -5,11 +5,20 @@ from django.urls import include, path, re_path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 from rest_framework.routers import SimpleRouter
 
-from instances.api.views import ApiRootView, CacheViewSet, InstanceViewSet, NoSuchApiView
+from instances.api.views import (
+    ApiRootView,
+    CacheViewSet,
+    InstanceViewSet,
+    NoSuchApiView,
+    OperationViewSet,
+    ProtectionViewSet,
+)
 
 router = SimpleRouter()
 router.trailing_slash = "/?"
 router.register("instances", InstanceViewSet, basename="instance")
+router.register("operations", OperationViewSet, basename="operation")
+router.register("protections", ProtectionViewSet, basename="protection")
 router.register("cache", CacheViewSet, basename="cache")
 
 

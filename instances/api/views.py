@@ -2,7 +2,9 @@
 
 import gzip
 import re
+from collections.abc import Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 from django.conf import settings
@@ -19,10 +21,12 @@ from rest_framework.reverse import reverse
 from rest_framework.views import APIView
 from rest_framework.viewsets import ViewSet
 
-from instances import actions, cache, health, queries
+from instances import actions, audit, cache, health, operations, queries
 from instances.api import serializers
+from instances.audit import get_actor
 from instances.errors import BodyNotJson, BodyTooLarge, InstanceNotFound, InvalidRequest, NotFound
 from instances.instance import ActionName, format_time
+from instances.models import Protection
 from instances.sync import synchronize
 
 MAX_DRAINED_BYTES = 64 * 1024 * 1024
@@ -39,16 +43,22 @@ _NOT_FOUND = {404: serializers.ErrorSerializer}
 
 
 class ApiView(APIView):
-    """Takes no body but an empty JSON object; all acting routes are of that kind."""
+    """Takes no body but a JSON object, and an empty one where nothing else is named."""
+
+    # Method or viewset's action → what its body holds.
+    bodies: Mapping[str, type[serializers.StrictSerializer]] = {}
+    wish: dict[str, Any]
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         if request.method not in {"GET", "HEAD", "OPTIONS"}:
-            _refuse_body(request)
+            _check_media(request)
+            expected = self.bodies.get(getattr(self, "action", "") or "", serializers.NothingSerializer)
+            self.wish = expected(data=request.data).check()
 
 
-def _refuse_body(request: Request) -> None:
-    """Raise for a body that is too large, isn't JSON, or holds a field.
+def _check_media(request: Request) -> None:
+    """Raise for a body that is too large or isn't JSON.
 
     A form that another site's page sends says what it is even when it is empty, and is refused for that.
     """
@@ -61,7 +71,6 @@ def _refuse_body(request: Request) -> None:
     media_type = request.content_type.split(";")[0].strip().lower() if request.content_type else ""
     if media_type != "application/json" and (media_type or int(length)):
         raise BodyNotJson
-    serializers.NothingSerializer(data=request.data).check()
 
 
 def _drain(request: HttpRequest) -> None:
@@ -69,10 +78,6 @@ def _drain(request: HttpRequest) -> None:
     drained = 0
     while drained < MAX_DRAINED_BYTES and (piece := request.read(64 * 1024)):
         drained += len(piece)
-
-
-def _name_user(request: Request) -> str:
-    return request.user.get_username()
 
 
 @extend_schema_view(
@@ -93,9 +98,10 @@ class InstanceViewSet(ApiView, ViewSet):
     """The team's GPU instances: the copy of them, and actions on them."""
 
     lookup_value_regex = "[^/]+"
+    bodies = MappingProxyType({"stop_all": serializers.OrderSerializer, "protect": serializers.ProtectSerializer})
 
     def list(self, request: Request) -> HttpResponseBase:
-        query = _check_query(request)
+        query = _check_query(request, serializers.ListQuerySerializer)
         is_html = request.accepted_renderer.format == "api"
         if is_html and "page" not in query:
             # A page that a browser can show; the JSON is whole.
@@ -152,11 +158,54 @@ class InstanceViewSet(ApiView, ViewSet):
     )
     @action(detail=False, methods=["post"])
     def sync(self, request: Request) -> Response:
-        return Response(synchronize("api", requested_by=_name_user(request)).to_json())
+        actor = get_actor(request)
+        with audit.recorded(actor, "sync"):
+            return Response(synchronize("api", requested_by=actor.name).to_json())
+
+    @extend_schema(
+        summary="Stop all, and prove it",
+        description="Asks Novita to stop everything that may be billed, protected instances aside, by a fresh listing. "
+        "200: all were asked; 202: some are still to be asked. The operation tells what was seen stopped.",
+        request=serializers.OrderSerializer,
+        responses={200: serializers.OrderedSerializer, 202: serializers.OrderedSerializer, **_ACT_ERRORS},
+    )
+    @action(detail=False, methods=["post"], url_path="stop-all")
+    def stop_all(self, request: Request) -> Response:
+        return _order(request, "stop", self.wish)
+
+    @extend_schema(
+        summary="Protect an instance from being stopped or restarted",
+        request=serializers.ProtectSerializer,
+        responses={200: serializers.ProtectedSerializer, **_ACT_ERRORS, **_NOT_FOUND},
+    )
+    @action(detail=True, methods=["post"])
+    def protect(self, request: Request, pk: str) -> Response:
+        protection = actions.protect(pk, self.wish["reason"], actor=get_actor(request))
+        body = {
+            "success": True,
+            "message": f"{protection} is protected",
+            "instanceId": pk,
+            "reason": protection.reason,
+            "protectedBy": protection.protected_by,
+            "timestamp": format_time(timezone.now()),
+        }
+        return Response(body)
+
+    @extend_schema(
+        summary="Lift an instance's protection",
+        request=None,
+        responses={200: serializers.ProtectedSerializer, **_ACT_ERRORS, **_NOT_FOUND},
+    )
+    @protect.mapping.delete
+    def lift_protection(self, request: Request, pk: str) -> Response:
+        was_protected = actions.lift_protection(pk, actor=get_actor(request))
+        message = "The protection is lifted" if was_protected else "It was not protected"
+        timestamp = format_time(timezone.now())
+        return Response({"success": True, "message": message, "instanceId": pk, "timestamp": timestamp})
 
 
 def _act(request: Request, name: ActionName, instance_id: str) -> Response:
-    result = actions.act(name, instance_id, requested_by=_name_user(request))
+    result = actions.act(name, instance_id, actor=get_actor(request))
     body = {
         "success": True,
         "message": result.message,
@@ -165,6 +214,86 @@ def _act(request: Request, name: ActionName, instance_id: str) -> Response:
         "timestamp": format_time(timezone.now()),
     }
     return Response(body, status=HTTPStatus.ACCEPTED if result.is_initiated else HTTPStatus.OK)
+
+
+def _order(request: Request, kind: ActionName, wanted: Mapping[str, Any]) -> Response:
+    wish = operations.Wish(
+        kind=kind,
+        ids=wanted.get("ids"),
+        actor=get_actor(request),
+        reason=wanted.get("reason", ""),
+        webhook_url=wanted.get("webhookUrl", ""),
+        origin=request.build_absolute_uri("/").rstrip("/"),
+    )
+    if wanted.get("dryRun"):
+        return Response(operations.describe_preview(wish, operations.preview(wish)))
+    operation, is_new = operations.order(wish)
+    is_asking = is_new and operation.state == operation.State.ASKING
+    status = HTTPStatus.ACCEPTED if is_asking else HTTPStatus.OK
+    return Response(operations.describe_order(wish, operation, is_new=is_new), status=status)
+
+
+class OperationViewSet(ApiView, ViewSet):
+    """Starts, stops and restarts of many instances, each followed until it is seen."""
+
+    lookup_value_regex = "[^/]+"
+    bodies = MappingProxyType({"create": serializers.OperationOrderSerializer})
+
+    @extend_schema(
+        summary="List the operations, the newest first",
+        parameters=[serializers.OperationQuerySerializer],
+        responses={200: serializers.OperationListSerializer, **_READ_ERRORS},
+    )
+    def list(self, request: Request) -> Response:
+        query = _check_query(request, serializers.OperationQuerySerializer)
+        found, total = operations.list_recorded(query.get("state"), query.get("page", 1), query.get("pageSize", 20))
+        return Response({"operations": operations.describe_all(found), "total": total})
+
+    @extend_schema(
+        summary="Start, stop or restart some instances",
+        description="As stop-all does, for the instances that are named.",
+        request=serializers.OperationOrderSerializer,
+        responses={200: serializers.OrderedSerializer, 202: serializers.OrderedSerializer, **_ACT_ERRORS},
+    )
+    def create(self, request: Request) -> Response:
+        return _order(request, self.wish["kind"], self.wish)
+
+    @extend_schema(
+        summary="Show an operation and its targets",
+        responses={200: serializers.OperationSerializer, **_ERRORS, **_NOT_FOUND},
+    )
+    def retrieve(self, request: Request, pk: str) -> Response:
+        return Response(operations.describe(operations.get(pk)))
+
+    @extend_schema(
+        summary="End the asking of an operation",
+        description="What was asked already is still verified.",
+        request=serializers.NothingSerializer,
+        responses={200: serializers.OperationSerializer, **_ACT_ERRORS, **_NOT_FOUND},
+    )
+    @action(detail=True, methods=["post"])
+    def cancel(self, request: Request, pk: str) -> Response:
+        return Response(operations.describe(operations.cancel(pk, actor=get_actor(request))))
+
+
+class ProtectionViewSet(ApiView, ViewSet):
+    """The instances that nothing here stops or restarts."""
+
+    @extend_schema(
+        summary="List the protected instances", responses={200: serializers.ProtectionListSerializer, **_ERRORS}
+    )
+    def list(self, request: Request) -> Response:
+        protections = [
+            {
+                "instanceId": one.instance_id,
+                "name": one.name,
+                "reason": one.reason,
+                "protectedBy": one.protected_by,
+                "protectedAt": format_time(one.protected_at),
+            }
+            for one in Protection.objects.all()
+        ]
+        return Response({"protections": protections, "total": len(protections)})
 
 
 class CacheViewSet(ApiView, ViewSet):
@@ -179,7 +308,9 @@ class CacheViewSet(ApiView, ViewSet):
     @action(detail=False, methods=["post"])
     def clear(self, request: Request) -> Response:
         # Our own `instances.cache`, which deletes by name; Django's cache.clear() would empty all of Redis.
-        cleared = cache.clear()
+        with audit.recorded(get_actor(request), "cache.clear") as entry:
+            cleared = cache.clear()
+            entry.before = f"{cleared} instances"
         message = f"Cleared {cleared} instance{'' if cleared == 1 else 's'} from the cache"
         timestamp = format_time(timezone.now())
         return Response({"success": True, "message": message, "cleared": cleared, "timestamp": timestamp})
@@ -198,6 +329,9 @@ class ApiRootView(ApiView):
         names = {
             "instances": "instance-list",
             "sync": "instance-sync",
+            "stopAll": "instance-stop-all",
+            "operations": "operation-list",
+            "protections": "protection-list",
             "cacheStats": "cache-stats",
             "cacheClear": "cache-clear",
             "health": "health",
@@ -233,10 +367,10 @@ class HealthView(ApiView):
         return Response(state.body, status=HTTPStatus.OK if state.is_serving else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
-def _check_query(request: Request) -> dict[str, Any]:
+def _check_query(request: Request, expected: type[serializers.StrictSerializer]) -> dict[str, Any]:
     """Return the query's parameters; an empty one counts as absent, and `format` is the browsable API's own."""
     given = {name: value for name, value in request.query_params.dict().items() if value and name != "format"}
-    return serializers.ListQuerySerializer(data=given).check() if given else {}
+    return expected(data=given).check() if given else {}
 
 
 def _get_known_revision(request: Request) -> int | None:

@@ -33,8 +33,8 @@ END_SECONDS: Final = 10
 
 class Command(BaseCommand):
     help = (
-        "Start the service on this machine: the web server, and what is missing of a Redis (without REDIS_URL) and of "
-        "Novita (without NOVITA_API_KEY: a simulated account). Ctrl-C ends all of it."
+        "Start the service on this machine: the web server, a worker, and what is missing of a Redis (without "
+        "REDIS_URL) and of Novita (without NOVITA_API_KEY: a simulated account). Ctrl-C ends all of it."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -65,7 +65,7 @@ class Command(BaseCommand):
             started |= {"NOVITA_BASE_URL": f"http://127.0.0.1:{port}", "NOVITA_API_KEY": "simulated"}
             processes.append(("novita", _get_simulator_command(port, options["instances"])))
             self.stdout.write("NOVITA_API_KEY is not set: the account is simulated.")
-        processes.append(("web", _get_web_command()))
+        processes += [("web", _get_web_command()), ("worker", _get_worker_command())]
         environment = {**os.environ, **started, "PYTHONUNBUFFERED": "1"}
         for name, command in processes:
             # exec: the signal that ends it must reach the program itself, not a shell around it.
@@ -193,3 +193,8 @@ def _get_simulator_command(port: int, instances: int) -> list[str]:
 
 def _get_web_command() -> list[str]:
     return [sys.executable, "-m", "gunicorn", "-c", "python:novita_site.gunicorn", "novita_site.wsgi"]
+
+
+def _get_worker_command() -> list[str]:
+    # Its greeting would hide the address that the web server prints.
+    return [sys.executable, "-m", "celery", "-q", "-A", "novita_site", "worker"]

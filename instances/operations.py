@@ -1,0 +1,382 @@
+"""Stop, start or restart many instances, and prove it: begin an operation, cancel it, describe it.
+
+An operation is written down before anything is asked, and that record is the truth; `rounds` moves it on.
+"""
+
+import hashlib
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from django.conf import settings
+from django.db import IntegrityError, connections, transaction
+from django.db.models import Count
+from django.utils import timezone
+
+from instances import audit, cache, webhooks
+from instances.audit import Actor
+from instances.errors import CacheUnavailable, OperationEnded, OperationNotFound, PanelError
+from instances.instance import ActionName, clean_text, format_time
+from instances.models import Operation, Target
+from instances.rounds import CLAIM_SECONDS, Claim, advance, conclude, is_open, run_round, take_claim
+from instances.targets import Look, choose_targets, write_targets
+
+log = logging.getLogger(__name__)
+
+# A caller has an answer within 20 s.
+ANSWER_SECONDS: Final = 18
+MAX_REASON_LENGTH: Final = 500
+KEEP_DAYS: Final = 400
+# Nobody has moved it on by then: it gets a verdict without a look, so that the next one can begin.
+ABANDONED_AFTER: Final = timedelta(seconds=60)
+
+LOST_FOR_GOOD: Final = (
+    "After a stop the data is kept for 7 days at most.",
+    "A restart is not guaranteed: the GPU may be gone.",
+)
+NOBODY_VERIFIES: Final = (
+    "No worker runs: every stop is asked for, but nobody verifies it. Start one: celery -A novita_site worker"
+)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What somebody wants done. `ids` None: with all that may be billed."""
+
+    kind: ActionName
+    ids: Sequence[str] | None
+    actor: Actor
+    reason: str = ""
+    webhook_url: str = ""
+    origin: str = ""
+    deadline_seconds: float | None = None
+
+    @property
+    def selection(self) -> str:
+        """Return what is equal for two wishes that want the same."""
+        if self.ids is None:
+            return f"{self.kind}:all"
+        return f"{self.kind}:{hashlib.sha256(chr(0).join(sorted(set(self.ids))).encode()).hexdigest()[:40]}"
+
+
+# --- Beginning
+
+
+def order(wish: Wish) -> tuple[Operation, bool]:
+    """Begin what is wished for, or join the operation that does so already; ask, and wait for it 18 s at most.
+
+    Returns the operation and whether it is new. What is not asked by then is asked in the background. Raises
+    InvalidRequest for a webhook that is refused, before anything is asked, and NovitaError when there is neither a
+    fresh listing nor a copy.
+    """
+    ends_at = time.monotonic() + ANSWER_SECONDS
+    operation, claim, look = begin(wish)
+    is_new = claim is not None
+    while not (is_new or operation.listed_at or operation.finished_at) and time.monotonic() < ends_at:
+        time.sleep(0.2)
+        operation.refresh_from_db()
+    claim = claim or take_claim(operation)
+    if claim:
+        thread = threading.Thread(target=_run_alone, args=(operation.pk, claim, look), name="operation", daemon=True)
+        thread.start()
+        thread.join(max(0.0, ends_at - time.monotonic()))
+    operation.refresh_from_db()
+    return operation, is_new
+
+
+def _run_alone(operation_id: uuid.UUID, claim: Claim, look: Look | None) -> None:
+    try:
+        run_round(operation_id, claim, look)
+    except Exception:
+        log.exception("operation %s: a round failed", operation_id)
+    finally:
+        connections.close_all()
+
+
+def begin(wish: Wish) -> tuple[Operation, Claim | None, Look | None]:
+    """Write the operation and its targets down; with the claim and what was seen of Novita when it is a new one."""
+    if wish.webhook_url:
+        webhooks.check_url(wish.webhook_url)
+    operation, claim = _find_or_create(wish)
+    if claim is None:
+        return operation, None, None
+    with audit.recorded(wish.actor, f"operation.{wish.kind}", str(operation.pk), reason=wish.reason) as entry:
+        try:
+            look = write_targets(operation, wish.ids)
+        except PanelError as exc:
+            operation.notes = [exc.message]
+            conclude(operation, None, is_complete=False)
+            raise
+        count = operation.targets.exclude(state=Target.State.SKIPPED).count()
+        entry.after = f"{count} targets"
+    figures = f"kind={wish.kind} by={wish.actor.name} source={operation.source} targets={count}"
+    log.info("operation began id=%s %s", operation.pk, figures)
+    return operation, claim, look
+
+
+def _find_or_create(wish: Wish) -> tuple[Operation, Claim | None]:
+    """Return the running operation that does what is wished for, or a new one with its claim."""
+    for _ in range(3):
+        running = find_running(wish)
+        if running is not None and not _give_up_abandoned(running):
+            return running, None
+        now = timezone.now()
+        seconds = settings.NOVITA_STOP_DEADLINE if wish.deadline_seconds is None else wish.deadline_seconds
+        operation = Operation(
+            kind=wish.kind,
+            is_whole_account=wish.ids is None,
+            selection=wish.selection,
+            reason=clean_text(wish.reason),
+            requested_by=wish.actor.name[:150],
+            request_id=wish.actor.request_id[:32],
+            origin=wish.origin[:300],
+            created_at=now,
+            deadline_at=now + timedelta(seconds=seconds),
+            claim=uuid.uuid4().hex,
+            claimed_until=now + timedelta(seconds=CLAIM_SECONDS),
+        )
+        try:
+            with transaction.atomic():
+                operation.save(force_insert=True)
+                if wish.webhook_url:
+                    webhooks.register(operation, wish.webhook_url)
+        except IntegrityError:
+            # Somebody else pressed at the same moment: theirs is found at the next turn.
+            continue
+        return operation, Claim(operation.pk, operation.claim)
+    raise PanelError("Operations begin and end faster than this one can.")
+
+
+def find_running(wish: Wish) -> Operation | None:
+    """Return the running operation that does what is wished for: the same one, or a stop of all that covers it."""
+    running = Operation.objects.filter(state__in=Operation.RUNNING, kind=wish.kind)
+    same = running.filter(selection=wish.selection).first()
+    if same or wish.ids is None or wish.kind != "stop":
+        return same
+    whole = running.filter(is_whole_account=True).first()
+    ids = set(wish.ids)
+    if whole is None:
+        return None
+    covered = whole.targets.filter(instance_id__in=ids).exclude(state=Target.State.SKIPPED)
+    return whole if covered.count() == len(ids) else None
+
+
+def _give_up_abandoned(operation: Operation) -> bool:
+    if operation.deadline_at + ABANDONED_AFTER > timezone.now() or not (claim := take_claim(operation)):
+        return False
+    with claim:
+        operation.claim = claim.token
+        operation.notes.append("Nobody moved it on: no worker ran.")
+        conclude(operation, None, is_complete=False)
+    return True
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What would be done."""
+
+    source: str
+    targets: list[Target]
+    notes: list[str]
+    warnings: list[str]
+
+
+def preview(wish: Wish) -> Preview:
+    """Return what would be done, and change nothing. Raises as `begin` does."""
+    if wish.webhook_url:
+        webhooks.check_url(wish.webhook_url)
+    operation = Operation(kind=wish.kind, is_whole_account=wish.ids is None)
+    targets, look = choose_targets(operation, wish.ids)
+    warnings = _warn_of_losses(wish.kind, [target for target in targets if is_open(target)], look)
+    return Preview(operation.source, targets, operation.notes, warnings)
+
+
+def _warn_of_losses(kind: str, targets: Sequence[Target], look: Look) -> list[str]:
+    if kind != "stop" or not targets:
+        return []
+    seen = [look.instances[target.instance_id] for target in targets if target.instance_id in look.instances]
+    monthly = [instance.name or instance.id for instance in seen if instance.billing_mode == "monthly"]
+    warnings = list(LOST_FOR_GOOD)
+    if monthly:
+        names = ", ".join(monthly[:5]) + (f" and {len(monthly) - 5} more" if len(monthly) > 5 else "")
+        warnings.append(f"Stopping what is paid by the month saves nothing: {names}.")
+    return warnings
+
+
+# --- What is recorded
+
+
+def cancel(operation_id: uuid.UUID | str, *, actor: Actor) -> Operation:
+    """End the asking; what was asked is still verified. Raises OperationNotFound, and OperationEnded."""
+    operation = get(operation_id)
+    with audit.recorded(actor, "operation.cancel", str(operation.pk), before=operation.state) as entry:
+        running = Operation.objects.filter(pk=operation.pk, state__in=Operation.RUNNING)
+        is_cancelled = running.update(state=Operation.State.CANCELLED, next_round_at=timezone.now())
+        operation.refresh_from_db()
+        entry.after = operation.state
+        if not is_cancelled and operation.state != Operation.State.CANCELLED:
+            raise OperationEnded(f"It has finished already: {operation.verdict}")
+        pending = operation.targets.filter(state=Target.State.PENDING)
+        pending.update(state=Target.State.SKIPPED, error="Cancelled before it was asked.")
+    log.info("operation cancelled id=%s by=%s", operation.pk, actor.name)
+    if not operation.targets.filter(state=Target.State.ASKED).exists():
+        advance(operation.pk)
+    operation.refresh_from_db()
+    return operation
+
+
+def get(operation_id: uuid.UUID | str) -> Operation:
+    """Return an operation. Raises OperationNotFound."""
+    try:
+        return Operation.objects.get(pk=uuid.UUID(str(operation_id)))
+    except (Operation.DoesNotExist, ValueError) as exc:
+        raise OperationNotFound from exc
+
+
+def list_recorded(state: str | None, page: int, page_size: int) -> tuple[list[Operation], int]:
+    """Return a page of the operations, the newest first, and how many there are."""
+    found = Operation.objects.filter(state=state) if state else Operation.objects.all()
+    start = (page - 1) * page_size
+    return list(found[start : start + page_size]), found.count()
+
+
+def forget_old() -> None:
+    Operation.objects.filter(finished_at__lt=timezone.now() - timedelta(days=KEEP_DAYS)).delete()
+
+
+# --- In the API's words
+
+
+def describe(operation: Operation) -> dict[str, Any]:
+    """Return the answer of GET /api/operations/<id>."""
+    targets = list(operation.targets.all())
+    counts = dict.fromkeys(Target.State.values, 0)
+    for target in targets:
+        counts[target.state] += 1
+    return {**_describe_head(operation), "counts": counts, "targets": [_describe_target(target) for target in targets]}
+
+
+def describe_all(operations: Sequence[Operation]) -> list[dict[str, Any]]:
+    """Return operations without their targets, as GET /api/operations lists them."""
+    counted = Target.objects.filter(operation__in=operations).values_list("operation", "state").annotate(Count("pk"))
+    counts = {operation.pk: dict.fromkeys(Target.State.values, 0) for operation in operations}
+    for pk, state, number in counted.order_by():
+        counts[pk][state] = number
+    return [{**_describe_head(operation), "counts": counts[operation.pk]} for operation in operations]
+
+
+def _describe_head(operation: Operation) -> dict[str, Any]:
+    return {
+        "id": str(operation.pk),
+        "kind": operation.kind,
+        "state": operation.state,
+        "success": operation.success,
+        "verdict": operation.verdict,
+        "isWholeAccount": operation.is_whole_account,
+        "reason": operation.reason,
+        "requestedBy": operation.requested_by,
+        "source": operation.source,
+        "createdAt": format_time(operation.created_at),
+        "deadlineAt": format_time(operation.deadline_at),
+        "finishedAt": _find_time(operation.finished_at),
+        "notes": operation.notes,
+    }
+
+
+def _describe_target(target: Target) -> dict[str, Any]:
+    return {
+        "instanceId": target.instance_id,
+        "name": target.name,
+        "state": target.state,
+        "status": target.status,
+        "attempts": target.attempts,
+        "askedAt": _find_time(target.asked_at),
+        "confirmedAt": _find_time(target.confirmed_at),
+        "seenAt": _find_time(target.seen_at),
+        "error": target.error or None,
+    }
+
+
+def _find_time(moment: datetime | None) -> str | None:
+    return format_time(moment) if moment else None
+
+
+def describe_order(wish: Wish, operation: Operation, *, is_new: bool) -> dict[str, Any]:
+    """Return the answer of POST /api/instances/stop-all: what was asked so far, a result for each target."""
+    targets = list(operation.targets.all())
+    warnings = [*operation.notes, *(_find_worker_warning() if operation.finished_at is None else [])]
+    if not is_new:
+        by = f" by {operation.requested_by}" if operation.requested_by else ""
+        warnings.append(f"It was running already, begun{by} at {operation.created_at:%H:%M:%S} UTC.")
+    if not is_new and wish.webhook_url:
+        warnings.append("Your webhook is not called: it was not named when the operation began.")
+    answer = _describe_results(operation.kind, operation.is_whole_account, targets, warnings)
+    if operation.listed_at is None:
+        answer.update(success=False, message=operation.verdict or "The account is still being read")
+    return {
+        **answer,
+        "operationId": str(operation.pk),
+        "operationUrl": f"/api/operations/{operation.pk}",
+        "source": operation.source,
+    }
+
+
+def describe_preview(wish: Wish, found: Preview) -> dict[str, Any]:
+    """Return a dry run's answer: the shape of an order's, of what would be asked."""
+    warnings = [*found.warnings, *found.notes, *_find_worker_warning()]
+    answer = _describe_results(wish.kind, wish.ids is None, found.targets, warnings, is_dry_run=True)
+    return {**answer, "operationId": None, "operationUrl": None, "source": found.source}
+
+
+def _describe_results(
+    kind: str, is_whole_account: bool, targets: Sequence[Target], warnings: list[str], *, is_dry_run: bool = False
+) -> dict[str, Any]:
+    meant = [target for target in targets if target.state != Target.State.SKIPPED]
+    good = {Target.State.ASKED, Target.State.CONFIRMED}
+    if is_dry_run:
+        good = {Target.State.PENDING}
+    count = sum(target.state in good for target in meant)
+    what = f"{'running ' if is_whole_account else ''}instance{'' if len(meant) == 1 else 's'}"
+    if not meant:
+        message = "Nothing is running" if is_whole_account and not targets else f"Nothing to {kind}"
+    elif is_dry_run:
+        message = f"Would {kind} {count} {what}"
+    else:
+        message = f"{kind.capitalize()} initiated for {count} of {len(meant)} {what}"
+    bad = {Target.State.FAILED, Target.State.STILL_RUNNING, Target.State.UNKNOWN}
+    return {
+        "success": not any(target.state in bad for target in meant),
+        "message": message,
+        "count": count,
+        "total": len(meant),
+        "results": [
+            {
+                "instanceId": target.instance_id,
+                "name": target.name,
+                "success": target.state in good and not is_dry_run,
+                "status": target.status,
+                "state": target.state,
+                "error": target.error or None,
+            }
+            for target in meant
+        ],
+        "skipped": [
+            {"instanceId": target.instance_id, "name": target.name, "reason": target.error}
+            for target in targets
+            if target.state == Target.State.SKIPPED
+        ],
+        "warnings": warnings,
+        "timestamp": format_time(timezone.now()),
+    }
+
+
+def _find_worker_warning() -> list[str]:
+    try:
+        return [] if cache.read_state().has_worker else [NOBODY_VERIFIES]
+    except CacheUnavailable as exc:
+        return [f"{exc.message} Without it no worker verifies the stops; manage.py stop_all does so by itself."]
