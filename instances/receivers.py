@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -174,8 +173,6 @@ def post(receiver: Receiver, headers: Mapping[str, str], body: bytes) -> int:
     except Exception as exc:
         # A connection that was cut in time breaks off in many ways.
         raise NotDelivered(_TIMED_OUT if not budget.remaining_seconds else _describe(exc)) from None
-    finally:
-        budget.cancel()
 
 
 def _exchange(receiver: Receiver, headers: Mapping[str, str], body: bytes, budget: Budget) -> int:
@@ -189,10 +186,10 @@ def _exchange(receiver: Receiver, headers: Mapping[str, str], body: bytes, budge
 
 
 def _make_session(receiver: Receiver) -> HTTPSession:
+    """Return a session for one call: nothing is left in it, no cookie and no connection."""
     timeouts = (CONNECT_SECONDS, DEADLINE_SECONDS)
     session = _Session(Config(True, False, never_redirect=True, default_timeout=timeouts))
     session.trust_env = False
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers.clear()
     session.mount("https://", WatchedAdapter() if receiver.is_excepted else _PinningAdapter(True))
     if receiver.is_excepted:

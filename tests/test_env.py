@@ -1,9 +1,11 @@
 """What the environment may hold, and how what is wrong in it is refused."""
 
 import ast
+import base64
 import fcntl
 import multiprocessing
 import os
+import shlex
 import shutil
 import stat
 import subprocess
@@ -13,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from novita_site.env import Env, InvalidSettings, is_loopback, read_or_make_secret_key
+from novita_site.env import MAKE_WEBHOOK_KEY, Env, InvalidSettings, is_loopback, read_or_make_secret_key
 
 ROOT = Path(__file__).resolve().parent.parent
 Process = subprocess.CompletedProcess[str]
@@ -37,6 +39,9 @@ WRONG_VALUES = [
     ("NOVITA_SYNC_ON_STARTUP", "2", "'2' is neither on nor off. Use 1 or 0."),
     ("NOVITA_SYNC_INTERVAL", "-1", "'-1' is not a number of seconds from 0 to 86400. Use 60."),
     ("NOVITA_STALE_AFTER", "0", "'0' is not a number of seconds from 1 to 604800. Use 180."),
+    ("WEBHOOK_SECRET", "whsec_RkFLRS1TRUNSRVQ=", "each secret is whsec_ and the base64 of 24 to 64 bytes;"),
+    ("WEBHOOK_ALLOWED_HOSTS", "10.0.0.5,*", "'*' is no host name or address. Use hooks.example.com or 10.0.0.5."),
+    ("WEBHOOK_ALLOWED_PORTS", "443,0", "'0' is not a port from 1 to 65535. Use 443,8443."),
     ("REDIS_URL", "localhost:6379", "'localhost:6379' is no address of a Redis. Use redis://127.0.0.1:6379/0"),
     ("DATABASE_URL", "mysql://user:FAKE-SECRET@host/name", "only SQLite and PostgreSQL are supported. Use postgres://"),
 ]
@@ -347,3 +352,79 @@ def test_a_folder_that_cannot_be_made_is_refused_by_its_variable(
     (own_site / "var").write_text("a file in the folder's place")
 
     assert set(read_refusals(run(own_site, "manage.py", "check", **variables))) == {name}
+
+
+def make_webhook_secret(length: int) -> str:
+    return "whsec_" + base64.b64encode(b"FAKE-SECRET".ljust(length, b"!")).decode()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        make_webhook_secret(23),
+        make_webhook_secret(65),
+        make_webhook_secret(32).removeprefix("whsec_"),
+        make_webhook_secret(32).replace("_", "-"),
+        make_webhook_secret(32).rstrip("="),
+        make_webhook_secret(32) + "ü",
+        make_webhook_secret(32) + " " + make_webhook_secret(24),
+        make_webhook_secret(32) + ",whsec_",
+    ],
+)
+def test_a_webhook_secret_in_another_form_is_refused_without_being_printed(value: str) -> None:
+    env = Env({"WEBHOOK_SECRET": value})
+
+    assert env.webhook_secrets("WEBHOOK_SECRET") == []
+    with pytest.raises(InvalidSettings) as refused:
+        env.check()
+
+    assert str(refused.value).startswith("WEBHOOK_SECRET: each secret is whsec_ and ")
+    assert value not in str(refused.value) and "RkFLRS1" not in str(refused.value)
+
+
+def test_the_way_to_make_a_webhook_secret_makes_one_that_is_taken() -> None:
+    secret = subprocess.run(
+        shlex.split(MAKE_WEBHOOK_KEY), capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    env = Env({"WEBHOOK_SECRET": secret})
+
+    assert env.webhook_secrets("WEBHOOK_SECRET") == [secret.strip()]
+    env.check()
+
+
+def test_webhook_settings_are_read_as_lists(site: Path) -> None:
+    secrets = [make_webhook_secret(24), make_webhook_secret(64)]
+
+    assert read_setting(site, "WEBHOOK_SECRET", WEBHOOK_SECRET=" , ".join(secrets)) == secrets
+    hosts = read_setting(site, "WEBHOOK_ALLOWED_HOSTS", WEBHOOK_ALLOWED_HOSTS="Hooks.Intern, 10.0.0.5,[FD12::1],::1")
+    assert hosts == ["hooks.intern", "10.0.0.5", "fd12::1", "::1"]
+    assert read_setting(site, "WEBHOOK_ALLOWED_PORTS", WEBHOOK_ALLOWED_PORTS="443, 9000") == [443, 9000]
+
+
+def test_webhooks_are_off_and_go_out_by_the_usual_ports_unless_set() -> None:
+    env = Env({})
+
+    assert (env.webhook_secrets("WEBHOOK_SECRET"), env.receivers("WEBHOOK_ALLOWED_HOSTS")) == ([], [])
+    assert env.ports("WEBHOOK_ALLOWED_PORTS", "443,8443") == [443, 8443]
+
+
+@pytest.mark.parametrize("value", ["65536", "http", "-1", "443;8443", "٤٤٣", ","])
+def test_a_webhook_port_that_is_none_is_refused(value: str) -> None:
+    env = Env({"WEBHOOK_ALLOWED_PORTS": value})
+
+    env.ports("WEBHOOK_ALLOWED_PORTS", "443,8443")
+
+    with pytest.raises(InvalidSettings, match="WEBHOOK_ALLOWED_PORTS: "):
+        env.check()
+
+
+@pytest.mark.parametrize(
+    "value", ["http://hooks.intern", "hooks.intern:8080", "10.0.0.0/8", "*.intern", "hooks intern"]
+)
+def test_a_webhook_host_that_is_more_or_less_than_a_host_is_refused(value: str) -> None:
+    env = Env({"WEBHOOK_ALLOWED_HOSTS": value})
+
+    env.receivers("WEBHOOK_ALLOWED_HOSTS")
+
+    with pytest.raises(InvalidSettings, match="WEBHOOK_ALLOWED_HOSTS: "):
+        env.check()

@@ -1,0 +1,212 @@
+"""Webhooks from real processes to real receivers: killed, doubled, kept waiting, and over TLS."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.processes import ROOT, wait_until
+from tests.test_webhooks import SECRET, SECRET_PATH, Receiver, answer, drip, hang, make_certificate, verify
+
+SETUP = "import django; django.setup(); import pathlib, sys, time; from instances import webhooks; "
+MAKE_DUE = """
+from django.utils import timezone
+from instances.models import Operation
+operation = Operation.objects.create(
+    kind="stop", is_whole_account=True, selection=time.time_ns(), deadline_at=timezone.now()
+)
+webhooks.check_url(sys.argv[1])
+webhooks.register(operation, sys.argv[1])
+webhooks.release(operation)
+print(operation.webhook.pk)
+"""
+DELIVER = """
+while not pathlib.Path(sys.argv[2]).exists():
+    time.sleep(0.001)
+webhooks.deliver(int(sys.argv[1]))
+"""
+
+
+class Panel:
+    """Processes of the service over one database file."""
+
+    def __init__(self, folder: Path, receivers: list[Receiver]) -> None:
+        self.database = folder / "db.sqlite3"
+        self.go = folder / "go"
+        self.go.touch()
+        self._started: list[subprocess.Popen[str]] = []
+        self._environment = {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "novita_site.settings",
+            "SECRET_KEY": "FAKE-SECRET-django",
+            "DATABASE_URL": f"sqlite:///{self.database}",
+            "WEBHOOK_SECRET": SECRET,
+            "WEBHOOK_ALLOWED_HOSTS": "127.0.0.1",
+            "WEBHOOK_ALLOWED_PORTS": ",".join(str(receiver.port) for receiver in receivers),
+        }
+
+    def start(self, code: str, *arguments: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", SETUP + code, *map(str, arguments)]
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, cwd=ROOT, env=self._environment, stdout=pipe, stderr=pipe, text=True)
+        self._started.append(process)
+        return process
+
+    def run(self, code: str, *arguments: object) -> tuple[str, str]:
+        """Return what a process printed and what it logged."""
+        process = self.start(code, *arguments)
+        output, log = process.communicate(timeout=60)
+        assert process.returncode == 0, log
+        return output, log
+
+    def make_due(self, url: str) -> int:
+        return int(self.run(MAKE_DUE, url)[0])
+
+    def deliver(self, delivery_id: int) -> str:
+        """Try once, and return the log."""
+        return self.run(DELIVER, delivery_id, self.go)[1]
+
+    def execute(self, statement: str) -> list[tuple[object, ...]]:
+        with contextlib.closing(sqlite3.connect(self.database, timeout=30)) as connection, connection:
+            return connection.execute(statement).fetchall()
+
+    def end(self) -> None:
+        for process in self._started:
+            process.kill()
+            process.communicate()
+
+
+Begin = Callable[..., Panel]
+
+
+@pytest.fixture
+def begin(tmp_path: Path, migrated_database: Path) -> Iterator[Begin]:
+    """Start a panel that may send webhooks to these receivers; whatever happens, nothing of them is left."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*receivers: Receiver) -> Panel:
+            for receiver in receivers:
+                stack.callback(receiver.close)
+            shutil.copy(migrated_database, tmp_path / "db.sqlite3")
+            panel = Panel(tmp_path, list(receivers))
+            stack.callback(panel.end)
+            return panel
+
+        yield start
+
+
+def test_a_webhook_arrives_signed_and_leaves_nothing_secret_behind(begin: Begin) -> None:
+    receiver = Receiver(answer("200 OK"))
+    panel = begin(receiver)
+
+    log = panel.deliver(panel.make_due(receiver.url + SECRET_PATH))
+
+    [(path, headers, body)] = receiver.requests
+    assert path == SECRET_PATH
+    assert verify(headers, body, SECRET)
+    assert f"to {receiver.url}: HTTP 200" in log
+    panel.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert b"FAKE-SECRET" not in panel.database.read_bytes() and "FAKE-SECRET" not in log
+
+
+def test_several_workers_at_the_same_moment_send_it_once(begin: Begin) -> None:
+    receiver = Receiver(answer("200 OK"))
+    panel = begin(receiver)
+    delivery_id = panel.make_due(receiver.url)
+    panel.go.unlink()
+    processes = [panel.start(DELIVER, delivery_id, panel.go) for _ in range(4)]
+    time.sleep(3)
+
+    panel.go.touch()
+
+    assert [process.wait(timeout=60) for process in processes] == [0] * 4
+    assert len(receiver.requests) == 1
+    assert panel.execute("SELECT state, tries FROM instances_webhookdelivery") == [("delivered", 1)]
+
+
+def test_what_a_killed_worker_was_sending_is_sent_again_with_the_same_id(begin: Begin) -> None:
+    receiver = Receiver(hang)
+    panel = begin(receiver)
+    delivery_id = panel.make_due(receiver.url)
+    process = panel.start(DELIVER, delivery_id, panel.go)
+    wait_until(lambda: receiver.requests, "the request came")
+
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=60)
+    receiver.write = answer("200 OK")
+    panel.deliver(delivery_id)
+
+    # Nobody knows yet that the worker is dead.
+    assert len(receiver.requests) == 1
+    panel.execute("UPDATE instances_webhookdelivery SET next_attempt_at = datetime('now', '-1 second')")
+    panel.deliver(delivery_id)
+    (_, first, _), (_, second, _) = receiver.requests
+    assert first["webhook-id"] == second["webhook-id"]
+    assert panel.execute("SELECT state, tries FROM instances_webhookdelivery") == [("delivered", 2)]
+
+
+def test_a_worker_that_slept_through_its_claim_leaves_the_next_ones_alone(begin: Begin) -> None:
+    waits = threading.Event()
+
+    def write(connection: socket.socket) -> None:
+        waits.wait(9)
+        answer("500 Broken")(connection)
+
+    receiver = Receiver(write)
+    panel = begin(receiver)
+    process = panel.start(DELIVER, panel.make_due(receiver.url), panel.go)
+    wait_until(lambda: receiver.requests, "the request came")
+    # Another one has taken it up.
+    panel.execute("UPDATE instances_webhookdelivery SET tries = 2, next_attempt_at = '2040-01-01 00:00:00'")
+
+    waits.set()
+
+    assert process.wait(timeout=60) == 0
+    assert panel.execute("SELECT state, next_attempt_at FROM instances_webhookdelivery") == [
+        ("due", "2040-01-01 00:00:00")
+    ]
+    assert panel.execute("SELECT status FROM instances_webhookattempt") == [(500,)]
+
+
+def test_a_receiver_that_drips_is_left_after_ten_seconds_and_holds_up_no_other(begin: Begin) -> None:
+    slow, quick = Receiver(drip(b"HTTP/1.1 200 OK\r\nX-Slow: ", seconds=20)), Receiver(answer("200 OK"))
+    panel = begin(slow, quick)
+    first, second = panel.make_due(slow.url), panel.make_due(quick.url)
+    process = panel.start(DELIVER, first, panel.go)
+    wait_until(lambda: slow.requests, "the slow one's request came")
+
+    panel.deliver(second)
+
+    assert process.poll() is None
+    assert len(quick.requests) == 1
+    _, log = process.communicate(timeout=30)
+    assert "No answer within 10 s." in log
+    [(milliseconds, error)] = panel.execute(
+        f"SELECT milliseconds, error FROM instances_webhookattempt WHERE delivery_id = {first}"  # noqa: S608 - a number
+    )
+    assert isinstance(milliseconds, int) and 9_900 <= milliseconds < 12_000
+    assert error == "No answer within 10 s."
+
+
+def test_a_certificate_that_nobody_trusts_gets_no_webhook(
+    begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver = Receiver(answer("200 OK"), tls=make_certificate(tmp_path, "127.0.0.1"))
+    # Trust, too, is not taken from the environment.
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "certificate.pem"))
+    panel = begin(receiver)
+
+    log = panel.deliver(panel.make_due(receiver.url))
+
+    assert "The receiver's certificate is not trusted." in log
+    assert (receiver.requests, receiver.connections) == ([], 1)
