@@ -133,7 +133,16 @@ class _WatchedConnection(HTTPConnection):
 
 
 class _WatchedTLSConnection(_WatchedConnection, HTTPSConnection):
-    pass
+    def connect(self) -> None:
+        with contextlib.ExitStack() as self._handshake:
+            super().connect()
+
+    def _new_conn(self) -> socket.socket:
+        sock = super()._new_conn()
+        if attempt := getattr(_thread, "attempt", None):
+            # A handshake may drip, too. TLS takes the socket itself over before it begins, so its twin is watched.
+            attempt.use(self._handshake.enter_context(sock.dup()))
+        return sock
 
 
 class _WatchedPool(urllib3.HTTPConnectionPool):
