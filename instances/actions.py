@@ -7,6 +7,7 @@ shows the effect. An answer that got lost, or that contradicts itself, is resolv
 import dataclasses
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -208,11 +209,10 @@ def _read(instance_id: str, novita: Novita, budget: Budget, copy: Copy) -> Insta
 
 
 def protect(instance_id: str, reason: str, *, actor: Actor) -> Protection:
-    """Keep an instance from being stopped or restarted here. Raises InstanceNotFound, NovitaError, CacheUnavailable."""
+    """Keep an instance from being stopped or restarted here. Raises InstanceNotFound and NovitaError."""
     with audit.recorded(actor, "protection.set", instance_id, reason=reason) as entry:
         check_id(instance_id)
-        _, shown = cache.find_instance(instance_id)
-        name = shown["name"] if shown else _read(instance_id, get_novita(), Budget(ACTION_SECONDS), Copy()).name
+        name = _find_name(instance_id)
         entry.target_name, entry.after = name, "protected"
         wanted = {
             "name": clean_text(name, 255),
@@ -224,6 +224,14 @@ def protect(instance_id: str, reason: str, *, actor: Actor) -> Protection:
         entry.before = "" if is_new else "protected"
     log.info("protection set id=%s by=%s reason=%r", instance_id, actor.name, reason)
     return protection
+
+
+def _find_name(instance_id: str) -> str:
+    with suppress(CacheUnavailable):
+        _, shown = cache.find_instance(instance_id)
+        if shown:
+            return str(shown["name"])
+    return _read(instance_id, get_novita(), Budget(ACTION_SECONDS), Copy()).name
 
 
 def lift_protection(instance_id: str, *, actor: Actor) -> bool:

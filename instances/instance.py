@@ -198,6 +198,10 @@ def clean_text(text: str, length: int | None = None) -> str:
     return text.replace("\x00", "�")[:length]
 
 
+def clean_texts(texts: list[str]) -> list[str]:
+    return [clean_text(text) for text in texts]
+
+
 def read_integer(value: object) -> int | None:
     """Read a whole number that may come as a number or in a string; None when it is neither."""
     if isinstance(value, bool) or not isinstance(value, int | float | str) or len(str(value)) > 30:

@@ -77,10 +77,12 @@ def order(wish: Wish) -> tuple[Operation, bool]:
     ends_at = time.monotonic() + ANSWER_SECONDS
     operation, claim, look = begin(wish)
     is_new = claim is not None
-    while not (is_new or operation.listed_at or operation.finished_at) and time.monotonic() < ends_at:
+    claim = claim or take_claim(operation)
+    # Somebody else asks at this moment: that one's answer is this one's, too.
+    while not claim and operation.state == Operation.State.ASKING and time.monotonic() < ends_at:
         time.sleep(0.2)
         operation.refresh_from_db()
-    claim = claim or take_claim(operation)
+        claim = take_claim(operation)
     if claim:
         thread = threading.Thread(target=_run_alone, args=(operation.pk, claim, look), name="operation", daemon=True)
         thread.start()
@@ -104,6 +106,9 @@ def begin(wish: Wish) -> tuple[Operation, Claim | None, Look | None]:
         webhooks.check_url(wish.webhook_url)
     operation, claim = _find_or_create(wish)
     if claim is None:
+        joined = audit.make_entry(wish.actor, f"operation.{wish.kind}", str(operation.pk), reason=wish.reason)
+        joined.after = "joined the one that was running"
+        audit.save([joined])
         return operation, None, None
     with audit.recorded(wish.actor, f"operation.{wish.kind}", str(operation.pk), reason=wish.reason) as entry:
         try:

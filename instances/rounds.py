@@ -32,7 +32,7 @@ from instances.errors import (
     NovitaTimeout,
     ShuttingDown,
 )
-from instances.instance import ActionName, Instance, clean_text, get_group
+from instances.instance import ActionName, Instance, clean_text, clean_texts, get_group
 from instances.models import AuditEntry, Operation, Target
 from instances.novita import MAX_RETRY_AFTER_SECONDS, call_each, get_novita
 from instances.targets import (
@@ -225,15 +225,28 @@ def _advance(operation: Operation, claim: Claim, budget: Budget, look: Look | No
                 f"Novita could not be listed at the end; what was started meanwhile is not known: {last.error.message}"
             )
             is_complete = False
+        elif last.missing_rows:
+            operation.notes.append(f"Novita counts {last.missing_rows} more than it lists: look at its console.")
+            is_complete = False
+        _note_others(operation, last)
         look.instances.update(last.instances)
     conclude(operation, look, is_complete=is_complete)
+
+
+def _note_others(operation: Operation, last: Look) -> None:
+    """Name what is on its way to a stop by somebody else's order: it is billed until then, and nobody verifies it."""
+    ids = set(operation.targets.values_list("instance_id", flat=True))
+    names = [one.name or id_ for id_, one in last.instances.items() if one.group == "stopping" and id_ not in ids]
+    if names:
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        operation.notes.append(f"Stopping by another order, and not followed here: {', '.join(names[:5])}{more}.")
 
 
 def _plan_next_round(operation: Operation) -> None:
     pause = min(FIRST_ROUND_PAUSE_SECONDS + operation.rounds / 2, MAX_ROUND_PAUSE_SECONDS)
     next_round_at = min(timezone.now() + timedelta(seconds=pause), max(operation.deadline_at, timezone.now()))
     Operation.objects.filter(pk=operation.pk, claim=operation.claim).update(
-        rounds=operation.rounds + 1, next_round_at=next_round_at, notes=operation.notes
+        rounds=operation.rounds + 1, next_round_at=next_round_at, notes=clean_texts(operation.notes)
     )
     if not operation.targets.filter(state=Target.State.PENDING).exists():
         Operation.objects.filter(pk=operation.pk, state=Operation.State.ASKING).update(state=Operation.State.VERIFYING)
@@ -466,8 +479,8 @@ def conclude(operation: Operation, look: Look | None, *, is_complete: bool) -> N
         operation.finished_at = timezone.now()
         is_ours = held.update(
             success=operation.success,
-            verdict=operation.verdict,
-            notes=operation.notes,
+            verdict=clean_text(operation.verdict),
+            notes=clean_texts(operation.notes),
             finished_at=operation.finished_at,
             claim="",
             claimed_until=None,
@@ -523,22 +536,23 @@ def _say_verdict(operation: Operation, targets: Sequence[Target], *, is_complete
 
 def _count_unconfirmed(kind: str, targets: Sequence[Target]) -> str:
     rest = [target for target in targets if target.state != Target.State.CONFIRMED]
-    unseen = [target for target in rest if target.state == Target.State.UNKNOWN]
+    missing = [target for target in rest if target.error_code == InstanceNotFound.code]
+    seen = [one for one in rest if one.seen_at and one.state != Target.State.UNKNOWN and one not in missing]
     if kind == "stop":
-        running = [one for one in rest if one not in unseen and one.seen_at and get_group(one.status) != "stopping"]
-        stopping = [one for one in rest if one not in unseen and one.seen_at and get_group(one.status) == "stopping"]
-        counts = {"still run": len(running), "still stop": len(stopping)}
+        stopping = sum(get_group(target.status) == "stopping" for target in seen)
+        counts = {"still run": len(seen) - stopping, "still stop": stopping}
     else:
-        counts = {f"did not {kind}": sum(one not in unseen for one in rest)}
-    counts["could not be seen"] = len(rest) - sum(counts.values())
-    parts = [(number, words) for words, number in counts.items() if number]
-    first, *others = [(f"{number} of {len(targets)}" if not index else str(number), words, number)
-                      for index, (number, words) in enumerate(parts)]  # fmt: skip
-    sentences = [f"{amount} {_conjugate(words, number)}" for amount, words, number in [first, *others]]
-    return f"{', '.join(sentences)}."
+        counts = {f"did not {kind}": len(seen)}
+    counts |= {"could not be seen": len(rest) - len(seen) - len(missing), "not known to Novita": len(missing)}
+    parts = [f"{number} {_conjugate(words, number)}" for words, number in counts.items() if number]
+    first, *others = parts
+    number, words = first.split(" ", 1)
+    return f"{', '.join([f'{number} of {len(targets)} {words}', *others])}."
 
 
 def _conjugate(words: str, number: int) -> str:
+    if words.startswith("not known"):
+        return f"{'is' if number == 1 else 'are'} {words}"
     return f"{words}s" if number == 1 and words.startswith("still") else words
 
 

@@ -19,7 +19,7 @@ from instances.errors import (
     NovitaRejectedKey,
     NovitaUnavailable,
 )
-from instances.instance import Group, Instance, clean_text, from_json
+from instances.instance import Group, Instance, clean_text, clean_texts, from_json
 from instances.models import Operation, Protection, Target
 from instances.novita import call_each, get_novita
 
@@ -89,6 +89,7 @@ def write_targets(operation: Operation, ids: Sequence[str] | None) -> Look:
     with transaction.atomic():
         Target.objects.bulk_create(targets, batch_size=500)
         operation.listed_at = timezone.now()
+        operation.notes = clean_texts(operation.notes)
         operation.save(update_fields=["listed_at", "source", "notes"])
     return look
 
@@ -107,7 +108,7 @@ def choose_targets(operation: Operation, ids: Sequence[str] | None) -> tuple[lis
         operation.notes.append(f"The targets are from the copy, since Novita could not be read: {error.message}")
         known = {**(copied or {}), **known}
     if look.missing_rows:
-        operation.notes.append(f"Novita counts {look.missing_rows} instances more than it lists.")
+        operation.notes.append(f"Novita counts {look.missing_rows} more than it lists.")
     if ids is None:
         chosen = {id_: one for id_, one in known.items() if one.group in BILLED}
         odd = [one for one in known.values() if one.group == "other"]

@@ -1,8 +1,10 @@
 """What Novita answers, in its own shape, for the tests that register it with `responses`."""
 
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import requests
 import responses
@@ -82,6 +84,98 @@ class NovitaAnswers:
         match = matchers.json_params_matcher({"instanceId": id_})
         self.mock.post(f"{API}/gpu/instance/{action}", **{"json": body, **answer}, match=[match])
 
+    def holds(self, *rows: dict[str, Any]) -> "Account":
+        """Answer as an account does that holds these, and that changes as it is asked."""
+        return Account(self.mock, *rows)
+
 
 def make_refusal(status: int, reason: str, message: str) -> dict[str, Any]:
     return {"code": status, "reason": reason, "message": message, "metadata": {}}
+
+
+INVALID_STATE_CHANGE = make_refusal(400, "BAD_REQUEST", "invalid state change")
+
+
+class Account:
+    """An account at Novita that changes as it is asked, for tests in which calls come in an order of their own.
+
+    `calls` names what was asked: "list", "read a", "stop a". What it answers can be set for each of these names; an
+    action moves the status to "toStop", and `settle` carries out what was taken.
+    """
+
+    def __init__(self, mock: responses.RequestsMock, *rows: dict[str, Any]) -> None:
+        self.rows = {row["id"]: dict(row) for row in rows}
+        # What exists and is missing from the listing, as pages that are no snapshot can lack it.
+        self.unlisted: set[str] = set()
+        self.calls: list[str] = []
+        # What each call was answered, as the answers went out.
+        self.told: list[tuple[str, Any]] = []
+        self._answers: dict[str, list[Any]] = {}
+        self._lock = threading.Lock()
+        mock.assert_all_requests_are_fired = False
+        mock.add_callback(responses.GET, f"{API}/gpu/instances", lambda request: self._answer("list"))
+        mock.add_callback(responses.GET, f"{API}/gpu/instance", self._answer_read)
+        for action in ("start", "stop", "restart"):
+            mock.add_callback(responses.POST, f"{API}/gpu/instance/{action}", self._answer_action)
+
+    def answers(self, call: str, *answers: Any) -> None:
+        """Answer a call by these in turn, the last one again and again.
+
+        None: as usual; a number: that HTTP status; an exception; status, headers and body; or a function that acts and
+        returns one of these.
+        """
+        self._answers[call] = list(answers)
+
+    def change(self, id_: str, status: str, **fields: Any) -> None:
+        self.rows[id_] = {**self.rows.get(id_, make_row(id_)), "status": status, **fields}
+
+    def settle(self) -> None:
+        """Carry out what was taken."""
+        for row in self.rows.values():
+            if row["status"] == "toRestart":
+                row["lastStartedAt"] = str(int(row["lastStartedAt"]) + 60)
+            row["status"] = {"toStop": "exited", "toStart": "running", "toRestart": "running"}.get(
+                row["status"], row["status"]
+            )
+
+    @property
+    def orders(self) -> list[str]:
+        """The actions that were asked."""
+        return sorted(call for call in self.calls if call.partition(" ")[0] not in {"list", "read"})
+
+    def _answer_read(self, request: requests.PreparedRequest) -> Any:
+        return self._answer(f"read {parse_qs(urlsplit(str(request.url)).query)['instanceId'][0]}")
+
+    def _answer_action(self, request: requests.PreparedRequest) -> Any:
+        action = str(request.url).rpartition("/")[2]
+        return self._answer(f"{action} {json.loads(request.body or b'')['instanceId']}")
+
+    def _answer(self, call: str) -> Any:
+        with self._lock:
+            self.calls.append(call)
+            queued = self._answers.get(call, [None])
+            answer = queued.pop(0) if len(queued) > 1 else queued[0]
+        if callable(answer):
+            answer = answer()
+            connections.close_all()
+        if isinstance(answer, int):
+            answer = (answer, {}, "")
+        with self._lock:
+            answer = self._answer_as_usual(call) if answer is None else answer
+            self.told.append((call, answer))
+        return answer
+
+    def _answer_as_usual(self, call: str) -> tuple[int, dict[str, str], str]:
+        verb, _, id_ = call.partition(" ")
+        row = self.rows.get(id_)
+        if verb == "list":
+            rows = [row for id_, row in self.rows.items() if id_ not in self.unlisted]
+            return 200, {}, json.dumps({"instances": rows, "total": len(rows)})
+        if row is None:
+            return 400, {}, json.dumps(make_refusal(400, "RESOURCE_NOT_FOUND", "instance not found"))
+        if verb == "read":
+            return 200, {}, json.dumps(row)
+        if row["status"] != {"start": "exited", "stop": "running", "restart": "running"}[verb]:
+            return 400, {}, json.dumps(INVALID_STATE_CHANGE)
+        row["status"] = {"start": "toStart", "stop": "toStop", "restart": "toRestart"}[verb]
+        return 200, {}, json.dumps({"instanceId": id_, "state": row["status"]})

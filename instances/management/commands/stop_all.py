@@ -86,6 +86,11 @@ class Command(BaseCommand):
             sys.exit(EXIT_NOT_ALL)
         except DatabaseError as exc:
             raise CommandError(f"The database can't be used: {exc}. Does `manage.py migrate` help?") from exc
+        except KeyboardInterrupt:
+            self.stderr.write(
+                "\nInterrupted before anything was asked. Once confirmed, a worker carries it on, if one runs."
+            )
+            sys.exit(128 + signal.SIGINT)
         if claim is None and not options["json"]:
             self.stderr.write(f"One is running already, since {operation.created_at:%H:%M:%S} UTC: following it.")
         ends_at = time.monotonic() + (options["timeout"] or settings.NOVITA_STOP_DEADLINE) + GRACE_SECONDS
@@ -125,7 +130,10 @@ class Command(BaseCommand):
     def _confirm(self, count: int) -> None:
         if not count:
             return
-        answer = input(f"Type {count} to stop {'them' if count > 1 else 'it'}: ").strip()
+        try:
+            answer = input(f"Type {count} to stop {'them' if count > 1 else 'it'}: ").strip()
+        except EOFError:
+            answer = ""
         if answer != str(count):
             self.stderr.write("Nothing was stopped.")
             sys.exit(EXIT_NOT_ALL)

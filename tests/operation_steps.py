@@ -1,0 +1,55 @@
+"""The steps that the tests of operations share: an order through the API, and a worker's rounds at any time we want."""
+
+from datetime import timedelta
+from typing import Any
+
+from django.test import Client
+from django.utils import timezone
+
+from instances import tasks
+from instances.models import Operation, Target
+
+Json = dict[str, Any]
+STOP_ALL = "/api/instances/stop-all"
+
+
+def order(client: Client, path: str = STOP_ALL, **wish: Any) -> Json:
+    """Begin an operation through the API, and return the answer."""
+    answer = client.post(path, wish)
+    assert answer.status_code in {200, 202}, answer.content
+    body: Json = answer.json()
+    return body
+
+
+def show(client: Client, answer: Json) -> Json:
+    """Return the operation that an answer speaks of, as the API shows it."""
+    shown: Json = client.get(answer["operationUrl"]).json()
+    return shown
+
+
+def show_states(client: Client, answer: Json) -> dict[str, str]:
+    return {target["instanceId"]: target["state"] for target in show(client, answer)["targets"]}
+
+
+def show_target(client: Client, answer: Json, id_: str = "a") -> Json:
+    (target,) = [one for one in show(client, answer)["targets"] if one["instanceId"] == id_]
+    return dict(target)
+
+
+def move_on(answer: Json, rounds: int = 1) -> None:
+    """Move an operation on as a worker does, each time when all of its pauses are over."""
+    for _ in range(rounds):
+        past = timezone.now() - timedelta(seconds=1)
+        Operation.objects.filter(pk=answer["operationId"]).update(next_round_at=past)
+        Target.objects.filter(operation=answer["operationId"], next_ask_at__gt=past).update(next_ask_at=past)
+        tasks.move_operation(answer["operationId"])
+
+
+def move_on_at_once(answer: Json) -> None:
+    """Move an operation on while its pauses last."""
+    tasks.move_operation(answer["operationId"])
+
+
+def pass_deadline(answer: Json, seconds: float = 1) -> None:
+    """Let the verdict have been due for so long."""
+    Operation.objects.filter(pk=answer["operationId"]).update(deadline_at=timezone.now() - timedelta(seconds=seconds))

@@ -1,0 +1,164 @@
+"""The audit: every change and every attempt leaves an entry, and a record that fails changes nothing else."""
+
+import logging
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test import Client
+from django.utils import timezone
+from pytest_django import Settings
+
+from instances import audit
+from instances.models import AuditEntry
+from tests.novita_answers import Account, NovitaAnswers, make_row
+from tests.operation_steps import STOP_ALL, order
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def account(client: Client, novita: NovitaAnswers) -> Account:
+    account = novita.holds(make_row("a", name="train"))
+    assert client.post("/api/instances/sync").status_code == 200
+    AuditEntry.objects.all().delete()
+    return account
+
+
+def test_a_stop_is_recorded(client: Client, account: Account) -> None:
+    answer = client.post("/api/instances/a/stop", REMOTE_ADDR="127.0.0.9")
+
+    (entry,) = AuditEntry.objects.all()
+    assert answer.status_code == 202
+    assert (entry.actor, entry.address, entry.action) == ("local-owner", "127.0.0.9", "instance.stop")
+    assert (entry.target, entry.target_name) == ("a", "train")
+    assert (entry.before, entry.after, entry.outcome, entry.error) == ("running", "toStop", "done", "")
+    assert entry.request_id and abs(timezone.now() - entry.at) < timedelta(seconds=60)
+
+
+def test_an_attempt_that_failed_is_recorded_with_its_code(client: Client, account: Account) -> None:
+    account.answers("stop a", 401)
+
+    answer = client.post("/api/instances/a/stop")
+
+    (entry,) = AuditEntry.objects.all()
+    assert (entry.outcome, entry.error) == ("NOVITA_REJECTED_KEY", answer.json()["message"])
+    assert (entry.before, entry.after, entry.request_id) == ("running", "", answer.json()["requestId"])
+
+
+def test_what_can_be_no_id_is_recorded_cut(client: Client, account: Account) -> None:
+    client.post(f"/api/instances/{'x' * 5000}/stop")
+    client.post("/api/instances/a%00b/stop")
+
+    entries = AuditEntry.objects.order_by("pk")
+    assert [one.target for one in entries] == ["x" * 128, "a�b"]
+    assert {one.outcome for one in entries} == {"INSTANCE_NOT_FOUND"}
+
+
+def test_who_is_logged_in_is_named(client: Client, account: Account, settings: Settings) -> None:
+    settings.REQUIRE_LOGIN = True
+    client.force_login(User.objects.create_user("ada", is_staff=True))
+
+    client.post("/api/instances/a/stop")
+
+    assert AuditEntry.objects.get().actor == "ada"
+
+
+def test_operations_are_recorded_from_their_order_to_their_cancelling(client: Client, account: Account) -> None:
+    body = order(client, reason="weekend")
+    client.post(f"{body['operationUrl']}/cancel")
+
+    entries = AuditEntry.objects.order_by("pk")
+    assert [(one.action, one.target, one.before, one.after, one.outcome, one.reason) for one in entries] == [
+        ("operation.stop", body["operationId"], "", "1 targets", "done", "weekend"),
+        ("operation.cancel", body["operationId"], "verifying", "cancelled", "done", ""),
+    ]
+
+
+def test_syncing_and_clearing_are_recorded(client: Client, account: Account) -> None:
+    client.post("/api/instances/sync")
+    client.post("/api/cache/clear")
+    account.answers("list", 401)
+    client.post("/api/instances/sync")
+
+    entries = AuditEntry.objects.order_by("pk")
+    assert [(one.action, one.outcome, one.before) for one in entries] == [
+        ("sync", "done", ""),
+        ("cache.clear", "done", "1 instances"),
+        ("sync", "NOVITA_REJECTED_KEY", ""),
+    ]
+
+
+def test_reading_leaves_no_entry(client: Client, account: Account) -> None:
+    for path in ("/api/instances", "/api/instances/a", "/api/operations", "/api/protections", "/health"):
+        client.get(path)
+    client.post(STOP_ALL, {"dryRun": True})
+
+    assert not AuditEntry.objects.exists()
+
+
+def test_no_secret_is_recorded(client: Client, account: Account) -> None:
+    order(client)
+    client.post("/api/instances/a/protect", {"reason": "x"})
+
+    assert "FAKE-SECRET" not in str(list(AuditEntry.objects.values()))
+
+
+def test_a_name_that_no_column_holds_is_recorded_all_the_same(client: Client, account: Account) -> None:
+    account.change("a", "running", name="tr\x00ain" + "n" * 1000)
+    client.post("/api/instances/sync")
+
+    assert client.post("/api/instances/a/stop").status_code == 202
+    assert AuditEntry.objects.latest("pk").target_name == ("tr�ain" + "n" * 1000)[:255]
+
+
+def test_what_can_not_be_recorded_is_done_and_said_in_the_log(
+    client: Client, account: Account, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.get("/health")
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE instances_auditentry RENAME TO elsewhere")
+    try:
+        answer = client.post("/api/instances/a/stop")
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE elsewhere RENAME TO instances_auditentry")
+
+    assert (answer.status_code, account.orders) == (202, ["stop a"])
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert warning.startswith("audit entry not recorded: instance.stop a: ")
+
+
+def test_a_bug_is_recorded_as_one() -> None:
+    with pytest.raises(ZeroDivisionError), audit.recorded(audit.WORKER, "sync"):
+        raise ZeroDivisionError
+
+    assert [(one.actor, one.outcome) for one in AuditEntry.objects.all()] == [("worker", "INTERNAL_ERROR")]
+
+
+def test_a_shells_user_is_named() -> None:
+    assert audit.get_shell_actor().name.endswith(" (shell)")
+
+
+@pytest.mark.parametrize("error", [OSError, KeyError])
+def test_a_user_id_without_a_name_is_named_by_its_number(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> str:
+        raise error("no such user")
+
+    monkeypatch.setattr("getpass.getuser", fail)
+
+    name = audit.get_shell_actor().name
+    assert name.startswith("uid ") and name.endswith(" (shell)")
+
+
+def test_old_entries_are_forgotten() -> None:
+    now = timezone.now()
+    for days in (399, 401):
+        AuditEntry.objects.create(action="sync", actor=str(days), outcome="done", at=now - timedelta(days=days))
+
+    audit.forget_old()
+
+    assert [one.actor for one in AuditEntry.objects.all()] == ["399"]

@@ -1,0 +1,701 @@
+"""An operation's rounds, moved on as a worker does: what is confirmed, asked again, and the verdict."""
+
+import json
+import math
+import threading
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import requests
+from django.db import connections
+from django.test import Client
+from django.utils import timezone
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from instances import rounds
+from instances.models import AuditEntry, Operation, Target
+from tests.conftest import ApiClient
+from tests.novita_answers import INVALID_STATE_CHANGE, Account, NovitaAnswers, make_refusal, make_row
+from tests.operation_steps import Json, move_on, move_on_at_once, order, pass_deadline, show, show_states, show_target
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+OPERATIONS = "/api/operations"
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("instances.novita.FIRST_PAUSE_SECONDS", 0)
+    monkeypatch.setattr("instances.actions.SECOND_LOOK_SECONDS", 0)
+
+
+def find_pause(id_: str = "a") -> int:
+    """Return for how many seconds an instance will not be asked again."""
+    due_at = Target.objects.get(instance_id=id_).next_ask_at
+    return math.ceil((due_at - timezone.now()).total_seconds()) if due_at else 0
+
+
+def give_to_another(answer: Json, *, seconds: float) -> None:
+    """Let another process hold the claim, for so many seconds more."""
+    until = timezone.now() + timedelta(seconds=seconds)
+    Operation.objects.filter(pk=answer["operationId"]).update(claim="another", claimed_until=until)
+
+
+# --- Confirmed
+
+
+def test_stopped_means_seen_stopped(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+
+    for status in ("toStop", "stopping", "brand-new-status", "running"):
+        account.change("a", status)
+        move_on_at_once(body)
+        target = show_target(client, body)
+        assert (target["state"], target["status"], target["confirmedAt"]) == ("asked", status, None)
+    account.change("a", "exited")
+    move_on(body)
+
+    target = show_target(client, body)
+    assert (target["state"], target["status"]) == ("confirmed", "exited")
+    assert target["confirmedAt"] >= target["askedAt"]
+    shown = show(client, body)
+    assert (shown["state"], shown["success"], shown["verdict"]) == ("finished", True, "It is stopped.")
+    assert account.orders == ["stop a"]
+
+
+def test_a_verdict_counts_them_all(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(*(make_row(f"i{number}") for number in range(15)))
+    body = order(client)
+    account.settle()
+
+    move_on(body)
+
+    assert show(client, body)["verdict"] == "All 15 are stopped."
+    assert account.calls.count("list") == 2
+
+
+def test_what_novita_knows_no_more_is_stopped(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    del account.rows["a"]
+
+    move_on(body)
+
+    assert (show_states(client, body), show(client, body)["success"]) == ({"a": "confirmed"}, True)
+    assert show_target(client, body)["status"] == "removed"
+
+
+def test_what_is_gone_when_it_is_asked_is_stopped(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+
+    def delete() -> None:
+        del account.rows["a"]
+
+    account.answers("stop a", delete)
+
+    assert show_states(client, order(client)) == {"a": "confirmed"}
+
+
+def test_a_gateways_404_confirms_nothing(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    account.answers("read a", (404, {}, "<html>not found</html>"))
+
+    move_on(body)
+
+    assert show_states(client, body) == {"a": "asked"}
+
+
+def test_what_can_not_be_read_is_not_confirmed(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    account.settle()
+    account.answers("read a", 500)
+
+    move_on(body)
+
+    assert (show_states(client, body), show(client, body)["success"]) == ({"a": "asked"}, None)
+
+
+@pytest.mark.parametrize(("status", "state"), [("exited", "confirmed"), ("running", "asked"), (None, "confirmed")])
+def test_of_one_that_a_page_lacks_a_direct_read_decides(
+    status: str | None, state: str, client: Client, novita: NovitaAnswers
+) -> None:
+    account = novita.holds(make_row("a"), *(make_row(f"i{number}") for number in range(11)))
+    body = order(client)
+    account.settle()
+    account.unlisted = {"a"}
+    if status is None:
+        del account.rows["a"]
+    else:
+        account.change("a", status)
+
+    move_on_at_once(body)
+
+    assert show_states(client, body)["a"] == state
+    assert "read a" in account.calls
+
+
+def test_a_stop_by_somebody_else_counts(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    account.answers("stop a", 500)
+    body = order(client)
+    account.change("a", "stopping")
+
+    move_on(body)
+    assert (show_states(client, body), show_target(client, body)["error"]) == ({"a": "asked"}, None)
+    account.change("a", "exited")
+    move_on(body)
+
+    assert (show(client, body)["success"], account.orders) == (True, ["stop a"])
+
+
+# --- Asked again
+
+
+def test_what_goes_on_running_is_asked_again_when_patience_ends(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    account.change("a", "running")
+    patience = [find_pause()]
+
+    for _ in range(5):
+        move_on_at_once(body)
+        move_on(body)
+        account.change("a", "running")
+        patience.append(find_pause())
+
+    assert account.orders == ["stop a"] * 6
+    assert patience == [15, 30, 45, 60, 60, 60]
+    assert show_target(client, body)["attempts"] == 6
+
+
+def test_what_fell_back_is_asked_again(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    account.change("a", "stopping")
+    move_on(body)
+    account.change("a", "running")
+
+    move_on(body)
+
+    assert account.orders == ["stop a", "stop a"]
+
+
+def test_nobody_is_asked_for_ever(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    account.answers("stop a", (200, {}, "{}"))
+    body = order(client)
+
+    move_on(body, 14)
+
+    assert account.orders == ["stop a"] * 12
+    pass_deadline(body)
+    move_on(body)
+    assert show_target(client, body)["error"] == "It is running when the time is over, asked 12 times."
+
+
+def test_what_failed_is_asked_again_after_growing_pauses(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    account.answers("stop a", *[500] * 7, None)
+    body = order(client)
+    pauses = [find_pause()]
+
+    for _ in range(6):
+        move_on_at_once(body)
+        move_on(body)
+        pauses.append(find_pause())
+    assert (account.orders, pauses) == (["stop a"] * 7, [2, 4, 8, 16, 32, 60, 60])
+    assert show_states(client, body) == {"a": "failed"}
+    move_on(body)
+
+    target = show_target(client, body)
+    assert (target["state"], target["attempts"], target["error"]) == ("asked", 8, None)
+
+
+def test_a_starting_one_is_asked_again_when_it_runs(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a", status="pulling"))
+    body = order(client)
+    assert (show_states(client, body), account.orders) == ({"a": "failed"}, ["stop a"])
+
+    move_on(body, 2)
+    assert account.orders == ["stop a"]
+    account.change("a", "running")
+    move_on(body)
+
+    assert (show_states(client, body), account.orders) == ({"a": "asked"}, ["stop a", "stop a"])
+
+
+def test_what_is_protected_meanwhile_is_left_alone(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a", name="train"))
+    account.answers("stop a", 500)
+    body = order(client)
+    assert client.post("/api/instances/a/protect", {"reason": "a long run"}).status_code == 200
+
+    move_on(body)
+
+    assert account.orders == ["stop a"]
+    assert show_target(client, body)["state"] == "skipped"
+    assert show_target(client, body)["error"] == "Protected: a long run"
+    move_on(body)
+    assert show(client, body)["success"] is True
+
+
+# --- The final listing
+
+
+def test_one_that_was_started_meanwhile_is_stopped_too(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    account.settle()
+    account.change("new", "running")
+
+    move_on(body)
+
+    shown = show(client, body)
+    assert (account.orders, shown["success"]) == (["stop a", "stop new"], None)
+    assert show_states(client, body) == {"a": "confirmed", "new": "asked"}
+    assert shown["notes"] == ["1 started meanwhile: asked to stop, too."]
+    account.settle()
+    move_on(body)
+    assert show(client, body)["verdict"] == "All 2 are stopped."
+
+
+def test_a_protected_one_that_was_started_meanwhile_is_left_out(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"), make_row("b", status="exited"))
+    client.post("/api/instances/b/protect", {"reason": "the demo"})
+    body = order(client)
+    account.settle()
+    account.change("b", "running")
+
+    move_on(body)
+
+    assert (account.orders, show_states(client, body)) == (["stop a"], {"a": "confirmed", "b": "skipped"})
+    assert show(client, body)["success"] is True
+
+
+def test_one_that_was_stopped_and_runs_again_is_asked_again(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    account.settle()
+    account.answers("list", lambda: account.change("a", "running"), None)
+
+    move_on(body)
+
+    assert (account.orders, show_states(client, body)) == (["stop a", "stop a"], {"a": "asked"})
+    assert show_target(client, body)["confirmedAt"] is None
+    account.settle()
+    move_on(body)
+    assert show(client, body)["success"] is True
+
+
+def make_page(*rows: Json) -> tuple[int, dict[str, str], str]:
+    return 200, {}, json.dumps({"instances": rows, "total": len(rows)})
+
+
+def test_an_old_page_asks_nobody_again(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    account.settle()
+    account.answers("list", make_page(make_row("a")))
+
+    move_on(body)
+
+    assert (account.orders, show(client, body)["success"]) == (["stop a"], True)
+
+
+def test_one_that_the_listing_shows_running_and_nothing_else_shows_is_not_stopped(
+    client: Client, novita: NovitaAnswers
+) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    account.settle()
+    account.answers("list", make_page(make_row("a")))
+    account.answers("read a", None, 500)
+    pass_deadline(body)
+
+    move_on(body)
+
+    assert (show_states(client, body), show(client, body)["success"]) == ({"a": "stillRunning"}, False)
+
+
+def test_without_the_final_listing_there_is_no_success(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    account.settle()
+    account.answers("list", 500)
+
+    move_on(body, 2)
+    assert (show(client, body)["state"], show(client, body)["success"]) == ("verifying", None)
+    pass_deadline(body)
+    move_on(body)
+
+    shown = show(client, body)
+    assert (shown["state"], shown["success"], shown["counts"]["confirmed"]) == ("finished", False, 1)
+    note = "Novita could not be listed at the end; what was started meanwhile is not known: "
+    assert shown["notes"] == [f"{note}Novita is broken (HTTP 500)."]
+    assert shown["verdict"].startswith(f"It is stopped. {note}")
+
+
+def test_a_selection_needs_no_final_listing(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"), make_row("b"))
+    body = order(client, ids=["a"])
+    account.settle()
+
+    move_on(body)
+
+    assert (show(client, body)["success"], account.calls.count("list")) == (True, 0)
+
+
+# --- The verdict
+
+
+def test_each_one_gets_the_verdict_that_was_seen(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(*(make_row(id_) for id_ in "abcde"))
+    account.answers("stop b", 500)
+    body = order(client)
+    account.rows["a"]["status"] = "exited"
+    account.rows["c"]["status"] = "running"
+    account.rows["d"]["status"] = "stopping"
+    account.answers("read e", 500)
+    account.answers("list", 500)
+    pass_deadline(body)
+
+    move_on(body)
+
+    shown = show(client, body)
+    targets = {one["instanceId"]: (one["state"], one["error"]) for one in shown["targets"]}
+    assert targets == {
+        "a": ("confirmed", None),
+        "b": ("failed", "Novita is broken (HTTP 500). name-b, read just now, is running."),
+        "c": ("stillRunning", "It is running when the time is over, asked once."),
+        "d": ("stillRunning", "It is stopping when the time is over, asked once."),
+        "e": ("unknown", "Whether it was done is not known; it can't be read: Novita is broken (HTTP 500)."),
+    }
+    assert (shown["state"], shown["success"]) == ("finished", False)
+    assert shown["verdict"].startswith("2 of 5 still run, 1 still stops, 1 could not be seen. Novita could not be")
+    assert shown["counts"]["unknown"] == 1
+
+
+def test_nothing_is_stopped_by_the_clock(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    account.answers("read a", requests.ConnectionError("reset"))
+    account.answers("list", requests.ConnectionError("reset"))
+    pass_deadline(body)
+
+    move_on(body)
+
+    assert (show_states(client, body), show(client, body)["success"]) == ({"a": "unknown"}, False)
+    assert show_target(client, body)["confirmedAt"] is None
+
+
+def test_after_the_deadline_a_last_look_decides(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    pass_deadline(body, 3000)
+    account.settle()
+
+    move_on(body)
+
+    assert (show(client, body)["success"], show(client, body)["verdict"]) == (True, "It is stopped.")
+
+
+def test_after_the_deadline_nobody_is_asked(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    account.change("a", "running")
+    account.change("new", "running")
+    pass_deadline(body)
+
+    move_on(body)
+
+    assert (account.orders, show(client, body)["verdict"]) == (["stop a"], "2 of 2 still run.")
+    assert show_target(client, body, "new")["error"] == "It is running when the time is over, and was not asked."
+
+
+def test_a_verdict_stays(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    account.settle()
+    move_on(body)
+    shown = show(client, body)
+    account.change("a", "running")
+    account.calls.clear()
+
+    move_on(body)
+
+    assert (show(client, body), account.calls) == (shown, [])
+
+
+def test_the_audit_says_who_asked_for_each_and_what_came_of_it(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a", name="train"), make_row("b"), make_row("c", status="exited"))
+    body = order(client, ids=["a", "b", "c"], reason="weekend")
+    account.settle()
+    account.change("b", "running")
+    pass_deadline(body)
+
+    move_on(body)
+
+    entries = AuditEntry.objects.filter(action="instance.stop").order_by("target")
+    assert [(entry.target, entry.before, entry.after, entry.outcome) for entry in entries] == [
+        ("a", "running", "exited", "done"),
+        ("b", "running", "running", "stillRunning"),
+    ]
+    assert {(entry.actor, entry.reason) for entry in entries} == {("local-owner", "weekend")}
+    assert entries[0].target_name == "train" and entries[0].request_id
+
+
+# --- The claim
+
+
+def test_two_rounds_at_once_are_one(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    account.change("a", "running")
+    operation = Operation.objects.get()
+    second: list[bool] = []
+    account.answers("read a", lambda: second.append(rounds.advance(operation.pk)))
+    account.calls.clear()
+
+    move_on(body)
+
+    assert (second, account.calls) == ([False], ["read a", "stop a"])
+
+
+def test_a_round_waits_for_the_one_who_has_the_claim(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    account.settle()
+    give_to_another(body, seconds=10)
+    account.calls.clear()
+
+    move_on(body)
+    assert (account.calls, show(client, body)["state"]) == ([], "verifying")
+    give_to_another(body, seconds=-1)
+    move_on(body)
+
+    assert show(client, body)["state"] == "finished"
+
+
+def test_who_takes_over_looks_before_it_asks(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"), make_row("b"))
+    body = order(client)
+    # As a process leaves it that was killed before it could note what Novita took.
+    Target.objects.update(state="pending", attempts=0, next_ask_at=None)
+    account.change("b", "running")
+
+    move_on(body)
+
+    assert account.orders == ["stop a", "stop b", "stop b"]
+    assert show_states(client, body) == {"a": "asked", "b": "asked"}
+
+
+def test_who_lost_the_claim_asks_nobody_more_and_gives_no_verdict(
+    client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instances.rounds.HEARTBEAT_SECONDS", 0.05)
+    account = novita.holds(make_row("a"), make_row("b"))
+    body = order(client)
+    account.settle()
+    account.change("b", "running")
+
+    def sleep_through() -> None:
+        give_to_another(body, seconds=30)
+        time.sleep(0.6)
+
+    account.answers("read a", sleep_through)
+    move_on(body)
+
+    assert account.orders == ["stop a", "stop b"]
+    assert show_states(client, body) == {"a": "asked", "b": "asked"}
+    assert Operation.objects.get().claim == "another"
+
+
+def test_who_takes_over_in_the_middle_of_the_asking_asks_nobody_twice(
+    client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instances.rounds.HEARTBEAT_SECONDS", 0.05)
+    ids = [f"i{number:02}" for number in range(20)]
+    account = novita.holds(*(make_row(id_) for id_ in ids))
+
+    def sleep_through() -> None:
+        until = timezone.now() + timedelta(seconds=30)
+        Operation.objects.update(claim="another", claimed_until=until)
+        time.sleep(0.6)
+
+    for id_ in ids:
+        account.answers(f"stop {id_}", sleep_through)
+    body = order(client)
+    # What it noted now could cover what another has seen since.
+    assert (len(account.orders), set(show_states(client, body).values())) == (8, {"pending"})
+
+    for id_ in ids:
+        account.answers(f"stop {id_}", None)
+    give_to_another(body, seconds=-1)
+    move_on(body)
+
+    assert account.orders == [f"stop {id_}" for id_ in ids]
+    assert set(show_states(client, body).values()) == {"asked"}
+
+
+def test_who_lost_the_claim_at_the_end_gives_no_verdict(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    account.settle()
+    account.answers("list", lambda: give_to_another(body, seconds=30))
+
+    move_on(body)
+
+    shown = show(client, body)
+    assert (shown["state"], shown["success"], shown["finishedAt"]) == ("verifying", None, None)
+    assert not AuditEntry.objects.filter(action="instance.stop").exists()
+
+
+def test_a_claim_that_ended_before_its_round_is_not_another_process_verdict(
+    client: Client, novita: NovitaAnswers
+) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    account.settle()
+    account.calls.clear()
+    operation = Operation.objects.get()
+    claim = rounds.take_claim(operation)
+    assert claim
+    give_to_another(body, seconds=30)
+
+    rounds.run_round(operation.pk, claim, None)
+
+    assert (account.calls, Operation.objects.get().claim) == ([], "another")
+
+
+# --- A process that died early
+
+
+def leave_unlisted(**fields: Any) -> Json:
+    """Leave what a process leaves that was killed before it had listed the account."""
+    now = timezone.now()
+    operation = Operation.objects.create(
+        **{
+            "kind": "stop",
+            "is_whole_account": True,
+            "selection": "stop:all",
+            "deadline_at": now + timedelta(seconds=600),
+            "claim": "killed",
+            "claimed_until": now - timedelta(seconds=1),
+            **fields,
+        }
+    )
+    return {"operationId": str(operation.pk), "operationUrl": f"{OPERATIONS}/{operation.pk}"}
+
+
+def test_another_lists_and_asks_for_one_that_was_killed_early(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = leave_unlisted()
+
+    move_on(body)
+    assert (account.orders, show_states(client, body)) == (["stop a"], {"a": "asked"})
+    account.settle()
+    move_on(body)
+
+    assert show(client, body)["success"] is True
+
+
+def test_one_that_was_killed_early_is_tried_until_its_deadline(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    account.answers("list", 500)
+    body = leave_unlisted()
+
+    move_on(body, 2)
+    assert show(client, body)["finishedAt"] is None
+    pass_deadline(body)
+    move_on(body)
+
+    shown = show(client, body)
+    assert (shown["state"], shown["success"]) == ("finished", False)
+    assert shown["verdict"] == "Nothing was done. Novita is broken (HTTP 500)."
+
+
+@pytest.mark.parametrize("fields", [{"is_whole_account": False}, {"state": "cancelled"}])
+def test_one_that_was_killed_early_and_can_not_begin_is_ended(
+    fields: Json, client: Client, novita: NovitaAnswers
+) -> None:
+    account = novita.holds(make_row("a"))
+    body = leave_unlisted(**fields)
+
+    move_on(body)
+
+    shown = show(client, body)
+    assert (account.calls, shown["success"]) == ([], False)
+    assert shown["finishedAt"] and "Nothing was done." in shown["verdict"]
+
+
+# --- Any sequence
+
+REFUSED = (400, {}, json.dumps(INVALID_STATE_CHANGE))
+GONE = (400, {}, json.dumps(make_refusal(400, "RESOURCE_NOT_FOUND", "gone")))
+ASKING = st.sampled_from([None, None, 500, 401, REFUSED, GONE, (200, {}, "{}"), (429, {"Retry-After": "3600"}, "")])
+READING = st.sampled_from([None, None, None, 500, GONE, (404, {}, "<html>")])
+STATUS = st.sampled_from(["running", "exited", "exited", "stopping", "pulling", "removed", "odd", "unchanged"])
+ROUND = st.tuples(STATUS, ASKING, READING, st.sampled_from([None, None, 500]))
+
+
+def shows_stopped(call: str, answer: Any) -> bool:
+    """Tell whether Novita's answer to this call shows the instance "a" stopped, or says that there is none."""
+    _, _, text = answer
+    if call == "stop a" or not text.startswith("{"):
+        return bool(answer == GONE)
+    told = json.loads(text)
+    rows = told["instances"] if call == "list" else [told]
+    return answer == GONE or any(row["id"] == "a" and row["status"] in {"exited", "removed"} for row in rows)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(ROUND, min_size=1, max_size=6), is_late=st.booleans())
+def test_confirmed_means_that_a_read_after_the_last_order_showed_it(
+    steps: list[tuple[str, Any, Any, Any]], is_late: bool, novita: NovitaAnswers
+) -> None:
+    client = ApiClient()
+    Operation.objects.all().delete()
+    novita.mock.reset()
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    for status, asking, reading, listing in steps:
+        if status != "unchanged":
+            account.change("a", status)
+        account.answers("stop a", asking)
+        account.answers("read a", reading)
+        account.answers("list", listing)
+        move_on(body)
+        check_confirmed(client, body, account)
+    if is_late:
+        pass_deadline(body)
+        move_on(body)
+        check_confirmed(client, body, account)
+        assert show(client, body)["success"] is not None
+
+
+def check_confirmed(client: Client, body: Json, account: Account) -> None:
+    shown = show(client, body)
+    if show_states(client, body)["a"] != "confirmed":
+        assert not shown["success"]
+        return
+    last_order = max(index for index, (call, _) in enumerate(account.told) if call == "stop a")
+    assert any(shows_stopped(call, answer) for call, answer in account.told[last_order:])
+
+
+def test_no_thread_is_left_behind(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    account.settle()
+    move_on(body)
+    connections.close_all()
+
+    ends_at = time.monotonic() + 5
+    while {"operation", "claim", "novita"} & {thread.name for thread in threading.enumerate()}:
+        assert time.monotonic() < ends_at
+        time.sleep(0.05)

@@ -1,0 +1,298 @@
+"""`manage.py stop_all`: for the night on which nothing else runs."""
+
+import io
+import json
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command, execute_from_command_line
+from django.db import connection
+from django.test import Client
+from fakeredis import FakeServer
+
+from instances.models import AuditEntry, Operation
+from tests.novita_answers import Account, NovitaAnswers, make_row
+from tests.operation_steps import order
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Short pauses; and SIGTERM, which the command takes for itself, is given back."""
+    monkeypatch.setattr("instances.novita.FIRST_PAUSE_SECONDS", 0)
+    monkeypatch.setattr("instances.actions.SECOND_LOOK_SECONDS", 0)
+    monkeypatch.setattr("instances.rounds.FIRST_ROUND_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr("instances.rounds.MAX_ROUND_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr("instances.management.commands.stop_all.LOOK_SECONDS", 0.05)
+    usual = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, usual)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Ran:
+    """What the command printed, and its exit status."""
+
+    def __init__(self, *arguments: str, stderr: io.StringIO | None = None) -> None:
+        stdout, stderr = io.StringIO(), stderr or io.StringIO()
+        self.status: Any = 0
+        try:
+            call_command("stop_all", *arguments, stdout=stdout, stderr=stderr)
+        except SystemExit as exc:
+            self.status = exc.code
+        self.out, self.err = stdout.getvalue(), stderr.getvalue()
+
+
+def carry_out(account: Account, *ids: str) -> None:
+    """Let these stop as soon as they are asked."""
+
+    def stop(id_: str) -> tuple[int, dict[str, str], str]:
+        account.change(id_, "exited")
+        return 200, {}, "{}"
+
+    for id_ in ids:
+        account.answers(f"stop {id_}", lambda id_=id_: stop(id_))
+
+
+def test_it_stops_all_and_waits_until_each_is_seen_stopped(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"), make_row("b"), make_row("c", status="exited"))
+    carry_out(account, "a", "b")
+
+    ran = Ran("--yes", "--reason", "the bill")
+
+    assert (ran.status, ran.out, ran.err) == (0, "All 2 are stopped.\n", "")
+    (shown,) = client.get("/api/operations").json()["operations"]
+    assert (shown["success"], shown["reason"], shown["isWholeAccount"]) == (True, "the bill", True)
+    assert shown["requestedBy"].endswith(" (shell)")
+    assert AuditEntry.objects.filter(action="operation.stop", actor=shown["requestedBy"]).count() == 1
+
+
+def test_with_nothing_running_it_says_so(novita: NovitaAnswers) -> None:
+    novita.holds(make_row("a", status="exited"))
+
+    ran = Ran("--yes")
+
+    assert (ran.status, ran.out) == (0, "Nothing was running.\n")
+
+
+def test_what_still_runs_is_named_and_the_status_is_1(novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a", name="train"), make_row("b"))
+    carry_out(account, "b")
+
+    ran = Ran("--yes", "--timeout", "1")
+
+    assert (ran.status, account.orders) == (1, ["stop a", "stop b"])
+    assert ran.out.splitlines() == [
+        "stillRunning: train (a): It is toStop when the time is over, asked once.",
+        "1 of 2 still stops.",
+    ]
+
+
+def test_what_can_not_be_seen_is_not_stopped(novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    account.answers("read a", 500)
+    account.answers("list", None, 500)
+
+    ran = Ran("--yes", "--timeout", "1")
+
+    assert ran.status == 1
+    assert ran.out.startswith("unknown: name-a (a): Whether it was done is not known")
+
+
+def test_protected_ones_are_named(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a", name="demo"), make_row("b"))
+    client.post("/api/instances/a/protect", {"reason": "the demo"})
+    carry_out(account, "b")
+
+    ran = Ran("--yes")
+
+    assert (ran.status, ran.out) == (0, "left out: demo: Protected: the demo\nIt is stopped.\n")
+
+
+def test_json_is_the_operation_as_the_api_shows_it(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    carry_out(account, "a")
+
+    ran = Ran("--yes", "--json", stderr=Terminal())
+
+    printed = json.loads(ran.out)
+    assert (ran.status, ran.err) == (0, "")
+    assert printed == client.get(f"/api/operations/{printed['id']}").json()
+
+
+def test_a_dry_run_tells_and_changes_nothing(novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a", name="train"), make_row("b", name="", billingMode="monthly"))
+
+    ran = Ran("--dry-run")
+
+    assert (ran.status, account.calls, Operation.objects.count()) == (0, ["list"], 0)
+    assert ran.out.splitlines() == [
+        "Would stop 2 running instances.",
+        "  train (a) running",
+        "  (no name) (b) running",
+        "After a stop the data is kept for 7 days at most.",
+        "A restart is not guaranteed: the GPU may be gone.",
+        "Stopping what is paid by the month saves nothing: b.",
+    ]
+
+
+def test_a_dry_run_tells_it_in_json(client: Client, novita: NovitaAnswers) -> None:
+    novita.holds(make_row("a"))
+
+    printed = json.loads(Ran("--dry-run", "--json").out)
+
+    answered = order(client, dryRun=True)
+    assert printed.pop("timestamp") and answered.pop("timestamp")
+    assert printed == answered
+
+
+# --- The question
+
+
+def test_without_a_terminal_it_wants_a_yes(novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("1\n"))
+    account = novita.holds(make_row("a"))
+
+    ran = Ran()
+
+    assert (ran.status, ran.out, account.calls) == (2, "", [])
+    assert "give --yes" in ran.err
+
+
+@pytest.mark.parametrize("typed", ["y\n", "2\n", "\n", ""])
+def test_any_other_answer_stops_nothing(typed: str, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal(typed))
+    account = novita.holds(make_row("a"))
+
+    ran = Ran()
+
+    assert (ran.status, ran.err, account.orders) == (1, "Nothing was stopped.\n", [])
+    assert not Operation.objects.exists()
+
+
+def test_the_number_typed_stops_them(novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal("1\n"))
+    account = novita.holds(make_row("a"))
+    carry_out(account, "a")
+
+    ran = Ran()
+
+    assert (ran.status, account.orders) == (0, ["stop a"])
+    assert ran.out.startswith("Would stop 1 running instance.\n  name-a (a) running\n")
+    assert ran.out.endswith("It is stopped.\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--timeout", "0"],
+        ["--timeout", "nan"],
+        ["--timeout", "inf"],
+        ["--timeout", "-5"],
+        ["--timeout", "soon"],
+        ["--timeout", "86401"],
+        ["--reason", "x" * 501],
+        ["--nonsense"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_argument_is_refused_with_2(
+    arguments: list[str], novita: NovitaAnswers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account = novita.holds(make_row("a"))
+
+    with pytest.raises(SystemExit) as ended:
+        execute_from_command_line(["manage.py", "stop_all", "--yes", *arguments])
+
+    assert (ended.value.code, account.calls) == (2, [])
+    assert arguments[0] in capsys.readouterr().err
+
+
+# --- When other things are broken
+
+
+def test_it_needs_no_redis(novita: NovitaAnswers, redis_server: FakeServer) -> None:
+    account = novita.holds(make_row("a"))
+    carry_out(account, "a")
+    redis_server.connected = False
+
+    ran = Ran("--yes")
+
+    assert (ran.status, ran.out) == (0, "It is stopped.\n")
+
+
+def test_without_a_listing_and_a_copy_it_says_why(novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    account.answers("list", 401)
+
+    ran, in_json = Ran("--yes"), Ran("--yes", "--json")
+
+    assert (ran.status, in_json.status, account.orders) == (1, 1, [])
+    assert ran.err.startswith("Novita's edge refuses us (HTTP 401).") and "NOVITA_API_KEY" in ran.err
+    assert json.loads(in_json.out)["code"] == "NOVITA_REJECTED_KEY"
+
+
+def test_a_database_without_tables_is_named_with_the_cure(novita: NovitaAnswers) -> None:
+    novita.holds()
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE instances_operation RENAME TO elsewhere")
+    try:
+        with pytest.raises(CommandError, match=r"manage\.py migrate"):
+            Ran("--yes")
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE elsewhere RENAME TO instances_operation")
+
+
+def test_one_that_runs_already_is_followed(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    account.settle()
+
+    ran = Ran("--yes")
+
+    assert (ran.status, account.orders, Operation.objects.count()) == (0, ["stop a"], 1)
+    assert ran.err.startswith("One is running already, since ")
+    assert client.get(body["operationUrl"]).json()["success"] is True
+
+
+# --- The terminal
+
+HOSTILE = "\x1b[2J\x1b]0;pwned\x07\r\nDone\u202e\u2066"
+
+
+@pytest.mark.parametrize("arguments", [["--dry-run"], ["--yes", "--timeout", "1"]])
+def test_no_name_moves_the_cursor(arguments: list[str], client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(
+        make_row("a", name=HOSTILE),
+        make_row("b", name=HOSTILE),
+        make_row("c", status=HOSTILE),
+        make_row("d", name=HOSTILE, billingMode="monthly"),
+    )
+    client.post("/api/instances/b/protect", {"reason": HOSTILE})
+    refusal = {"code": 400, "reason": "X", "message": HOSTILE}
+    account.answers("stop a", (400, {}, json.dumps(refusal)))
+    account.answers("list", None, (400, {}, json.dumps(refusal)))
+
+    out = Ran(*arguments).out
+
+    assert "�[2J" in out
+    assert all(char.isprintable() or char == "\n" for char in out)
+    assert "\nDone" not in out
+
+
+def test_a_terminal_shows_the_progress(novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a", name=HOSTILE))
+    account.answers("stop a", (200, {}, "{}"))
+
+    ran = Ran("--yes", "--timeout", "1", stderr=Terminal())
+
+    assert "verifying: 1 asked, " in ran.err
+    assert "pwned" not in ran.err

@@ -1,0 +1,151 @@
+"""The background work as a worker does it: what is due is found in the database and moved on."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from django.conf import settings
+from django.test import Client
+from django.utils import timezone
+from fakeredis import FakeServer
+
+from instances import tasks
+from instances.models import AuditEntry, Operation, Target, WebhookDelivery
+from novita_site.celery import app
+from tests.novita_answers import NovitaAnswers, make_row
+from tests.operation_steps import Json, order, show
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def no_broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A task that is sent runs at once; and no pauses."""
+    monkeypatch.setattr("instances.novita.FIRST_PAUSE_SECONDS", 0)
+    monkeypatch.setattr("instances.actions.SECOND_LOOK_SECONDS", 0)
+    app.conf.update(task_always_eager=True, task_eager_propagates=True)
+    yield
+    app.conf.update(task_always_eager=False, task_eager_propagates=False)
+
+
+def make_due(body: Json, *, seconds: float = 1) -> None:
+    due_at = timezone.now() - timedelta(seconds=seconds)
+    Operation.objects.filter(pk=body["operationId"]).update(next_round_at=due_at)
+
+
+def test_a_tick_moves_on_what_is_due(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"), make_row("b"))
+    first, second = order(client, ids=["a"]), order(client, ids=["b"])
+    account.settle()
+    make_due(first)
+    make_due(second)
+
+    tasks.move_operations()
+
+    assert [show(client, body)["success"] for body in (first, second)] == [True, True]
+
+
+def test_a_tick_leaves_alone_what_is_not_due(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    account.settle()
+    make_due(body, seconds=-60)
+    account.calls.clear()
+
+    tasks.move_operations()
+
+    assert account.calls == []
+
+
+def test_a_tick_leaves_alone_what_another_moves_on(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    make_due(body)
+    Operation.objects.update(claim="another", claimed_until=timezone.now() + timedelta(seconds=10))
+    account.calls.clear()
+
+    tasks.move_operations()
+
+    assert account.calls == []
+
+
+def test_a_tick_is_the_sign_of_a_worker(client: Client) -> None:
+    assert client.get("/health").json()["services"]["worker"] == "down"
+
+    tasks.move_operations()
+
+    assert client.get("/health").json()["services"]["worker"] == "up"
+
+
+def test_without_redis_a_tick_moves_on_all_the_same(
+    client: Client, novita: NovitaAnswers, redis_server: FakeServer
+) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    account.settle()
+    make_due(body)
+    redis_server.connected = False
+
+    tasks.move_operations()
+
+    assert show(client, body)["success"] is True
+
+
+def test_a_task_that_comes_twice_does_it_once(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    account.settle()
+
+    tasks.move_operation(body["operationId"])
+    shown = show(client, body)
+    account.calls.clear()
+    tasks.move_operation(body["operationId"])
+
+    assert (shown["success"], show(client, body), account.calls) == (True, shown, [])
+
+
+def test_a_task_for_an_operation_that_is_none_does_nothing() -> None:
+    tasks.move_operation("00000000-0000-4000-8000-000000000000")
+
+
+def test_a_tick_tries_the_webhooks_that_are_due(client: Client, novita: NovitaAnswers) -> None:
+    novita.holds()
+    operation = Operation.objects.get(pk=order(client)["operationId"])
+    now = timezone.now()
+    due = WebhookDelivery.objects.create(
+        operation=operation, message_id="msg_1", state="due", sealed_url="unreadable", next_attempt_at=now
+    )
+
+    tasks.deliver_webhooks()
+
+    due.refresh_from_db()
+    assert due.attempts.get().error == "SECRET_KEY has changed, so the URL can't be read any more."
+    assert due.next_attempt_at is not None and due.next_attempt_at > now
+
+
+def test_old_records_are_forgotten_and_unfinished_ones_kept() -> None:
+    now = timezone.now()
+    for name, finished_at in (("new", now), ("old", now - timedelta(days=401)), ("unfinished", None)):
+        operation = Operation.objects.create(
+            kind="stop",
+            is_whole_account=False,
+            selection=name,
+            created_at=now - timedelta(days=500),
+            deadline_at=now,
+            finished_at=finished_at,
+            state="finished" if finished_at else "verifying",
+        )
+        Target.objects.create(operation=operation, instance_id="a")
+        AuditEntry.objects.create(action=name, outcome="done", at=finished_at or now)
+
+    tasks.forget_old()
+
+    assert set(Operation.objects.values_list("selection", flat=True)) == {"new", "unfinished"}
+    assert Target.objects.count() == 2
+    assert set(AuditEntry.objects.values_list("action", flat=True)) == {"new", "unfinished"}
+
+
+def test_the_schedule_names_tasks_that_exist() -> None:
+    app.loader.import_default_modules()
+
+    assert {entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()} <= set(app.tasks)
