@@ -1,5 +1,6 @@
 """The dashboard: the server's own rows, which can be read without the script too."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,11 +8,15 @@ from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib import admin
+from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
 
 from instances import cache, health, queries
 from instances.instance import GROUPS, format_time
+from instances.models import Protection
+
+log = logging.getLogger(__name__)
 
 PAGE_SIZE = 100
 COLUMNS = {"name": "Name", "status": "Status", "region": "Region", "productName": "GPU", "createdAt": "Created"}
@@ -33,7 +38,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "groups": {group: sum(one["group"] == group for one in instances) for group in GROUPS},
         "regions": _list_regions(instances, query),
         "columns": [_describe_column(name, title, query) for name, title in COLUMNS.items()],
-        "rows": found,
+        "rows": _add_protections(found),
         "matches": f"{total} of {len(instances)} match" if total != len(instances) else "",
         "nothing": _say_nothing(listing),
         "pager": _describe_pager(query, total),
@@ -63,6 +68,20 @@ def _describe_figures(listing: cache.Listing | None, state: health.Health) -> di
         "as_of": format_time(listing.freshness.as_of) if listing and listing.freshness.as_of else "",
         "no_sync": "never" if listing else "unknown",
     }
+
+
+def _add_protections(shown: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows, each with the reason of its protection.
+
+    Without the database the rows are shown all the same; that it is away stands among the warnings.
+    """
+    reasons: dict[str, str] = {}
+    try:
+        ids = [one["id"] for one in shown]
+        reasons = dict(Protection.objects.filter(instance_id__in=ids).values_list("instance_id", "reason"))
+    except DatabaseError as exc:
+        log.warning("protections can't be read: %s", exc)
+    return [{**one, "protection": reasons.get(one["id"], "")} for one in shown]
 
 
 def _list_regions(instances: Sequence[Mapping[str, Any]], query: Mapping[str, Any]) -> list[str]:

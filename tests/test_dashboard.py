@@ -2,13 +2,16 @@
 
 import html
 import re
+from unittest.mock import Mock
 from urllib.parse import parse_qsl
 
 import pytest
+from django.db import OperationalError, connection
 from django.test import Client
 from fakeredis import FakeServer
 from pytest_django import DjangoAssertNumQueries, Settings
 
+from instances.models import Protection
 from tests.novita_answers import NovitaAnswers, make_row
 
 pytestmark = pytest.mark.django_db
@@ -139,12 +142,33 @@ def test_a_hostile_name_is_text(client: Client, novita: NovitaAnswers) -> None:
 
 
 @pytest.mark.usefixtures("account")
+def test_a_protected_instance_says_so_with_its_reason(client: Client) -> None:
+    Protection.objects.create(instance_id="249", reason="<b>the demo</b> of Friday")
+    Protection.objects.create(instance_id="000", reason="on another page")
+
+    page = read(client)
+
+    assert re.findall(r"🔒[^<]*", page) == ["🔒 protected: &lt;b&gt;the demo&lt;/b&gt; of Friday"]
+
+
+@pytest.mark.usefixtures("account")
+def test_without_the_database_the_rows_are_shown_all_the_same(client: Client) -> None:
+    read(client)
+
+    with connection.execute_wrapper(Mock(side_effect=OperationalError("disk full"))):
+        page = read(client)
+
+    assert len(list_names(page)) == 100
+    assert "The database can&#x27;t be used." in page
+
+
+@pytest.mark.usefixtures("account")
 def test_the_page_asks_the_database_next_to_nothing(
     client: Client, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
     read(client)
 
-    with django_assert_max_num_queries(2):
+    with django_assert_max_num_queries(4):
         read(client)
 
 

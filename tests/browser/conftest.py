@@ -8,7 +8,10 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
+import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 
 from instances import simulator
 from tests.system.conftest import migrated_database  # noqa: F401 - a fixture
-from tests.system.processes import Novita, Redis, Service
+from tests.system.processes import Novita, Process, Redis, Service, wait_until
 
 CHROMIUM_OPTIONS = [
     "--no-sandbox",
@@ -50,17 +53,20 @@ def browser() -> Iterator[Browser]:
 
 
 class Panel:
-    """A service, the Redis and the simulated account behind it."""
+    """A service, the Redis and the simulated account behind it; with a worker if one is asked for."""
 
-    def __init__(self, folder: Path, database: Path, novita: Novita, **variables: str) -> None:
+    def __init__(
+        self, folder: Path, database: Path, novita: Novita, *, has_worker: bool = False, **variables: str
+    ) -> None:
         self.novita = novita
         self.redis = Redis(folder)
-        shutil.copy(database, folder / "db.sqlite3")
+        self._database = folder / "db.sqlite3"
+        shutil.copy(database, self._database)
         environment = {
             **os.environ,
             "DJANGO_SETTINGS_MODULE": "novita_site.settings",
             "SECRET_KEY": "FAKE-SECRET-django",
-            "DATABASE_URL": f"sqlite:///{folder / 'db.sqlite3'}",
+            "DATABASE_URL": f"sqlite:///{self._database}",
             "REDIS_URL": self.redis.url,
             "NOVITA_API_KEY": "FAKE-SECRET-key",
             "NOVITA_BASE_URL": novita.url,
@@ -71,6 +77,10 @@ class Panel:
             **variables,
         }
         self.service = Service(environment, folder)
+        self._worker = None
+        if has_worker:
+            command = [sys.executable, "-m", "celery", "-q", "-A", "novita_site", "worker"]
+            self._worker = Process(command, environment, folder / "worker.log")
 
     def hold(self, *rows: Row) -> None:
         """Let the account hold these instances and no others, and the copy show them."""
@@ -91,6 +101,40 @@ class Panel:
     def clear(self) -> None:
         assert self.service.post("/api/cache/clear").ok
 
+    def wait_for_worker(self) -> None:
+        wait_until(lambda: self.service.get("/health").json()["services"]["worker"] == "up", "a worker works")
+
+    def list_operations(self) -> list[dict[str, Any]]:
+        # The service closes a connection that rests, and that may be the one a test comes back to.
+        answer = wait_until(lambda: self.service.get("/api/operations"), "the operations are listed")
+        operations: list[dict[str, Any]] = answer.json()["operations"]
+        return operations
+
+    def forget(self) -> None:
+        """Forget all operations and protections, so that those of one test don't show up in the next."""
+        for operation in self.list_operations():
+            if operation["finishedAt"] is None:
+                self.service.post(f"/api/operations/{operation['id']}/cancel")
+        for statement in (
+            "DELETE FROM instances_target",
+            "DELETE FROM instances_operation",
+            "DELETE FROM instances_protection",
+        ):
+            self._change_records(statement)
+
+    def let_time_run_out(self) -> None:
+        """Let the verdict on what runs be due now."""
+        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
+        self._change_records(
+            "UPDATE instances_operation SET deadline_at = ?, next_round_at = ? WHERE finished_at IS NULL", now, now
+        )
+
+    def _change_records(self, statement: str, *values: str) -> None:
+        connection = sqlite3.connect(self._database, timeout=PATIENCE_MS / 1000)
+        with connection:
+            connection.execute(statement, values)
+        connection.close()
+
     def age(self, hours: int) -> None:
         """Make the copy look as if Novita was read so long ago."""
         key = "{novita}:sync"
@@ -98,6 +142,8 @@ class Panel:
         self.redis.client.hset(key, "as_of", as_of - hours * 3_600_000)
 
     def end(self) -> None:
+        if self._worker:
+            self._worker.end()
         self.service.end()
         self.redis.end()
 
@@ -122,10 +168,25 @@ def shared_panel(
     panel.end()
 
 
+@pytest.fixture(scope="package")
+def working_panel(
+    tmp_path_factory: pytest.TempPathFactory,
+    migrated_database: Path,  # noqa: F811 - likewise
+    simulated_novita: Novita,
+) -> Iterator[Panel]:
+    """A panel with a worker; a module whose operations are to end takes it for its `shared_panel`."""
+    panel = Panel(tmp_path_factory.mktemp("working"), migrated_database, simulated_novita, has_worker=True)
+    panel.service.wait_until_ready()
+    panel.wait_for_worker()
+    yield panel
+    panel.end()
+
+
 @pytest.fixture
 def panel(shared_panel: Panel) -> Iterator[Panel]:
     """A panel whose account is empty; what a test suspends goes on afterwards."""
     shared_panel.redis.signal(signal.SIGCONT)
+    shared_panel.forget()
     shared_panel.hold()
     yield shared_panel
     shared_panel.redis.signal(signal.SIGCONT)

@@ -45,6 +45,11 @@ def viewport(request: pytest.FixtureRequest) -> dict[str, int]:
     return viewport
 
 
+@pytest.fixture(scope="module")
+def shared_panel(working_panel: Panel) -> Panel:
+    return working_panel
+
+
 def find_violations(page: Page) -> list[str]:
     # Its preloading writes styles into the page, which the policy forbids.
     violations = Axe().run(page, options={"preload": False}).response["violations"]
@@ -83,6 +88,63 @@ def test_trouble_breaks_no_rule(panel: Panel, visit: Visit, witness: Witness, th
     assert find_violations(page) == []
 
 
+def open_stop_all(page: Page, count: int) -> None:
+    page.get_by_role("button", name="Stop all").click()
+    expect(page.get_by_label(f"Type {count} to stop")).to_be_focused()
+
+
+def test_a_question_about_many_breaks_no_rule(
+    panel: Panel, visit: Visit, theme: Theme, viewport: dict[str, int]
+) -> None:
+    panel.hold(*ROWS, {"name": "x" * 300}, {"name": "no-space-" * 30})
+    assert panel.service.post("/api/instances/a/protect", json={"reason": "y" * 300}).ok
+    page = visit(color_scheme=theme, viewport=viewport)
+    page.get_by_role("checkbox", name="Select all").check()
+    page.get_by_role("button", name="alpha", exact=True).click()
+    page.get_by_role("button", name="Lift protection of alpha").click()
+    assert find_violations(page) == []
+
+    open_stop_all(page, 3)
+    page.keyboard.type("4")
+    page.keyboard.press("Enter")
+
+    assert find_violations(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate(
+        "document.querySelector('#plan .scrolling').scrollWidth <= document.querySelector('#plan').clientWidth"
+    )
+
+
+def test_an_operation_breaks_no_rule(panel: Panel, visit: Visit, theme: Theme, viewport: dict[str, int]) -> None:
+    panel.hold(*ROWS, {"name": "x" * 300}, {"name": "no-space-" * 30})
+    panel.novita.fault("stop", "ignore", instanceId="a")
+    page = visit(color_scheme=theme, viewport=viewport)
+    open_stop_all(page, 4)
+    page.keyboard.type("4")
+    page.keyboard.press("Enter")
+    expect(page.locator("#operation-summary")).to_contain_text("asked")
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    assert find_violations(page) == []
+    page.get_by_role("button", name="Go on").click()
+
+    panel.let_time_run_out()
+
+    expect(page.locator("#operation[data-tone=trouble]")).to_be_visible()
+    assert find_violations(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("width", [360, 767, 768, 1024])
+def test_no_width_hides_what_is_to_be_pressed(panel: Panel, visit: Visit, width: int) -> None:
+    panel.hold(*({"name": f"vm-{number:02}"} for number in range(40)))
+    page = visit(viewport={"width": width, "height": 640})
+    open_stop_all(page, 40)
+
+    for name in ("Stop 40 instances", "Cancel"):
+        expect(page.get_by_role("button", name=name, exact=True)).to_be_in_viewport(ratio=1)
+    expect(page.get_by_label("Type 40")).to_be_in_viewport(ratio=1)
+
+
 @pytest.mark.parametrize("search", ["nope", ""], ids=["no match", "emptied"])
 def test_nothing_breaks_no_rule(panel: Panel, visit: Visit, theme: Theme, search: str) -> None:
     panel.hold(*ROWS)
@@ -119,7 +181,17 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(panel: Panel, vis
 
     names = [focus["name"] for focus in focused]
     assert [focus["name"] for focus in focused if not focus["isVisible"]] == []
-    for name in ("Refresh data", "Sync with Novita.ai", "Clear cache", "search", "group", "region", "Name", "Created"):
+    for name in (
+        "Stop all",
+        "Refresh data",
+        "Sync with Novita.ai",
+        "Clear cache",
+        "search",
+        "group",
+        "region",
+        "Name",
+        "Created",
+    ):
         assert name in names
     in_rows = ["alpha", "Stop alpha", "Restart alpha", "beta", "Start beta", "delta", "epsilon", "gamma", "zeta"]
     assert [name for name in names if name in in_rows] == in_rows

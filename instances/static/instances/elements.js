@@ -1,0 +1,56 @@
+// Touching the page: only where it differs, and words from outside only as text.
+
+export function clone(id) {
+    return document.getElementById(id).content.firstElementChild.cloneNode(true);
+}
+
+export function set(target, name, value) {
+    if (target[name] !== value) {
+        target[name] = value;
+    }
+}
+
+export function setText(element, text) {
+    set(element, 'textContent', text);
+}
+
+export function setDisabled(button, isDisabled) {
+    if (isDisabled) {
+        button.setAttribute('aria-disabled', 'true');
+    } else {
+        button.removeAttribute('aria-disabled');
+    }
+}
+
+export function listItems(list, texts) {
+    list.replaceChildren(...texts.map(text => {
+        const item = document.createElement('li');
+        item.textContent = text;
+        return item;
+    }));
+}
+
+export function tell(words, isError) {
+    const line = document.getElementById('status');
+    line.textContent = words;
+    line.classList.toggle('is-error', Boolean(isError));
+}
+
+export function count(number) {
+    return `${number} instance${number === 1 ? '' : 's'}`;
+}
+
+export function sayAge(time) {
+    const seconds = Math.max(0, Math.round((Date.now() - new Date(time)) / 1000));
+    const [unit, size] = seconds < 60 ? ['s', 1] : seconds < 3600 ? ['min', 60] : seconds < 172800 ? ['h', 3600] : ['days', 86400];
+    return `${Math.floor(seconds / size)} ${unit} ago`;
+}
+
+export function sayClock(time) {
+    return new Date(time).toLocaleTimeString();
+}
+
+export function findRepeated(names) {
+    const seen = new Set();
+    return new Set(names.filter(name => seen.has(name) || !seen.add(name)));
+}

@@ -1,0 +1,182 @@
+"""The selection: what is chosen stays chosen, and is told; what can be done with it is said before it is done."""
+
+import re
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.conftest import Panel, Visit
+
+ROWS = [
+    {"id": "a", "name": "alpha"},
+    {"id": "b", "name": "beta"},
+    {"id": "c", "name": "gamma", "status": "exited"},
+    {"id": "d", "name": "delta", "status": "exited"},
+]
+
+
+@pytest.fixture(scope="module")
+def shared_panel(working_panel: Panel) -> Panel:
+    return working_panel
+
+
+@pytest.fixture
+def rows(panel: Panel) -> Panel:
+    panel.hold(*ROWS)
+    return panel
+
+
+def choose(page: Page, *names: str) -> None:
+    for name in names:
+        page.get_by_role("checkbox", name=f"Select {name}", exact=True).check()
+
+
+def get_words(page: Page) -> Locator:
+    return page.locator("#selection").get_by_role("status")
+
+
+def list_chosen(page: Page) -> list[str]:
+    return page.locator("tr[data-id]:has(input:checked) th").all_inner_texts()
+
+
+def test_the_bar_comes_with_the_first_and_goes_with_the_last(rows: Panel, visit: Visit) -> None:
+    page = visit()
+    expect(page.get_by_role("button", name="Clear selection")).to_be_hidden()
+
+    choose(page, "alpha", "beta")
+
+    expect(get_words(page)).to_have_text("2 selected")
+    page.get_by_role("button", name="Clear selection").click()
+    expect(get_words(page)).to_be_empty()
+    expect(page.get_by_role("button", name="Clear selection")).to_be_hidden()
+    expect(page.get_by_role("checkbox", name="Select all 4 that match")).to_be_focused()
+    assert list_chosen(page) == []
+
+
+def test_what_the_filter_hides_stays_selected_and_is_counted(rows: Panel, visit: Visit) -> None:
+    page = visit("/?ordering=name")
+    choose(page, "alpha", "beta", "gamma")
+
+    page.get_by_label("Status").select_option("running")
+    expect(get_words(page)).to_have_text("3 selected, 1 of them hidden by the filter")
+    page.get_by_role("columnheader", name="Name").get_by_role("link").click()
+    page.get_by_role("button", name="Clear filters").click()
+
+    expect(get_words(page)).to_have_text("3 selected")
+    assert list_chosen(page) == ["gamma", "beta", "alpha"]
+
+
+def test_a_refresh_keeps_the_selection_and_drops_who_left(rows: Panel, visit: Visit) -> None:
+    page = visit()
+    choose(page, "alpha", "beta", "gamma")
+    rows.novita.change(remove=["b"], set={"a": {"name": "aleph"}})
+    rows.sync()
+
+    page.get_by_role("button", name="Refresh data").click()
+
+    expect(get_words(page)).to_have_text("2 selected")
+    assert sorted(list_chosen(page)) == ["aleph", "gamma"]
+
+
+def test_the_heading_selects_all_that_match(rows: Panel, visit: Visit) -> None:
+    page = visit("/?group=running")
+    heading = page.locator("thead").get_by_role("checkbox")
+    choose(page, "alpha")
+    assert heading.evaluate("box => box.indeterminate")
+
+    heading.click()
+
+    expect(get_words(page)).to_have_text("2 selected")
+    expect(heading).to_have_accessible_name("Select all 2 that match")
+    assert heading.evaluate("box => box.checked && !box.indeterminate")
+    page.get_by_role("button", name="Clear filters").click()
+    expect(get_words(page)).to_have_text("2 selected")
+    assert heading.evaluate("box => box.indeterminate")
+
+
+def test_the_heading_selects_on_the_other_pages_too(panel: Panel, visit: Visit) -> None:
+    panel.hold(*({"id": f"id{number:03}", "name": f"vm-{number:03}"} for number in range(150)))
+    page = visit("/?ordering=name")
+    expect(page.locator("tr[data-id]")).to_have_count(100)
+
+    page.locator("thead").get_by_role("checkbox").check()
+
+    expect(get_words(page)).to_have_text("150 selected, 50 on other pages")
+    page.get_by_role("link", name="Next").click()
+    expect(get_words(page)).to_have_text("150 selected, 100 on other pages")
+    assert len(list_chosen(page)) == 50
+
+
+def test_shift_selects_what_lies_between(rows: Panel, visit: Visit) -> None:
+    page = visit("/?ordering=name")
+    choose(page, "alpha")
+
+    page.get_by_role("checkbox", name="Select delta").click(modifiers=["Shift"])
+
+    expect(get_words(page)).to_have_text("3 selected")
+    assert list_chosen(page) == ["alpha", "beta", "delta"]
+
+
+def test_each_button_says_for_how_many_it_is_possible(rows: Panel, visit: Visit) -> None:
+    page = visit()
+    choose(page, "alpha", "beta", "gamma")
+    expect(page.locator("#selection button")).to_have_text(["Start 1", "Stop 2", "Restart 2", "Clear selection"])
+
+    page.get_by_role("checkbox", name="Select gamma").uncheck()
+
+    start = page.get_by_role("button", name="Start 0")
+    expect(start).to_have_attribute("aria-disabled", "true")
+    expect(start).to_have_accessible_description("None of the selected can be asked to start now.")
+    start.click(force=True)
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+
+def test_the_selected_are_stopped_by_two_presses_and_no_other(rows: Panel, visit: Visit) -> None:
+    page = visit()
+    choose(page, "alpha", "gamma")
+
+    page.get_by_role("button", name="Stop 1").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("1 instance will be stopped:")
+    expect(dialog.get_by_role("list", name="1 skipped")).to_contain_text("gamma It is exited already.")
+    expect(dialog.get_by_label("Type")).to_be_hidden()
+    expect(dialog.get_by_role("button", name="Stop 1 instance")).to_be_focused()
+    page.keyboard.press("Enter")
+
+    expect(page.locator("#operation-summary")).to_contain_text(re.compile("^All 2 are stopped, seen at"))
+    truth = rows.novita.get_truth()
+    assert {instance_id: truth[instance_id]["status"] for instance_id in "ab"} == {"a": "exited", "b": "running"}
+
+
+@pytest.mark.parametrize(("action", "name", "done"), [("Start", "gamma", "running"), ("Restart", "alpha", "restarted")])
+def test_the_selected_are_started_and_restarted(rows: Panel, visit: Visit, action: str, name: str, done: str) -> None:
+    page = visit()
+    choose(page, name)
+
+    page.get_by_role("button", name=f"{action} 1").click()
+    page.get_by_role("dialog").get_by_role("button", name=f"{action} 1 instance").click()
+
+    expect(page.locator("#operation-summary")).to_contain_text(f"The one instance is {done}, seen at")
+
+
+def test_a_selection_needs_no_mouse(rows: Panel, visit: Visit) -> None:
+    page = visit("/?ordering=name")
+    page.get_by_role("checkbox", name="Select alpha").focus()
+
+    page.keyboard.press("Space")
+    expect(get_words(page)).to_have_text("1 selected")
+    page.get_by_role("button", name="Stop 1").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Stop 1 instance")).to_be_focused()
+    page.keyboard.press("Escape")
+
+    expect(page.get_by_role("button", name="Stop 1", exact=True)).to_be_focused()
+    assert rows.list_operations() == []
+
+
+def test_without_a_script_nothing_can_be_selected(rows: Panel, visit: Visit) -> None:
+    page = visit(java_script_enabled=False)
+
+    expect(page.locator("#instances tbody tr")).to_have_count(4)
+    expect(page.locator("[type=checkbox]:visible")).to_have_count(0)
+    expect(page.get_by_role("button", name="Stop all")).to_be_hidden()
