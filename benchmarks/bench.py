@@ -1,8 +1,8 @@
 """Measure the service: `make bench [PEER=folder]`.
 
-Starts a Redis, the simulator and the service, all on loopback, and prints medians of several rounds. Absolute figures
-Starts a Redis, the simulator and the service, all on loopback, and prints medians of several rounds. Absolute
-same routes (`npm install` done, `node server.js` starts it), both are measured in turn in the same run.
+Starts a Redis, the simulator, the service and a worker, all on loopback, and prints medians of several rounds. Absolute
+figures are the machine's. With the folder of a comparable program that has the same routes (`npm install` done, `node
+server.js` starts it), both are measured in turn in the same run.
 """
 
 import argparse
@@ -23,12 +23,15 @@ import django
 
 django.setup()
 
+from django.conf import settings
+
 from instances import simulator
-from tests.system.processes import ROOT, Process, Redis, Service, find_free_port, wait_until
+from tests.system.processes import ROOT, Process, Redis, Service, Worker, find_free_port, wait_until
 
 ROUNDS = 5
 ROUND_SECONDS = 2.0
 CLIENTS = 4
+STOP_LATENCY_SECONDS = 0.2
 
 
 def count_per_second(port: int, path: str, headers: str = "") -> float:
@@ -87,9 +90,8 @@ def time_call(call: Callable[[], object]) -> float:
     return (time.monotonic() - began) * 1000
 
 
-@contextmanager
-def run_service(folder: Path, redis: Redis, novita: str) -> Iterator[Service]:
-    environment = {
+def build_environment(folder: Path, redis: Redis, novita: str) -> dict[str, str]:
+    return {
         **os.environ,
         "SECRET_KEY": "x" * 50,
         "DATABASE_URL": f"sqlite:///{folder / 'db.sqlite3'}",
@@ -98,6 +100,10 @@ def run_service(folder: Path, redis: Redis, novita: str) -> Iterator[Service]:
         "NOVITA_BASE_URL": novita,
         "NOVITA_SYNC_INTERVAL": "0",
     }
+
+
+@contextmanager
+def run_service(folder: Path, environment: dict[str, str]) -> Iterator[Service]:
     subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=environment, check=True)
     service = Service(environment, folder)
     try:
@@ -133,8 +139,36 @@ def is_open(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def measure_stop_all(service: Service, account: simulator.Account, novita: simulator.Server) -> None:
+    """Stop everything, once: how long until all are asked, by the least that it can take, and until the verdict."""
+    account.change({"running": True})
+    novita.calls.clear()
+    least = len(account.list_rows()) * novita.latency_seconds / settings.NOVITA_CONCURRENCY
+    began_at = time.time()
+    ordered = service.stop_all()
+    answered = time.time() - began_at
+    operation = service.wait_until_finished(ordered, seconds=600)
+    judged = time.time() - began_at
+    calls = novita.calls.describe()
+    asked = max(call["at"] for call in calls["calls"] if call["call"] == "stop") + novita.latency_seconds - began_at
+    print(
+        f"\nStop-all, once, {novita.latency_seconds * 1000:.0f} ms a call, {settings.NOVITA_CONCURRENCY} calls at once"
+    )
+    print(f"  answered after {answered:.1f} s")
+    print(f"  all asked after {asked:.1f} s: {asked / least:.2f} times the least, {least:.1f} s")
+    print(f"  verdict after {judged:.1f} s: {operation['verdict']}")
+    print(f"  {calls['counts']['stop']} stops, {calls['counts']['list']} pages, {calls['counts']['get']} reads")
+
+
+def measure_peer_stop_all(port: int, account: simulator.Account) -> None:
+    """Do the same with the peer, which asks for all at the same moment and gives no verdict."""
+    account.change({"running": True})
+    post(port, "/api/instances/sync")
+    print(f"  peer: answered, all asked after {time_call(lambda: post(port, '/api/instances/stop-all')) / 1000:.1f} s")
+
+
 def post(port: int, path: str) -> None:
-    with socket.create_connection(("127.0.0.1", port)) as sock, sock.makefile("rb") as answers:
+    with socket.create_connection(("127.0.0.1", port), timeout=300) as sock, sock.makefile("rb") as answers:
         sock.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode())
         status = read_answer(answers)
     if status != 200:
@@ -154,7 +188,8 @@ def main() -> None:
         novita = stack.enter_context(simulator.start(account, port=0, latency_seconds=options.latency))
         redis = Redis(folder)
         stack.callback(redis.end)
-        service = stack.enter_context(run_service(folder, redis, novita.url))
+        environment = build_environment(folder, redis, novita.url)
+        service = stack.enter_context(run_service(folder, environment))
         print(f"{options.instances} instances, {options.latency * 1000:.0f} ms a call to Novita, {ROUNDS} rounds")
 
         etag = service.get("/api/instances").headers["ETag"]
@@ -178,6 +213,14 @@ def main() -> None:
             syncs["peer: sync"] = lambda: time_call(lambda: post(peer, "/api/instances/sync"))
         show("Answers a second", measure_rounds(reads), "/s")
         show("A sync", measure_rounds(syncs), "ms")
+
+        worker = Worker(environment, folder)
+        stack.callback(worker.end)
+        wait_until(lambda: service.get_worker() == "up", "the worker works")
+        novita.latency_seconds = STOP_LATENCY_SECONDS
+        measure_stop_all(service, account, novita)
+        if options.peer:
+            measure_peer_stop_all(peer, account)
 
 
 def time_new_sync(service: Service) -> float:

@@ -75,7 +75,9 @@ class Claim:
         self._renewed_at = time.monotonic()
 
     def __enter__(self) -> "Claim":
-        threading.Thread(target=self._renew, name="claim", daemon=True).start()
+        # What came before the first round may have taken longer than a claim lasts.
+        self._renew()
+        threading.Thread(target=self._keep, name="claim", daemon=True).start()
         return self
 
     def __exit__(
@@ -92,22 +94,25 @@ class Claim:
         """Tell whether the claim is still held, and the operation is not cancelled."""
         return self.is_held() and not self._is_cancelled
 
-    def _renew(self) -> None:
+    def _keep(self) -> None:
         try:
             while not self._ended.wait(HEARTBEAT_SECONDS):
-                began = time.monotonic()
-                try:
-                    is_ours = self._get_own().update(claimed_until=timezone.now() + timedelta(seconds=CLAIM_SECONDS))
-                    self._is_cancelled = self._get_own().filter(state=Operation.State.CANCELLED).exists()
-                except DatabaseError as exc:
-                    log.warning("operation %s: claim not renewed: %s", self._operation_id, exc)
-                    continue
-                if not is_ours:
-                    self._ended.set()
-                    return
-                self._renewed_at = began
+                self._renew()
         finally:
             connections.close_all()
+
+    def _renew(self) -> None:
+        began = time.monotonic()
+        try:
+            is_ours = self._get_own().update(claimed_until=timezone.now() + timedelta(seconds=CLAIM_SECONDS))
+            self._is_cancelled = self._get_own().filter(state=Operation.State.CANCELLED).exists()
+        except DatabaseError as exc:
+            log.warning("operation %s: claim not renewed: %s", self._operation_id, exc)
+            return
+        if is_ours:
+            self._renewed_at = began
+        else:
+            self._ended.set()
 
     def _get_own(self) -> QuerySet[Operation]:
         return Operation.objects.filter(pk=self._operation_id, claim=self.token)
@@ -144,14 +149,21 @@ def advance(operation_id: uuid.UUID) -> bool:
 
 def drive(operation: Operation, claim: Claim | None, look: Look | None, ends_at: float) -> None:
     """Move an operation on until it has ended, or `ends_at` of the monotonic clock; others may do so, too."""
-    if claim:
-        run_round(operation.pk, claim, look)
     while time.monotonic() < ends_at:
-        current = Operation.objects.get(pk=operation.pk)
-        if current.finished_at:
-            return
-        if current.next_round_at > timezone.now() or not advance(operation.pk):
-            time.sleep(0.2)
+        try:
+            if claim:
+                run_round(operation.pk, claim, look)
+            claim = None
+            current = Operation.objects.get(pk=operation.pk)
+            if current.finished_at:
+                return
+            if current.next_round_at > timezone.now() or not advance(operation.pk):
+                time.sleep(0.2)
+        except DatabaseError as exc:
+            # What was asked is asked; the next round looks what became of it.
+            log.warning("operation %s: a round failed: %s", operation.pk, exc)
+            claim = None
+            time.sleep(1)
 
 
 def run_round(operation_id: uuid.UUID, claim: Claim, look: Look | None) -> None:

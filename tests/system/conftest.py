@@ -12,7 +12,7 @@ from django.core.management.base import CommandError
 
 from instances import simulator
 from instances.management.commands.up import find_redis_server
-from tests.system.processes import ROOT, Novita, Process, Redis, Service
+from tests.system.processes import ROOT, Novita, Process, Redis, Service, Worker
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -80,6 +80,24 @@ def start_service(environment: dict[str, str], tmp_path: Path) -> Iterator[Start
         service = Service({**environment, **variables}, tmp_path, command)
         started.append(service)
         return service
+
+    yield start
+    for process in started:
+        process.end()
+
+
+StartWorker = Callable[..., Worker]
+
+
+@pytest.fixture
+def start_worker(environment: dict[str, str], tmp_path: Path) -> Iterator[StartWorker]:
+    """Start a worker; variables given change its environment."""
+    started: list[Worker] = []
+
+    def start(**variables: str) -> Worker:
+        worker = Worker({**environment, **variables}, tmp_path)
+        started.append(worker)
+        return worker
 
     yield start
     for process in started:

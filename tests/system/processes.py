@@ -121,9 +121,38 @@ class Service(Process):
     def count_log(self, words: str) -> int:
         return self.log.count(words)
 
+    def stop_all(self, **wish: Any) -> dict[str, Any]:
+        answer = self.post("/api/instances/stop-all", json=wish)
+        assert answer.status_code in {200, 202}, answer.text
+        ordered: dict[str, Any] = answer.json()
+        return ordered
+
+    def get_operation(self, ordered: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the operation that an order's answer names."""
+        operation: dict[str, Any] = self.get(ordered["operationUrl"]).json()
+        return operation
+
+    def wait_until_finished(self, ordered: Mapping[str, Any], seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
+        wait_until(lambda: self.get_operation(ordered)["finishedAt"], f"there is a verdict\n{self.log}", seconds)
+        return self.get_operation(ordered)
+
+    def get_worker(self) -> str:
+        """Return what /health says of the workers: up, down, unknown."""
+        worker: str = self.get("/health").json()["services"]["worker"]
+        return worker
+
     def end(self) -> None:
         super().end()
         self.session.close()
+
+
+class Worker(Process):
+    """The worker, as the README starts it."""
+
+    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
+        command = [sys.executable, "-m", "celery", "-q", "-A", "novita_site", "worker"]
+        number = len(list(folder.glob("worker-*.log")))
+        super().__init__(command, environment, folder / f"worker-{number}.log")
 
 
 class Novita:
@@ -156,6 +185,23 @@ class Novita:
 
     def count_calls(self, kind: str) -> int:
         return sum(call["call"] == kind for call in self.list_calls())
+
+    def list_stops(self) -> list[str]:
+        """Return the ids that were asked to stop, as often as each was."""
+        return [call["instanceId"] for call in self.list_calls() if call["call"] == "stop"]
+
+    def count_fired(self, kind: str) -> int:
+        """Return how many calls had this kind of fault so far."""
+        told = self._session.get(f"{self.url}/__faults", timeout=5).json()
+        return sum(fault["fired"] for fault in [*told["faults"], *told["spent"]] if fault["kind"] == kind)
+
+    def count_most_at_once(self) -> int:
+        """Return how many calls there were at one moment, at most."""
+        most: int = self._session.get(f"{self.url}/__calls", timeout=30).json()["maxConcurrent"]
+        return most
+
+    def are_all(self, status: str) -> bool:
+        return all(row["status"] == status for row in self.get_truth().values())
 
     def count_syncs(self) -> int:
         """Return how many listings were begun."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -43,6 +44,20 @@ class Up(Process):
         with requests.Session() as session:
             session.trust_env = False
             return session.get(f"http://localhost:{self.port}{path}", timeout=10)
+
+    def stop(self, *ids: str) -> dict[str, Any]:
+        """Stop these; returns the operation."""
+        with requests.Session() as session:
+            session.trust_env = False
+            address = f"http://localhost:{self.port}"
+            ordered = session.post(f"{address}/api/instances/stop-all", json={"ids": ids}, timeout=30).json()
+        wait_until(lambda: self.get(ordered["operationUrl"]).json()["finishedAt"], "there is a verdict", 60)
+        operation: dict[str, Any] = self.get(ordered["operationUrl"]).json()
+        return operation
+
+    def get_worker(self) -> str:
+        worker: str = self.get("/health").json()["services"]["worker"]
+        return worker
 
     def list_pids(self) -> list[int]:
         return list_pids(self.log_path.parent)
@@ -100,12 +115,24 @@ def test_a_bare_machine_gets_a_simulated_account_and_a_redis(up: Up) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_every_process_it_started(up: Up, number: int) -> None:
     wait_until(lambda: up.get("/livez").ok, "it serves")
-    assert len(up.list_pids()) >= 4
+    wait_until(lambda: up.get_worker() == "up", "its worker works")
+    assert len(up.list_pids()) >= 5
 
     os.kill(up.popen.pid, number)
 
     up.wait()
     assert wait_until(lambda: up.list_pids() == [], "nothing of it runs")
+
+
+def test_its_worker_proves_a_stop(up: Up) -> None:
+    wait_until(lambda: up.get("/readyz").ok, "it serves")
+    wait_until(lambda: up.get_worker() == "up", "its worker works")
+    running = [one["id"] for one in up.get("/api/instances?status=running").json()["instances"]]
+
+    operation = up.stop(*running[:2])
+
+    assert (operation["success"], operation["verdict"]) == (True, "All 2 are stopped.")
+    assert not list(up.log_path.parent.glob("celerybeat*"))
 
 
 def test_a_second_shell_reaches_what_the_first_one_started(up: Up) -> None:

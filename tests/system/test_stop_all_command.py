@@ -1,0 +1,298 @@
+"""`manage.py stop_all` by itself: no web server, no worker; with Redis away, on a terminal, told to end."""
+
+import contextlib
+import json
+import os
+import pty
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.conftest import StartWorker
+from tests.system.processes import ROOT, Novita, Process, Redis, ended, wait_until
+
+STOP_ALL = [sys.executable, "manage.py", "stop_all"]
+
+
+@pytest.fixture(autouse=True)
+def all_running(novita: Novita) -> None:
+    """25 instances, all of them running."""
+    novita.change(running=True)
+
+
+def run_stop_all(environment: dict[str, str], *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*STOP_ALL, *options],
+        cwd=ROOT,
+        env={**environment, **variables},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def in_the_middle(environment: dict[str, str], novita: Novita, tmp_path: Path) -> Iterator[Process]:
+    """A command that has asked for a few stops, and goes on."""
+    novita.fault("stop", "delay", seconds=0.5)
+    slow = {**environment, "NOVITA_CONCURRENCY": "2"}
+    with ended(Process([*STOP_ALL, "--yes"], slow, tmp_path / "stop-all.log")) as process:
+        wait_until(lambda: len(novita.list_stops()) >= 4, "it is in the middle")
+        yield process
+
+
+# --- The outcome
+
+
+def test_all_are_seen_stopped_without_web_and_worker(environment: dict[str, str], novita: Novita) -> None:
+    done = run_stop_all(environment, "--yes")
+
+    assert (done.returncode, done.stdout.strip()) == (0, "All 25 are stopped."), done.stderr
+    assert novita.are_all("exited")
+    assert sorted(novita.list_stops()) == sorted(novita.get_truth())
+
+
+def test_json_is_the_operation(environment: dict[str, str]) -> None:
+    operation = json.loads(run_stop_all(environment, "--yes", "--json", "--reason", "over budget").stdout)
+
+    assert (operation["success"], operation["reason"], operation["counts"]["confirmed"]) == (True, "over budget", 25)
+
+
+def test_a_dry_run_stops_nothing(environment: dict[str, str], novita: Novita) -> None:
+    done = run_stop_all(environment, "--dry-run")
+
+    assert (done.returncode, "Would stop 25 running instances." in done.stdout) == (0, True), done.stderr
+    assert novita.list_stops() == []
+
+
+def test_without_a_terminal_it_wants_to_be_told_yes(environment: dict[str, str], novita: Novita) -> None:
+    done = run_stop_all(environment)
+
+    assert (done.returncode, "--yes" in done.stderr) == (2, True)
+    assert novita.list_calls() == []
+
+
+def test_one_that_keeps_running_is_named_and_is_a_failure(environment: dict[str, str], novita: Novita) -> None:
+    stubborn = min(novita.get_truth())
+    novita.fault("stop", "ignore", instanceId=stubborn)
+
+    done = run_stop_all(environment, "--yes", "--timeout", "8")
+
+    assert done.returncode == 1
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("stillRunning: ")]
+    assert stubborn in line
+    assert done.stdout.splitlines()[-1] == "1 of 25 still runs."
+
+
+def test_stops_that_fail_are_asked_again_until_all_are_seen_stopped(
+    environment: dict[str, str], novita: Novita
+) -> None:
+    novita.fault("stop", "status", status=500, every=2, times=12)
+
+    done = run_stop_all(environment, "--yes")
+
+    assert (done.returncode, done.stdout.strip()) == (0, "All 25 are stopped."), done.stderr
+    assert len(novita.list_stops()) == 25 + novita.count_fired("status")
+
+
+def test_a_refused_key_is_said_and_is_a_failure(environment: dict[str, str], novita: Novita) -> None:
+    novita.fault("any", "status", status=403)
+
+    done = run_stop_all(environment, "--yes")
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("Novita refuses the API key.")
+
+
+# --- Redis and the database
+
+
+@pytest.mark.parametrize("how", ["stopped", "paused"])
+def test_a_redis_that_is_away_is_no_obstacle(
+    environment: dict[str, str], redis_process: Redis, novita: Novita, how: str
+) -> None:
+    began = time.monotonic()
+    run_stop_all(environment, "--yes")
+    usual_seconds = time.monotonic() - began
+    novita.change(running=True)
+    redis_process.signal(signal.SIGKILL if how == "stopped" else signal.SIGSTOP)
+
+    began = time.monotonic()
+    done = run_stop_all(environment, "--yes")
+
+    assert (done.returncode, done.stdout.strip()) == (0, "All 25 are stopped."), done.stderr
+    assert time.monotonic() - began < usual_seconds + 5
+    assert novita.are_all("exited")
+
+
+def test_a_database_without_tables_is_named(environment: dict[str, str], tmp_path: Path, novita: Novita) -> None:
+    done = run_stop_all(environment, "--yes", DATABASE_URL=f"sqlite:///{tmp_path / 'empty.sqlite3'}")
+
+    assert (done.returncode, "migrate" in done.stderr) == (1, True), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_locked_database_is_waited_for(in_the_middle: Process, environment: dict[str, str], novita: Novita) -> None:
+    with contextlib.closing(sqlite3.connect(environment["DATABASE_URL"].removeprefix("sqlite:///"))) as locker:
+        locker.execute("BEGIN EXCLUSIVE")
+        time.sleep(8)
+
+    assert in_the_middle.wait(60) == 0, in_the_middle.log
+    assert sorted(novita.list_stops()) == sorted(novita.get_truth())
+
+
+# --- Told to end
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_is_told_to_end_does_and_a_worker_goes_on(
+    in_the_middle: Process, start_worker: StartWorker, novita: Novita, number: int
+) -> None:
+    in_the_middle.signal(number)
+
+    assert in_the_middle.wait(5) == 128 + number
+    assert "Traceback" not in in_the_middle.log
+    asked = len(novita.list_stops())
+    time.sleep(1)
+    assert len(novita.list_stops()) == asked, "it went on asking"
+    start_worker()
+    wait_until(lambda: novita.are_all("exited"), "a worker goes on", 60)
+    assert sorted(novita.list_stops()) == sorted(novita.get_truth()), "each was asked once"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_is_told_to_end_while_it_looks_asks_nobody(
+    environment: dict[str, str], tmp_path: Path, novita: Novita, number: int
+) -> None:
+    novita.fault("list", "hang")
+    with ended(Process([*STOP_ALL, "--yes"], environment, tmp_path / "stop-all.log")) as process:
+        wait_until(novita.count_syncs, "it looks")
+
+        process.signal(number)
+
+        assert process.wait(5) == 128 + number
+    assert "Traceback" not in process.log
+    assert novita.list_stops() == []
+
+
+def test_a_killed_command_is_followed_by_the_next_one(
+    in_the_middle: Process, environment: dict[str, str], novita: Novita
+) -> None:
+    in_the_middle.end()
+
+    done = run_stop_all(environment, "--yes")
+
+    assert (done.returncode, done.stdout.strip()) == (0, "All 25 are stopped."), done.stderr
+    assert "One is running already" in done.stderr
+    assert sorted(novita.list_stops()) == sorted(novita.get_truth()), "each was asked once"
+
+
+def test_two_commands_at_once_make_one_operation(environment: dict[str, str], tmp_path: Path, novita: Novita) -> None:
+    novita.fault("stop", "delay", seconds=0.5)
+    with contextlib.ExitStack() as stack:
+        processes = [Process([*STOP_ALL, "--yes"], environment, tmp_path / f"{number}.log") for number in range(2)]
+        for process in processes:
+            stack.enter_context(ended(process))
+
+        assert [process.wait(60) for process in processes] == [0, 0], [process.log for process in processes]
+    assert sorted(novita.list_stops()) == sorted(novita.get_truth())
+
+
+# --- On a terminal
+
+
+class Terminal:
+    """The command on a terminal of its own."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._ours, theirs = pty.openpty()
+        self._popen = subprocess.Popen(
+            STOP_ALL,
+            cwd=ROOT,
+            env=environment,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+        os.close(theirs)
+        self.text = ""
+
+    def read_until(self, words: str) -> None:
+        """Read what it prints, up to these words or its end."""
+        with contextlib.suppress(OSError):  # Its end, on a terminal.
+            while words not in self.text and (piece := os.read(self._ours, 4096)):
+                self.text += piece.decode()
+        assert words in self.text, self.text
+
+    def press(self, keys: str) -> None:
+        os.write(self._ours, keys.encode())
+
+    def interrupt(self) -> None:
+        """Do what Ctrl-C does."""
+        self._popen.send_signal(signal.SIGINT)
+
+    def wait(self) -> int:
+        with contextlib.suppress(OSError):
+            while piece := os.read(self._ours, 4096):
+                self.text += piece.decode()
+        return self._popen.wait(30)
+
+    def end(self) -> None:
+        self._popen.kill()
+        self._popen.wait()
+        os.close(self._ours)
+
+
+@pytest.fixture
+def terminal(environment: dict[str, str], all_running: Any) -> Iterator[Terminal]:
+    terminal = Terminal(environment)
+    yield terminal
+    terminal.end()
+
+
+def test_a_person_sees_what_would_be_stopped_and_a_wrong_number_stops_nothing(
+    terminal: Terminal, novita: Novita
+) -> None:
+    terminal.read_until("Type 25 to stop them: ")
+    assert "Would stop 25 running instances." in terminal.text
+    assert all(id_ in terminal.text for id_ in novita.get_truth())
+    assert "7 days" in terminal.text
+
+    terminal.press("24\n")
+
+    assert terminal.wait() == 1
+    assert "Nothing was stopped." in terminal.text
+    assert novita.list_stops() == []
+
+
+def test_a_person_who_types_the_number_sees_the_progress_and_the_verdict(terminal: Terminal, novita: Novita) -> None:
+    terminal.read_until("Type 25 to stop them: ")
+
+    terminal.press("25\n")
+
+    assert terminal.wait() == 0
+    assert "verifying: " in terminal.text
+    assert "All 25 are stopped." in terminal.text
+    assert novita.are_all("exited")
+
+
+@pytest.mark.parametrize("leave", [lambda terminal: terminal.press("\x04"), lambda terminal: terminal.interrupt()])
+def test_a_person_who_leaves_at_the_question_stops_nothing(
+    terminal: Terminal, novita: Novita, leave: Callable[[Terminal], None]
+) -> None:
+    terminal.read_until("Type 25 to stop them: ")
+
+    leave(terminal)
+
+    assert terminal.wait() != 0
+    assert "Traceback" not in terminal.text
+    assert novita.list_stops() == []

@@ -1,0 +1,116 @@
+"""The worker: whether it is seen, how it ends, and that it outlives Redis."""
+
+import signal
+import time
+
+import pytest
+
+from tests.system.conftest import Start, StartWorker
+from tests.system.processes import ROOT, Novita, Redis, wait_until
+
+NO_SYNC = {"NOVITA_SYNC_ON_STARTUP": "0", "NOVITA_SYNC_INTERVAL": "0", "WEB_WORKERS": "1"}
+
+
+@pytest.fixture(autouse=True)
+def all_running(novita: Novita) -> None:
+    """25 instances, all of them running."""
+    novita.change(running=True)
+
+
+def test_health_tells_whether_a_worker_works(start_service: Start, start_worker: StartWorker) -> None:
+    service = start_service(**NO_SYNC).wait_until_alive()
+    assert service.get_worker() == "down"
+
+    worker = start_worker()
+    wait_until(lambda: service.get_worker() == "up", "it is up", 15)
+
+    worker.signal(signal.SIGKILL)
+    wait_until(lambda: service.get_worker() == "down", "it is down", 20)
+
+
+def test_a_worker_ends_soon_while_novita_hangs_and_leaves_the_operation_to_another(
+    start_service: Start, start_worker: StartWorker, novita: Novita
+) -> None:
+    service = start_service(**NO_SYNC).wait_until_alive()
+    ordered = service.stop_all()
+    listings = novita.count_syncs()
+    novita.fault("any", "hang")
+    worker = start_worker()
+    wait_until(lambda: novita.count_syncs() > listings, "it looks")
+
+    worker.popen.send_signal(signal.SIGTERM)
+
+    assert worker.wait(10) == 0, worker.log
+    assert "Traceback" not in worker.log
+    novita.lift()
+    start_worker()
+    # Its claim was given back, so that nobody waits for it to end.
+    assert service.wait_until_finished(ordered, 12)["success"]
+
+
+def test_two_workers_ask_nothing_twice(start_service: Start, start_worker: StartWorker, novita: Novita) -> None:
+    novita.fault("stop", "status", status=500, every=2, times=12)
+    novita.fault("stop", "delay", seconds=1)
+    for _ in range(2):
+        start_worker(NOVITA_CONCURRENCY="2")
+    service = start_service(**NO_SYNC).wait_until_alive()
+    wait_until(lambda: service.get_worker() == "up", "one works")
+
+    operation = service.wait_until_finished(service.stop_all())
+
+    assert operation["success"]
+    assert len(novita.list_stops()) == 25 + novita.count_fired("status")
+
+
+def test_a_worker_that_starts_without_redis_works_when_it_comes(
+    start_service: Start, start_worker: StartWorker, redis_process: Redis
+) -> None:
+    Redis.end(redis_process)
+    service = start_service(**NO_SYNC).wait_until_alive()
+    ordered = service.stop_all()
+    worker = start_worker()
+    time.sleep(5)
+    assert worker.popen.poll() is None, worker.log
+
+    redis_process.start()
+
+    assert service.wait_until_finished(ordered, 60)["success"]
+    assert service.get_worker() == "up"
+
+
+def test_a_redis_that_comes_back_empty_is_worked_with(
+    start_service: Start, start_worker: StartWorker, redis_process: Redis
+) -> None:
+    service = start_service(**NO_SYNC).wait_until_alive()
+    worker = start_worker()
+    wait_until(lambda: service.get_worker() == "up", "it is up")
+
+    Redis.end(redis_process)
+    time.sleep(3)
+    redis_process.start()
+
+    assert worker.popen.poll() is None, worker.log
+    assert service.wait_until_finished(service.stop_all(), 60)["success"], worker.log
+    assert service.get_worker() == "up"
+
+
+def test_a_redis_that_was_silent_is_worked_with(
+    start_service: Start, start_worker: StartWorker, redis_process: Redis
+) -> None:
+    service = start_service(**NO_SYNC).wait_until_alive()
+    worker = start_worker()
+    wait_until(lambda: service.get_worker() == "up", "it is up")
+
+    redis_process.signal(signal.SIGSTOP)
+    time.sleep(8)
+    redis_process.signal(signal.SIGCONT)
+
+    assert service.wait_until_finished(service.stop_all(), 60)["success"], worker.log
+
+
+def test_a_worker_leaves_no_file_behind(start_worker: StartWorker, redis_process: Redis) -> None:
+    before = {path.name for path in ROOT.iterdir()}
+    start_worker()
+    wait_until(lambda: redis_process.client.exists("{novita}:worker"), "it works")
+
+    assert {path.name for path in ROOT.iterdir()} <= before
