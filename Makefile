@@ -2,14 +2,18 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Settings of the mode with a login, made up, and before what a `.env` says.
+ON_A_NETWORK := HOST=0.0.0.0 ALLOWED_HOSTS=panel.example.com DEBUG=0 REQUIRE_LOGIN=1 \
+	SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(48))') \
+	SECURE_PROXY_SSL_HEADER='X-Forwarded-Proto: https' DATABASE_URL=sqlite://:memory: REDIS_URL=unix:///nowhere/redis.sock
 
-.PHONY: run test lint bench requirements clean
+.PHONY: run test lint audit bench requirements clean
 
 run: $(VENV)/installed
 	@$(BIN)/python manage.py up
 
-test: $(VENV)/installed lint
-	$(BIN)/python -m pytest
+test: $(VENV)/installed lint audit
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check
@@ -18,6 +22,13 @@ lint: $(VENV)/installed
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py check --fail-level WARNING
 	$(BIN)/python manage.py makemigrations --check --dry-run
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml instances novita_site manage.py
+	@echo 'manage.py check --deploy, as on a network'
+	@$(ON_A_NETWORK) $(BIN)/python manage.py check --deploy --fail-level WARNING
+
+# Known vulnerabilities in what requirements.txt names.
+audit: $(VENV)/installed
+	$(BIN)/python .ci/audit.py --requirement requirements.txt
 
 # PEER=folder of a comparable program, to measure both in one run.
 bench: $(VENV)/installed
@@ -26,12 +37,14 @@ bench: $(VENV)/installed
 $(VENV)/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11, 3.12 or 3.13 is needed; this is %d.%d. Name one: make PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.txt
 	@touch $@
 
-# Compile requirements.in anew.
+# Compile requirements.in anew. Nothing of this machine's own (wheels in a folder, another index) may lend a hash.
 requirements: $(VENV)/installed
-	$(BIN)/pip-compile --quiet --upgrade --strip-extras --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file requirements.txt requirements.in
+	PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= $(BIN)/pip-compile --quiet --upgrade --strip-extras \
+		--generate-hashes --allow-unsafe --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+		--output-file requirements.txt requirements.in
 
 clean:
 	rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -22,10 +22,11 @@ from django.utils.safestring import SafeString
 from django.utils.text import Truncator, slugify
 from django.views.decorators.http import require_POST, require_safe
 
-from instances import audit, webhooks
+from instances import accounts, audit, webhooks  # noqa: F401 - the accounts have pages, too
 from instances.errors import InvalidState
 from instances.instance import format_time
 from instances.models import AuditEntry, Operation, Protection, SyncRun, Target, WebhookAttempt, WebhookDelivery
+from instances.roles import Role, find_role
 from instances.sync import say_counts, try_to_synchronize
 
 MAX_SHOWN: Final = 500
@@ -33,9 +34,6 @@ LIST_LETTERS: Final = 120
 CSV_ROWS_AT_ONCE: Final = 500
 # A spreadsheet takes a text that begins so for a formula, or drops the sign and then does.
 FORMULA_SIGNS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
-
-admin.site.site_header = admin.site.site_title = "Novita panel"
-admin.site.index_title = "Records"
 
 
 # --- Columns
@@ -183,6 +181,12 @@ class RecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django takes n
     csv_fields: tuple[str, ...] = ()
     list_per_page = 50
 
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return find_role(request) >= Role.VIEWER
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return find_role(request) >= Role.VIEWER
+
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
@@ -271,7 +275,13 @@ class SyncRunAdmin(RecordAdmin):
         sync = path("sync/", self.admin_site.admin_view(require_POST(self.sync)), name="instances_syncrun_sync")
         return [sync, *super().get_urls()]
 
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        may_sync = find_role(request) >= Role.OPERATOR
+        return super().changelist_view(request, {**(extra_context or {}), "may_sync": may_sync})
+
     def sync(self, request: HttpRequest) -> HttpResponseBase:
+        if find_role(request) < Role.OPERATOR:
+            raise PermissionDenied
         actor = audit.get_actor(request)
         with audit.recorded(actor, "sync") as entry:
             is_done, words = try_to_synchronize("admin", requested_by=actor.name)
@@ -617,7 +627,7 @@ class WebhookDeliveryAdmin(RecordAdmin):
 
     def _may_send(self, request: HttpRequest) -> bool:
         """Tell whether the user's rights are to change deliveries, which to see them are not."""
-        return request.user.has_perm("instances.change_webhookdelivery")
+        return find_role(request) >= Role.ADMIN
 
     @admin.display(description="operation", ordering="operation__created_at")
     def shown_operation(self, delivery: WebhookDelivery) -> SafeString:

@@ -36,9 +36,10 @@ WORKER: Final = Actor("worker")
 
 
 def get_actor(request: HttpRequest) -> Actor:
-    """Return who sent a request."""
+    """Return who sent a request; a script's token is named with its owner."""
+    token = getattr(request, "auth", None)
     return Actor(
-        name=request.user.get_username(),
+        name=f"{request.user.get_username()}{f' (token {token.name})' if token else ''}",
         address=request.META.get("REMOTE_ADDR", ""),
         request_id=find_request_id(request) or "",
     )

@@ -60,13 +60,20 @@ class NotAuthenticated(PanelError):
     status = HTTPStatus.UNAUTHORIZED
     code = "NOT_AUTHENTICATED"
     message = "Log in first."
-    suggestion = "Log in at /admin/."
+    suggestion = "Log in at /login/, or send a token in the header Authorization."
 
 
 class NotAllowed(PanelError):
     status = HTTPStatus.FORBIDDEN
     code = "NOT_ALLOWED"
     message = "You are not allowed to do this."
+
+
+class TooManyRequests(PanelError):
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    code = "TOO_MANY_REQUESTS"
+    message = "You send more than API_RATE_LIMIT allows."
+    suggestion = "Slow down; POST /api/instances/stop-all stops many with one request."
 
 
 class CrossSite(PanelError):
@@ -316,6 +323,8 @@ def _translate(exc: Exception, context: dict[str, Any]) -> PanelError | None:
             return BodyNotJson()
         case exceptions.MethodNotAllowed():
             return MethodNotAllowed(suggestion=f"It takes {', '.join(context['view'].allowed_methods)}.")
+        case exceptions.Throttled():
+            return TooManyRequests(retry_after=exc.wait)  # type: ignore[attr-defined]  # set, and not declared
         case exceptions.NotAcceptable():
             return NotAcceptable()
         case exceptions.NotFound() | Http404():
@@ -349,6 +358,17 @@ def server_error(request: HttpRequest) -> HttpResponseBase:
     if _is_for_a_script(request):
         return to_response(PanelError(), request)
     return defaults.server_error(request)
+
+
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    if _is_for_a_script(request):
+        return to_response(NotAllowed(str(exception) or None), request)
+    return render(request, "403.html", {"reason": str(exception)}, status=HTTPStatus.FORBIDDEN)
+
+
+def lock_out(request: HttpRequest, original: object = None, credentials: object = None) -> HttpResponseBase:
+    """Answer who has guessed too often (axes calls it)."""
+    return render(request, "registration/locked_out.html", status=HTTPStatus.TOO_MANY_REQUESTS)
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponseBase:

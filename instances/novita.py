@@ -12,6 +12,7 @@ import logging
 import math
 import queue
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -414,6 +415,11 @@ class _NotJson:
 
 
 _NOT_JSON: Final = _NotJson()
+_REASON: Final = re.compile("[A-Z][A-Z_]{2,49}")
+_PLAIN_WORD: Final = re.compile(
+    r"[\"'(]?(?:[A-Za-z]?[a-z]{0,15}|[a-z]{1,9}'[a-z]{1,2}|[A-Z]{1,5}|\d{1,4})[\"')]?[.,;:!?]?"
+)
+_SECRET_NAME: Final = re.compile("passw|passphrase|secret|token|key|credential|command|env", re.IGNORECASE)
 
 
 def _read_body(response: requests.Response) -> bytes:
@@ -459,10 +465,27 @@ def _name_refusal(status: int, body: dict[str, Any]) -> NovitaError:
         return NotFoundAtNovita()
     if reason == "INSUFFICIENT_RESOURCE":
         return InsufficientResource()
-    words = " ".join(f"{message} ({reason or status})".split())[:200]
+    name = reason if _REASON.fullmatch(reason) else str(status)
+    words = " ".join(f"{_keep_plain_words(message)} ({name})".split())
     if "invalid state" in message.lower() or reason == "INVALID_STATE":
         return InvalidStateChange(f"Novita refused: {words}.")
     return NovitaRefused(f"Novita refused: {words}.")
+
+
+def _keep_plain_words(message: str) -> str:
+    """Return Novita's own words as far as they are plain ones, with … for the others.
+
+    People need to know why; what an error may quote beside that (a password, a command, a key, an address) would be
+    stored and shown with it. A secret that is a word like any other would stand after what it is called.
+    """
+    words = message[:200].split()
+    kept: list[str] = []
+    for number, word in enumerate(words, 1):
+        kept.append(word if _PLAIN_WORD.fullmatch(word) else "…")
+        if _SECRET_NAME.search(word):
+            kept += ["…"] if words[number:] else []
+            break
+    return re.sub("…( …)+", "…", " ".join(kept))
 
 
 def _name_failure(exc: requests.RequestException, *, is_cut: bool) -> NovitaError:

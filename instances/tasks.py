@@ -4,6 +4,7 @@ import logging
 import uuid
 
 from celery import shared_task
+from django.contrib.sessions.backends.db import SessionStore
 
 from instances import audit, cache, operations, rounds, webhooks
 from instances.errors import CacheUnavailable
@@ -40,6 +41,7 @@ def deliver_webhook(delivery_id: int) -> None:
 
 @shared_task
 def forget_old() -> None:
-    """Delete the records that nobody needs any more."""
+    """Delete the records, and the sessions, that nobody needs any more."""
     operations.forget_old()
     audit.forget_old()
+    SessionStore.clear_expired()

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
@@ -15,6 +16,7 @@ from django.shortcuts import render
 from instances import cache, health, queries
 from instances.instance import GROUPS, format_time
 from instances.models import Protection
+from instances.roles import Role, find_role
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +25,9 @@ COLUMNS = {"name": "Name", "status": "Status", "region": "Region", "productName"
 
 
 def dashboard(request: HttpRequest) -> HttpResponse:
+    role = find_role(request)
+    if role < Role.VIEWER:
+        raise PermissionDenied
     state = health.check()
     listing = cache.read_listing() if state.is_serving else None
     instances = listing.instances if listing else []
@@ -31,6 +36,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     context = {
         **admin.site.each_context(request),
         "is_nav_sidebar_enabled": False,
+        "role": role.label,
         "is_simulated": settings.IS_SIMULATED,
         "figures": _describe_figures(listing, state),
         "warnings": state.body["warnings"],

@@ -1,8 +1,11 @@
-"""Who the visitor is: on loopback the local owner, who needs no login; elsewhere whoever logged in."""
+"""Who the visitor is: on loopback the local owner, who needs no login; elsewhere who logged in, or a script's token."""
 
+import ipaddress
 import logging
+import re
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
@@ -10,10 +13,15 @@ from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.contrib.auth.models import User
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponseBase
+from django.shortcuts import resolve_url
+from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
-from rest_framework.authentication import BaseAuthentication
+from knox.auth import TokenAuthentication
+from rest_framework.authentication import BaseAuthentication, SessionAuthentication
+from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
+from instances.models import Token
 from novita_site.env import is_loopback
 from novita_site.middleware import Handler
 
@@ -21,17 +29,10 @@ log = logging.getLogger(__name__)
 
 LOCAL_OWNER = "local-owner"
 OWNER_SECONDS = 60
+TOKEN_FORM = re.compile(rb"[\w-]{16,128}", re.ASCII)
+LAST_USE = timedelta(minutes=1)
 # A proxy in front makes everybody's requests come from this machine.
-FORWARDING_HEADERS = (
-    "Forwarded",
-    "Via",
-    "X-Real-IP",
-    "X-Forwarded-For",
-    "X-Forwarded-Host",
-    "X-Forwarded-Proto",
-    "X-Forwarded-Port",
-    "X-Forwarded-Server",
-)
+FORWARDING_HEADERS = ("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP", "HTTP_X_FORWARDED")
 
 
 _owner: tuple[float, User | None] = (0.0, None)
@@ -42,7 +43,7 @@ def is_local_owner(request: HttpRequest) -> bool:
     return (
         not settings.REQUIRE_LOGIN
         and is_loopback(request.META.get("REMOTE_ADDR", ""))
-        and not any(header in request.headers for header in FORWARDING_HEADERS)
+        and not any(name.startswith(FORWARDING_HEADERS) for name in request.META)
     )
 
 
@@ -75,6 +76,37 @@ def _read_local_owner() -> User:
     return owner
 
 
+def find_client_address(get_response: Handler) -> Handler:
+    """Make REMOTE_ADDR the address of who asked, where a proxy of TRUSTED_PROXIES has passed it on.
+
+    X-Forwarded-For is read from its end, as far as trusted proxies wrote it: what stands before that is the client's
+    own invention.
+    """
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        if settings.TRUSTED_PROXIES:
+            chain = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")
+            address = request.META.get("REMOTE_ADDR", "")
+            while chain and _is_trusted(address) and (claimed := _read_address(chain.pop())):
+                address = claimed
+            request.META["REMOTE_ADDR"] = address
+        return get_response(request)
+
+    return middleware
+
+
+def _is_trusted(address: str) -> bool:
+    found = _read_address(address)
+    return bool(found) and any(ipaddress.ip_address(found) in network for network in settings.TRUSTED_PROXIES)
+
+
+def _read_address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text.strip()))
+    except ValueError:
+        return ""
+
+
 def admit_local_owner(get_response: Handler) -> Handler:
     """Make the visitor the local owner where nobody logs in. Comes after Django's own authentication."""
 
@@ -98,9 +130,49 @@ class RequireLogin(LoginRequiredMiddleware):
             return None
         return super().process_view(request, view_func, view_args, view_kwargs)
 
+    def get_login_url(self, view_func: Callable[..., Any]) -> str:
+        """Return the one page to log in at; the admin pages name one of their own, which knows no single sign-on."""
+        return resolve_url(settings.LOGIN_URL)
+
+
+class BearerAuthentication(TokenAuthentication):  # type: ignore[misc]  # knox has no types
+    """A script's token. One that is sent and not good is refused, on loopback too."""
+
+    def authenticate(self, request: Request) -> tuple[User, Token] | None:
+        found: tuple[User, Token] | None = super().authenticate(request)
+        header = request.META.get("HTTP_AUTHORIZATION", "").strip()
+        # A proxy in front may want a password of its own, and browsers send that along. Any other header was meant
+        # for us, and whoever sent it must not be taken for the local owner.
+        if found is None and header and not header.lower().startswith("basic "):
+            raise AuthenticationFailed
+        return found
+
+    def authenticate_credentials(self, token: bytes) -> tuple[User, Token]:
+        if not TOKEN_FORM.fullmatch(token):
+            # The database is not asked for it: PostgreSQL raises for a NUL.
+            raise AuthenticationFailed
+        user, known = super().authenticate_credentials(token)
+        now = timezone.now()
+        if known.last_used_at is None or now - known.last_used_at > LAST_USE:
+            # Once a minute, so that a script that polls doesn't write at each of its requests.
+            try:
+                Token.objects.filter(pk=known.pk).update(last_used_at=now)
+            except DatabaseError as exc:
+                log.warning("token %s: last use not noted: %s", known.name, exc)
+        return user, known
+
 
 class LocalOwnerAuthentication(BaseAuthentication):
-    """The API's view of the local owner: no CSRF token wanted, since no cookie says who it is."""
+    """The API's view of the local owner: no CSRF token wanted, since no cookie says who it is.
+
+    A browser does send cookies. One that says nothing of where its request comes from has not passed
+    `refuse_cross_site`, and needs the token.
+    """
 
     def authenticate(self, request: Request) -> tuple[User, None] | None:
-        return (request._request.user, None) if is_local_owner(request._request) else None  # type: ignore[return-value]  # a lazy User
+        if not is_local_owner(request._request):
+            return None
+        tells_origin = request.headers.keys() & {"Sec-Fetch-Site", "Origin"}
+        if settings.SESSION_COOKIE_NAME in request.COOKIES and not tells_origin:
+            SessionAuthentication().enforce_csrf(request)
+        return request._request.user, None  # type: ignore[return-value]  # a lazy User

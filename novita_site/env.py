@@ -20,6 +20,7 @@ from dotenv import dotenv_values
 
 TRUE_WORDS = {"1", "true", "yes", "on"}
 FALSE_WORDS = {"0", "false", "no", "off"}
+ROLES = {"viewer", "operator", "admin"}
 MAKE_WEBHOOK_KEY = (
     "python3 -c \"import base64, secrets; print('whsec_' + base64.b64encode(secrets.token_bytes(32)).decode())\""
 )
@@ -98,6 +99,47 @@ class Env:
             if host != "*" and not _is_name(host) and not is_ipv6:
                 self.refuse(name, f"{host!r} is no host name or address.", f"Use {default}.")
         return hosts
+
+    def networks(self, name: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+        """Read a comma-separated list of addresses and networks."""
+        networks = []
+        for text in self.names(name, ""):
+            try:
+                networks.append(ipaddress.ip_network(text))
+            except ValueError:
+                self.refuse(name, f"{text!r} is no address or network.", "Use 10.0.0.5 or 10.0.0.0/8.")
+        return networks
+
+    def has_all(self, *names: str) -> bool:
+        """Tell whether variables that belong together are set; some of them without the others are refused."""
+        missing = [name for name in names if not self.text(name)]
+        if len(missing) < len(names):
+            for name in missing:
+                self.refuse(name, "it is not set, and what belongs to it is.", f"Set {', '.join(names)}, or none.")
+        return not missing
+
+    def issuer(self, name: str) -> str:
+        """Read the base URL of an OpenID provider, without a slash at its end. "" when it isn't set."""
+        return self.novita_url(name, "https://login.example.com") if self.text(name) else ""
+
+    def roles(self, name: str) -> dict[str, str]:
+        """Read which role each name of a claim gives."""
+        roles: dict[str, str] = {}
+        for pair in self.names(name, ""):
+            # From its end: a name of a directory's group holds such signs itself.
+            group, _, role = (part.strip() for part in pair.rpartition("="))
+            if not group or role not in ROLES or group in roles:
+                cure = "Use panel-admins=admin,research=operator; roles are viewer, operator, admin."
+                self.refuse(name, f"{pair!r} gives no role to a name, or a second one.", cure)
+            roles[group] = role
+        return roles
+
+    def header(self, name: str) -> tuple[str, str] | None:
+        """Read a header and its value, as Django wants them: `X-Forwarded-Proto: https`. None when it isn't set."""
+        match = re.fullmatch(r"(?:HTTP_)?([A-Za-z0-9_-]+)\s*[:,=]\s*([!-~]+)", self.text(name))
+        if self.text(name) and not match:
+            self.refuse(name, f"{self.text(name)!r} is no header with a value.", "Use X-Forwarded-Proto: https")
+        return (f"HTTP_{match[1].upper().replace('-', '_')}", match[2]) if match else None
 
     def api_key(self, name: str) -> str:
         """Read a key that goes into an HTTP header. "" when it isn't set."""

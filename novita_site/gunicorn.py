@@ -24,8 +24,12 @@ worker_class = "gthread"
 # Longer than the longest call to Novita that a request waits for.
 graceful_timeout = 50
 loglevel = "warning"
+# The log as it is everywhere, of the process that minds the workers, too.
+logconfig_dict = settings.LOGGING
 # It would be a file in the home folder, which nobody here uses.
 control_socket_disable = True
+# Who came over TLS is told by SECURE_PROXY_SSL_HEADER alone; gunicorn would believe anybody on this machine.
+forwarded_allow_ips = ""
 
 
 def when_ready(server: Any) -> None:
@@ -56,12 +60,22 @@ def worker_exit(server: Any, worker: Any) -> None:
 def write_error(sock: Any, status: int, reason: str, message: str) -> None:
     """Refuse what never reaches Django (an address that is too long, a malformed header) in the API's own shape."""
     from instances.errors import InvalidRequest, PanelError, describe
+    from novita_site.middleware import HEADERS
 
     error = InvalidRequest(f"{reason}.") if status < 500 else PanelError()
     body = json.dumps(describe(error, uuid.uuid4().hex[:16])).encode()
-    head = (
-        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
-        f"Content-Security-Policy: default-src 'none'\r\nContent-Length: {len(body)}\r\n\r\n"
+    headers = {
+        **HEADERS,
+        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'",
+        "Cross-Origin-Opener-Policy": settings.SECURE_CROSS_ORIGIN_OPENER_POLICY,
+        "Referrer-Policy": settings.SECURE_REFERRER_POLICY,
+        "X-Content-Type-Options": "nosniff",
+        "Connection": "close",
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+    }
+    head = "\r\n".join(
+        [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
     )
     util.write_nonblock(sock, head.encode() + body)
 

@@ -1,5 +1,7 @@
 """Every setting. What comes from the environment is read through `env`, by the setting's own name."""
 
+import logging
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -47,6 +49,24 @@ elif not SECRET_KEY:
         "Make one: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'",
     )
 
+# --- What stands in front of it
+
+# Proxies whose X-Forwarded-For is believed; nobody's without.
+TRUSTED_PROXIES = env.networks("TRUSTED_PROXIES")
+# By which header a proxy says that the visitor came over TLS. One that anybody can send is as good as none.
+SECURE_PROXY_SSL_HEADER = env.header("SECURE_PROXY_SSL_HEADER")
+# How many acting requests a minute one user or address may send; 0: any number.
+API_RATE_LIMIT = env.integer("API_RATE_LIMIT", 600, 0, 1_000_000)
+
+# Single sign-on by OpenID Connect: on when all three are set.
+OIDC_ISSUER = env.issuer("OIDC_ISSUER")
+OIDC_CLIENT_ID = env.text("OIDC_CLIENT_ID")
+OIDC_CLIENT_SECRET = env.api_key("OIDC_CLIENT_SECRET")
+HAS_SSO = env.has_all("OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET")
+# The claim that names a person's groups there, and the roles that they have here by them.
+OIDC_ROLE_CLAIM = env.text("OIDC_ROLE_CLAIM", "groups")
+OIDC_ROLES = env.roles("OIDC_ROLES")
+
 # --- Novita, and how the copy is kept
 
 NOVITA_API_KEY = env.api_key("NOVITA_API_KEY")
@@ -70,6 +90,13 @@ WEBHOOK_SECRET = env.webhook_secrets("WEBHOOK_SECRET")
 WEBHOOK_ALLOWED_HOSTS = env.receivers("WEBHOOK_ALLOWED_HOSTS")
 WEBHOOK_ALLOWED_PORTS = env.ports("WEBHOOK_ALLOWED_PORTS", "443,8443")
 
+# --- The log
+
+# `text` for people, `json` for a program that collects logs.
+LOG_FORMAT = env.text("LOG_FORMAT", "text")
+if LOG_FORMAT not in {"text", "json"}:
+    env.refuse("LOG_FORMAT", f"{LOG_FORMAT!r} is neither text nor json.", "Use text.")
+
 # --- Redis and the database
 
 REDIS_URL = env.redis_url("REDIS_URL", "redis://127.0.0.1:6379/0")
@@ -79,9 +106,9 @@ CACHES = {
         "BACKEND": "django_redis.cache.RedisCache",
         "LOCATION": REDIS_URL,
         "OPTIONS": {
-            # An answer takes two calls to Redis at most, and must come within 2 s when Redis is silent.
-            "SOCKET_CONNECT_TIMEOUT": 0.8,
-            "SOCKET_TIMEOUT": 0.8,
+            # An answer takes three calls to Redis at most, and must come within 2 s when Redis is silent.
+            "SOCKET_CONNECT_TIMEOUT": 0.6,
+            "SOCKET_TIMEOUT": 0.6,
             "SERIALIZER": "django_redis.serializers.json.JSONSerializer",
         },
     }
@@ -125,13 +152,15 @@ env.check()
 # --- Django
 
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "novita_site.apps.PanelAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "rest_framework",
+    "knox",
+    "axes",
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "csp",
@@ -140,6 +169,8 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "novita_site.middleware.request_id",
+    "novita_site.access.find_client_address",
+    "novita_site.middleware.add_headers",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -153,12 +184,15 @@ MIDDLEWARE = [
     "novita_site.access.RequireLogin",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 
 ROOT_URLCONF = "novita_site.urls"
 WSGI_APPLICATION = "novita_site.wsgi.application"
 APPEND_SLASH = False
-LOGIN_URL = "admin:login"
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "dashboard"
+LOGOUT_REDIRECT_URL = "login"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024
 
 TEMPLATES = [
@@ -180,6 +214,8 @@ STATIC_URL = "static/"
 # The static files are served from where the packages keep them: no collectstatic, nothing to forget in a deployment.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
+# Fonts for other sites, it means; there are none.
+WHITENOISE_ALLOW_ALL_ORIGINS = False
 
 USE_TZ = True
 TIME_ZONE = "UTC"
@@ -195,8 +231,22 @@ AUTH_PASSWORD_VALIDATORS = [
 
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+SECURE_HSTS_SECONDS = 0 if LOOPBACK_ONLY else 365 * 86400
 SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = 12 * 3600
+# A proxy that ends TLS and doesn't say so must not make our own forms look like another site's.
+CSRF_TRUSTED_ORIGINS = [f"https://{host}" for host in ALLOWED_HOSTS if host != "*"]
+SILENCED_SYSTEM_CHECKS = [
+    "security.W005",  # HSTS is for this host; its neighbours are not ours to decide on
+    "security.W021",
+    "security.W008",  # the proxy that ends TLS redirects; here it would be a loop where it doesn't tell of TLS
+    "security.W012",  # middleware.add_headers marks every cookie Secure on a request that came over TLS
+    "security.W016",
+]
 CSRF_FAILURE_VIEW = "instances.errors.csrf_failure"
+DEFAULT_EXCEPTION_REPORTER_FILTER = "novita_site.debug.ReportFilter"
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": [NONE],
@@ -215,10 +265,12 @@ CONTENT_SECURITY_POLICY = {
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
+        "novita_site.access.BearerAuthentication",
         "novita_site.access.LocalOwnerAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PERMISSION_CLASSES": ["instances.roles.RoleRequired"],
+    "DEFAULT_THROTTLE_CLASSES": ["instances.limits.ActingLimit"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_RENDERER_CLASSES": [
         "rest_framework.renderers.JSONRenderer",
@@ -229,6 +281,46 @@ REST_FRAMEWORK = {
     "URL_FORMAT_OVERRIDE": "format",
 }
 
+# Tokens for scripts, by knox: hashed at rest, shown once.
+KNOX_TOKEN_MODEL = "instances.Token"  # noqa: S105 - a model
+REST_KNOX = {
+    "TOKEN_MODEL": KNOX_TOKEN_MODEL,
+    "AUTH_HEADER_PREFIX": "Bearer",
+    # Scanners for leaked secrets know a token by it.
+    "TOKEN_PREFIX": "nvp_",
+    "TOKEN_TTL": timedelta(days=90),
+}
+
+# Guessing of passwords, by axes: an account and address that failed five times wait.
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_RESET_ON_SUCCESS = True
+AXES_LOCKOUT_CALLABLE = "instances.errors.lock_out"
+AXES_ENABLE_ADMIN = False
+# The audit keeps who logged in.
+AXES_DISABLE_ACCESS_LOG = True
+AXES_VERBOSE = False
+
+# Single sign-on, by allauth; `novita_site.sso` says what is used of it.
+if HAS_SSO:
+    INSTALLED_APPS += [
+        "allauth",
+        "allauth.account",
+        "allauth.socialaccount",
+        "allauth.socialaccount.providers.openid_connect",
+    ]
+    MIDDLEWARE.insert(
+        MIDDLEWARE.index("axes.middleware.AxesMiddleware"), "allauth.account.middleware.AccountMiddleware"
+    )
+    ACCOUNT_ADAPTER = "novita_site.sso.AccountAdapter"
+    ACCOUNT_EMAIL_VERIFICATION = "none"
+    # Nothing can be guessed here; and its counters would be foreign keys in our Redis.
+    ACCOUNT_RATE_LIMITS = False
+    SOCIALACCOUNT_ADAPTER = "novita_site.sso.SocialAdapter"
+    SOCIALACCOUNT_STORE_TOKENS = False
+
 SPECTACULAR_SETTINGS = {
     "TITLE": "Novita instances",
     "DESCRIPTION": "The team's GPU instances at Novita.ai: a true copy of them, and actions on them.",
@@ -236,7 +328,7 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAuthenticated"],
+    "SERVE_PERMISSIONS": ["instances.roles.RoleRequired"],
     "ENUM_ADD_EXPLICIT_BLANK_NULL_CHOICE": False,
     "ENUM_NAME_OVERRIDES": {
         "UpDownEnum": ["up", "down"],
@@ -246,26 +338,43 @@ SPECTACULAR_SETTINGS = {
         "TargetStateEnum": ["pending", "asked", "confirmed", "stillRunning", "failed", "skipped", "unknown"],
     },
     "PREPROCESSING_HOOKS": ["instances.api.urls.drop_optional_slash"],
-    "AUTHENTICATION_WHITELIST": ["rest_framework.authentication.SessionAuthentication"],
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "instances.api.description.allow_empty_values",
+    ],
+    "AUTHENTICATION_WHITELIST": [
+        "novita_site.access.BearerAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    # The local owner needs neither.
+    "SECURITY": [] if REQUIRE_LOGIN else [{}],
 }
 
 # --- The log: one line an event, on standard error
 
+# Python's own warnings, too: Celery has one for who runs it as root.
+logging.captureWarnings(capture=True)
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "filters": {
         "request_id": {"()": "novita_site.log.RequestIdFilter"},
         "only_exceptions": {"()": "novita_site.log.OnlyExceptions"},
+        "no_debug": {"()": "novita_site.debug.NoDebugFilter"},
     },
     "formatters": {
         "line": {
             "()": "novita_site.log.LineFormatter",
             "format": "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s",
-        }
+        },
+        "json": {"()": "novita_site.log.JsonFormatter"},
     },
     "handlers": {
-        "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id"]},
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": "json" if LOG_FORMAT == "json" else "line",
+            "filters": ["request_id"],
+        },
     },
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {
@@ -273,5 +382,8 @@ LOGGING = {
         "novita_site": {"level": "INFO"},
         "django": {"handlers": [], "level": "WARNING", "propagate": True},
         "django.request": {"filters": ["only_exceptions"]},
+        "urllib3.connectionpool": {"filters": ["no_debug"]},
+        # It has a handler of its own until this takes it away.
+        "gunicorn.error": {"handlers": [], "level": "WARNING", "propagate": True},
     },
 }

@@ -1,14 +1,31 @@
 """Which address goes where."""
 
+from urllib.parse import urlsplit
+
+from django.conf import settings
 from django.contrib import admin
-from django.urls import include, path, re_path
+from django.contrib.auth.views import LogoutView
+from django.urls import URLPattern, include, path, re_path
 
 from instances import errors
 from instances.api.views import HealthView, livez, readyz
 from instances.views import dashboard
+from novita_site.admin_site import PanelLoginView
+
+LOGIN_CONTEXT = {"site_header": admin.site.site_header, "sso_name": urlsplit(settings.OIDC_ISSUER).hostname}
+
+sso_urls: list[URLPattern] = []
+if settings.HAS_SSO:
+    # Before the admin's addresses are made: it takes allauth's pages out of them.
+    from novita_site import sso
+
+    sso_urls = [path("sso/", sso.begin, name="sso"), path("sso/callback/", sso.finish, name="sso_callback")]
 
 urlpatterns = [
+    *sso_urls,
     path("", dashboard, name="dashboard"),
+    path("login/", PanelLoginView.as_view(extra_context=LOGIN_CONTEXT), name="login"),
+    path("logout/", LogoutView.as_view(), name="logout"),
     path("api", include("instances.api.urls")),
     path("admin/", admin.site.urls),
     re_path(r"^health/?$", HealthView.as_view(), name="health"),
@@ -17,5 +34,6 @@ urlpatterns = [
 ]
 
 handler400 = errors.bad_request
+handler403 = errors.permission_denied
 handler404 = errors.page_not_found
 handler500 = errors.server_error

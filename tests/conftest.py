@@ -1,6 +1,7 @@
 """Fixtures: an empty Redis for each test, and Novita's answers by `responses`."""
 
 import re
+import signal
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,9 @@ from novita_site import access
 from novita_site.env import is_loopback
 from tests.novita_answers import NovitaAnswers
 from tests.settings import FAKE_REDIS
+
+# A shell's background job ignores Ctrl-C, and so would the processes that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

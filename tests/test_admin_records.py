@@ -9,7 +9,7 @@ from html import unescape
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission
+from django.contrib.auth.models import Group
 from django.db import connection
 from django.db.models import Model
 from django.test import Client
@@ -528,11 +528,12 @@ def test_the_button_needs_the_pages_token() -> None:
     assert WebhookDelivery.objects.get().state == "dead"
 
 
-def test_who_may_only_see_deliveries_sends_none(settings: Settings, django_user_model: Any) -> None:
+@pytest.mark.parametrize("role", ["viewer", "operator"])
+def test_who_may_only_see_deliveries_sends_none(settings: Settings, django_user_model: Any, role: str) -> None:
     settings.REQUIRE_LOGIN = True
     delivery = make_delivery()
-    user = django_user_model.objects.create_user("ann", password="x", is_staff=True)
-    user.user_permissions.add(Permission.objects.get(codename="view_webhookdelivery"))
+    user = django_user_model.objects.create_user("ann")
+    user.groups.add(Group.objects.get_or_create(name=role)[0])
     client = Client()
     client.force_login(user)
 

@@ -182,4 +182,4 @@ def test_where_a_login_is_wanted_the_dashboard_wants_it(client: Client, settings
 
     answer = client.get("/")
 
-    assert (answer.status_code, answer["Location"]) == (302, "/admin/login/?next=/")
+    assert (answer.status_code, answer["Location"]) == (302, "/login/?next=/")

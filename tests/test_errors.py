@@ -44,7 +44,7 @@ def assert_error(answer: Any, status: int, code: str) -> None:
     assert body.keys() == (names | {"fields"} if code == "INVALID_REQUEST" else names)
     assert body["success"] is False
     assert re.fullmatch(r"\S.*\.", body["message"])
-    assert body["suggestion"] is None or re.fullmatch(r"[A-Z].*\.", body["suggestion"])
+    assert body["suggestion"] is None or re.fullmatch(r"[A-Z].*[.…]", body["suggestion"])
     assert body["requestId"] == answer["X-Request-Id"]
     assert abs(datetime.now(UTC) - datetime.fromisoformat(body["timestamp"])).total_seconds() < 60
     assert body["timestamp"].endswith("Z")

@@ -38,7 +38,8 @@ PAGES = {
     "/admin/auth/user/{user}/change/": 200,
     "/admin/auth/user/{user}/delete/": 200,
     "/admin/auth/user/{user}/password/": 200,
-    "/admin/auth/group/add/": 200,
+    "/admin/instances/token/": 200,
+    "/admin/instances/token/add/": 200,
     "/admin/password_change/": 200,
     "/admin/nope/": 404,
     "/api": 200,
@@ -133,7 +134,7 @@ def test_a_page_is_strict_and_keeps_to_it(open_page: Callable[[str], Any], path:
     assert find_problems(answer.content.decode()) == []
 
 
-@pytest.mark.parametrize("path", ["/admin/login/", "/admin/login/?next=/api/docs"])
+@pytest.mark.parametrize("path", ["/login/", "/login/?next=/api/docs", "/admin/login/"])
 def test_the_login_page_is_strict_and_keeps_to_it(client: Client, settings: Settings, path: str) -> None:
     settings.REQUIRE_LOGIN = True
 
@@ -146,7 +147,7 @@ def test_the_login_page_is_strict_and_keeps_to_it(client: Client, settings: Sett
 def test_a_refused_login_is_strict_too(settings: Settings) -> None:
     settings.REQUIRE_LOGIN = True
 
-    answer = Client().post("/admin/login/", {"username": HOSTILE, "password": "x"})
+    answer = Client().post("/login/", {"username": HOSTILE, "password": "x"})
 
     assert_strict(answer)
     assert find_problems(answer.content.decode()) == []

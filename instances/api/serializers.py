@@ -5,6 +5,7 @@ The listing itself is rendered by `cache`, once for all its readers; a test hold
 
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
 from instances.errors import InvalidRequest
@@ -44,6 +45,24 @@ class StrictSerializer(serializers.Serializer[Any]):
         return dict(self.validated_data)
 
 
+class TextField(serializers.CharField):
+    """Takes a text, and no number in its place."""
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class FlagField(serializers.BooleanField):
+    """Takes true and false, and no word for them: what stops a team's work must not guess."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            self.fail("invalid", input=data)
+        return data
+
+
 class NothingSerializer(StrictSerializer):
     """The body of a request that needs none: absent, or an empty object."""
 
@@ -51,17 +70,19 @@ class NothingSerializer(StrictSerializer):
 class OrderSerializer(StrictSerializer):
     """The body of stop-all."""
 
-    reason = serializers.CharField(required=False, allow_blank=True, max_length=500, help_text="Why; it is recorded.")
-    webhookUrl = serializers.CharField(
+    reason = TextField(required=False, allow_blank=True, max_length=500, help_text="Why; it is recorded.")
+    webhookUrl = TextField(
         required=False,
+        min_length=1,
         max_length=2000,
         help_text="An https URL that gets one signed POST when it has ended.",
     )
-    dryRun = serializers.BooleanField(required=False, help_text="Do nothing; answer what would be done.")
+    dryRun = FlagField(required=False, help_text="Do nothing; answer what would be done.")
     ids = serializers.ListField(
-        child=serializers.CharField(max_length=128),
+        child=TextField(min_length=1, max_length=128),
         required=False,
         allow_empty=False,
+        min_length=1,
         max_length=MAX_IDS,
         help_text="Only these instances.",
     )
@@ -72,12 +93,16 @@ class OperationOrderSerializer(OrderSerializer):
 
     kind = serializers.ChoiceField(choices=["stop", "start", "restart"])
     ids = serializers.ListField(
-        child=serializers.CharField(max_length=128), allow_empty=False, max_length=MAX_IDS, help_text="These instances."
+        child=TextField(min_length=1, max_length=128),
+        allow_empty=False,
+        min_length=1,
+        max_length=MAX_IDS,
+        help_text="These instances.",
     )
 
 
 class ProtectSerializer(StrictSerializer):
-    reason = serializers.CharField(max_length=500, help_text="Why nobody may stop it; shown to who tries.")
+    reason = TextField(min_length=1, max_length=500, help_text="Why nobody may stop it; shown to who tries.")
 
 
 class OperationQuerySerializer(StrictSerializer):
@@ -140,6 +165,8 @@ class InstanceSerializer(serializers.Serializer[Any]):
     changedAt = serializers.DateTimeField(help_text="When the copy last saw it change.")
 
 
+# A page of them: without this the description takes the answer itself for an array.
+@extend_schema_serializer(many=False)
 class ListingSerializer(serializers.Serializer[Any]):
     instances = InstanceSerializer(many=True)
     total = serializers.IntegerField(help_text="How many match, on all pages.")
@@ -227,6 +254,7 @@ class OperationSerializer(OperationHeadSerializer):
     targets = TargetSerializer(many=True)
 
 
+@extend_schema_serializer(many=False)
 class OperationListSerializer(serializers.Serializer[Any]):
     operations = OperationHeadSerializer(many=True)
     total = serializers.IntegerField()
@@ -240,6 +268,7 @@ class ProtectionSerializer(serializers.Serializer[Any]):
     protectedAt = serializers.DateTimeField()
 
 
+@extend_schema_serializer(many=False)
 class ProtectionListSerializer(serializers.Serializer[Any]):
     protections = ProtectionSerializer(many=True)
     total = serializers.IntegerField()
@@ -313,9 +342,9 @@ class SyncStateSerializer(serializers.Serializer[Any]):
 class HealthSerializer(serializers.Serializer[Any]):
     status = serializers.ChoiceField(choices=["healthy", "degraded", "unhealthy"])
     timestamp = serializers.DateTimeField()
-    services = ServicesSerializer()
-    sync = SyncStateSerializer()
-    warnings = serializers.ListField(child=serializers.CharField())
+    services = ServicesSerializer(required=False)
+    sync = SyncStateSerializer(required=False)
+    warnings = serializers.ListField(child=serializers.CharField(), required=False)
 
 
 class ErrorSerializer(serializers.Serializer[Any]):

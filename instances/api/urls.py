@@ -5,6 +5,7 @@ from django.urls import include, path, re_path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 from rest_framework.routers import SimpleRouter
 
+from instances.api import description  # noqa: F401 - an extension is known once it is imported
 from instances.api.views import (
     ApiRootView,
     CacheViewSet,

@@ -15,6 +15,7 @@ from django.utils.cache import patch_vary_headers
 from django.utils.http import parse_etags
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework.decorators import action
+from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
@@ -27,18 +28,15 @@ from instances.audit import get_actor
 from instances.errors import BodyNotJson, BodyTooLarge, InstanceNotFound, InvalidRequest, NotFound
 from instances.instance import ActionName, format_time
 from instances.models import Protection
+from instances.roles import Role, find_role, require
 from instances.sync import synchronize
 
 MAX_DRAINED_BYTES = 64 * 1024 * 1024
 HTML_PAGE_SIZE = 100
 
-_ERRORS = {
-    401: serializers.ErrorSerializer,
-    403: serializers.ErrorSerializer,
-    503: serializers.ErrorSerializer,
-}
-_READ_ERRORS = {400: serializers.ErrorSerializer, **_ERRORS}
-_ACT_ERRORS = {status: serializers.ErrorSerializer for status in (400, 401, 403, 409, 413, 415, 502, 503, 504)}
+# An unknown host is a 400 everywhere.
+_ERRORS = dict.fromkeys([400, 401, 403, 406, 503], serializers.ErrorSerializer)
+_ACT_ERRORS = dict.fromkeys([400, 401, 403, 406, 409, 413, 415, 429, 502, 503, 504], serializers.ErrorSerializer)
 _NOT_FOUND = {404: serializers.ErrorSerializer}
 
 
@@ -47,11 +45,14 @@ class ApiView(APIView):
 
     # Method or viewset's action → what its body holds.
     bodies: Mapping[str, type[serializers.StrictSerializer]] = {}
+    # Viewset's action → who may; what isn't named is a viewer's to read and an admin's to do.
+    roles: Mapping[str, Role] = {}
     wish: dict[str, Any]
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        if request.method not in {"GET", "HEAD", "OPTIONS"}:
+        has_method = hasattr(self, (request.method or "").lower())
+        if has_method and request.method not in {"GET", "HEAD", "OPTIONS"}:
             _check_media(request)
             expected = self.bodies.get(getattr(self, "action", "") or "", serializers.NothingSerializer)
             self.wish = expected(data=request.data).check()
@@ -88,7 +89,7 @@ def _drain(request: HttpRequest) -> None:
             serializers.ListQuerySerializer,
             OpenApiParameter("If-None-Match", str, OpenApiParameter.HEADER),
         ],
-        responses={200: serializers.ListingSerializer, 304: None, **_READ_ERRORS},
+        responses={200: serializers.ListingSerializer, 304: None, **_ERRORS},
     ),
     retrieve=extend_schema(
         summary="Show one instance", responses={200: serializers.InstanceSerializer, **_ERRORS, **_NOT_FOUND}
@@ -99,6 +100,7 @@ class InstanceViewSet(ApiView, ViewSet):
 
     lookup_value_regex = "[^/]+"
     bodies = MappingProxyType({"stop_all": serializers.OrderSerializer, "protect": serializers.ProtectSerializer})
+    roles = MappingProxyType(dict.fromkeys(["sync", "start", "stop", "restart", "protect"], Role.OPERATOR))
 
     def list(self, request: Request) -> HttpResponseBase:
         query = _check_query(request, serializers.ListQuerySerializer)
@@ -217,6 +219,8 @@ def _act(request: Request, name: ActionName, instance_id: str) -> Response:
 
 
 def _order(request: Request, kind: ActionName, wanted: Mapping[str, Any]) -> Response:
+    if wanted.get("webhookUrl"):
+        require(request, Role.ADMIN)
     wish = operations.Wish(
         kind=kind,
         ids=wanted.get("ids"),
@@ -238,11 +242,12 @@ class OperationViewSet(ApiView, ViewSet):
 
     lookup_value_regex = "[^/]+"
     bodies = MappingProxyType({"create": serializers.OperationOrderSerializer})
+    roles = MappingProxyType(dict.fromkeys(["create", "cancel"], Role.OPERATOR))
 
     @extend_schema(
         summary="List the operations, the newest first",
         parameters=[serializers.OperationQuerySerializer],
-        responses={200: serializers.OperationListSerializer, **_READ_ERRORS},
+        responses={200: serializers.OperationListSerializer, **_ERRORS},
     )
     def list(self, request: Request) -> Response:
         query = _check_query(request, serializers.OperationQuerySerializer)
@@ -273,6 +278,8 @@ class OperationViewSet(ApiView, ViewSet):
     )
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, pk: str) -> Response:
+        if operations.get(pk).is_whole_account:
+            require(request, Role.ADMIN)
         return Response(operations.describe(operations.cancel(pk, actor=get_actor(request))))
 
 
@@ -352,19 +359,25 @@ class NoSuchApiView(ApiView):
 
 
 class HealthView(ApiView):
-    """Is the service healthy, and what is wrong if it isn't."""
+    """Is the service healthy, and what is wrong if it isn't; the latter for those who may read."""
+
+    permission_classes = (AllowAny,)
 
     @extend_schema(
         summary="Tell how the service is",
+        description="Whoever is not logged in gets the status alone.",
         responses={
             200: serializers.HealthSerializer,
             503: serializers.HealthSerializer,
-            401: serializers.ErrorSerializer,
+            **dict.fromkeys([400, 401, 406], serializers.ErrorSerializer),
         },
     )
     def get(self, request: Request) -> Response:
         state = health.check()
-        return Response(state.body, status=HTTPStatus.OK if state.is_serving else HTTPStatus.SERVICE_UNAVAILABLE)
+        body = state.body
+        if find_role(request) < Role.VIEWER:
+            body = {name: state.body[name] for name in ("status", "timestamp")}
+        return Response(body, status=HTTPStatus.OK if state.is_serving else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 def _check_query(request: Request, expected: type[serializers.StrictSerializer]) -> dict[str, Any]:

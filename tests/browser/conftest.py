@@ -76,6 +76,7 @@ class Panel:
             "NOVITA_SYNC_INTERVAL": "0",
             **variables,
         }
+        self.environment = environment
         self.service = Service(environment, folder)
         self._worker = None
         if has_worker:

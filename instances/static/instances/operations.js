@@ -654,6 +654,8 @@ function renderButtons(isOpen) {
         set(panel.querySelector(`[data-do=${name}]`), 'hidden', isHidden);
     }
     set(document.getElementById('operation-cancel-confirm'), 'hidden', !isCancelling);
+    // To end a stop of all is an admin's, as to begin one.
+    set(panel.querySelector('[data-do=operation-cancel]').dataset, 'needs', shown.isWholeAccount ? 'admin' : 'operator');
     setText(panel.querySelector('[data-do=operation-again]'), `Try again for ${again.length}`);
     setText(document.getElementById('operation-others'), others ? `and ${others} more` : '');
     set(document.getElementById('operation-records'), 'hidden', false);

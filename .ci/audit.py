@@ -1,0 +1,69 @@
+"""Ask pip-audit for known vulnerabilities; its arguments are taken. Exit status 1: some were found, or it is broken.
+
+Where the source of advisories can't be reached, or knows none of the packages, as a mirror of the index may, a line
+says that nothing was asked, and the status is 0: who works offline can test all the same.
+"""
+
+import json
+import re
+import subprocess
+import sys
+
+# One request for each package; the next run finds most answers in pip's cache.
+DEADLINE_SECONDS = 90
+COMMAND = ["-m", "pip_audit", "--disable-pip", "--progress-spinner", "off", "--timeout", "5", "--format", "json"]
+# How pip-audit ends without an answer: its own words, or what it lets through of requests.
+UNREACHABLE = re.compile(
+    r"requests\.exceptions\.\w+|pip_audit\._service\.interface\.\w+|Could not connect to \S+ vulnerability feed"
+    r"|PyPI is not redirecting properly"
+)
+
+
+def main() -> int:
+    try:
+        process = subprocess.run(  # noqa: S603 - pip-audit, with the arguments of who started this
+            [sys.executable, *COMMAND, *sys.argv[1:]],
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return skip(f"no answer within {DEADLINE_SECONDS} s")
+    try:
+        packages = json.loads(process.stdout)["dependencies"]
+    except ValueError:
+        # A traceback ends with the error; the lines before it may quote anything.
+        last_lines = "\n".join(process.stderr.strip().splitlines()[-2:])
+        if reason := UNREACHABLE.search(last_lines):
+            return skip(f"its source can't be reached ({reason[0].rpartition('.')[2]})")
+        sys.stderr.write(process.stderr)
+        return 1
+    unknown = [package["name"] for package in packages if "skip_reason" in package]
+    vulnerable = [package for package in packages if package.get("vulns")]
+    for package in vulnerable:
+        for found in package["vulns"]:
+            fixed = ", ".join(found["fix_versions"]) or "no version yet"
+            names = ", ".join(sorted({found["id"], *found["aliases"]}))
+            say(f"{package['name']} {package['version']}: {names}, fixed in {fixed}. {found['description'][:300]}")
+    if vulnerable:
+        return 1
+    if len(unknown) == len(packages):
+        return skip("its source knows none of the packages")
+    say(f"pip-audit: no known vulnerability in {len(packages) - len(unknown)} packages")
+    if unknown:
+        say(f"pip-audit: not asked, unknown to its source: {', '.join(unknown)}")
+    return 0
+
+
+def skip(reason: str) -> int:
+    say(f"pip-audit: skipped, {reason}")
+    return 0
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

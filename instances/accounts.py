@@ -1,0 +1,200 @@
+"""Users, their roles and their tokens as admin pages, and the record of who logged in or failed to."""
+
+from datetime import timedelta
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.contrib.auth.admin import UserAdmin
+from django.contrib.auth.forms import UserChangeForm
+from django.contrib.auth.models import Group, User
+from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
+from django.db.models import Model
+from django.dispatch import receiver
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+
+from instances import audit
+from instances.audit import Actor
+from instances.errors import NotAuthenticated, find_request_id
+from instances.models import Token
+from instances.roles import ROLES, Role, find_role, get_role
+
+DEFAULT_DAYS = 90
+MAX_DAYS = 3650
+
+
+def create_token(user: User, name: str, role: str, days: int, *, actor: Actor) -> tuple[Token, str]:
+    """Make a token for a user; returns it and its text, which is stored nowhere."""
+    with audit.recorded(actor, "token.create", user.get_username(), target_name=name, after=f"{role}, {days} days"):
+        token, text = Token.objects.create(user=user, expiry=timedelta(days=days), name=name, role=role)
+    return token, text
+
+
+class AccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django takes no argument at run time
+    """A page for admins only; what is done there is recorded."""
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return find_role(request) >= Role.ADMIN
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return find_role(request) >= Role.ADMIN
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return find_role(request) >= Role.ADMIN
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return find_role(request) >= Role.ADMIN
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return find_role(request) >= Role.ADMIN
+
+    def _record(self, request: HttpRequest, action: str, target: str, **fields: str) -> None:
+        audit.save([audit.make_entry(audit.get_actor(request), action, target, **fields)])
+
+
+class UserForm(UserChangeForm):  # type: ignore[type-arg]  # likewise
+    role = forms.ChoiceField(
+        choices=[("", "none: nobody gets in by it"), *((name, name) for name in ROLES)],
+        required=False,
+        help_text="viewer: read. operator: sync, start, stop, restart, protect. admin: everything.",
+    )
+
+    class Meta:
+        model = User
+        fields = ("username", "email", "is_active")
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        role = get_role(self.instance) if self.instance.pk else Role.NONE
+        self.fields["role"].initial = role.label if role else ""
+        if self.instance.is_superuser:
+            self.fields["role"].disabled = True
+
+
+class PanelUserAdmin(AccountAdmin, UserAdmin):  # type: ignore[type-arg]  # likewise
+    form = UserForm
+    fieldsets = ((None, {"fields": ("username", "password", "email", "role", "is_active")}),)
+    readonly_fields = ("last_login", "date_joined")
+    list_display = ("username", "email", "shown_role", "is_active", "last_login")
+    list_filter = ("is_active", "groups")
+    search_fields = ("username", "email")
+    filter_horizontal = ()
+
+    @admin.display(description="role")
+    def shown_role(self, user: User) -> str:
+        return get_role(user).label
+
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        before = get_role(User.objects.get(pk=obj.pk)).label if change else ""
+        super().save_model(request, obj, form, change)
+        role = form.cleaned_data.get("role") if isinstance(form, UserForm) else None
+        if role is not None and not obj.is_superuser:
+            obj.groups.set([Group.objects.get_or_create(name=role)[0]] if role else [])
+        after = get_role(User.objects.get(pk=obj.pk)).label
+        state = "" if obj.is_active else ", not active"
+        action = "user.change" if change else "user.add"
+        self._record(request, action, obj.get_username(), before=before, after=f"{after}{state}")
+
+    def delete_model(self, request: HttpRequest, obj: User) -> None:
+        super().delete_model(request, obj)
+        self._record(request, "user.delete", obj.get_username())
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        for user in queryset:
+            self.delete_model(request, user)
+
+    def log_change(self, request: HttpRequest, obj: Model, message: Any) -> Any:
+        # The page for a new password saves without save_model.
+        if request.path.endswith("/password/"):
+            self._record(request, "user.password", str(obj))
+        return super().log_change(request, obj, message)
+
+
+class TokenForm(forms.ModelForm):  # type: ignore[type-arg]  # likewise
+    days = forms.IntegerField(min_value=1, max_value=MAX_DAYS, initial=DEFAULT_DAYS, help_text="Until it ends.")
+
+    class Meta:
+        model = Token
+        fields = ("user", "name", "role")
+
+    def clean(self) -> dict[str, Any]:
+        values: dict[str, Any] = super().clean() or {}
+        user, role = values.get("user"), values.get("role")
+        if user and role and ROLES[role] > get_role(user):
+            raise forms.ValidationError(f"The user's own role is lower: {get_role(user).label}.")
+        return values
+
+
+@admin.register(Token)
+class TokenAdmin(AccountAdmin):
+    change_list_template = "admin/change_list.html"  # the records' own has a download
+    fields = ("name", "user", "role", "token_key", "created", "expiry", "last_used_at")
+    list_display = fields
+    list_filter = ("role", "user")
+    search_fields = ("name", "user__username")
+    list_select_related = ("user",)
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **options: Any) -> Any:
+        return TokenForm if obj is None else super().get_form(request, obj, change, **options)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return ("user", "name", "role", "days") if obj is None else self.fields
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        return {"user": request.user.pk, "role": Token.Role.VIEWER}
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def save_model(self, request: HttpRequest, obj: Token, form: Any, change: bool) -> None:
+        token, text = create_token(
+            obj.user, obj.name, obj.role, form.cleaned_data["days"], actor=audit.get_actor(request)
+        )
+        obj.digest, obj.token_key, obj.expiry = token.digest, token.token_key, token.expiry
+        obj._text = text  # for the answer to this request only
+
+    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
+        # On this page only: a message would be kept in a cookie or the database until it is shown.
+        context = {**self.admin_site.each_context(request), "token": obj, "text": obj._text}
+        return TemplateResponse(request, "admin/instances/token/made.html", context)
+
+    def delete_model(self, request: HttpRequest, obj: Token) -> None:
+        owner, name, role = obj.user.get_username(), obj.name, obj.role
+        super().delete_model(request, obj)
+        self._record(request, "token.revoke", owner, target_name=name, before=role)
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        for token in queryset.select_related("user"):
+            self.delete_model(request, token)
+
+
+admin.site.unregister([User, Group])
+admin.site.register(User, PanelUserAdmin)
+
+
+# --- Who came and went
+
+
+def _make_visitor(request: HttpRequest | None, name: str) -> Actor:
+    if request is None:
+        return Actor(name)
+    return Actor(name, request.META.get("REMOTE_ADDR", ""), find_request_id(request) or "")
+
+
+@receiver(user_logged_in)
+def record_login(request: HttpRequest | None, user: User, **kwargs: Any) -> None:
+    audit.save([audit.make_entry(_make_visitor(request, user.get_username()), "login")])
+
+
+@receiver(user_logged_out)
+def record_logout(request: HttpRequest | None, user: User | None, **kwargs: Any) -> None:
+    if user is not None:
+        audit.save([audit.make_entry(_make_visitor(request, user.get_username()), "logout")])
+
+
+@receiver(user_login_failed)
+def record_failed_login(credentials: dict[str, Any], request: HttpRequest | None = None, **kwargs: Any) -> None:
+    entry = audit.make_entry(_make_visitor(request, str(credentials.get("username", ""))), "login")
+    entry.outcome = NotAuthenticated.code
+    audit.save([entry])

@@ -1,0 +1,41 @@
+"""`manage.py create_token`."""
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
+
+from instances.accounts import DEFAULT_DAYS, MAX_DAYS, create_token
+from instances.audit import get_shell_actor
+from instances.roles import ROLES, get_role
+
+
+class Command(BaseCommand):
+    help = "Make a token for a script of a user's, and print it: this once, since only its hash is stored."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("username", help="whose it is; its role is never higher than theirs")
+        parser.add_argument("--name", required=True, help="what it is for")
+        parser.add_argument(
+            "--role", choices=list(ROLES), default="viewer", help="what it may do (default: %(default)s)"
+        )
+        parser.add_argument("--days", type=int, default=DEFAULT_DAYS, help="until it ends (default: %(default)s)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if not 1 <= options["days"] <= MAX_DAYS:
+            raise CommandError(f"--days: from 1 to {MAX_DAYS}, not {options['days']}.", returncode=2)
+        if not 0 < len(options["name"]) <= 100:
+            raise CommandError("--name: from 1 to 100 characters.", returncode=2)
+        try:
+            user = User.objects.get(username=options["username"], is_active=True)
+            if ROLES[options["role"]] > get_role(user):
+                raise CommandError(f"{user.username}'s own role is lower: {get_role(user).label}.")
+            token, text = create_token(user, options["name"], options["role"], options["days"], actor=get_shell_actor())
+        except User.DoesNotExist as exc:
+            raise CommandError(f"There is no active user {options['username']!r}.") from exc
+        except DatabaseError as exc:
+            raise CommandError(f"The database can't be used: {exc}. Does `manage.py migrate` help?") from exc
+        self.stdout.write(text)
+        self.stderr.write(f"The token {token.name!r} ends on {token.expiry:%Y-%m-%d}. It is not shown again.")

@@ -1,0 +1,162 @@
+"""Every page that a link leads to, with a login and without: no word in the console, nothing against the policy, and
+no request to anywhere else.
+"""
+
+import base64
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urldefrag, urlsplit
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Panel, Visit, Witness
+from tests.system.processes import ROOT, Novita, find_free_port
+
+PASSWORD = "FAKE-SECRET-password"
+STARTS = [
+    "/",
+    "/admin/",
+    "/api",
+    "/api/docs",
+    "/health",
+    "/api/instances/sync",
+    "/api/instances/stop-all",
+    "/api/cache/clear",
+    "/api/instances?page=0",
+    "/api/nope",
+    "/nope",
+    "/admin/nope/",
+    "/admin/instances/syncrun/add/",
+    "/admin/auth/user/add/",
+]
+MAX_PAGES = 150
+# What Chromium itself says of a page that is refused.
+REFUSED = r"Failed to load resource: the server responded with a status of 4\d\d"
+
+
+def make_admin(database: Path) -> str:
+    """Make the account "ann"; returns a token of hers."""
+    environment = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "novita_site.settings",
+        "DATABASE_URL": f"sqlite:///{database}",
+        "DJANGO_SUPERUSER_PASSWORD": PASSWORD,
+    }
+    for command in (
+        ["createsuperuser", "--noinput", "--username", "ann", "--email", "ann@example.com"],
+        ["create_token", "ann", "--name", "script", "--role", "admin"],
+    ):
+        run = subprocess.run(
+            [sys.executable, "manage.py", *command],
+            cwd=ROOT,
+            env=environment,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    return run.stdout.strip()
+
+
+@pytest.fixture(scope="module", params=["open", "login"])
+def shared_panel(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    migrated_database: Path,
+    simulated_novita: Novita,
+) -> Iterator[Panel]:
+    folder = tmp_path_factory.mktemp("every")
+    database = shutil.copy(migrated_database, folder / "prepared.sqlite3")
+    token = make_admin(database)
+    panel = Panel(
+        folder,
+        database,
+        simulated_novita,
+        REQUIRE_LOGIN="1" if request.param == "login" else "0",
+        WEBHOOK_SECRET="whsec_" + base64.b64encode(b"FAKE-SECRET-of-32-bytes-in-total").decode(),
+        WEBHOOK_ALLOWED_HOSTS="127.0.0.1",
+        WEBHOOK_ALLOWED_PORTS=str(port := find_free_port()),
+    )
+    panel.service.session.headers["Authorization"] = f"Bearer {token}"
+    panel.receiver_url = f"http://127.0.0.1:{port}/"  # type: ignore[attr-defined]
+    panel.service.wait_until_ready()
+    yield panel
+    panel.end()
+
+
+def make_records(panel: Panel) -> None:
+    """Let there be a record of each kind, and hostile names in them."""
+    panel.hold(
+        {"id": "a", "name": "<img src=x onerror=alert(1)>", "status": "running"},
+        {"id": "b", "name": "'\"><style>*{color:red}</style>", "status": "running"},
+    )
+    url = panel.receiver_url  # type: ignore[attr-defined]
+    assert panel.service.post("/api/instances/a/protect", json={"reason": "<script>alert(1)</script>"}).ok
+    assert panel.service.post("/api/instances/stop-all", json={"webhookUrl": url}).status_code in {200, 202}
+
+
+def log_in(page: Page) -> None:
+    """Log in through the page, after a failure."""
+    for password in ("FAKE-SECRET-wrong", PASSWORD):
+        page.get_by_label("Username").fill("ann")
+        page.get_by_label("Password").fill(password)
+        page.get_by_role("button", name="Log in").click()
+        page.wait_for_load_state("networkidle")
+    expect(page.get_by_role("heading", name="GPU instances")).to_be_visible()
+
+
+def list_links(page: Page, origin: str) -> Iterator[str]:
+    """Yield where the page's links lead to here; of lists that are filtered or sorted, to the whole list."""
+    for link in page.evaluate("[...document.querySelectorAll('a[href]')].map(a => a.href)"):
+        parts = urlsplit(urldefrag(link).url)
+        # A download is no page.
+        if f"{parts.scheme}://{parts.netloc}" == origin and not parts.path.endswith(("/csv/", "/schema")):
+            yield parts.path
+
+
+@pytest.mark.timeout(300)
+def test_every_page_keeps_to_its_policy(panel: Panel, visit: Visit, witness: Witness) -> None:
+    witness.allow(REFUSED)
+    # What Chromium advises on Django's own forms of users.
+    witness.allow("console (info: Autofocus processing was blocked|verbose: .DOM. )")
+    make_records(panel)
+    page = visit()
+    if "/login/" in page.url:
+        log_in(page)
+    seen: set[str] = set()
+    waiting = list(STARTS)
+
+    while waiting and len(seen) < MAX_PAGES:
+        path = waiting.pop(0)
+        if path in seen:
+            continue
+        seen.add(path)
+        # These two go on to load something.
+        answer = page.goto(path, wait_until="networkidle" if path in {"/", "/api/docs"} else "load")
+        assert answer is not None and answer.status < 500, path
+        assert "/login/" not in page.url, path
+        assert witness.problems == [], path
+        waiting += list_links(page, panel.service.url)
+
+    for model in ("syncrun", "operation", "target", "webhookdelivery", "protection", "auditentry", "token"):
+        assert f"/admin/instances/{model}/" in seen
+        assert [path for path in seen if path.startswith(f"/admin/instances/{model}/") and "/change/" in path], model
+    assert not waiting
+
+
+def test_the_witness_sees_what_a_page_may_not_do(visit: Visit, witness: Witness) -> None:
+    page = visit()
+
+    page.evaluate("document.body.insertAdjacentHTML('beforeend', '<p style=color:red>')")
+    page.evaluate(
+        "document.body.append(Object.assign(document.createElement('img'), {src: 'http://127.0.0.1:1/x.png'}))"
+    )
+    page.wait_for_timeout(500)
+
+    seen = "\n".join(witness.problems)
+    witness.problems.clear()
+    assert "style" in seen and "img-src" in seen, seen

@@ -1,0 +1,126 @@
+"""The OpenAPI description and the service hold each other to their word: whatever it allows is asked, and more."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.conftest import Start
+from tests.system.processes import ROOT, Service
+
+# `positive_data_acceptance` is left out: which URLs get webhooks and which instances may be stopped no schema tells.
+CHECKS = [
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "negative_data_rejection",
+    "missing_required_header",
+    "unsupported_method",
+    "ignored_auth",
+]
+# A list that is too long is too large a body.
+CONFIG = """
+[checks.negative_data_rejection]
+expected-statuses = [400, 401, 403, 404, 405, 406, 409, 413, 415, 429]
+"""
+EXAMPLES = 12
+QUICK = {"WEB_WORKERS": "1", "API_RATE_LIMIT": "0", "NOVITA_STOP_DEADLINE": "2"}
+
+Explore = Callable[..., str]
+
+
+@pytest.fixture
+def explore(tmp_path: Path) -> Explore:
+    """Ask for whatever a description allows, and for what it doesn't; returns what was found wrong, "" if nothing."""
+
+    def explore(service: Service, description: dict[str, Any], *options: str) -> str:
+        (tmp_path / "schemathesis.toml").write_text(CONFIG)
+        (tmp_path / "openapi.json").write_text(json.dumps(description))
+        command = ["schemathesis.cli", "--config-file", "schemathesis.toml", "run", "openapi.json", *options]
+        command += ["--url", service.url, "--checks", ",".join(CHECKS), "--phases", "coverage,fuzzing"]
+        command += ["--max-examples", str(EXAMPLES), "--continue-on-failure", "--no-shrink", "--no-color"]
+        command += ["--generation-database", "none"]
+        process = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=tmp_path,
+            env={**os.environ, "NO_PROXY": "*"},
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        said = process.stdout + process.stderr
+        # Pytest shows it when the test fails; with it the run is repeated.
+        sys.stdout.write("".join(re.findall(r"Seed: \d+\n", said)))
+        assert re.search(r"[1-9]\d* selected / 17 total", said), said
+        return "" if process.returncode == 0 else said[said.find("= FAILURES =") :][:20_000]
+
+    return explore
+
+
+def read_description(service: Service) -> dict[str, Any]:
+    description: dict[str, Any] = service.get("/api/schema?format=json").json()
+    return description
+
+
+def order_operation(service: Service) -> None:
+    """Leave something to be read, cancelled and found."""
+    ids = sorted(service.list_ids())[:2]
+    assert service.post("/api/operations", json={"kind": "stop", "ids": ids}).status_code in {200, 202}
+
+
+def make_admins_token(environment: dict[str, str]) -> str:
+    password = {"DJANGO_SUPERUSER_PASSWORD": "FAKE-SECRET-password", "DJANGO_SUPERUSER_EMAIL": "ann@example.com"}
+    for command in (
+        ["createsuperuser", "--noinput", "--username", "ann"],
+        ["create_token", "ann", "--name", "explorer", "--role", "admin"],
+    ):
+        output = subprocess.run(
+            [sys.executable, "manage.py", *command],
+            cwd=ROOT,
+            env={**environment, **password},
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        ).stdout
+    return output.strip()
+
+
+def test_where_nobody_logs_in_each_answer_is_as_described(start_service: Start, explore: Explore) -> None:
+    service = start_service(**QUICK).wait_until_ready()
+    order_operation(service)
+
+    assert explore(service, read_description(service)) == ""
+
+
+def test_behind_a_login_each_answer_is_as_described_with_a_token_and_without(
+    start_service: Start, environment: dict[str, str], explore: Explore
+) -> None:
+    service = start_service(**QUICK, REQUIRE_LOGIN="1").wait_until_ready()
+    header = f"Bearer {make_admins_token(environment)}"
+    service.session.headers["Authorization"] = header
+    order_operation(service)
+    description = read_description(service)
+
+    assert explore(service, description, "--header", f"Authorization: {header}") == ""
+    assert explore(service, description) == ""
+
+
+def test_the_exploration_sees_an_answer_that_is_not_as_described(start_service: Start, explore: Explore) -> None:
+    service = start_service(**QUICK).wait_until_ready()
+    description = read_description(service)
+    description["components"]["schemas"]["Listing"]["properties"]["total"] = {"type": "string"}
+    del description["paths"]["/api/cache/stats"]["get"]["responses"]["200"]
+
+    found = explore(service, description, "--include-path-regex", "^/api/(instances|cache/stats)$")
+
+    assert "GET /api/instances" in found and "is not of type" in found
+    assert "GET /api/cache/stats" in found and "ndocumented" in found

@@ -1,0 +1,163 @@
+"""What is installed: named, pinned and hashed for each Python and system that is supported, and free of known flaws."""
+
+import importlib.metadata
+import json
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.system.processes import ROOT
+
+MACHINES = [
+    {"python_version": version.rpartition(".")[0], "python_full_version": version, **system}
+    for version in ("3.11.0", "3.11.9", "3.12.0", "3.13.0")
+    for system in (
+        {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"},
+        {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "aarch64"},
+        {"sys_platform": "darwin", "platform_system": "Darwin", "platform_machine": "arm64"},
+    )
+]
+
+
+def read_pinned() -> dict[str, str]:
+    """Return the name of each package in requirements.txt with its whole entry."""
+    text = (ROOT / "requirements.txt").read_text().replace("\\\n", " ")
+    entries = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return {canonicalize_name(re.split("[=; ]", entry)[0]): entry for entry in entries}
+
+
+def read_wanted() -> list[Requirement]:
+    lines = (ROOT / "requirements.in").read_text().splitlines()
+    return [Requirement(text) for line in lines if (text := line.partition("#")[0].strip())]
+
+
+def test_each_package_is_pinned_with_its_hashes() -> None:
+    pinned = read_pinned()
+
+    assert {canonicalize_name(wanted.name) for wanted in read_wanted()} <= pinned.keys()
+    for entry in pinned.values():
+        assert re.fullmatch(r"[a-z0-9.-]+==\S+( ; [^-]+?)?(\s+--hash=sha256:[0-9a-f]{64})+", entry), entry
+
+
+def test_no_registry_is_named() -> None:
+    for name in ("requirements.in", "requirements.txt", "Makefile"):
+        assert "://" not in (ROOT / name).read_text().replace("sqlite://", "").replace("unix://", "")
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: " ".join(machine.values()))
+def test_what_any_supported_machine_needs_is_pinned(machine: dict[str, str]) -> None:
+    """With hashes pip takes nothing that isn't listed, and what a package needs depends on Python and the system."""
+    pinned = read_pinned()
+    to_see = [(wanted.name, "", wanted) for wanted in read_wanted()]
+    seen: set[str] = set()
+
+    while to_see:
+        by, extra, wanted = to_see.pop()
+        if str(wanted) in seen or (wanted.marker and not wanted.marker.evaluate({**machine, "extra": extra})):
+            continue
+        seen.add(str(wanted))
+        assert canonicalize_name(wanted.name) in pinned, f"{wanted}, for {by}"
+        try:
+            needs = importlib.metadata.requires(wanted.name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue  # not for this machine
+        to_see += [(wanted.name, extra, Requirement(need)) for extra in {"", *wanted.extras} for need in needs]
+
+
+# --- The audit
+
+ADVISORY = {
+    "id": "GHSA-xxxx",
+    "summary": "It opens a door.",
+    "aliases": ["CVE-2025-1"],
+    "affected": [
+        {
+            "package": {"name": "django", "ecosystem": "PyPI"},
+            "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "5.2.2"}]}],
+        }
+    ],
+}
+Audit = Callable[[int, bytes], subprocess.CompletedProcess[str]]
+
+
+def ask(
+    folder: Path, port: int, pin: str = f"django==5.2.1 --hash=sha256:{'0' * 64}"
+) -> subprocess.CompletedProcess[str]:
+    (folder / "requirements.txt").write_text(f"{pin}\n")
+    source = ["--vulnerability-service", "osv", "--osv-url", f"http://127.0.0.1:{port}/"]
+    command = [sys.executable, ".ci/audit.py", "--requirement", str(folder / "requirements.txt"), *source]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def audit(tmp_path: Path) -> Iterator[Audit]:
+    """Run the audit of one package against a source of advisories that answers with this status and body."""
+    answer = [0, b""]
+
+    class Source(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            status, body = answer
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            """Say nothing."""
+
+    def run(status: int, body: bytes) -> subprocess.CompletedProcess[str]:
+        answer[:] = [status, body]
+        return ask(tmp_path, server.server_port)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Source) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield run
+        server.shutdown()
+
+
+def test_a_known_vulnerability_fails_and_is_named(audit: Audit) -> None:
+    ended = audit(200, json.dumps({"vulns": [ADVISORY]}).encode())
+
+    assert ended.returncode == 1
+    assert ended.stdout == "django 5.2.1: CVE-2025-1, GHSA-xxxx, fixed in 5.2.2. It opens a door.\n"
+
+
+def test_no_known_vulnerability_is_said(audit: Audit) -> None:
+    ended = audit(200, b"{}")
+
+    assert (ended.returncode, ended.stdout) == (0, "pip-audit: no known vulnerability in 1 packages\n")
+
+
+@pytest.mark.parametrize(("status", "body"), [(500, b""), (403, b"no"), (200, b"<html>Log in to the network.")])
+def test_a_source_that_gives_no_advisories_is_skipped_with_a_word(audit: Audit, status: int, body: bytes) -> None:
+    ended = audit(status, body)
+
+    assert ended.returncode == 0
+    assert ended.stdout.startswith("pip-audit: skipped, its source can't be reached (")
+    assert ended.stdout.count("\n") == 1 and ended.stderr == ""
+
+
+def test_a_source_that_is_away_is_skipped_with_a_word(tmp_path: Path) -> None:
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        ended = ask(tmp_path, unheard.getsockname()[1])
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == "pip-audit: skipped, its source can't be reached (ConnectionError)\n"
+
+
+def test_an_audit_that_cannot_be_made_fails(tmp_path: Path) -> None:
+    ended = ask(tmp_path, 9, pin="django")
+
+    assert ended.returncode == 1
+    assert "hashed requirements" in ended.stderr

@@ -1,0 +1,286 @@
+"""The admin pages of users and tokens: who may use them, what they change, and what is recorded of it."""
+
+import re
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.test import Client
+from pytest_django import Settings
+
+from instances.models import AuditEntry, Token
+
+pytestmark = pytest.mark.django_db
+
+USERS = "/admin/auth/user/"
+TOKENS = "/admin/instances/token/"
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture(autouse=True)
+def login_wanted(settings: Settings) -> None:
+    settings.REQUIRE_LOGIN = True
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture
+def ann(login_wanted: None) -> User:
+    """An admin."""
+    return make_user("ann", "admin")
+
+
+@pytest.fixture
+def client(ann: User) -> Client:
+    """A client that is logged in as ann."""
+    client = Client(REMOTE_ADDR="192.0.2.7")
+    client.force_login(ann)
+    AuditEntry.objects.all().delete()
+    return client
+
+
+def make_user(name: str, role: str = "") -> User:
+    user = User.objects.create_user(name, password=PASSWORD)
+    if role:
+        user.groups.add(Group.objects.get_or_create(name=role)[0])
+    return user
+
+
+def change(client: Client, user: User, **fields: Any) -> Any:
+    """Send a user's page, with what it shows unless it is named."""
+    role = user.groups.first()
+    form = {
+        "username": user.username,
+        "email": user.email,
+        "role": role.name if role else "",
+        **({"is_active": "on"} if user.is_active else {}),
+        **fields,
+    }
+    return client.post(f"{USERS}{user.pk}/change/", {name: value for name, value in form.items() if value is not None})
+
+
+def list_entries() -> list[tuple[str, str, str, str, str]]:
+    rows = AuditEntry.objects.order_by("pk").values_list("action", "target", "before", "after", "outcome")
+    return list(rows)
+
+
+# --- Users
+
+
+def test_a_new_user_has_no_role_until_one_is_given(client: Client) -> None:
+    words = {"username": "bob", "usable_password": "true", "password1": PASSWORD, "password2": PASSWORD}
+
+    answer = client.post(f"{USERS}add/", words)
+
+    bob = User.objects.get(username="bob")
+    assert (answer.status_code, answer["Location"]) == (302, f"{USERS}{bob.pk}/change/")
+    assert not bob.groups.exists() and not bob.is_staff and not bob.is_superuser
+    assert list_entries() == [("user.add", "bob", "", "none", "done")]
+    entry = AuditEntry.objects.get()
+    assert (entry.actor, entry.address, entry.request_id) == ("ann", "192.0.2.7", answer["X-Request-Id"])
+
+
+@pytest.mark.parametrize("old", ["", "viewer", "operator", "admin"])
+@pytest.mark.parametrize("new", ["", "viewer", "operator", "admin"])
+def test_a_role_is_changed_and_the_change_recorded(client: Client, old: str, new: str) -> None:
+    bob = make_user("bob", old)
+
+    change(client, bob, role=new)
+
+    assert [group.name for group in bob.groups.all()] == ([new] if new else [])
+    assert list_entries() == [("user.change", "bob", old or "none", new or "none", "done")]
+
+
+def test_who_is_made_inactive_is_out_and_it_is_recorded(client: Client) -> None:
+    bob = make_user("bob", "viewer")
+    his = Client()
+    his.force_login(bob)
+    AuditEntry.objects.all().delete()
+
+    change(client, bob, is_active=None)
+
+    assert his.get("/").status_code == 302
+    assert [entry[3] for entry in list_entries()] == ["none, not active"]
+
+
+def test_a_users_page_shows_the_role_and_no_hash(client: Client) -> None:
+    bob = make_user("bob", "operator")
+
+    page = client.get(f"{USERS}{bob.pk}/change/").content.decode()
+
+    assert re.search(r'<option value="operator" selected', page)
+    assert bob.password not in page
+    assert not re.search(r'<input[^>]*name="password"', page)
+    assert not re.search(r'name="(is_superuser|is_staff|groups|user_permissions|last_login)"', page)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"is_superuser": "on", "is_staff": "on"},
+        {"password": "md5$x$forged"},
+        {"groups": "1", "user_permissions": "1"},
+    ],
+)
+def test_a_page_changes_no_more_than_it_shows(client: Client, fields: dict[str, str]) -> None:
+    bob = make_user("bob", "viewer")
+
+    change(client, bob, **fields)
+
+    after = User.objects.get(pk=bob.pk)
+    assert (after.is_superuser, after.is_staff, after.password) == (False, False, bob.password)
+    assert [group.name for group in after.groups.all()] == ["viewer"]
+    assert not after.user_permissions.exists()
+
+
+def test_a_role_that_there_is_not_is_refused(client: Client) -> None:
+    bob = make_user("bob", "viewer")
+
+    answer = change(client, bob, role="root")
+
+    assert answer.status_code == 200
+    assert list_entries() == []
+
+
+def test_a_superuser_has_no_role_to_change(client: Client) -> None:
+    root = User.objects.create_superuser("root")
+
+    change(client, root, role="viewer")
+
+    assert not root.groups.exists()
+    assert list_entries() == [("user.change", "root", "admin", "admin", "done")]
+
+
+def test_a_password_set_by_an_admin_is_recorded_without_it(client: Client) -> None:
+    bob = make_user("bob")
+    words = {"usable_password": "true", "password1": "FAKE-SECRET-word", "password2": "FAKE-SECRET-word"}
+
+    answer = client.post(f"{USERS}{bob.pk}/password/", words)
+
+    assert answer.status_code == 302
+    assert User.objects.get(pk=bob.pk).check_password("FAKE-SECRET-word")
+    assert list_entries() == [("user.password", "bob", "", "", "done")]
+    assert "FAKE-SECRET" not in client.get("/admin/instances/auditentry/csv/").getvalue().decode()
+
+
+@pytest.mark.parametrize("is_by_list", [True, False])
+def test_a_user_is_deleted_with_the_tokens_and_it_is_recorded(client: Client, is_by_list: bool) -> None:
+    bob = make_user("bob", "viewer")
+    Token.objects.create(user=bob, name="ci")
+
+    if is_by_list:
+        client.post(USERS, {"action": "delete_selected", "_selected_action": [bob.pk], "post": "yes"})
+    else:
+        client.post(f"{USERS}{bob.pk}/delete/", {"post": "yes"})
+
+    assert not User.objects.filter(username="bob").exists() and not Token.objects.exists()
+    assert [entry[:2] for entry in list_entries()] == [("user.delete", "bob")]
+
+
+def test_groups_are_made_by_nobody(client: Client) -> None:
+    assert client.get("/admin/auth/group/").status_code == 404
+
+
+# --- Tokens
+
+
+def send_token(client: Client, owner: User, **fields: Any) -> Any:
+    return client.post(f"{TOKENS}add/", {"user": owner.pk, "name": "ci", "role": "viewer", "days": "90", **fields})
+
+
+def test_a_token_is_made_for_90_days_unless_another_time_is_chosen(client: Client) -> None:
+    page = client.get(f"{TOKENS}add/").content.decode()
+
+    assert re.search(r'name="days" value="90"', page)
+    assert re.search(r'<option value="viewer" selected', page)
+
+
+def test_a_token_that_is_made_is_recorded(client: Client) -> None:
+    bob = make_user("bob", "operator")
+
+    answer = send_token(client, bob, role="operator", days="7")
+
+    token = Token.objects.get()
+    assert (token.user, token.name, token.role) == (bob, "ci", "operator")
+    entry = AuditEntry.objects.get()
+    assert (entry.action, entry.target, entry.target_name, entry.after) == (
+        "token.create",
+        "bob",
+        "ci",
+        "operator, 7 days",
+    )
+    assert (entry.actor, entry.address, entry.request_id) == ("ann", "192.0.2.7", answer["X-Request-Id"])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"role": "admin"},
+        {"role": "root"},
+        {"role": ""},
+        {"days": "0"},
+        {"days": "-1"},
+        {"days": "3651"},
+        {"days": "1e9"},
+        {"days": ""},
+        {"name": ""},
+        {"name": "x" * 101},
+        {"user": "999"},
+        {"user": ""},
+    ],
+)
+def test_a_token_that_makes_no_sense_is_not_made(client: Client, fields: dict[str, str]) -> None:
+    answer = send_token(client, make_user("bob", "operator"), **fields)
+
+    assert answer.status_code == 200 and b"errorlist" in answer.content
+    assert not Token.objects.exists() and list_entries() == []
+
+
+def test_a_token_is_made_for_nobody_who_is_out(client: Client) -> None:
+    bob = make_user("bob", "viewer")
+    User.objects.filter(pk=bob.pk).update(is_active=False)
+
+    assert b"errorlist" in send_token(client, bob).content
+    assert not Token.objects.exists()
+
+
+@pytest.mark.parametrize("is_by_list", [True, False])
+def test_a_revoked_token_is_recorded(client: Client, is_by_list: bool) -> None:
+    token, _ = Token.objects.create(user=make_user("bob", "viewer"), name="ci")
+
+    if is_by_list:
+        client.post(TOKENS, {"action": "delete_selected", "_selected_action": [token.pk], "post": "yes"})
+    else:
+        client.post(f"{TOKENS}{token.pk}/delete/", {"post": "yes"})
+
+    assert not Token.objects.exists()
+    entry = AuditEntry.objects.get()
+    assert (entry.action, entry.target, entry.target_name, entry.before, entry.actor) == (
+        "token.revoke",
+        "bob",
+        "ci",
+        "viewer",
+        "ann",
+    )
+
+
+def test_a_token_cant_be_changed(client: Client) -> None:
+    token, _ = Token.objects.create(user=make_user("bob", "admin"), name="ci", role="viewer")
+
+    answer = client.post(f"{TOKENS}{token.pk}/change/", {"name": "ci", "role": "admin", "days": "9"})
+
+    assert answer.status_code == 403
+    assert Token.objects.get().role == "viewer"
+
+
+def test_the_list_of_tokens_names_them(client: Client) -> None:
+    Token.objects.create(user=make_user("bob", "viewer"), name="nightly report")
+
+    page = client.get(TOKENS, {"q": "nightly"}).content.decode()
+
+    assert "nightly report" in page and "bob" in page
+
+
+def test_a_tokens_name_is_shown_as_text(client: Client) -> None:
+    page = send_token(client, make_user("bob", "viewer"), name="<script>alert(1)</script>").content.decode()
+
+    assert "<script>alert" not in page and "&lt;script&gt;alert" in page

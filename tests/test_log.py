@@ -1,0 +1,178 @@
+"""How the log reads, as text for people and as JSON for programs: one line an event, whatever it quotes."""
+
+import io
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from novita_site.log import JsonFormatter, LineFormatter, RequestIdFilter, request_id
+from tests.settings import LOGGING
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = LineFormatter(LOGGING["formatters"]["line"]["format"])
+HOSTILE = [
+    'a\n2026-01-15 10:30:00,000 CRITICAL instances [-] forged\n{"level": "CRITICAL"}',
+    "a\r\nb",
+    "a\x00b",
+    "a\x1b[2Jb",
+    "a\x85b",
+    "a\u2028b",
+    "a\u202eb",
+    "a\ud800b",
+]
+SHOWN = ["a\\n2026", "a\\r\\nb", "a\\x00b", "a\\x1b[2Jb", "a\\x85b", "a\\u2028b", "a\\u202eb", "a\\ud800b"]
+
+Log = Callable[[logging.Formatter, Callable[[logging.Logger], None]], str]
+
+
+def fail(words: str) -> None:
+    raise ValueError(words)
+
+
+@pytest.fixture
+def write() -> Log:
+    """Return what an event writes into a log of this format, read as bytes by whoever keeps it."""
+
+    def write(formatter: logging.Formatter, say: Callable[[logging.Logger], None]) -> str:
+        file = io.BytesIO()
+        handler = logging.StreamHandler(io.TextIOWrapper(file, "utf-8", "backslashreplace", write_through=True))
+        handler.setFormatter(formatter)
+        handler.addFilter(RequestIdFilter())
+        logger = logging.Logger("instances.test")
+        logger.addHandler(handler)
+        say(logger)
+        return file.getvalue().decode()
+
+    return write
+
+
+def say_failure(words: str) -> Callable[[logging.Logger], None]:
+    def say(logger: logging.Logger) -> None:
+        try:
+            fail(words)
+        except ValueError:
+            logger.exception("it failed")
+
+    return say
+
+
+def test_an_event_is_one_json_object_with_all_that_is_known(write: Log) -> None:
+    token = request_id.set("5f0c")
+    try:
+        written = write(JsonFormatter(), lambda logger: logger.warning("stopped id=%s in %d ms", "ä1", 20))
+    finally:
+        request_id.reset(token)
+
+    event = json.loads(written)
+    timestamp = event.pop("timestamp")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", timestamp)
+    assert event == {
+        "level": "WARNING",
+        "logger": "instances.test",
+        "requestId": "5f0c",
+        "message": "stopped id=ä1 in 20 ms",
+    }
+
+
+def test_an_exception_is_one_string_of_its_event(write: Log) -> None:
+    (line,) = write(JsonFormatter(), say_failure("a bug")).splitlines()
+
+    event = json.loads(line)
+    assert event["message"] == "it failed"
+    assert event["exception"].startswith("Traceback (most recent call last):\n")
+    assert event["exception"].endswith("\nValueError: a bug")
+
+
+@pytest.mark.parametrize("formatter", [TEXT, JsonFormatter()], ids=["text", "json"])
+@pytest.mark.parametrize(("name", "shown"), [*zip(HOSTILE, SHOWN, strict=True)], ids=SHOWN)
+def test_a_hostile_name_stays_in_its_line(write: Log, formatter: logging.Formatter, name: str, shown: str) -> None:
+    (line,) = write(formatter, lambda logger: logger.info("stop name=%s", name)).splitlines()
+
+    message = json.loads(line)["message"] if isinstance(formatter, JsonFormatter) else line
+    assert line.isprintable() and message.isprintable()
+    assert f"stop name={shown}" in message
+
+
+@pytest.mark.parametrize("formatter", [TEXT, JsonFormatter()], ids=["text", "json"])
+@pytest.mark.parametrize("words", HOSTILE, ids=SHOWN)
+def test_a_hostile_error_stays_in_its_line(write: Log, formatter: logging.Formatter, words: str) -> None:
+    (line,) = write(formatter, say_failure(words)).splitlines()
+
+    assert line.isprintable()
+    # What a parser that knows no half surrogates is given.
+    line.encode("ascii" if isinstance(formatter, JsonFormatter) else "utf-8")
+    if isinstance(formatter, JsonFormatter):
+        json.loads(line)["exception"].encode("utf-8")
+
+
+SAY = """
+import logging, warnings
+{set_up}
+warnings.warn("by Python")
+logging.getLogger("instances").info("by itself")
+logging.getLogger("{other}").error("its own")
+try:
+    1 / 0
+except ArithmeticError:
+    logging.getLogger("{other}").exception("it failed")
+"""
+# How each process comes to its log, and a logger of the library that runs it.
+WEB = ("import novita_site.wsgi", "django.security")
+WORKER = ("from novita_site.celery import app; app.loader.init_worker(); app.log.setup()", "celery.worker")
+GUNICORN = (
+    "from gunicorn import config, glogging; glogging.Logger(config.Config()); import novita_site.wsgi",
+    "gunicorn.error",
+)
+PROCESSES = {"web": WEB, "worker": WORKER, "gunicorn": GUNICORN}
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_every_line_of_a_process_is_json(tmp_path: Path, process: str) -> None:
+    lines = run(tmp_path, process, LOG_FORMAT="json").splitlines()
+
+    warning, *events = [json.loads(line) for line in lines]
+    assert warning["logger"] == "py.warnings" and "UserWarning: by Python" in warning["message"]
+    other = PROCESSES[process][1]
+    assert [(event["logger"], event["message"]) for event in events] == [
+        ("instances", "by itself"),
+        (other, "its own"),
+        (other, "it failed"),
+    ]
+    assert "ZeroDivisionError" in events[-1]["exception"]
+
+
+@pytest.mark.parametrize("variables", [{}, {"LOG_FORMAT": "text"}], ids=["unset", "text"])
+def test_the_log_is_text_unless_told_otherwise(tmp_path: Path, variables: dict[str, str]) -> None:
+    lines = run(tmp_path, "gunicorn", **variables).splitlines()
+
+    assert len(lines) == 4
+    assert all(
+        re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (INFO|WARNING|ERROR) [\w.]+ \[-\] ", line) for line in lines
+    )
+
+
+def run(folder: Path, process: str, **variables: str) -> str:
+    """Return the log of a process that says four things."""
+    set_up, other = PROCESSES[process]
+    environment = {
+        "PATH": os.environ["PATH"],
+        "DJANGO_SETTINGS_MODULE": "novita_site.settings",
+        "SECRET_KEY": "FAKE-SECRET-django",
+        "DATABASE_URL": f"sqlite:///{folder / 'db.sqlite3'}",
+        "REDIS_URL": "unix:///nowhere/redis.sock",
+        "NOVITA_SYNC_ON_STARTUP": "0",
+        "NOVITA_SYNC_INTERVAL": "0",
+        **variables,
+    }
+    code = SAY.format(set_up=set_up, other=other)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    return ended.stderr

@@ -1,0 +1,339 @@
+"""The login with a password: its page, its cookies, what stops who guesses, and what is recorded of it."""
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from axes.models import AccessAttempt
+from django.contrib.auth.models import Group, User
+from django.test import Client
+from django.utils import timezone
+from pytest_django import Settings
+
+from instances.models import AuditEntry
+
+pytestmark = pytest.mark.django_db
+
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture(autouse=True)
+def login_wanted(settings: Settings) -> None:
+    settings.REQUIRE_LOGIN = True
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture(autouse=True)
+def ann(login_wanted: None) -> User:
+    user = User.objects.create_user("ann", password=PASSWORD)
+    user.groups.add(Group.objects.get_or_create(name="viewer")[0])
+    return user
+
+
+def log_in(password: str = PASSWORD, name: str = "ann", path: str = "/login/", **extra: Any) -> Any:
+    return Client().post(path, {"username": name, "password": password}, **extra)
+
+
+# --- The page
+
+
+@pytest.mark.parametrize("path", ["/", "/admin/", "/admin/instances/operation/", "/admin/password_change/"])
+def test_who_is_not_logged_in_is_led_to_the_login_and_back(path: str) -> None:
+    client = Client()
+
+    login = client.get(path)["Location"]
+    page = client.get(login)
+    field = re.search(r'name="next" value="([^"]*)"', page.content.decode())
+    assert field
+    back = client.post(login, {"username": "ann", "password": PASSWORD, "next": field[1]})
+
+    assert (back.status_code, back["Location"]) == (302, path)
+    assert client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "https://evil.test/",
+        "//evil.test/",
+        "///evil.test/",
+        "/\\evil.test/",
+        "\\\\evil.test",
+        "http:evil.test",
+        "javascript:alert(1)",
+        "data:text/html,x",
+        "http://testserver@evil.test/",
+        "http://testserver:81/",
+        "ftp://testserver/",
+        "\x00https://evil.test/",
+    ],
+)
+@pytest.mark.parametrize("path", ["/login/", "/admin/login/"])
+def test_a_login_leads_to_no_other_site(path: str, target: str) -> None:
+    client = Client()
+    home = "/" if path == "/login/" else "/admin/"
+
+    by_form = client.post(path, {"username": "ann", "password": PASSWORD, "next": target})
+    logged_in = client.get(path, {"next": target})
+
+    assert [by_form["Location"], logged_in["Location"]] == [home, home]
+
+
+@pytest.mark.parametrize("path", ["/login/", "/admin/login/"])
+@pytest.mark.parametrize("target", ["/login/", "/login/?next=/login/", "/admin/login/", "http://testserver/login/"])
+@pytest.mark.parametrize("role", ["viewer", None])
+def test_a_login_leads_to_no_login(ann: User, path: str, target: str, role: str | None) -> None:
+    if role is None:
+        ann.groups.clear()
+    client = Client()
+    client.force_login(ann)
+
+    answer = client.get(path, {"next": target}, follow=True)
+
+    assert answer.status_code == (200 if role else 403)
+
+
+@pytest.mark.parametrize("path", ["/", "/login/", "/admin/", "/admin/login/", "/admin/instances/operation/"])
+def test_a_user_without_a_role_is_told_so_and_not_led_around(ann: User, path: str) -> None:
+    ann.groups.clear()
+    client = Client()
+    client.force_login(ann)
+
+    answer = client.get(path, follow=True)
+
+    assert answer.status_code == 403
+    assert "Not allowed" in answer.content.decode() and "Ask an admin" in answer.content.decode()
+    assert len(answer.redirect_chain) <= 1
+
+
+def test_a_user_without_a_role_can_log_out(ann: User) -> None:
+    ann.groups.clear()
+    client = Client()
+    client.force_login(ann)
+
+    (address,) = re.findall(r'id="logout-form" method="post" action="([^"]+)"', client.get("/").content.decode())
+    client.post(address)
+
+    assert client.get("/").status_code == 302
+
+
+def test_a_refused_login_does_not_tell_whether_the_name_exists(ann: User) -> None:
+    known, unknown = log_in("wrong"), log_in("wrong", "nobody")
+    User.objects.update(is_active=False)
+    idle = log_in()
+
+    pages = {re.sub(r'value="[^"]*"', "", answer.content.decode()) for answer in (known, unknown, idle)}
+    assert len(pages) == 1
+    assert {answer.status_code for answer in (known, unknown, idle)} == {200}
+    assert "don&#x27;t fit" in pages.pop() or "don't fit" in known.content.decode()
+
+
+@pytest.mark.parametrize("name", ["ann\x00", "a" * 10_000, "\u202eann", "' OR 1=1 --", "💩" * 200, ""])
+def test_a_strange_name_is_refused(name: str) -> None:
+    assert log_in(name=name).status_code == 200
+
+
+def test_a_strange_password_is_refused() -> None:
+    for password in ("\x00", "a" * 50_000, "\ud800".encode("utf-8", "replace").decode(), ""):
+        assert log_in(password).status_code in {200, 429}
+
+
+def test_the_password_is_not_in_the_page_that_refuses_it() -> None:
+    assert "FAKE-SECRET" not in log_in("FAKE-SECRET-word").content.decode()
+
+
+@pytest.mark.parametrize("path", ["/login/", "/logout/", "/admin/login/", "/admin/logout/", "/admin/password_change/"])
+def test_forms_need_their_csrf_token(ann: User, path: str) -> None:
+    client = Client(enforce_csrf_checks=True)
+    if "login" not in path:
+        client.force_login(ann)
+
+    answer = client.post(path, {"username": "ann", "password": PASSWORD})
+
+    assert answer.status_code == 403
+    assert ("_auth_user_id" in client.session) == ("login" not in path)
+
+
+def test_a_logout_is_a_post(ann: User) -> None:
+    client = Client()
+    client.force_login(ann)
+
+    assert [client.get(path).status_code for path in ("/logout/", "/admin/logout/")] == [405, 405]
+    assert client.get("/").status_code == 200
+    assert client.post("/logout/")["Location"] == "/login/"
+    assert client.get("/").status_code == 302
+
+
+def test_a_new_login_has_a_new_session() -> None:
+    client = Client()
+    client.get("/login/")
+    client.cookies["sessionid"] = "chosen-by-another"
+
+    client.post("/login/", {"username": "ann", "password": PASSWORD})
+
+    assert client.cookies["sessionid"].value != "chosen-by-another"
+    assert client.get("/").status_code == 200
+
+
+def test_a_new_password_ends_the_other_logins(ann: User) -> None:
+    mine, other = Client(), Client()
+    mine.force_login(ann)
+    other.force_login(ann)
+    words = {"old_password": PASSWORD, "new_password1": "another good horse", "new_password2": "another good horse"}
+
+    answer = mine.post("/admin/password_change/", words)
+
+    assert answer.status_code == 302
+    assert [mine.get("/").status_code, other.get("/").status_code] == [200, 302]
+    assert log_in("another good horse").status_code == 302
+    entry = AuditEntry.objects.get(action="user.password")
+    assert (entry.actor, entry.target, entry.outcome) == ("ann", "ann", "done")
+    assert entry.request_id == answer["X-Request-Id"] and entry.address == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"old_password": "wrong", "new_password1": "another good horse", "new_password2": "another good horse"},
+        {"old_password": PASSWORD, "new_password1": "another good horse", "new_password2": "another"},
+        {"old_password": PASSWORD, "new_password1": "password", "new_password2": "password"},
+    ],
+)
+def test_a_password_that_is_refused_stays(ann: User, words: dict[str, str]) -> None:
+    client = Client()
+    client.force_login(ann)
+
+    assert client.post("/admin/password_change/", words).status_code == 200
+    assert log_in().status_code == 302
+    assert not AuditEntry.objects.filter(action="user.password").exists()
+
+
+# --- Who guesses
+
+
+def test_the_sixth_attempt_is_locked_out_even_with_the_right_password() -> None:
+    guesses = [log_in(f"guess-{number}").status_code for number in range(5)]
+
+    answer = log_in()
+
+    assert guesses[:4] == [200] * 4
+    assert answer.status_code == 429
+    assert "Too many failed logins" in answer.content.decode()
+    assert "sessionid" not in answer.cookies
+    assert log_in(path="/admin/login/").status_code == 429
+
+
+def test_the_lock_is_of_one_user_from_one_address() -> None:
+    User.objects.create_user("bob", password=PASSWORD)
+    for number in range(6):
+        log_in(f"guess-{number}")
+
+    assert log_in().status_code == 429
+    assert log_in(name="bob").status_code == 302
+    assert log_in(REMOTE_ADDR="192.0.2.9").status_code == 302
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "X-Real-IP", "Forwarded", "X-Client-IP"])
+def test_another_address_in_a_header_opens_no_lock(header: str) -> None:
+    for number in range(6):
+        answer = log_in(f"guess-{number}", headers={header: f"192.0.2.{number}"})
+
+    assert answer.status_code == 429
+    assert set(AccessAttempt.objects.values_list("ip_address", flat=True)) == {"127.0.0.1"}
+
+
+def test_behind_a_trusted_proxy_the_lock_is_of_the_visitors_address(settings: Settings) -> None:
+    import ipaddress
+
+    settings.TRUSTED_PROXIES = [ipaddress.ip_network("10.0.0.0/8")]
+    for number in range(6):
+        # What the visitor invents stands first.
+        forged = f"198.51.100.{number}, 192.0.2.7"
+        guess = log_in(f"guess-{number}", headers={"X-Forwarded-For": forged}, REMOTE_ADDR="10.0.0.1")
+
+    assert guess.status_code == 429
+    other = log_in(headers={"X-Forwarded-For": "192.0.2.8"}, REMOTE_ADDR="10.0.0.1")
+    assert other.status_code == 302
+    assert AuditEntry.objects.filter(action="login", outcome="done").get().address == "192.0.2.8"
+
+
+def test_the_lock_ends_after_a_quarter_of_an_hour() -> None:
+    for number in range(6):
+        log_in(f"guess-{number}")
+    assert log_in().status_code == 429
+
+    AccessAttempt.objects.update(attempt_time=timezone.now() - timedelta(minutes=16))
+
+    assert log_in().status_code == 302
+
+
+def test_a_login_forgives_the_failures_before() -> None:
+    for _ in range(2):
+        assert [log_in("wrong").status_code for _ in range(4)] == [200] * 4
+        assert log_in().status_code == 302
+
+
+def test_guessed_passwords_are_kept_nowhere() -> None:
+    from tests.test_tokens import dump_database
+
+    for number in range(6):
+        log_in(f"FAKE-SECRET-{number}")
+
+    assert "FAKE-SECRET" not in dump_database()
+
+
+# --- Cookies
+
+
+@pytest.mark.parametrize("is_over_tls", [True, False])
+def test_cookies_are_for_this_site_only(is_over_tls: bool) -> None:
+    client = Client()
+    page = client.get("/login/", secure=is_over_tls)
+    answer = client.post("/login/", {"username": "ann", "password": PASSWORD}, secure=is_over_tls)
+
+    session, csrf = answer.cookies["sessionid"], page.cookies["csrftoken"]
+    assert session["httponly"]
+    assert [session["samesite"], csrf["samesite"]] == ["Lax", "Lax"]
+    assert [bool(session["secure"]), bool(csrf["secure"])] == [is_over_tls, is_over_tls]
+    assert 0 < session["max-age"] <= 12 * 3600
+
+
+@pytest.mark.parametrize("is_set", [True, False])
+def test_a_header_tells_of_tls_only_where_it_is_set(settings: Settings, is_set: bool) -> None:
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if is_set else None
+    settings.SECURE_HSTS_SECONDS = 3600
+
+    answer = log_in(headers={"X-Forwarded-Proto": "https"})
+
+    assert bool(answer.cookies["sessionid"]["secure"]) == is_set
+    assert ("Strict-Transport-Security" in answer) == is_set
+
+
+# --- The record
+
+
+def test_logins_failures_and_logouts_are_recorded() -> None:
+    client = Client(REMOTE_ADDR="192.0.2.7")
+    failed = client.post("/login/", {"username": "ann", "password": "FAKE-SECRET"})
+    done = client.post("/login/", {"username": "ann", "password": PASSWORD})
+    ended = client.post("/logout/")
+
+    rows = list(AuditEntry.objects.order_by("pk").values_list("actor", "action", "outcome", "address", "request_id"))
+    assert rows == [
+        ("ann", "login", "NOT_AUTHENTICATED", "192.0.2.7", failed["X-Request-Id"]),
+        ("ann", "login", "done", "192.0.2.7", done["X-Request-Id"]),
+        ("ann", "logout", "done", "192.0.2.7", ended["X-Request-Id"]),
+    ]
+
+
+def test_a_locked_attempt_is_recorded() -> None:
+    for number in range(5):
+        log_in(f"guess-{number}")
+    before = AuditEntry.objects.count()
+
+    log_in()
+
+    entry = AuditEntry.objects.first()
+    assert AuditEntry.objects.count() == before + 1
+    assert entry is not None and (entry.actor, entry.action) == ("ann", "login") and entry.outcome != "done"

@@ -1,0 +1,465 @@
+"""The whole matrix: each role, by a login and by a token, at each route with each method. A route without an entry here
+fails, and so does one that does something for whom it refuses.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import pytest
+from django.contrib.admindocs.views import extract_views_from_urlpatterns, simplify_regex
+from django.contrib.auth.models import Group, User
+from django.contrib.sessions.models import Session
+from django.test import Client
+from django.urls import get_resolver
+from django.utils import timezone
+from drf_spectacular.generators import SchemaGenerator
+from fakeredis import FakeRedis
+from pytest_django import Settings
+
+from instances.models import (
+    AuditEntry,
+    Operation,
+    Protection,
+    SyncRun,
+    Target,
+    Token,
+    WebhookDelivery,
+)
+from instances.roles import ROLES, Role
+from instances.sync import synchronize
+from tests.conftest import ApiClient
+from tests.novita_answers import NovitaAnswers, make_row
+
+pytestmark = pytest.mark.django_db
+
+METHODS: Final = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
+READS: Final = ("GET", "HEAD", "OPTIONS")
+
+VIEWER, OPERATOR, ADMIN = Role.VIEWER, Role.OPERATOR, Role.ADMIN
+NOBODY: Final = 9  # No role is high enough.
+AUTOCOMPLETE: Final = "/admin/autocomplete"  # It serves fields that look others up, of which there are none.
+
+# Path → method → the lowest role that may. A method that isn't named is not there: a viewer is told so.
+API: Final[Mapping[str, Mapping[str, Role]]] = {
+    "/api/instances": {"GET": VIEWER},
+    "/api/instances/sync": {"POST": OPERATOR},
+    "/api/instances/stop-all": {"POST": ADMIN},
+    "/api/instances/<pk>": {"GET": VIEWER},
+    "/api/instances/<pk>/start": {"POST": OPERATOR},
+    "/api/instances/<pk>/stop": {"POST": OPERATOR},
+    "/api/instances/<pk>/restart": {"POST": OPERATOR},
+    "/api/instances/<pk>/protect": {"POST": OPERATOR, "DELETE": ADMIN},
+    "/api/operations": {"GET": VIEWER, "POST": OPERATOR},
+    "/api/operations/<pk>": {"GET": VIEWER},
+    "/api/operations/<pk>/cancel": {"POST": OPERATOR},
+    "/api/protections": {"GET": VIEWER},
+    "/api/cache/clear": {"POST": ADMIN},
+    "/api/cache/stats": {"GET": VIEWER},
+}
+# Routes that the description leaves out. The root's pattern is that of every address under it, too.
+API_PAGES: Final = ("/api", "/api/nope", "/api/schema", "/api/docs")
+OPEN: Final = ("/health", "/livez", "/readyz", "/login", "/logout", "/admin/login")
+
+RECORDS: Final = ("syncrun", "operation", "target", "protection", "webhookdelivery", "auditentry")
+
+
+def _list_pages() -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield each page with the lowest role that may read it, and the lowest that may send to it."""
+    yield "", (VIEWER, VIEWER)
+    for page in ("", "/logout", "/password_change", "/password_change/done", "/jsi18n", "/<app_label>", "/<url>"):
+        yield f"/admin{page}", (VIEWER, VIEWER)
+    yield "/admin/r/<path:content_type_id>/<path:object_id>", (VIEWER, VIEWER)
+    yield AUTOCOMPLETE, (VIEWER, VIEWER)
+    for record in RECORDS:
+        for page in ("", "/csv", "/<path:object_id>", "/<path:object_id>/history"):
+            yield f"/admin/instances/{record}{page}", (VIEWER, VIEWER)
+        yield f"/admin/instances/{record}/<path:object_id>/change", (VIEWER, NOBODY)
+        for page in ("/add", "/<path:object_id>/delete"):
+            yield f"/admin/instances/{record}{page}", (NOBODY, NOBODY)
+    yield "/admin/instances/syncrun/sync", (VIEWER, OPERATOR)
+    yield "/admin/instances/webhookdelivery/<int:pk>/send-again", (VIEWER, ADMIN)
+    for model in ("instances/token", "auth/user"):
+        for page in ("", "/add", "/<path:object_id>/delete", "/<path:object_id>/history"):
+            yield f"/admin/{model}{page}", (ADMIN, ADMIN)
+        yield f"/admin/{model}/<path:object_id>", (VIEWER, VIEWER)  # leads to the next one
+    yield "/admin/instances/token/<path:object_id>/change", (ADMIN, NOBODY)
+    yield "/admin/auth/user/<path:object_id>/change", (ADMIN, ADMIN)
+    yield "/admin/auth/user/<id>/password", (ADMIN, ADMIN)
+
+
+PAGES: Final = dict(_list_pages())
+BODIES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "/api/instances/<pk>/protect": {"reason": "holds a checkpoint"},
+    "/api/operations": {"kind": "stop", "ids": ["a"]},
+}
+
+
+@pytest.fixture(autouse=True)
+def login_wanted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.REQUIRE_LOGIN = True
+    settings.API_RATE_LIMIT = 0
+    monkeypatch.setattr("instances.novita.FIRST_PAUSE_SECONDS", 0)
+
+
+@pytest.fixture
+def account(novita: NovitaAnswers) -> dict[str, str]:
+    """A copy with an instance "a", and one of each record; returns the models' names with their ids."""
+    novita.lists(make_row("a"))
+    synchronize("command")
+    operation = Operation.objects.create(
+        kind="stop", is_whole_account=False, selection="stop:a", deadline_at=timezone.now()
+    )
+    user = User.objects.create_user("target")
+    token, _ = Token.objects.create(user=user, name="of the target")
+    records = [
+        operation,
+        Target.objects.create(operation=operation, instance_id="a"),
+        Protection.objects.create(instance_id="a", reason="precious"),
+        WebhookDelivery.objects.create(operation=operation, message_id="msg_1", receiver="https://hook.test"),
+        AuditEntry.objects.create(actor="ann", action="instance.stop", outcome="done"),
+        SyncRun.objects.get(),
+        user,
+        token,
+    ]
+    return {str(one._meta.model_name): str(one.pk) for one in records}
+
+
+def make_user(role: Role | None, name: str = "ann") -> User:
+    """Make a user with a role; None for a superuser."""
+    user = User.objects.create_user(name, is_superuser=role is None)
+    if role:
+        user.groups.add(Group.objects.get_or_create(name=role.label)[0])
+    return user
+
+
+def make_clients() -> Iterator[tuple[str, int, Client, bool]]:
+    """Yield who asks, the role, a client that asks so, and whether by a token: the lowest role first."""
+    yield "nobody", -1, ApiClient(), False
+    yield "wrong token", -1, ApiClient(headers={"Authorization": f"Bearer nvp_{'0' * 64}"}), True
+    for role in (*Role, None):
+        name = "superuser" if role is None else role.label
+        user = make_user(role, name)
+        client = ApiClient()
+        client.force_login(user)
+        yield name, Role.ADMIN if role is None else role, client, False
+        _, text = Token.objects.create(user=user, name=name, role=role.label if role else "admin")
+        token_client = ApiClient(headers={"Authorization": f"Bearer {text}"})
+        yield f"{name}'s token", Role.ADMIN if role is None else role, token_client, True
+
+
+def take_stock(novita: NovitaAnswers, store: FakeRedis) -> tuple[Any, ...]:
+    """Return all that an act would change."""
+    models = (AuditEntry, Operation, Protection, SyncRun, Token, User, Session)
+    return (
+        *(model.objects.count() for model in models),
+        list(User.objects.values_list("password", "is_active")),
+        list(Operation.objects.values_list("state", "notes")),
+        list(WebhookDelivery.objects.values_list("state", "tries")),
+        sorted(store.keys()),
+        len(novita.mock.calls),
+    )
+
+
+def find_path(template: str, account: Mapping[str, str]) -> str:
+    """Put ids into a route."""
+    model = re.match(r"/admin/\w+/(\w+)/<", template)
+    id_ = account.get(model[1], "1") if model else "a"
+    if template.startswith("/api/operations/"):
+        id_ = account["operation"]
+    path = template.replace("<app_label>", "instances").replace("<url>", "nope/")
+    return re.sub(r"<[^>]*>", id_, path)
+
+
+def is_refusal(answer: Any, method: str, code: str) -> bool:
+    """Tell whether it is the API's refusal, in the one shape of all errors."""
+    if method == "HEAD":
+        return answer.content == b""
+    body = answer.json()
+    names = {"success", "code", "message", "suggestion", "requestId", "timestamp"}
+    return body.keys() == names and body["code"] == code and not body["success"] and body["message"].endswith(".")
+
+
+# --- No route is missing here
+
+
+def list_routes() -> set[str]:
+    """Return every route that there is, without the slash that may stand at its end."""
+    routes = extract_views_from_urlpatterns(get_resolver().url_patterns)
+    return {simplify_regex(regex).replace("\\", "").rstrip("/") for _, regex, _, _ in routes}
+
+
+def test_every_route_has_its_entry_here() -> None:
+    known = {*API, *API_PAGES, *OPEN, *PAGES} - {"/api/nope"}
+
+    assert list_routes() - known == set(), "a new route: who may?"
+    assert known - list_routes() == set(), "no such route any more"
+
+
+def test_every_method_of_the_api_has_its_entry_here() -> None:
+    described = SchemaGenerator().get_schema(public=True)["paths"]  # type: ignore[no-untyped-call]
+    routes = {
+        (path.replace("{id}", "<pk>"), method.upper())
+        for path, methods in described.items()
+        for method in methods
+        if path != "/health"
+    }
+
+    assert routes == {(path, method) for path, methods in API.items() for method in methods}
+
+
+# --- The API
+
+
+@pytest.mark.parametrize("template", [*API, *API_PAGES])
+def test_the_api_does_for_each_role_what_it_may(
+    account: Mapping[str, str], novita: NovitaAnswers, store: FakeRedis, template: str
+) -> None:
+    path = find_path(template, account)
+    wrong = []
+    for who, role, client, _ in make_clients():
+        for method in METHODS:
+            needed = API.get(template, {}).get(method, VIEWER)
+            before = take_stock(novita, store) if role < needed else ()
+
+            answer = client.generic(method, path, _write_body(template, method), "application/json")
+
+            if role == -1:
+                is_right = answer.status_code == 401 and is_refusal(answer, method, "NOT_AUTHENTICATED")
+                # The page of the documentation is made for browsers, which are led to the login.
+                is_right |= template == "/api/docs" and method == "GET" and answer.status_code == 302
+            elif role < needed:
+                is_right = answer.status_code == 403 and is_refusal(answer, method, "NOT_ALLOWED")
+            else:
+                is_right = answer.status_code not in {401, 403, 500} and _has_method(template, method, answer)
+            if role < needed and take_stock(novita, store) != before:
+                wrong.append(f"{who} {method}: something happened")
+            if not is_right:
+                wrong.append(f"{who} {method}: {answer.status_code}")
+
+    assert wrong == []
+
+
+def _write_body(template: str, method: str) -> bytes | str:
+    return json.dumps(BODIES[template]) if method == "POST" and template in BODIES else b""
+
+
+def _has_method(template: str, method: str, answer: Any) -> bool:
+    if template not in API or method in {"HEAD", "OPTIONS"}:
+        return True
+    return (answer.status_code == 405) == (method not in API[template])
+
+
+@pytest.mark.parametrize("path", ["/api/instances", "/api/cache/stats", "/api/protections", "/api/docs", "/api"])
+def test_a_user_without_a_role_reads_nothing_in_a_browser_either(path: str) -> None:
+    client = Client(headers={"accept": "text/html"})
+    client.force_login(make_user(Role.NONE))
+
+    answer = client.get(path)
+
+    assert (answer.status_code, b"NOT_ALLOWED" in answer.content) == (403, True)
+
+
+@pytest.mark.parametrize("role", [Role.VIEWER, Role.OPERATOR])
+@pytest.mark.parametrize("path", ["/api/operations", "/api/instances/a/protect", "/api/cache/clear"])
+def test_a_page_of_the_api_opens_for_who_may_not_act_there(role: Role, path: str) -> None:
+    client = Client(headers={"accept": "text/html"})
+    client.force_login(make_user(role))
+
+    assert client.get(path).status_code in {200, 405}
+    assert client.delete(path).status_code in {403, 405}
+
+
+def test_a_browser_that_is_not_logged_in_gets_a_refusal_for_a_form() -> None:
+    answer = Client(headers={"accept": "text/html"}).post("/api/cache/clear", "", "application/json")
+
+    assert (answer.status_code, b"NOT_AUTHENTICATED" in answer.content) == (401, True)
+
+
+# --- What else than the route decides
+
+
+@pytest.fixture
+def running_operations() -> dict[bool, str]:
+    """Two operations that go on, of the whole account and of a part of it."""
+    return {
+        is_whole: str(
+            Operation.objects.create(
+                kind="stop", is_whole_account=is_whole, selection=f"stop:{is_whole}", deadline_at=timezone.now()
+            ).pk
+        )
+        for is_whole in (True, False)
+    }
+
+
+@pytest.mark.parametrize("role", [Role.VIEWER, Role.OPERATOR])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/operations", '{"kind": "stop", "ids": ["a"], "webhookUrl": "https://hook.test/"}'),
+        ("/api/operations", '{"kind": "stop", "ids": ["a"], "webhookUrl": "https://hook.test/", "dryRun": true}'),
+        ("/api/instances/stop-all", '{"dryRun": true}'),
+        ("/api/instances/stop-all", '{"webhookUrl": "https://hook.test/"}'),
+        ("/api/instances/stop-all", "{"),
+    ],
+)
+def test_webhooks_and_stop_all_are_an_admins(
+    novita: NovitaAnswers, store: FakeRedis, role: Role, path: str, body: str
+) -> None:
+    client = ApiClient()
+    client.force_login(make_user(role))
+    before = take_stock(novita, store)
+
+    answer = client.post(path, body)
+
+    assert (answer.status_code, answer.json()["code"]) == (403, "NOT_ALLOWED")
+    assert take_stock(novita, store) == before
+
+
+def test_an_operator_may_try_out_a_stop_of_some(novita: NovitaAnswers) -> None:
+    client = ApiClient()
+    client.force_login(make_user(Role.OPERATOR))
+    novita.shows(make_row("a"))
+
+    answer = client.post("/api/operations", '{"kind": "stop", "ids": ["a"], "dryRun": true}')
+
+    assert answer.status_code == 200
+    assert not Operation.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("role", "is_whole", "status"),
+    [
+        (Role.VIEWER, False, 403),
+        (Role.VIEWER, True, 403),
+        (Role.OPERATOR, False, 200),
+        (Role.OPERATOR, True, 403),
+        (Role.ADMIN, True, 200),
+    ],
+)
+def test_only_an_admin_cancels_a_stop_of_all(
+    running_operations: dict[bool, str], role: Role, is_whole: bool, status: int
+) -> None:
+    client = ApiClient()
+    client.force_login(make_user(role))
+    id_ = running_operations[is_whole]
+
+    answer = client.post(f"/api/operations/{id_}/cancel")
+
+    assert answer.status_code == status
+    assert (Operation.objects.get(pk=id_).state == "cancelled") == (status == 200)
+
+
+# --- The pages
+
+
+@pytest.mark.parametrize("template", PAGES, ids=lambda template: template or "/")
+def test_a_page_does_for_each_role_what_it_may(
+    account: Mapping[str, str], novita: NovitaAnswers, store: FakeRedis, template: str
+) -> None:
+    path = f"{find_path(template, account)}/" if template else "/"
+    reader, sender = PAGES[template]
+    wrong = []
+    for who, role, client, has_token in make_clients():
+        if has_token and who != "superuser's token":
+            continue
+        if has_token:
+            role = -1  # Tokens are for the API.
+        for method in METHODS:
+            needed = reader if method in READS else sender
+            if method not in READS and method != "POST":
+                needed = min(reader, sender)  # Django takes them for a GET, or doesn't have them.
+            before = take_stock(novita, store) if role < needed else ()
+
+            answer = client.generic(method, path)
+
+            is_led_to_login = answer.status_code == 302 and "/login/?next=" in answer["Location"]
+            if role == -1:
+                is_right = is_led_to_login
+            elif role < needed:
+                is_right = answer.status_code == 403 and (b"Not allowed" in answer.content or method == "HEAD")
+            else:
+                is_right = not is_led_to_login and answer.status_code not in {401, 403, 500}
+                is_right |= template == AUTOCOMPLETE and answer.status_code == 403
+            if role < needed and take_stock(novita, store) != before:
+                wrong.append(f"{who} {method}: something happened")
+            if not is_right:
+                wrong.append(f"{who} {method}: {answer.status_code}")
+            if template == "/admin/logout" and role >= VIEWER and method == "POST":
+                client.force_login(User.objects.get(username=who))
+
+    assert wrong == []
+
+
+@pytest.mark.parametrize("template", [*API, *API_PAGES, *PAGES], ids=lambda template: template or "/")
+def test_reading_changes_nothing(
+    account: Mapping[str, str], novita: NovitaAnswers, store: FakeRedis, template: str
+) -> None:
+    """No image, link or prefetched address acts, whoever follows it."""
+    client = Client()
+    client.force_login(make_user(None))
+    path = find_path(template, account) or "/"
+    before = take_stock(novita, store)
+
+    for method in READS:
+        client.generic(method, path, headers={"Sec-Fetch-Site": "cross-site"})
+        client.generic(method, f"{path}/", headers={"Connection": "Upgrade", "Upgrade": "websocket"})
+
+    assert take_stock(novita, store) == before
+
+
+# --- What a role is
+
+
+@pytest.mark.usefixtures("account")
+def test_the_groups_carry_the_roles_names() -> None:
+    for name, role in ROLES.items():
+        client = ApiClient()
+        client.force_login(make_user(role, name))
+        statuses = [
+            client.get("/api/instances").status_code,
+            client.post("/api/instances/a/protect", '{"reason": "x"}').status_code,
+            client.post("/api/cache/clear").status_code,
+        ]
+        assert [status != 403 for status in statuses] == [role >= needed for needed in (1, 2, 3)]
+
+
+def test_the_highest_of_several_roles_counts() -> None:
+    user = make_user(Role.VIEWER)
+    user.groups.add(Group.objects.get_or_create(name="admin")[0], Group.objects.create(name="cleaners"))
+    client = ApiClient()
+    client.force_login(user)
+
+    assert client.post("/api/cache/clear").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["Admin", "admins", "superuser", "none", ""])
+def test_a_group_of_another_name_is_no_role(name: str) -> None:
+    user = make_user(Role.NONE)
+    user.groups.add(Group.objects.create(name=name))
+    client = ApiClient()
+    client.force_login(user)
+
+    assert client.get("/api/instances").status_code == 403
+
+
+def test_staff_without_a_role_may_nothing() -> None:
+    user = make_user(Role.NONE)
+    User.objects.update(is_staff=True)
+    client = ApiClient()
+    client.force_login(user)
+
+    assert [client.get(path).status_code for path in ("/", "/admin/", "/api/instances")] == [403, 403, 403]
+
+
+def test_a_role_that_is_taken_away_is_gone_at_once() -> None:
+    user = make_user(Role.ADMIN)
+    client = ApiClient()
+    client.force_login(user)
+    assert client.post("/api/cache/clear").status_code == 200
+
+    user.groups.set([Group.objects.get_or_create(name="viewer")[0]])
+
+    assert client.post("/api/cache/clear").status_code == 403
+    assert client.get("/api/instances").status_code == 200

@@ -1,0 +1,112 @@
+"""Single sign-on without its variables, and how the variables are read. With them: tests/system/test_sso.py."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.test import Client
+
+from instances.roles import ROLES
+from novita_site import env
+from novita_site.env import Env, InvalidSettings
+
+ROOT = Path(__file__).resolve().parent.parent
+WHOLE = {"OIDC_ISSUER": "https://login.test", "OIDC_CLIENT_ID": "panel", "OIDC_CLIENT_SECRET": "FAKE-SECRET-oidc"}
+
+
+def refuse(env: Env) -> str:
+    with pytest.raises(InvalidSettings) as raised:
+        env.check()
+    return str(raised.value)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("path", ["/sso", "/sso/", "/sso/callback/", "/sso/callback/?code=a&state=b"])
+def test_without_its_variables_there_is_nothing_of_it(client: Client, path: str) -> None:
+    assert client.get(path).status_code == 404
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("path", ["/login/", "/admin/login/"])
+def test_without_its_variables_the_login_page_has_no_link_to_it(client: Client, path: str) -> None:
+    page = client.get(path, REMOTE_ADDR="192.0.2.7", follow=True).content.decode()
+
+    assert 'name="password"' in page
+    assert "Sign in with" not in page
+    assert "/sso" not in page
+
+
+@pytest.mark.parametrize("missing", sorted(WHOLE))
+def test_a_missing_variable_stops_the_start_by_its_name(missing: str, tmp_path: Path) -> None:
+    variables = {name: value for name, value in WHOLE.items() if name != missing}
+    database = f"sqlite:///{tmp_path / 'db.sqlite3'}"
+
+    process = subprocess.run(
+        [sys.executable, "manage.py", "check"],
+        cwd=ROOT,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "novita_site.settings", "DATABASE_URL": database, **variables},
+        capture_output=True,
+        text=True,
+    )
+
+    assert process.returncode != 0
+    assert f"{missing}: it is not set" in process.stderr
+    assert "FAKE-SECRET" not in process.stderr
+
+
+def test_all_or_none_of_the_variables_are_right() -> None:
+    none, whole = Env({}), Env(WHOLE)
+
+    assert (none.has_all(*WHOLE), whole.has_all(*WHOLE)) == (False, True)
+    none.check()
+    whole.check()
+
+
+@pytest.mark.parametrize(
+    ("text", "roles"),
+    [
+        ("", {}),
+        ("panel-admins=admin", {"panel-admins": "admin"}),
+        (" panel-admins = admin , research=operator,", {"panel-admins": "admin", "research": "operator"}),
+        ("ou=panel=viewer", {"ou=panel": "viewer"}),
+    ],
+)
+def test_roles_are_read(text: str, roles: dict[str, str]) -> None:
+    env = Env({"OIDC_ROLES": text})
+
+    assert env.roles("OIDC_ROLES") == roles
+    env.check()
+
+
+@pytest.mark.parametrize("text", ["admin", "=admin", "panel-admins=root", "panel-admins=Admin", "a=viewer,a=admin"])
+def test_wrong_roles_are_refused_by_name(text: str) -> None:
+    env = Env({"OIDC_ROLES": text})
+
+    env.roles("OIDC_ROLES")
+
+    assert refuse(env).startswith("OIDC_ROLES: ")
+
+
+def test_the_roles_that_can_be_given_are_those_that_exist() -> None:
+    assert set(ROLES) == env.ROLES
+
+
+@pytest.mark.parametrize("url", ["http://login.test", "login.test", "https://user:FAKE-SECRET@login.test", "ftp://a"])
+def test_a_secret_goes_to_no_issuer_without_tls(url: str) -> None:
+    env = Env({"OIDC_ISSUER": url})
+
+    env.issuer("OIDC_ISSUER")
+
+    problem = refuse(env)
+    assert problem.startswith("OIDC_ISSUER: ")
+    assert "FAKE-SECRET" not in problem
+
+
+@pytest.mark.parametrize("url", ["https://login.test/realms/a/", "http://127.0.0.1:9400", "http://localhost:9400/"])
+def test_an_issuer_with_tls_or_on_this_machine_is_right(url: str) -> None:
+    env = Env({"OIDC_ISSUER": url})
+
+    assert env.issuer("OIDC_ISSUER") == url.rstrip("/")
+    env.check()
