@@ -106,13 +106,13 @@ NUMBERS = [
 class Receiver:
     """A server on a real socket: keeps what it gets, then does what `write` does with the connection."""
 
-    def __init__(self, write: Write, tls: ssl.SSLContext | None = None, *, listens: bool = True) -> None:
+    def __init__(self, write: Write, tls: ssl.SSLContext | None = None, *, listens: bool = True, port: int = 0) -> None:
         self.requests: list[tuple[str, HTTPMessage, bytes]] = []
         self.connections = 0
         self.write = write
         self._tls = tls
         self._listens = listens
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.port = int(self._listener.getsockname()[1])
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self._threads = [threading.Thread(target=self._accept)]

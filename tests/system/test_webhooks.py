@@ -1,7 +1,9 @@
 """Webhooks from real processes to real receivers: killed, doubled, kept waiting, and over TLS."""
 
 import contextlib
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,8 +17,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.processes import ROOT, wait_until
-from tests.test_webhooks import SECRET, SECRET_PATH, Receiver, answer, drip, hang, make_certificate, verify
+from tests.system.conftest import Start, StartWorker
+from tests.system.processes import ROOT, Novita, find_free_port, wait_until
+from tests.test_webhooks import (
+    OLDER_SECRET,
+    SECRET,
+    SECRET_PATH,
+    Receiver,
+    answer,
+    drip,
+    hang,
+    make_certificate,
+    verify,
+)
 
 SETUP = "import django; django.setup(); import pathlib, sys, time; from instances import webhooks; "
 MAKE_DUE = """
@@ -210,3 +223,41 @@ def test_a_certificate_that_nobody_trusts_gets_no_webhook(
 
     assert "The receiver's certificate is not trusted." in log
     assert (receiver.requests, receiver.connections) == ([], 1)
+
+
+def read_example() -> Callable[..., bool]:
+    """Return the README's own lines that check a signature."""
+    [example] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Callable[..., bool]] = {}
+    exec(example, names)  # noqa: S102 - lines of this repository
+    return names["verify"]
+
+
+def test_a_receiver_that_was_down_gets_the_verdict_with_a_signature_that_the_readme_accepts(
+    start_service: Start, start_worker: StartWorker, novita: Novita
+) -> None:
+    port = find_free_port()
+    settings = {"WEBHOOK_SECRET": SECRET, "WEBHOOK_ALLOWED_HOSTS": "127.0.0.1", "WEBHOOK_ALLOWED_PORTS": str(port)}
+    novita.change(set={id_: {"status": "running"} for id_ in novita.get_truth()})
+    novita.fault("stop", "ignore", instanceId=min(novita.get_truth()))
+    service = start_service(**settings, NOVITA_STOP_DEADLINE="6").wait_until_ready()
+    start_worker(**settings)
+
+    ordered = service.stop_all(webhookUrl=f"http://127.0.0.1:{port}{SECRET_PATH}")
+    operation = service.wait_until_finished(ordered)
+    time.sleep(3)  # The first attempt finds nobody.
+    with contextlib.closing(Receiver(answer("200 OK"), port=port)) as receiver:
+        [(path, headers, body)] = wait_until(lambda: receiver.requests, "the event comes once the receiver is there")
+        time.sleep(4)
+
+        assert len(receiver.requests) == 1, "it is not sent again"
+    event = json.loads(body)
+    assert (path, event["type"], event["data"]["verdict"]) == (SECRET_PATH, "operation.finished", "1 of 25 still runs.")
+    assert [one["state"] for one in event["data"]["unconfirmed"]] == ["stillRunning"]
+    assert event["data"]["url"] == f"{service.url}/api/operations/{operation['id']}"
+    is_accepted = read_example()
+    assert is_accepted(headers, body, SECRET)
+    assert not is_accepted(headers, body.replace(b"1 of 25", b"0 of 25"), SECRET)
+    assert not is_accepted(headers, body, OLDER_SECRET)
+    old = {**dict(headers.items()), "webhook-timestamp": str(int(headers["webhook-timestamp"]) - 3600)}
+    assert not is_accepted(old, body, SECRET)
