@@ -37,8 +37,9 @@ def get_role(user: AbstractBaseUser | AnonymousUser) -> Role:
         return Role.ADMIN
     if not hasattr(user, "_role"):
         names = user.groups.values_list("name", flat=True)
-        user._role = max((ROLES.get(name, Role.NONE) for name in names), default=Role.NONE)  # type: ignore[attr-defined]
-    role: Role = user._role  # type: ignore[attr-defined]
+        highest = max((ROLES.get(name, Role.NONE) for name in names), default=Role.NONE)
+        user._role = highest  # type: ignore[attr-defined]  # our own mark on this request's user
+    role: Role = user._role  # type: ignore[attr-defined]  # likewise
     return role
 
 

@@ -71,11 +71,17 @@ def novita() -> Iterator[NovitaAnswers]:
 class ApiClient(Client):
     """Django's client as a script would be: a POST has no body unless it is given one."""
 
-    # mypy: Django's own takes more; the tests here need these.
-    def post(self, path: str, data: Any = "", content_type: str = "application/json", **extra: Any) -> Any:  # type: ignore[override]
+    def post(self, path: str, data: Any = "", content_type: str = "application/json", **extra: Any) -> Any:  # type: ignore[override]  # narrower
         return super().post(path, data, content_type, **extra)
 
 
 @pytest.fixture
 def client() -> ApiClient:
     return ApiClient()
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Novita is asked again at once."""
+    monkeypatch.setattr("instances.novita.FIRST_PAUSE_SECONDS", 0)
+    monkeypatch.setattr("instances.actions.SECOND_LOOK_SECONDS", 0)

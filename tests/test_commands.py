@@ -1,6 +1,6 @@
 """`manage.py sync_instances` for scripts and people, and what `manage.py up` refuses."""
 
-import io
+import functools
 import json
 import os
 import signal
@@ -21,6 +21,7 @@ from pytest_django import Settings
 
 from instances import lease
 from instances.models import SyncRun
+from tests import commands
 from tests.novita_answers import NovitaAnswers, make_row
 
 pytestmark = pytest.mark.django_db
@@ -36,22 +37,7 @@ def signals() -> Iterator[None]:
     signal.signal(signal.SIGTERM, usual)
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-class Ran:
-    """What the command printed, and its exit status."""
-
-    def __init__(self, *arguments: str, stderr: io.StringIO | None = None) -> None:
-        stdout, stderr = io.StringIO(), stderr or io.StringIO()
-        self.status: Any = 0
-        try:
-            call_command("sync_instances", *arguments, stdout=stdout, stderr=stderr)
-        except SystemExit as exc:
-            self.status = exc.code
-        self.out, self.err = stdout.getvalue(), stderr.getvalue()
+Ran = functools.partial(commands.Ran, "sync_instances")
 
 
 # --- sync_instances
@@ -206,7 +192,7 @@ def test_a_signal_ends_it_and_frees_the_lock(
 def test_progress_is_shown_on_a_terminal_and_wiped(novita: NovitaAnswers) -> None:
     novita.lists(make_row("a"))
 
-    ran = Ran(stderr=Terminal())
+    ran = Ran(stderr=commands.Terminal())
 
     assert "\r\x1b[K1 of 1 instances read …" in ran.err
     assert ran.err.endswith("\r\x1b[K")
@@ -217,7 +203,7 @@ def test_no_progress_is_written_to_a_file_or_beside_json(novita: NovitaAnswers) 
     novita.lists(make_row("a"))
 
     assert Ran().err == ""
-    assert Ran("--json", stderr=Terminal()).err == ""
+    assert Ran("--json", stderr=commands.Terminal()).err == ""
 
 
 def run_manage(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

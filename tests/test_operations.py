@@ -31,15 +31,9 @@ from tests.operation_steps import (
     show_target,
 )
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_pauses")]
 
 OPERATIONS = "/api/operations"
-
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("instances.novita.FIRST_PAUSE_SECONDS", 0)
-    monkeypatch.setattr("instances.actions.SECOND_LOOK_SECONDS", 0)
 
 
 def sync(client: Client, account: Account) -> None:

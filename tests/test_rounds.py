@@ -21,15 +21,9 @@ from tests.conftest import ApiClient
 from tests.novita_answers import INVALID_STATE_CHANGE, Account, NovitaAnswers, make_refusal, make_row
 from tests.operation_steps import Json, move_on, move_on_at_once, order, pass_deadline, show, show_states, show_target
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_pauses")]
 
 OPERATIONS = "/api/operations"
-
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("instances.novita.FIRST_PAUSE_SECONDS", 0)
-    monkeypatch.setattr("instances.actions.SECOND_LOOK_SECONDS", 0)
 
 
 def find_pause(id_: str = "a") -> int:

@@ -1,18 +1,19 @@
 """`manage.py stop_all`: for the night on which nothing else runs."""
 
+import functools
 import io
 import json
 import signal
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from django.core.management import CommandError, call_command, execute_from_command_line
+from django.core.management import CommandError, execute_from_command_line
 from django.db import connection
 from django.test import Client
 from fakeredis import FakeServer
 
 from instances.models import AuditEntry, Operation
+from tests import commands
 from tests.novita_answers import Account, NovitaAnswers, make_row
 from tests.operation_steps import order
 
@@ -32,22 +33,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     signal.signal(signal.SIGTERM, usual)
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-class Ran:
-    """What the command printed, and its exit status."""
-
-    def __init__(self, *arguments: str, stderr: io.StringIO | None = None) -> None:
-        stdout, stderr = io.StringIO(), stderr or io.StringIO()
-        self.status: Any = 0
-        try:
-            call_command("stop_all", *arguments, stdout=stdout, stderr=stderr)
-        except SystemExit as exc:
-            self.status = exc.code
-        self.out, self.err = stdout.getvalue(), stderr.getvalue()
+Ran = functools.partial(commands.Ran, "stop_all")
 
 
 def carry_out(account: Account, *ids: str) -> None:
@@ -120,7 +106,7 @@ def test_json_is_the_operation_as_the_api_shows_it(client: Client, novita: Novit
     account = novita.holds(make_row("a"))
     carry_out(account, "a")
 
-    ran = Ran("--yes", "--json", stderr=Terminal())
+    ran = Ran("--yes", "--json", stderr=commands.Terminal())
 
     printed = json.loads(ran.out)
     assert (ran.status, ran.err) == (0, "")
@@ -168,7 +154,7 @@ def test_without_a_terminal_it_wants_a_yes(novita: NovitaAnswers, monkeypatch: p
 
 @pytest.mark.parametrize("typed", ["y\n", "2\n", "\n", ""])
 def test_any_other_answer_stops_nothing(typed: str, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", Terminal(typed))
+    monkeypatch.setattr("sys.stdin", commands.Terminal(typed))
     account = novita.holds(make_row("a"))
 
     ran = Ran()
@@ -178,7 +164,7 @@ def test_any_other_answer_stops_nothing(typed: str, novita: NovitaAnswers, monke
 
 
 def test_the_number_typed_stops_them(novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", Terminal("1\n"))
+    monkeypatch.setattr("sys.stdin", commands.Terminal("1\n"))
     account = novita.holds(make_row("a"))
     carry_out(account, "a")
 
@@ -292,7 +278,7 @@ def test_a_terminal_shows_the_progress(novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", name=HOSTILE))
     account.answers("stop a", (200, {}, "{}"))
 
-    ran = Ran("--yes", "--timeout", "1", stderr=Terminal())
+    ran = Ran("--yes", "--timeout", "1", stderr=commands.Terminal())
 
     assert "verifying: 1 asked, " in ran.err
     assert "pwned" not in ran.err

@@ -314,9 +314,8 @@ class CacheViewSet(ApiView, ViewSet):
     )
     @action(detail=False, methods=["post"])
     def clear(self, request: Request) -> Response:
-        # Our own `instances.cache`, which deletes by name; Django's cache.clear() would empty all of Redis.
         with audit.recorded(get_actor(request), "cache.clear") as entry:
-            cleared = cache.clear()
+            cleared = cache.clear()  # instances.cache: by the names of its keys; Django's own would be FLUSHDB
             entry.before = f"{cleared} instances"
         message = f"Cleared {cleared} instance{'' if cleared == 1 else 's'} from the cache"
         timestamp = format_time(timezone.now())

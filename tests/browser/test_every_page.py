@@ -82,7 +82,7 @@ def shared_panel(
         WEBHOOK_ALLOWED_PORTS=str(port := find_free_port()),
     )
     panel.service.session.headers["Authorization"] = f"Bearer {token}"
-    panel.receiver_url = f"http://127.0.0.1:{port}/"  # type: ignore[attr-defined]
+    panel.receiver_url = f"http://127.0.0.1:{port}/"  # type: ignore[attr-defined]  # for this file's tests only
     panel.service.wait_until_ready()
     yield panel
     panel.end()
@@ -94,7 +94,7 @@ def make_records(panel: Panel) -> None:
         {"id": "a", "name": "<img src=x onerror=alert(1)>", "status": "running"},
         {"id": "b", "name": "'\"><style>*{color:red}</style>", "status": "running"},
     )
-    url = panel.receiver_url  # type: ignore[attr-defined]
+    url = panel.receiver_url  # type: ignore[attr-defined]  # likewise
     assert panel.service.post("/api/instances/a/protect", json={"reason": "<script>alert(1)</script>"}).ok
     assert panel.service.post("/api/instances/stop-all", json={"webhookUrl": url}).status_code in {200, 202}
 

@@ -1,6 +1,6 @@
 """The settings with every logger at DEBUG: what is said to nobody else is said here."""
 
-from novita_site.settings import *  # noqa: F403
+from novita_site.settings import *  # noqa: F403 - all of them, and then some louder
 from novita_site.settings import LOGGING
 
 LOGGING["root"]["level"] = "DEBUG"
