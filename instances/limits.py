@@ -6,6 +6,7 @@ from rest_framework.throttling import BaseThrottle
 
 from instances import redis_client
 from instances.errors import CacheUnavailable
+from novita_site.proxies import client_network
 
 WINDOW_SECONDS = 60
 
@@ -34,7 +35,7 @@ class ActingLimit(BaseThrottle):
         return bool(count <= settings.API_RATE_LIMIT)
 
     def get_ident(self, request: Request) -> str:
-        return str(request.META.get("REMOTE_ADDR", ""))
+        return client_network(request.META.get("REMOTE_ADDR", ""))
 
     def wait(self) -> float:
         return self._wait_seconds

@@ -1,6 +1,5 @@
 """Who the visitor is: on loopback the local owner, who needs no login; elsewhere who logged in, or a script's token."""
 
-import ipaddress
 import logging
 import re
 import time
@@ -74,37 +73,6 @@ def _read_local_owner() -> User:
     if is_new:
         log.info("local owner made: on loopback nobody logs in")
     return owner
-
-
-def find_client_address(get_response: Handler) -> Handler:
-    """Make REMOTE_ADDR the address of who asked, where a proxy of TRUSTED_PROXIES has passed it on.
-
-    X-Forwarded-For is read from its end, as far as trusted proxies wrote it: what stands before that is the client's
-    own invention.
-    """
-
-    def middleware(request: HttpRequest) -> HttpResponseBase:
-        if settings.TRUSTED_PROXIES:
-            chain = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")
-            address = request.META.get("REMOTE_ADDR", "")
-            while chain and _is_trusted(address) and (claimed := _read_address(chain.pop())):
-                address = claimed
-            request.META["REMOTE_ADDR"] = address
-        return get_response(request)
-
-    return middleware
-
-
-def _is_trusted(address: str) -> bool:
-    found = _read_address(address)
-    return bool(found) and any(ipaddress.ip_address(found) in network for network in settings.TRUSTED_PROXIES)
-
-
-def _read_address(text: str) -> str:
-    try:
-        return str(ipaddress.ip_address(text.strip()))
-    except ValueError:
-        return ""
 
 
 def admit_local_owner(get_response: Handler) -> Handler:

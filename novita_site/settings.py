@@ -169,7 +169,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "novita_site.middleware.request_id",
-    "novita_site.access.find_client_address",
+    "novita_site.proxies.find_client_address",
     "novita_site.middleware.add_headers",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -296,6 +296,7 @@ AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contri
 AXES_FAILURE_LIMIT = 5
 AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_CLIENT_IP_CALLABLE = "novita_site.proxies.find_client_network"
 AXES_RESET_ON_SUCCESS = True
 AXES_LOCKOUT_CALLABLE = "instances.errors.lock_out"
 AXES_ENABLE_ADMIN = False
