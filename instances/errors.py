@@ -73,7 +73,7 @@ class TooManyRequests(PanelError):
     status = HTTPStatus.TOO_MANY_REQUESTS
     code = "TOO_MANY_REQUESTS"
     message = "You send more than API_RATE_LIMIT allows."
-    suggestion = "Slow down; POST /api/instances/stop-all stops many with one request."
+    suggestion = "Slow down. A stop is never refused: POST /api/instances/stop-all stops many with one request."
 
 
 class CrossSite(PanelError):
@@ -323,8 +323,6 @@ def _translate(exc: Exception, context: dict[str, Any]) -> PanelError | None:
             return BodyNotJson()
         case exceptions.MethodNotAllowed():
             return MethodNotAllowed(suggestion=f"It takes {', '.join(context['view'].allowed_methods)}.")
-        case exceptions.Throttled():
-            return TooManyRequests(retry_after=exc.wait)  # type: ignore[attr-defined]  # set, and not declared
         case exceptions.NotAcceptable():
             return NotAcceptable()
         case exceptions.NotFound() | Http404():

@@ -1,41 +1,234 @@
-"""How many acting requests one user or address may send a minute; counted in Redis, for all processes."""
+"""How often a caller may act, log in or present a token. Counted in Redis, for all processes together.
+
+Stops are never counted and never refused: `check_acting` says what a stop is.
+"""
+
+import hashlib
+import logging
+import threading
+import time
+import unicodedata
+from dataclasses import dataclass
+from typing import Final
 
 from django.conf import settings
 from rest_framework.request import Request
-from rest_framework.throttling import BaseThrottle
 
 from instances import redis_client
-from instances.errors import CacheUnavailable
+from instances.errors import CacheUnavailable, TooManyRequests
 from novita_site.proxies import client_network
 
-WINDOW_SECONDS = 60
+log = logging.getLogger(__name__)
 
-_COUNT = """
-local count = redis.call('INCR', KEYS[1])
-if count == 1 then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
-return {count, redis.call('TTL', KEYS[1])}
+MINUTE: Final = 60
+DAY: Final = 86400
+LOCKED_SECONDS: Final = 15 * 60
+KNOWN_SECONDS: Final = 90 * DAY
+# Failures of one account from one client, and of one client whatever the account: passwords are sprayed, too.
+PER_LOGIN: Final = 5
+PER_CLIENT: Final = 20
+# A minute's failures of one account, and of all together, whatever the address: these slow a botnet down. They don't
+# hold for an address that has logged in to the account before, so nobody locks an admin out from afar.
+PER_ACCOUNT: Final = 10
+OVERALL: Final = 60
+# A minute's logins that are begun at the provider, and a minute's tokens that are no good, of one address.
+SINGLE_SIGN_ON: Final = 30
+BAD_TOKENS: Final = 60
+# Failures that the audit has a line for, a minute.
+NOTED_FAILURES: Final = 60
+UNLIMITED: Final = 10**9
+MEMORY_KEYS: Final = 10_000
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """At most `limit` in `seconds`."""
+
+    key: str
+    limit: int
+    seconds: int
+
+
+_TAKE: Final = """
+local function count(key, seconds)
+  local value = redis.call('INCR', key)
+  if redis.call('TTL', key) < 0 then redis.call('EXPIRE', key, seconds) end
+  return value
+end
+for i, key in ipairs(KEYS) do
+  if (tonumber(redis.call('GET', key)) or 0) >= tonumber(ARGV[2 * i - 1]) then
+    if redis.call('TTL', key) < 0 then redis.call('EXPIRE', key, ARGV[2 * i]) end
+    return -math.max(1, redis.call('TTL', key))
+  end
+end
+local value = 0
+for i, key in ipairs(KEYS) do value = count(key, ARGV[2 * i]) end
+return value
+"""
+
+_GIVE_BACK: Final = """
+for i, key in ipairs(KEYS) do
+  if (tonumber(redis.call('GET', key)) or 0) > 0 then redis.call('DECR', key) end
+end
 """
 
 
-class ActingLimit(BaseThrottle):
-    """Counts what would change something. Without Redis nothing is counted: a stop must get through."""
+class _Memory:
+    """What is counted while Redis is away, for this process alone."""
 
     def __init__(self) -> None:
-        self._wait_seconds = 0
+        self._lock = threading.Lock()
+        self._counts: dict[str, tuple[int, float]] = {}
 
-    def allow_request(self, request: Request, view: object) -> bool:
-        if request.method in {"GET", "HEAD", "OPTIONS"} or not settings.API_RATE_LIMIT:
-            return True
-        who = f"user:{request.user.pk}" if request.user.is_authenticated else f"address:{self.get_ident(request)}"
-        try:
-            count, ttl = redis_client.run_script(_COUNT, [f"{redis_client.RATE}{who}"], [WINDOW_SECONDS])
-        except CacheUnavailable:
-            return True
-        self._wait_seconds = max(1, int(ttl))
-        return bool(count <= settings.API_RATE_LIMIT)
+    def take(self, buckets: tuple[Bucket, ...]) -> int:
+        now = time.monotonic()
+        with self._lock:
+            for bucket in buckets:
+                count, ends_at = self._find(bucket, now)
+                if count >= bucket.limit:
+                    return -max(1, round(ends_at - now))
+            for bucket in buckets:
+                count, ends_at = self._find(bucket, now)
+                self._counts[bucket.key] = (count + 1, ends_at)
+            while len(self._counts) > MEMORY_KEYS:
+                del self._counts[next(iter(self._counts))]
+        return count + 1
 
-    def get_ident(self, request: Request) -> str:
-        return client_network(request.META.get("REMOTE_ADDR", ""))
+    def _find(self, bucket: Bucket, now: float) -> tuple[int, float]:
+        count, ends_at = self._counts.get(bucket.key, (0, 0.0))
+        return (count, ends_at) if ends_at > now else (0, now + bucket.seconds)
+from novita_site.proxies import client_network
 
-    def wait(self) -> float:
-        return self._wait_seconds
+    def give_back(self, buckets: tuple[Bucket, ...]) -> None:
+        with self._lock:
+            for bucket in buckets:
+                count, ends_at = self._counts.get(bucket.key, (0, 0.0))
+                if count > 0:
+                    self._counts[bucket.key] = (count - 1, ends_at)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._counts.clear()
+
+
+memory: Final = _Memory()
+
+
+def take(*buckets: Bucket) -> int:
+    """Count one in each bucket, unless one of them is full.
+
+    Returns the last bucket's count, or, negative, the seconds to wait. Raises CacheUnavailable.
+    """
+    keys = [f"{redis_client.RATE}{bucket.key}" for bucket in buckets]
+    args = [number for bucket in buckets for number in (bucket.limit, bucket.seconds)]
+    return int(redis_client.run_script(_TAKE, keys, args))
+
+
+def take_always(*buckets: Bucket) -> int:
+    """Count as `take` does; without Redis in this process's memory."""
+    try:
+        return take(*buckets)
+    except CacheUnavailable:
+        return memory.take(buckets)
+
+
+def _give_back(*buckets: Bucket) -> None:
+    memory.give_back(buckets)
+    try:
+        redis_client.run_script(_GIVE_BACK, [f"{redis_client.RATE}{bucket.key}" for bucket in buckets], [])
+    except CacheUnavailable as exc:
+        log.warning("attempts not forgiven: %s", exc.message)
+
+
+# --- Acting
+
+
+def check_acting(request: Request, *, is_stop: bool) -> None:
+    """Count a request that would change something. Raises TooManyRequests.
+
+    A stop always passes, and so does ending one: whatever a script has sent, its user and the others on this machine
+    can stop. A flood of stops costs calls at Novita and nothing else: equal ones join one operation. A request that
+    is refused for its form, its address or its role has not come this far, and is not counted. Without Redis
+    nothing is.
+    """
+    if is_stop or not settings.API_RATE_LIMIT:
+        return
+    client = client_network(request.META.get("REMOTE_ADDR", ""))
+    who = f"user:{request.user.pk}" if request.user.is_authenticated else f"address:{client}"
+    try:
+        count = take(Bucket(who, settings.API_RATE_LIMIT, MINUTE))
+    except CacheUnavailable:
+        return
+    if count < 0:
+        log.warning("too many acting requests by %s", who, extra={"rejection": "acting"})
+        raise TooManyRequests(retry_after=-count)
+
+
+# --- Logging in
+
+
+class Login:
+    """An attempt to log in to an account from an address. No name is stored: it may be a password, typed in haste."""
+
+    def __init__(self, address: str, name: str) -> None:
+        client = client_network(address)
+        account = unicodedata.normalize("NFKC", name).strip().casefold()
+        self._mark = f"login:{_hash(client, account)}"
+        self._buckets = [
+            Bucket(self._mark, PER_LOGIN, LOCKED_SECONDS),
+            Bucket(f"login-client:{client}", PER_CLIENT, LOCKED_SECONDS),
+        ]
+        if not is_known(self._mark):
+            self._buckets += [
+                Bucket(f"login-account:{_hash(account)}", PER_ACCOUNT, MINUTE),
+                Bucket("login-overall", OVERALL, MINUTE),
+            ]
+
+    def begin(self) -> int:
+        """Count the attempt, before its password is looked at. Returns 0, or the seconds to wait."""
+        return max(0, -take_always(*self._buckets))
+
+    def succeed(self) -> None:
+        """Take the attempt back, and the account's earlier failures from this address; remember the address."""
+        _give_back(*[self._buckets[0]] * PER_LOGIN, *self._buckets[1:])
+        remember(self._mark)
+
+
+def count_failed_login(address: str) -> int:
+    """Count a failed or refused login. Returns how many the client has had within a day, or 0 when nothing needs to be
+    written down: one was, within the last minute, or as many as a minute may have from all clients.
+    """
+    client = client_network(address)
+    count = take_always(Bucket(f"login-failures:{client}", UNLIMITED, DAY))
+    noted = take_always(Bucket(f"login-noted:{client}", 1, MINUTE), Bucket("login-noted", NOTED_FAILURES, MINUTE))
+    return count if noted > 0 else 0
+
+
+def begin_single_sign_on(address: str) -> int:
+    """Count a request that makes us call the provider. Returns 0, or the seconds to wait."""
+    return max(0, -take_always(Bucket(f"sso:{client_network(address)}", SINGLE_SIGN_ON, MINUTE)))
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:40]
+
+
+# --- What was good before
+
+
+def remember(name: str) -> None:
+    """Keep for 90 days that this was good."""
+    try:
+        with redis_client.redis_errors():
+            redis_client.get_redis().set(f"{redis_client.KNOWN}{name}", 1, ex=KNOWN_SECONDS)
+    except CacheUnavailable as exc:
+        log.warning("a login's address or a token's use not remembered: %s", exc.message)
+
+
+def is_known(name: str) -> bool:
+    """Tell whether it was good before. Without Redis everything was: better one more look than a friend refused."""
+    try:
+        with redis_client.redis_errors():
+            return bool(redis_client.get_redis().exists(f"{redis_client.KNOWN}{name}"))
+    except CacheUnavailable:
+        return True

@@ -26,6 +26,7 @@ FENCE: Final = "{novita}:fence"
 MOVING_TURN: Final = "{novita}:moving-turn"
 WORKER: Final = "{novita}:worker"
 RATE: Final = "{novita}:rate:"
+KNOWN: Final = "{novita}:known:"
 
 # Redis's own clock: the hosts' clocks differ, and ages are shown to people. `next_number` counts up from it, so that a
 # Redis that was emptied never gives a number out twice: an old ETag can't fit a new listing.

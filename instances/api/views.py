@@ -22,7 +22,7 @@ from rest_framework.reverse import reverse
 from rest_framework.views import APIView
 from rest_framework.viewsets import ViewSet
 
-from instances import actions, audit, cache, health, operations, queries
+from instances import actions, audit, cache, health, limits, operations, queries
 from instances.api import serializers
 from instances.audit import get_actor
 from instances.errors import BodyNotJson, BodyTooLarge, InstanceNotFound, InvalidRequest, NotFound
@@ -33,6 +33,8 @@ from instances.sync import synchronize
 
 MAX_DRAINED_BYTES = 64 * 1024 * 1024
 HTML_PAGE_SIZE = 100
+# A viewset's actions that stop, and the one that ends a stop; these are never refused for their number.
+STOPS = frozenset({"stop", "stop_all", "cancel"})
 
 # An unknown host is a 400 everywhere.
 _ERRORS = dict.fromkeys([400, 401, 403, 406, 503], serializers.ErrorSerializer)
@@ -54,8 +56,11 @@ class ApiView(APIView):
         has_method = hasattr(self, (request.method or "").lower())
         if has_method and request.method not in {"GET", "HEAD", "OPTIONS"}:
             _check_media(request)
-            expected = self.bodies.get(getattr(self, "action", "") or "", serializers.NothingSerializer)
+            name = getattr(self, "action", "") or ""
+            expected = self.bodies.get(name, serializers.NothingSerializer)
             self.wish = expected(data=request.data).check()
+            is_stop = name in STOPS or (name == "create" and self.wish["kind"] == "stop")
+            limits.check_acting(request, is_stop=is_stop)
 
 
 def _check_media(request: Request) -> None:
