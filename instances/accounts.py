@@ -1,5 +1,6 @@
 """Users, their roles and their tokens as admin pages, and the record of who logged in or failed to."""
 
+import logging
 from datetime import timedelta
 from typing import Any
 
@@ -14,11 +15,13 @@ from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
-from instances import audit
+from instances import audit, limits
 from instances.audit import Actor
 from instances.errors import NotAuthenticated, find_request_id
 from instances.models import Token
 from instances.roles import ROLES, Role, find_role, get_role
+
+log = logging.getLogger(__name__)
 
 DEFAULT_DAYS = 90
 MAX_DAYS = 3650
@@ -194,7 +197,19 @@ def record_logout(request: HttpRequest | None, user: User | None, **kwargs: Any)
 
 
 @receiver(user_login_failed)
-def record_failed_login(credentials: dict[str, Any], request: HttpRequest | None = None, **kwargs: Any) -> None:
-    entry = audit.make_entry(_make_visitor(request, str(credentials.get("username", ""))), "login")
-    entry.outcome = NotAuthenticated.code
-    audit.save([entry])
+def record_failed_login(
+    credentials: dict[str, Any],
+    request: HttpRequest | None = None,
+    code: str = NotAuthenticated.code,
+    **kwargs: Any,
+) -> None:
+    """Write a failure down, one a minute of each client: what a stranger sends must not fill the database.
+
+    `code` tells why it failed: for its password, or for the number of attempts before it.
+    """
+    visitor = _make_visitor(request, str(credentials.get("username", "")))
+    log.warning("login from %s failed: %s", visitor.address, code, extra={"rejection": "login"})
+    if count := limits.count_failed_login(visitor.address):
+        entry = audit.make_entry(visitor, "login", error=f"Failed login {count} from this address within a day.")
+        entry.outcome = code
+        audit.save([entry])

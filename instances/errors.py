@@ -11,7 +11,7 @@ from typing import Any
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import DisallowedHost, PermissionDenied, RequestDataTooBig
 from django.db import DatabaseError
-from django.http import Http404, HttpRequest, HttpResponseBase, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import render
 from django.utils import timezone
 from django.views import defaults
@@ -364,9 +364,12 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
     return render(request, "403.html", {"reason": str(exception)}, status=HTTPStatus.FORBIDDEN)
 
 
-def lock_out(request: HttpRequest, original: object = None, credentials: object = None) -> HttpResponseBase:
-    """Answer who has guessed too often (axes calls it)."""
-    return render(request, "registration/locked_out.html", status=HTTPStatus.TOO_MANY_REQUESTS)
+def lock_out(request: HttpRequest, wait_seconds: int) -> HttpResponse:
+    """Answer who has guessed too often."""
+    context = {"is_long": wait_seconds > 60}
+    answer = render(request, "registration/locked_out.html", context, status=HTTPStatus.TOO_MANY_REQUESTS)
+    answer["Retry-After"] = str(wait_seconds)
+    return answer
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponseBase:

@@ -31,8 +31,8 @@ PER_CLIENT: Final = 20
 # hold for an address that has logged in to the account before, so nobody locks an admin out from afar.
 PER_ACCOUNT: Final = 10
 OVERALL: Final = 60
-# A minute's logins that are begun at the provider, and a minute's tokens that are no good, of one address.
-SINGLE_SIGN_ON: Final = 30
+# A minute's calls of the provider for one client, two for each login, and a minute's tokens of it that are no good.
+SINGLE_SIGN_ON: Final = 60
 BAD_TOKENS: Final = 60
 # Failures that the audit has a line for, a minute.
 NOTED_FAILURES: Final = 60
@@ -97,7 +97,6 @@ class _Memory:
     def _find(self, bucket: Bucket, now: float) -> tuple[int, float]:
         count, ends_at = self._counts.get(bucket.key, (0, 0.0))
         return (count, ends_at) if ends_at > now else (0, now + bucket.seconds)
-from novita_site.proxies import client_network
 
     def give_back(self, buckets: tuple[Bucket, ...]) -> None:
         with self._lock:
@@ -207,6 +206,34 @@ def count_failed_login(address: str) -> int:
 def begin_single_sign_on(address: str) -> int:
     """Count a request that makes us call the provider. Returns 0, or the seconds to wait."""
     return max(0, -take_always(Bucket(f"sso:{client_network(address)}", SINGLE_SIGN_ON, MINUTE)))
+
+
+# --- Presenting a token
+
+
+class BadTokens:
+    """The tokens of a client that are no good. One that was good before is looked up whatever the others were."""
+
+    def __init__(self, address: str, token: bytes) -> None:
+        self._bucket = Bucket(f"token:{client_network(address)}", BAD_TOKENS, MINUTE)
+        self._mark = f"token:{_hash(token.decode('latin-1'))}"
+
+    def begin(self) -> None:
+        """Count the token as one that is no good, before it is looked up. Raises TooManyRequests.
+
+        In this process's memory: a script's every request has a token, and must not wait for Redis.
+        """
+        self._count = memory.take((self._bucket,))
+        if self._count < 0 and not is_known(self._mark):
+            log.warning("too many bad tokens: %s", self._bucket.key, extra={"rejection": "token"})
+            raise TooManyRequests("Too many tokens from your address are no good.", retry_after=-self._count)
+
+    def succeed(self) -> None:
+        if self._count > 0:
+            memory.give_back((self._bucket,))
+
+    def remember(self) -> None:
+        remember(self._mark)
 
 
 def _hash(*parts: str) -> str:

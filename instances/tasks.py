@@ -41,7 +41,12 @@ def deliver_webhook(delivery_id: int) -> None:
 
 @shared_task
 def forget_old() -> None:
-    """Delete the records, and the sessions, that nobody needs any more."""
+    """Delete the records that nobody needs any more."""
     operations.forget_old()
     audit.forget_old()
+
+
+@shared_task
+def forget_sessions() -> None:
+    """Delete the sessions that have ended. A single sign-on that is begun leaves one, and anybody can begin many."""
     SessionStore.clear_expired()

@@ -20,6 +20,7 @@ from rest_framework.authentication import BaseAuthentication, SessionAuthenticat
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
+from instances.limits import BadTokens
 from instances.models import Token
 from novita_site.env import is_loopback
 from novita_site.middleware import Handler
@@ -107,6 +108,7 @@ class BearerAuthentication(TokenAuthentication):  # type: ignore[misc]  # knox h
     """A script's token. One that is sent and not good is refused, on loopback too."""
 
     def authenticate(self, request: Request) -> tuple[User, Token] | None:
+        self.address = request.META.get("REMOTE_ADDR", "")
         found: tuple[User, Token] | None = super().authenticate(request)
         header = request.META.get("HTTP_AUTHORIZATION", "").strip()
         # A proxy in front may want a password of its own, and browsers send that along. Any other header was meant
@@ -119,10 +121,14 @@ class BearerAuthentication(TokenAuthentication):  # type: ignore[misc]  # knox h
         if not TOKEN_FORM.fullmatch(token):
             # The database is not asked for it: PostgreSQL raises for a NUL.
             raise AuthenticationFailed
+        bad_tokens = BadTokens(self.address, token)
+        bad_tokens.begin()
         user, known = super().authenticate_credentials(token)
+        bad_tokens.succeed()
         now = timezone.now()
         if known.last_used_at is None or now - known.last_used_at > LAST_USE:
             # Once a minute, so that a script that polls doesn't write at each of its requests.
+            bad_tokens.remember()
             try:
                 Token.objects.filter(pk=known.pk).update(last_used_at=now)
             except DatabaseError as exc:

@@ -8,21 +8,40 @@ from urllib.parse import urlsplit
 
 from django.contrib.admin import AdminSite
 from django.contrib.auth.decorators import login_not_required
+from django.contrib.auth.signals import user_login_failed
 from django.contrib.auth.views import LoginView
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import reverse
 from django.utils.decorators import method_decorator
 
 from instances import audit
+from instances.errors import TooManyRequests, lock_out
+from instances.limits import Login
 from instances.roles import Role, find_role
 
 View = TypeVar("View", bound=Callable[..., Any])
 
 
+@method_decorator(login_not_required, name="dispatch")
 class PanelLoginView(LoginView):
     redirect_authenticated_user = True
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Count an attempt before anything is looked up or hashed for it; refuse who has failed too often."""
+        if request.method == "POST":
+            name = request.POST.get("username", "")
+            self.attempt = Login(request.META.get("REMOTE_ADDR", ""), name)
+            if wait_seconds := self.attempt.begin():
+                user_login_failed.send(
+                    sender=__name__, credentials={"username": name}, request=request, code=TooManyRequests.code
+                )
+                return lock_out(request, wait_seconds)
+        return super().dispatch(request, *args, **kwargs)
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        self.attempt.succeed()
+        return super().form_valid(form)
 
     def get_redirect_url(self) -> str:  # type: ignore[override]  # the stubs know a later Django
         """Return where to go after the login: not to a login page, which would lead there again."""
@@ -56,8 +75,17 @@ class PanelAdminSite(AdminSite):
         answer = PanelLoginView.as_view(next_page="admin:index", extra_context=self.each_context(request))(request)
         return cast(HttpResponse, answer)
 
-    def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
+    def password_change(  # type: ignore[override]  # a refusal is no template's answer
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponseBase:
+        """Change one's password. Whoever holds somebody's session can't guess the old one here."""
+        attempt = Login(request.META.get("REMOTE_ADDR", ""), request.user.get_username())
+        if request.method == "POST" and (wait_seconds := attempt.begin()):
+            return lock_out(request, wait_seconds)
         answer = super().password_change(request, extra_context)
+        form = (getattr(answer, "context_data", None) or {}).get("form")
+        if request.method == "POST" and (form is None or "old_password" not in form.errors):
+            attempt.succeed()
         if answer.status_code == HTTPStatus.FOUND:
             name = request.user.get_username()
             audit.save([audit.make_entry(audit.get_actor(request), "user.password", name)])

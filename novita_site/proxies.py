@@ -73,8 +73,3 @@ def client_network(address: str) -> str:
     if ip in _TRANSLATED_IPV4:
         return str(ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF))
     return str(ipaddress.ip_network((ip, CLIENT_PREFIX_LENGTH), strict=False).network_address)
-
-
-def find_client_network(request: HttpRequest) -> str | None:
-    """Return the network that a lockout holds for (axes calls it); None when the client isn't known."""
-    return client_network(request.META.get("REMOTE_ADDR", "")) or None

@@ -131,6 +131,7 @@ CELERY_BEAT_SCHEDULE = {
     "move operations": {"task": "instances.tasks.move_operations", "schedule": 2.0, "options": {"expires": 5}},
     "deliver webhooks": {"task": "instances.tasks.deliver_webhooks", "schedule": 2.0, "options": {"expires": 5}},
     "forget old records": {"task": "instances.tasks.forget_old", "schedule": 86400.0},
+    "forget old sessions": {"task": "instances.tasks.forget_sessions", "schedule": 600.0},
 }
 CELERY_TIMEZONE = "UTC"
 
@@ -160,7 +161,6 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "rest_framework",
     "knox",
-    "axes",
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "csp",
@@ -184,7 +184,6 @@ MIDDLEWARE = [
     "novita_site.access.RequireLogin",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "axes.middleware.AxesMiddleware",
 ]
 
 ROOT_URLCONF = "novita_site.urls"
@@ -290,19 +289,6 @@ REST_KNOX = {
     "TOKEN_TTL": timedelta(days=90),
 }
 
-# Guessing of passwords, by axes: an account and address that failed five times wait.
-AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
-AXES_FAILURE_LIMIT = 5
-AXES_COOLOFF_TIME = timedelta(minutes=15)
-AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
-AXES_CLIENT_IP_CALLABLE = "novita_site.proxies.find_client_network"
-AXES_RESET_ON_SUCCESS = True
-AXES_LOCKOUT_CALLABLE = "instances.errors.lock_out"
-AXES_ENABLE_ADMIN = False
-# The audit keeps who logged in.
-AXES_DISABLE_ACCESS_LOG = True
-AXES_VERBOSE = False
-
 # Single sign-on, by allauth; `novita_site.sso` says what is used of it.
 if HAS_SSO:
     INSTALLED_APPS += [
@@ -311,9 +297,7 @@ if HAS_SSO:
         "allauth.socialaccount",
         "allauth.socialaccount.providers.openid_connect",
     ]
-    MIDDLEWARE.insert(
-        MIDDLEWARE.index("axes.middleware.AxesMiddleware"), "allauth.account.middleware.AccountMiddleware"
-    )
+    MIDDLEWARE.append("allauth.account.middleware.AccountMiddleware")
     ACCOUNT_ADAPTER = "novita_site.sso.AccountAdapter"
     ACCOUNT_EMAIL_VERIFICATION = "none"
     # Nothing can be guessed here; and its counters would be foreign keys in our Redis.

@@ -41,7 +41,8 @@ from django.views.decorators.http import require_GET
 
 from instances import audit
 from instances.audit import WORKER, Actor
-from instances.errors import NotAllowed, NotAuthenticated, find_request_id
+from instances.errors import NotAllowed, NotAuthenticated, find_request_id, lock_out
+from instances.limits import begin_single_sign_on, count_failed_login
 from instances.roles import ROLES, Role
 from novita_site.access import LOCAL_OWNER
 from novita_site.env import is_loopback
@@ -50,6 +51,7 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS: Final = 5
 CLOCK_SKEW_SECONDS: Final = 30
+STATE_SECONDS: Final = 600
 # Signatures by the provider's own key; with HS256 everybody who knows the client's secret could make an ID token.
 ALGORITHMS: Final = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 ENDPOINTS: Final = ("authorization_endpoint", "token_endpoint", "jwks_uri")
@@ -71,8 +73,12 @@ for _label in ("account", "socialaccount"):
 @never_cache
 def begin(request: HttpRequest) -> HttpResponse:
     """Lead the visitor to the provider. A link and no form: the policy's form-action would stop a form's redirect."""
+    if wait_seconds := begin_single_sign_on(request.META.get("REMOTE_ADDR", "")):
+        return lock_out(request, wait_seconds)
     if request.user.is_authenticated:
         return redirect(settings.LOGIN_REDIRECT_URL)
+    # Whoever never comes back leaves a session for ten minutes, not for a day.
+    request.session.set_expiry(STATE_SECONDS)
     state = secrets.token_urlsafe(32)
     answer: HttpResponse = (
         get_adapter()
@@ -93,6 +99,8 @@ def begin(request: HttpRequest) -> HttpResponse:
 @never_cache
 def finish(request: HttpRequest) -> HttpResponse:
     """Take what the provider sent the visitor back with."""
+    if wait_seconds := begin_single_sign_on(request.META.get("REMOTE_ADDR", "")):
+        return lock_out(request, wait_seconds)
     answer: HttpResponse = OAuth2CallbackView.adapter_view(Endpoint(request, settings.OIDC_ISSUER))(request)
     return answer
 
@@ -307,7 +315,7 @@ class SocialAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]  # likew
         extra_context: dict[str, Any] | None = None,
     ) -> None:
         if not (extra_context or {}).get("state"):
-            log.warning("single sign-on refused: the state is not this session's")
+            log.warning("single sign-on refused: the state is not this session's", extra={"rejection": "sso-state"})
             message = "This login was not begun in this browser, or ten minutes ago. Begin it again."
             raise ImmediateHttpResponse(_answer(request, HTTPStatus.BAD_REQUEST, message))
         if exception is not None:
@@ -320,8 +328,8 @@ class SocialAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]  # likew
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # likewise
     def login(self, request: HttpRequest, user: User) -> None:
-        # allauth would name the first backend, which is axes' and knows no users.
-        login(request, user, backend="django.contrib.auth.backends.ModelBackend")
+        request.session.set_expiry(None)
+        login(request, user)
 
     def add_message(self, *args: Any, **options: Any) -> None:
         """Say nothing: the page itself shows who is logged in."""
@@ -378,8 +386,9 @@ def _refuse(request: HttpRequest, name: str, code: str, reason: str, message: st
 def _fail(request: HttpRequest, exc: Exception) -> NoReturn:
     """Refuse because the provider is away or not to be believed. Of an error only our own words are repeated."""
     reason = str(exc) if isinstance(exc, ProviderException) else type(exc).__name__
-    log.warning("single sign-on failed: %s: %s", settings.OIDC_ISSUER, reason)
-    _record(request, "", "SSO_FAILED", f"{settings.OIDC_ISSUER}: {reason}")
+    log.warning("single sign-on failed: %s: %s", settings.OIDC_ISSUER, reason, extra={"rejection": "sso"})
+    if count_failed_login(request.META.get("REMOTE_ADDR", "")):
+        _record(request, "", "SSO_FAILED", f"{settings.OIDC_ISSUER}: {reason}")
     message = "The login service can't be reached, or gave an answer that can't be trusted. Try again in a minute."
     raise ImmediateHttpResponse(_answer(request, HTTPStatus.BAD_GATEWAY, message)) from exc
 

@@ -12,7 +12,7 @@ from django.test import Client
 from django_redis import get_redis_connection
 from fakeredis import FakeRedis, FakeServer
 
-from instances import cache
+from instances import cache, limits
 from instances.novita import get_novita
 from novita_site import access
 from novita_site.env import is_loopback
@@ -49,6 +49,7 @@ def redis_server() -> Iterator[FakeServer]:
     FAKE_REDIS.dbs.clear()
     FAKE_REDIS.connected = True
     cache._parsed = None
+    limits.memory.clear()
     access._owner = (0.0, None)
     yield FAKE_REDIS
     FAKE_REDIS.connected = True

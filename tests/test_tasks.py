@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 from django.conf import settings
+from django.contrib.sessions.models import Session
 from django.test import Client
 from django.utils import timezone
 from fakeredis import FakeServer
@@ -149,3 +150,13 @@ def test_the_schedule_names_tasks_that_exist() -> None:
     app.loader.import_default_modules()
 
     assert {entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()} <= set(app.tasks)
+
+
+def test_sessions_that_have_ended_are_forgotten() -> None:
+    now = timezone.now()
+    for key, hours in (("ended", -1), ("open", 1)):
+        Session.objects.create(session_key=key, session_data="", expire_date=now + timedelta(hours=hours))
+
+    tasks.forget_sessions()
+
+    assert set(Session.objects.values_list("session_key", flat=True)) == {"open"}

@@ -10,8 +10,9 @@ from django.contrib.auth.models import Group, User
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
-from fakeredis import FakeRedis
+from fakeredis import FakeRedis, FakeServer
 from pytest_django import Settings
 
 from instances.models import AuditEntry, Token
@@ -304,3 +305,48 @@ def test_the_command_says_what_is_wrong_and_makes_none(args: list[str], words: s
 
     assert not Token.objects.exists()
     assert not AuditEntry.objects.exists()
+
+
+# --- Who guesses
+
+
+def guess(number: int) -> list[int]:
+    client = ApiClient()
+    return [
+        client.get("/api/instances", headers={"Authorization": f"Bearer nvp_{n:0>60}"}).status_code
+        for n in range(number)
+    ]
+
+
+def test_many_bad_tokens_of_an_address_are_refused_without_a_look_at_the_database() -> None:
+    assert guess(60) == [401] * 60
+
+    with CaptureQueriesContext(connection) as queries:
+        assert guess(200) == [429] * 200
+
+    assert queries.captured_queries == []
+
+
+def test_a_token_that_was_good_before_works_whatever_its_address_sends(ann: User) -> None:
+    _, known = make_token(ann)
+    _, new = make_token(ann)
+    assert known.get("/api/instances").status_code == 200
+    guess(100)
+
+    assert known.post(ACT).status_code == 200
+    assert new.post(ACT).status_code == 429
+    assert new.post(ACT, REMOTE_ADDR="192.0.2.9").status_code == 200
+
+
+def test_good_tokens_are_no_guesses(ann: User, redis_server: FakeServer) -> None:
+    _, client = make_token(ann)
+
+    assert {client.get("/api/instances").status_code for _ in range(100)} == {200}
+
+
+def test_without_redis_a_good_token_is_not_refused(ann: User, redis_server: FakeServer) -> None:
+    _, client = make_token(ann)
+    guess(100)
+    redis_server.connected = False
+
+    assert client.get("/api/operations").status_code == 200

@@ -4,7 +4,7 @@ from novita_site.settings import *  # noqa: F403 - all of them, and then some lo
 from novita_site.settings import LOGGING
 
 LOGGING["root"]["level"] = "DEBUG"
-for name in ("axes", "celery", "django.db.backends", "kombu", "requests", "urllib3"):
+for name in ("celery", "django.db.backends", "kombu", "requests", "urllib3"):
     LOGGING["loggers"].setdefault(name, {})
 for logger in LOGGING["loggers"].values():
     logger["level"] = "DEBUG"

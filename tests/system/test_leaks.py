@@ -401,7 +401,7 @@ def crash(account: Account) -> None:
     """Let pages break down by a table that is gone."""
     account.execute("ALTER TABLE instances_syncrun RENAME TO gone")
     assert account.open("/admin/instances/syncrun/").status_code == 500
-    account.execute("ALTER TABLE axes_accessattempt RENAME TO gone_too")
+    account.execute("ALTER TABLE auth_user RENAME TO gone_too")
     account.browser.cookies.clear()
     account.submit("/admin/login/", username="ann", password="FAKE-SECRET-at-a-bug")
     account.execute("ALTER TABLE instances_token RENAME TO gone_as_well")
