@@ -14,17 +14,17 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from django.conf import settings
-from django.db import IntegrityError, connections, transaction
+from django.db import DatabaseError, IntegrityError, connections, transaction
 from django.db.models import Count
 from django.utils import timezone
 
-from instances import audit, cache, webhooks
+from instances import audit, cache, joining, webhooks
 from instances.audit import Actor
-from instances.errors import CacheUnavailable, OperationEnded, OperationNotFound, PanelError
+from instances.errors import CacheUnavailable, NovitaUnavailable, OperationEnded, OperationNotFound, PanelError
 from instances.instance import ActionName, clean_text, format_time
 from instances.models import Operation, Target
-from instances.rounds import CLAIM_SECONDS, Claim, advance, conclude, is_open, run_round, take_claim
-from instances.targets import Look, choose_targets, write_targets
+from instances.rounds import Claim, advance, conclude, find_claim_end, is_open, request_share, run_round, take_claim
+from instances.targets import FIRST_LISTING_SECONDS, Look, choose_targets, write_targets
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +32,11 @@ log = logging.getLogger(__name__)
 ANSWER_SECONDS: Final = 18
 MAX_REASON_LENGTH: Final = 500
 KEEP_DAYS: Final = 400
-# Nobody has moved it on by then: it gets a verdict without a look, so that the next one can begin.
-ABANDONED_AFTER: Final = timedelta(seconds=60)
+# Of the time for an answer, what is kept for requesting when another reading of the account precedes it.
+REQUEST_SECONDS: Final = 2
+
+WAIT_SECONDS: Final = 0.2
+WHOLE_ACCOUNT: Final = "stop:all"
 
 LOST_FOR_GOOD: Final = (
     "After a stop the data is kept for 7 days at most.",
@@ -57,6 +60,11 @@ class Wish:
     deadline_seconds: float | None = None
 
     @property
+    def seconds(self) -> float:
+        """Return after how many seconds a result is wanted."""
+        return settings.NOVITA_STOP_DEADLINE if self.deadline_seconds is None else self.deadline_seconds
+
+    @property
     def selection(self) -> str:
         """Return what is equal for two wishes that want the same."""
         if self.ids is None:
@@ -67,94 +75,203 @@ class Wish:
 # --- Beginning
 
 
-def order(wish: Wish) -> tuple[Operation, bool]:
-    """Begin what is wished for, or join the operation that does so already; ask, and wait for it 18 s at most.
+@dataclass(frozen=True)
+class Begun:
+    """An operation that was begun, or joined, and what this process is to do for it."""
 
-    Returns the operation and whether it is new. What is not asked by then is asked in the background. Raises
-    InvalidRequest for a webhook that is refused, before anything is asked, and NovitaError when there is neither a
-    fresh listing nor a copy.
+    operation: Operation
+    # Of a new one only, with what the beginning saw of Novita.
+    claim: Claim | None = None
+    look: Look | None = None
+    replaced: joining.Replaced | None = None
+    # Of a joined one. None with no claim: nobody has listed the account yet, and its process may still do.
+    joined: joining.Joined | None = None
+
+    @property
+    def is_new(self) -> bool:
+        return self.claim is not None
+
+    @property
+    def warnings(self) -> list[str]:
+        return self.joined.warnings if self.joined else []
+
+    @property
+    def is_settled(self) -> bool:
+        """Tell whether all that runs has been requested, as far as anybody knows: nothing is pending or unread."""
+        operation = self.operation
+        if operation.listed_at is None or (self.joined and self.joined.error):
+            return False
+        if operation.finished_at is None and is_guess(operation):
+            return False
+        return not operation.targets.filter(state=Target.State.PENDING).exists()
+
+
+def is_guess(operation: Operation) -> bool:
+    """Tell of a stop of all without targets whether only the copy says that nothing runs."""
+    is_copied = operation.is_whole_account and operation.source == Operation.Source.CACHE
+    return is_copied and not operation.targets.exists()
+
+
+def order(wish: Wish) -> Begun:
+    """Begin what is wished for, or join the operation that does so already; request, and wait for it 18 s at most.
+
+    What is not requested by then is requested in the background, and `is_settled` is False. Raises InvalidRequest for a
+    webhook that is refused, before anything is requested, and NovitaError when there is neither a fresh listing nor a
+    copy.
     """
     ends_at = time.monotonic() + ANSWER_SECONDS
-    operation, claim, look = begin(wish)
-    is_new = claim is not None
-    claim = claim or take_claim(operation)
-    # Somebody else asks at this moment: that one's answer is this one's, too.
-    while not claim and operation.state == Operation.State.ASKING and time.monotonic() < ends_at:
-        time.sleep(0.2)
-        operation.refresh_from_db()
-        claim = take_claim(operation)
-    if claim:
-        thread = threading.Thread(target=_run_alone, args=(operation.pk, claim, look), name="operation", daemon=True)
-        thread.start()
-        thread.join(max(0.0, ends_at - time.monotonic()))
-    operation.refresh_from_db()
-    return operation, is_new
+    begun = begin(wish, ends_at)
+    thread = threading.Thread(target=_run_alone, args=(begun, ends_at), name="operation", daemon=True)
+    thread.start()
+    thread.join(max(0.0, ends_at - time.monotonic()))
+    begun.operation.refresh_from_db()
+    return begun
 
 
-def _run_alone(operation_id: uuid.UUID, claim: Claim, look: Look | None) -> None:
+def _run_alone(begun: Begun, ends_at: float) -> None:
     try:
-        run_round(operation_id, claim, look)
+        run(begun, ends_at)
     except Exception:
-        log.exception("operation %s: a round failed", operation_id)
+        log.exception("operation %s: a round failed", begun.operation.pk)
     finally:
         connections.close_all()
 
 
-def begin(wish: Wish) -> tuple[Operation, Claim | None, Look | None]:
-    """Write the operation and its targets down; with the claim and what was seen of Novita when it is a new one."""
+def run(begun: Begun, ends_at: float) -> None:
+    """Do what the beginning left to this process: request its share, and move the operation on by a round.
+
+    While others request at this moment, that is waited for until `ends_at`: their answer is this one's, too.
+    """
+    operation = begun.operation
+    if begun.joined and begun.joined.share.targets:
+        request_share(operation, begun.joined.share, begun.joined.look)
+    claim, look, has_run = begun.claim or take_claim(operation), begun.look, False
+    while True:
+        if claim:
+            run_round(operation.pk, claim, look)
+            has_run = True
+        current = Operation.objects.get(pk=operation.pk)
+        if current.state != Operation.State.ASKING or time.monotonic() >= ends_at:
+            break
+        time.sleep(WAIT_SECONDS)
+        look = None
+        claim = take_claim(current) if not has_run or current.next_round_at <= timezone.now() else None
+    if begun.replaced:
+        joining.end_replaced(begun.replaced, begun.look)
+
+
+def drive(begun: Begun, ends_at: float, is_left: threading.Event) -> None:
+    """Move an operation on until it has ended, it is left, or `ends_at` of the monotonic clock; others may, too."""
+    has_run = False
+    while time.monotonic() < ends_at and not is_left.is_set():
+        try:
+            if not has_run:
+                has_run = True
+                run(begun, time.monotonic())
+            current = Operation.objects.get(pk=begun.operation.pk)
+            if current.finished_at:
+                return
+            if current.next_round_at > timezone.now() or not advance(current.pk):
+                time.sleep(WAIT_SECONDS)
+        except DatabaseError as exc:
+            # What was asked is asked; the next round looks what became of it.
+            log.warning("operation %s: a round failed: %s", begun.operation.pk, exc)
+            time.sleep(1)
+
+
+def begin(wish: Wish, ends_at: float | None = None) -> Begun:
+    """Store the operation and its targets, or join the one that does the same by the rule of `joining`.
+
+    Waits until `ends_at` of the monotonic clock for another process that is reading the account for it. Raises as
+    `order` does.
+    """
+    ends_at = time.monotonic() + ANSWER_SECONDS if ends_at is None else ends_at
     if wish.webhook_url:
         webhooks.check_url(wish.webhook_url)
-    operation, claim = _find_or_create(wish)
-    if claim is None:
-        joined = audit.make_entry(wish.actor, f"operation.{wish.kind}", str(operation.pk), reason=wish.reason)
-        joined.after = "joined the one that was running"
-        audit.save([joined])
-        return operation, None, None
+    while True:
+        running = find_running(wish)
+        if running is not None and joining.is_joinable(running, wish.seconds):
+            begun = _join(wish, running, ends_at)
+        else:
+            begun = _create(wish, running, ends_at)
+        if begun is not None:
+            return begun
+        # It has ended meanwhile, or somebody else has begun one: look again.
+        if time.monotonic() >= ends_at:
+            raise PanelError("Operations begin and end faster than this one can.")
+
+
+def _join(wish: Wish, running: Operation, ends_at: float) -> Begun | None:
+    """Join an operation, once its process has listed the account; None when it has ended."""
+    while running.listed_at is None:
+        if claim := take_claim(running):
+            # Its process has died before it had requested anything.
+            with claim:
+                running.claim = claim.token
+                conclude(running, None, reason="Its process ended before it had begun.")
+            return None
+        if time.monotonic() >= ends_at:
+            return Begun(running)
+        time.sleep(WAIT_SECONDS)
+        running.refresh_from_db()
+        if running.finished_at:
+            if time.monotonic() >= ends_at - REQUEST_SECONDS:
+                raise NovitaUnavailable(running.verdict)
+            return None
+    joined = joining.join(running, wish.ids, wish.seconds, _find_read_seconds(ends_at))
+    if joined is None:
+        return None
+    entry = audit.make_entry(wish.actor, f"operation.{wish.kind}", str(running.pk), reason=wish.reason)
+    entry.after = f"joined the one that was running, with {len(joined.share.targets)} more targets"
+    audit.save([entry])
+    return Begun(running, joined=joined)
+
+
+def _find_read_seconds(ends_at: float) -> float:
+    return max(1.0, min(FIRST_LISTING_SECONDS, ends_at - time.monotonic() - REQUEST_SECONDS))
+
+
+def _create(wish: Wish, running: Operation | None, ends_at: float) -> Begun | None:
+    """Store a new operation with its targets, in the place of one that can't be joined; None when somebody else has."""
+    now = timezone.now()
+    operation = Operation(
+        kind=wish.kind,
+        is_whole_account=wish.ids is None,
+        selection=wish.selection,
+        reason=clean_text(wish.reason),
+        requested_by=wish.actor.name[:150],
+        request_id=wish.actor.request_id[:32],
+        origin=wish.origin[:300],
+        created_at=now,
+        deadline_at=now + timedelta(seconds=wish.seconds),
+        claim=uuid.uuid4().hex,
+        claimed_until=find_claim_end(),
+    )
+    replaced = None
+    try:
+        with transaction.atomic():
+            if running is not None and (replaced := joining.replace(running, uuid.uuid4().hex)) is None:
+                return None
+            operation.save(force_insert=True)
+            if wish.webhook_url:
+                webhooks.register(operation, wish.webhook_url)
+    except IntegrityError:
+        # Somebody else pressed at the same moment: theirs is found at the next turn.
+        return None
     with audit.recorded(wish.actor, f"operation.{wish.kind}", str(operation.pk), reason=wish.reason) as entry:
         try:
-            look = write_targets(operation, wish.ids)
+            followed = joining.list_followed(replaced) if replaced else ()
+            look = write_targets(operation, wish.ids, also=followed, seconds=_find_read_seconds(ends_at))
         except PanelError as exc:
-            operation.notes = [exc.message]
-            conclude(operation, None, is_complete=False)
+            conclude(operation, None, reason=exc.message)
+            if replaced:
+                joining.end_replaced(replaced, None)
             raise
         count = operation.targets.exclude(state=Target.State.SKIPPED).count()
         entry.after = f"{count} targets"
     figures = f"kind={wish.kind} by={wish.actor.name} source={operation.source} targets={count}"
     log.info("operation began id=%s %s", operation.pk, figures)
-    return operation, claim, look
-
-
-def _find_or_create(wish: Wish) -> tuple[Operation, Claim | None]:
-    """Return the running operation that does what is wished for, or a new one with its claim."""
-    for _ in range(3):
-        running = find_running(wish)
-        if running is not None and not _give_up_abandoned(running):
-            return running, None
-        now = timezone.now()
-        seconds = settings.NOVITA_STOP_DEADLINE if wish.deadline_seconds is None else wish.deadline_seconds
-        operation = Operation(
-            kind=wish.kind,
-            is_whole_account=wish.ids is None,
-            selection=wish.selection,
-            reason=clean_text(wish.reason),
-            requested_by=wish.actor.name[:150],
-            request_id=wish.actor.request_id[:32],
-            origin=wish.origin[:300],
-            created_at=now,
-            deadline_at=now + timedelta(seconds=seconds),
-            claim=uuid.uuid4().hex,
-            claimed_until=now + timedelta(seconds=CLAIM_SECONDS),
-        )
-        try:
-            with transaction.atomic():
-                operation.save(force_insert=True)
-                if wish.webhook_url:
-                    webhooks.register(operation, wish.webhook_url)
-        except IntegrityError:
-            # Somebody else pressed at the same moment: theirs is found at the next turn.
-            continue
-        return operation, Claim(operation.pk, operation.claim)
-    raise PanelError("Operations begin and end faster than this one can.")
+    return Begun(operation, Claim(operation.pk, operation.claim), look, replaced)
 
 
 def find_running(wish: Wish) -> Operation | None:
@@ -163,22 +280,12 @@ def find_running(wish: Wish) -> Operation | None:
     same = running.filter(selection=wish.selection).first()
     if same or wish.ids is None or wish.kind != "stop":
         return same
-    whole = running.filter(is_whole_account=True).first()
+    whole = running.filter(selection=WHOLE_ACCOUNT, listed_at__isnull=False).first()
     ids = set(wish.ids)
-    if whole is None:
+    if whole is None or not joining.is_joinable(whole, wish.seconds):
         return None
     covered = whole.targets.filter(instance_id__in=ids).exclude(state=Target.State.SKIPPED)
     return whole if covered.count() == len(ids) else None
-
-
-def _give_up_abandoned(operation: Operation) -> bool:
-    if operation.deadline_at + ABANDONED_AFTER > timezone.now() or not (claim := take_claim(operation)):
-        return False
-    with claim:
-        operation.claim = claim.token
-        operation.notes.append("Nobody moved it on: no worker ran.")
-        conclude(operation, None, is_complete=False)
-    return True
 
 
 @dataclass(frozen=True)
@@ -311,18 +418,24 @@ def _find_time(moment: datetime | None) -> str | None:
     return format_time(moment) if moment else None
 
 
-def describe_order(wish: Wish, operation: Operation, *, is_new: bool) -> dict[str, Any]:
+def describe_order(wish: Wish, begun: Begun) -> dict[str, Any]:
     """Return the answer of POST /api/instances/stop-all: what was asked so far, a result for each target."""
+    operation = begun.operation
     targets = list(operation.targets.all())
-    warnings = [*operation.notes, *(_find_worker_warning() if operation.finished_at is None else [])]
-    if not is_new:
+    warnings = list(dict.fromkeys([*operation.notes, *begun.warnings]))
+    warnings += _find_worker_warning() if operation.finished_at is None else []
+    if not begun.is_new:
         by = f" by {operation.requested_by}" if operation.requested_by else ""
         warnings.append(f"It was running already, begun{by} at {operation.created_at:%H:%M:%S} UTC.")
-    if not is_new and wish.webhook_url:
+    if not begun.is_new and wish.webhook_url:
         warnings.append("Your webhook is not called: it was not named when the operation began.")
     answer = _describe_results(operation.kind, operation.is_whole_account, targets, warnings)
     if operation.listed_at is None:
         answer.update(success=False, message=operation.verdict or "The account is still being read")
+    elif operation.finished_at is None and is_guess(operation):
+        answer.update(success=False, message="It is not known whether anything is running")
+    elif begun.joined and begun.joined.error:
+        answer.update(success=False)
     return {
         **answer,
         "operationId": str(operation.pk),

@@ -127,6 +127,61 @@ def take_claim(operation: Operation) -> Claim | None:
     return Claim(operation.pk, token)
 
 
+class Share(Claim):
+    """The right to request some pending targets of an operation, whoever holds its claim.
+
+    `next_ask_at` reserves them in the database. A share that isn't renewed in time ends for good: the next round takes
+    its targets up.
+    """
+
+    def __init__(self, operation_id: uuid.UUID, targets: Sequence[Target]) -> None:
+        super().__init__(operation_id, "")
+        self.targets = targets
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        is_held = self.is_held()
+        self._ended.set()
+        if is_held:
+            self._reserve(until=None)
+
+    def _renew(self) -> None:
+        if not self.is_held():
+            self._ended.set()
+            return
+        began = time.monotonic()
+        try:
+            self._reserve(until=find_claim_end())
+            cancelled = Operation.objects.filter(pk=self._operation_id, state=Operation.State.CANCELLED)
+            self._is_cancelled = cancelled.exists()
+        except DatabaseError as exc:
+            log.warning("operation %s: share not renewed: %s", self._operation_id, exc)
+            return
+        self._renewed_at = began
+
+    def _reserve(self, *, until: datetime | None) -> None:
+        pending = Target.objects.filter(pk__in=[target.pk for target in self.targets], state=Target.State.PENDING)
+        pending.update(next_ask_at=until)
+
+
+def find_claim_end() -> datetime:
+    """Return when a claim or a share that is taken now ends, unless it is renewed."""
+    return timezone.now() + timedelta(seconds=CLAIM_SECONDS)
+
+
+def request_share(operation: Operation, share: Share, look: Look) -> None:
+    """Request a share's targets, each once; `look` is what was read of them."""
+    with share:
+        budget = Budget(_find_budget_seconds(operation))
+        with cancellable(budget):
+            try:
+                _ask_due(operation, share.targets, look, share, budget)
+            except (ShuttingDown, NovitaTimeout):
+                log.info("operation %s: the rest is left to the next round", operation.pk)
+    _note_all_asked(operation.pk)
+
+
 # --- A round
 
 
@@ -147,32 +202,12 @@ def advance(operation_id: uuid.UUID) -> bool:
     return True
 
 
-def drive(operation: Operation, claim: Claim | None, look: Look | None, ends_at: float) -> None:
-    """Move an operation on until it has ended, or `ends_at` of the monotonic clock; others may do so, too."""
-    while time.monotonic() < ends_at:
-        try:
-            if claim:
-                run_round(operation.pk, claim, look)
-            claim = None
-            current = Operation.objects.get(pk=operation.pk)
-            if current.finished_at:
-                return
-            if current.next_round_at > timezone.now() or not advance(operation.pk):
-                time.sleep(0.2)
-        except DatabaseError as exc:
-            # What was asked is asked; the next round looks what became of it.
-            log.warning("operation %s: a round failed: %s", operation.pk, exc)
-            claim = None
-            time.sleep(1)
-
-
 def run_round(operation_id: uuid.UUID, claim: Claim, look: Look | None) -> None:
     with claim:
         operation = Operation.objects.filter(pk=operation_id, claim=claim.token).first()
         if operation is None:  # Another process has taken it over.
             return
-        seconds = (operation.deadline_at - timezone.now()).total_seconds()
-        budget = Budget(max(LAST_LOOK_SECONDS, seconds))
+        budget = Budget(_find_budget_seconds(operation))
         with cancellable(budget):
             try:
                 _advance(operation, claim, budget, look)
@@ -183,13 +218,16 @@ def run_round(operation_id: uuid.UUID, claim: Claim, look: Look | None) -> None:
                 _plan_next_round(operation)
 
 
+def _find_budget_seconds(operation: Operation) -> float:
+    return max(LAST_LOOK_SECONDS, (operation.deadline_at - timezone.now()).total_seconds())
+
+
 def _advance(operation: Operation, claim: Claim, budget: Budget, look: Look | None) -> None:
     """Look, ask, and give the verdict when it is time; `look` is what the beginning has just seen."""
     is_cancelled = operation.state == Operation.State.CANCELLED
     is_over = timezone.now() >= operation.deadline_at
     if operation.listed_at is None and (is_cancelled or not operation.is_whole_account):
-        operation.notes.append("Its process ended before it had begun.")
-        conclude(operation, None, is_complete=False)
+        conclude(operation, None, reason="Its process ended before it had begun.")
         return
     if operation.listed_at is None:
         # Its process ended before it had listed the account.
@@ -197,8 +235,7 @@ def _advance(operation: Operation, claim: Claim, budget: Budget, look: Look | No
             look = write_targets(operation, None)
         except NovitaError as exc:
             if is_over:
-                operation.notes.append(exc.message)
-                conclude(operation, None, is_complete=False)
+                conclude(operation, None, reason=exc.message)
             else:
                 _plan_next_round(operation)
             return
@@ -213,7 +250,7 @@ def _advance(operation: Operation, claim: Claim, budget: Budget, look: Look | No
         if not claim.is_held():
             # What it saw is old by now, and another may have asked since.
             return
-        _note_seen(operation.kind, targets, look)
+        note_seen(operation.kind, targets, look)
     asked = 0
     if not is_over and not is_cancelled:
         asked = _ask_due(operation, targets, look, claim, budget)
@@ -222,7 +259,7 @@ def _advance(operation: Operation, claim: Claim, budget: Budget, look: Look | No
     if any(is_open(target, is_cancelled) for target in targets) and not is_over:
         _plan_next_round(operation)
         return
-    is_complete = True
+    reason = ""
     if operation.is_whole_account and not is_cancelled:
         # The last look of all: has anything been started meanwhile?
         last = look if look.is_listing and not asked else read_account((), budget, is_whole=True)
@@ -232,17 +269,19 @@ def _advance(operation: Operation, claim: Claim, budget: Budget, look: Look | No
             _ask_due(operation, started, last, claim, budget)
             _plan_next_round(operation)
             return
-        if last.error:
-            operation.notes.append(
-                f"Novita could not be listed at the end; what was started meanwhile is not known: {last.error.message}"
-            )
-            is_complete = False
-        elif last.missing_rows:
-            operation.notes.append(f"Novita counts {last.missing_rows} more than it lists: look at its console.")
-            is_complete = False
+        reason = find_doubt(last)
         _note_others(operation, last)
         look.instances.update(last.instances)
-    conclude(operation, look, is_complete=is_complete)
+    conclude(operation, look, reason=reason)
+
+
+def find_doubt(last: Look) -> str:
+    """Say why the last look at the whole account can't show that nothing runs; "" when it can."""
+    if last.error:
+        return f"Novita could not be listed at the end; what was started meanwhile is not known: {last.error.message}"
+    if last.missing_rows:
+        return f"Novita counts {last.missing_rows} more than it lists: look at its console."
+    return ""
 
 
 def _note_others(operation: Operation, last: Look) -> None:
@@ -257,11 +296,28 @@ def _note_others(operation: Operation, last: Look) -> None:
 def _plan_next_round(operation: Operation) -> None:
     pause = min(FIRST_ROUND_PAUSE_SECONDS + operation.rounds / 2, MAX_ROUND_PAUSE_SECONDS)
     next_round_at = min(timezone.now() + timedelta(seconds=pause), max(operation.deadline_at, timezone.now()))
-    Operation.objects.filter(pk=operation.pk, claim=operation.claim).update(
-        rounds=operation.rounds + 1, next_round_at=next_round_at, notes=clean_texts(operation.notes)
-    )
-    if not operation.targets.filter(state=Target.State.PENDING).exists():
-        Operation.objects.filter(pk=operation.pk, state=Operation.State.ASKING).update(state=Operation.State.VERIFYING)
+    with transaction.atomic():
+        own = Operation.objects.filter(pk=operation.pk, claim=operation.claim)
+        # One that somebody joined meanwhile is due at once.
+        own.filter(listed_at=operation.listed_at).update(next_round_at=next_round_at)
+        own.update(rounds=operation.rounds + 1)
+        add_notes(own, operation.notes)
+    _note_all_asked(operation.pk)
+
+
+def add_notes(stored: QuerySet[Operation], notes: Sequence[str]) -> list[str]:
+    """Store the notes that an operation doesn't have yet, beside what others stored; returns all of them."""
+    held = stored.values_list("notes", flat=True).first() or []
+    merged = list(dict.fromkeys([*held, *clean_texts(list(notes))]))
+    if merged != held:
+        stored.update(notes=merged)
+    return merged
+
+
+def _note_all_asked(operation_id: uuid.UUID) -> None:
+    if not Target.objects.filter(operation=operation_id, state=Target.State.PENDING).exists():
+        asking = Operation.objects.filter(pk=operation_id, state=Operation.State.ASKING)
+        asking.update(state=Operation.State.VERIFYING)
 
 
 def is_open(target: Target, is_cancelled: bool = False) -> bool:
@@ -271,10 +327,11 @@ def is_open(target: Target, is_cancelled: bool = False) -> bool:
     return target.state in {Target.State.PENDING, Target.State.ASKED}
 
 
-def _note_seen(kind: str, targets: Sequence[Target], look: Look) -> None:
+def note_seen(kind: str, targets: Sequence[Target], look: Look) -> None:
     """Write down what a look showed of these targets."""
-    seen = []
+    seen, moved = [], []
     for target in targets:
+        before = target.state, target.error_code
         instance = look.instances.get(target.instance_id)
         if target.instance_id in look.gone:
             target.seen_at, target.status = look.began_at, "removed"
@@ -296,8 +353,11 @@ def _note_seen(kind: str, targets: Sequence[Target], look: Look) -> None:
         else:
             continue
         seen.append(target)
-    fields = ["state", "status", "seen_at", "confirmed_at", "error_code", "error", "started_before"]
-    Target.objects.bulk_update(seen, fields, batch_size=200)
+        if (target.state, target.error_code) != before:
+            moved.append(target)
+    Target.objects.bulk_update(seen, ["status", "seen_at", "started_before"], batch_size=200)
+    # The state only where the look changed it: somebody who joined may have requested a pending one meanwhile.
+    Target.objects.bulk_update(moved, ["state", "confirmed_at", "error_code", "error"], batch_size=200)
 
 
 def _is_reached(kind: str, target: Target, instance: Instance) -> bool:
@@ -336,12 +396,14 @@ def _add_started_meanwhile(operation: Operation, last: Look, budget: Budget, *, 
     for id_ in again:
         target = known[id_]
         target.state, target.confirmed_at, target.status = Target.State.PENDING, None, running[id_].status
+        target.next_ask_at = None
     count = len(again) + sum(target.state == Target.State.PENDING for target in started)
     if count and not is_over:
         operation.notes.append(f"{count} started meanwhile: asked to stop, too.")
     with transaction.atomic():
         Target.objects.bulk_create(started, batch_size=500)
-        Target.objects.bulk_update([known[id_] for id_ in again], ["state", "confirmed_at", "status"], batch_size=200)
+        fields = ["state", "confirmed_at", "status", "next_ask_at"]
+        Target.objects.bulk_update([known[id_] for id_ in again], fields, batch_size=200)
     return [target for target in [*started, *(known[id_] for id_ in again)] if target.state == Target.State.PENDING]
 
 
@@ -417,10 +479,11 @@ def _ask_due(operation: Operation, targets: Sequence[Target], look: Look, claim:
 
 
 def _is_due(target: Target, instance: Instance, now: datetime) -> bool:
-    if target.attempts >= MAX_ATTEMPTS or not is_open(target):
-        return False
     if target.state == Target.State.PENDING:
-        return True
+        # A time in the future reserves it for somebody who has joined.
+        return target.next_ask_at is None or now >= target.next_ask_at
+    if is_exhausted(target) or not is_open(target):
+        return False
     if target.error_code == InvalidStateChange.code:
         # Refused for its status: its turn comes when that allows the action.
         return target.next_ask_at is not None and now >= target.next_ask_at and _allows(target, instance)
@@ -429,6 +492,11 @@ def _is_due(target: Target, instance: Instance, now: datetime) -> bool:
         return is_time
     # Accepted, and not carried out or fallen back. A second restart would end what the first has started.
     return target.operation.kind != "restart" and is_time and _allows(target, instance)
+
+
+def is_exhausted(target: Target) -> bool:
+    """Tell whether rounds have given a target up; it stays open, since it may still stop."""
+    return target.attempts >= MAX_ATTEMPTS
 
 
 def _allows(target: Target, instance: Instance) -> bool:
@@ -473,8 +541,15 @@ def find_patience(attempts: int) -> float:
 # --- The verdict
 
 
-def conclude(operation: Operation, look: Look | None, *, is_complete: bool) -> None:
-    """End an operation with a verdict on each target, if the claim is still held; what wasn't seen is unknown."""
+def conclude(operation: Operation, look: Look | None, *, is_complete: bool | None = None, reason: str = "") -> None:
+    """End an operation with a verdict on each target; what wasn't seen is unknown.
+
+    `reason` says why the look doesn't settle it, or why it ends now; unless `is_complete`, that is no success. Nothing
+    happens when the claim is lost, or somebody has joined since the operation was read: what they added is to be done.
+    """
+    is_complete = not reason if is_complete is None else is_complete
+    if reason:
+        operation.notes.append(reason)
     targets = list(operation.targets.all())
     open_ = [target for target in targets if target.state in Target.OPEN]
     for target in open_:
@@ -482,17 +557,19 @@ def conclude(operation: Operation, look: Look | None, *, is_complete: bool) -> N
     meant = [target for target in targets if target.state != Target.State.SKIPPED]
     are_confirmed = all(target.state == Target.State.CONFIRMED for target in meant)
     with transaction.atomic():
-        held = Operation.objects.filter(pk=operation.pk, claim=operation.claim, finished_at=None)
+        held = Operation.objects.filter(
+            pk=operation.pk, claim=operation.claim, listed_at=operation.listed_at, finished_at=None
+        )
         held.exclude(state=Operation.State.CANCELLED).update(state=Operation.State.FINISHED)
         operation.state = held.values_list("state", flat=True).first() or operation.state
         is_cancelled = operation.state == Operation.State.CANCELLED
         operation.success = are_confirmed and is_complete and not is_cancelled
-        operation.verdict = _say_verdict(operation, meant, is_complete=is_complete)
+        operation.verdict = _say_verdict(operation, meant, "" if operation.success else reason)
         operation.finished_at = timezone.now()
+        operation.notes = add_notes(held, operation.notes)
         is_ours = held.update(
             success=operation.success,
             verdict=clean_text(operation.verdict),
-            notes=clean_texts(operation.notes),
             finished_at=operation.finished_at,
             claim="",
             claimed_until=None,
@@ -524,7 +601,7 @@ def _judge(operation: Operation, target: Target, look: Look | None) -> None:
         target.state, target.error = Target.State.FAILED, f"It is {target.status} when the time is over."
 
 
-def _say_verdict(operation: Operation, targets: Sequence[Target], *, is_complete: bool) -> str:
+def _say_verdict(operation: Operation, targets: Sequence[Target], reason: str) -> str:
     """Say it in words: "All 40 are stopped.", "2 of 40 still run, 1 could not be seen."."""
     done = {"stop": "stopped", "start": "running", "restart": "restarted"}[operation.kind]
     count = len(targets)
@@ -541,8 +618,8 @@ def _say_verdict(operation: Operation, targets: Sequence[Target], *, is_complete
         words.append(_count_unconfirmed(operation.kind, targets))
     if operation.state == Operation.State.CANCELLED:
         words.insert(0, "Cancelled.")
-    if not is_complete:
-        words += operation.notes[-1:]
+    if reason:
+        words.append(reason)
     return " ".join(words)
 
 

@@ -82,8 +82,15 @@ def read_account(ids: Collection[str], budget: Budget, *, is_whole: bool) -> Loo
     return look
 
 
-def write_targets(operation: Operation, ids: Sequence[str] | None) -> Look:
-    targets, look = choose_targets(operation, ids)
+def write_targets(
+    operation: Operation,
+    ids: Sequence[str] | None,
+    *,
+    also: Collection[str] = (),
+    seconds: float = FIRST_LISTING_SECONDS,
+) -> Look:
+    """Choose the targets of a new operation and store them; the arguments are those of `choose_targets`."""
+    targets, look = choose_targets(operation, ids, also=also, seconds=seconds)
     for target in targets:
         target.operation = operation
     with transaction.atomic():
@@ -94,23 +101,36 @@ def write_targets(operation: Operation, ids: Sequence[str] | None) -> Look:
     return look
 
 
-def choose_targets(operation: Operation, ids: Sequence[str] | None) -> tuple[list[Target], Look]:
-    """Read the account, and make a target of each instance that is meant; sets the operation's source and notes."""
+def choose_targets(
+    operation: Operation,
+    ids: Sequence[str] | None,
+    *,
+    also: Collection[str] = (),
+    seconds: float = FIRST_LISTING_SECONDS,
+) -> tuple[list[Target], Look]:
+    """Read the account, and make a target of each instance that is meant; sets the operation's source and notes.
+
+    Without `ids`, all that may be billed is meant, and of `also` whatever is still stopping. Raises NovitaError when
+    there is neither a fresh read nor a copy.
+    """
     novita = get_novita()
-    look = read_account(ids or (), Budget(FIRST_LISTING_SECONDS), is_whole=ids is None)
+    look = read_account(also if ids is None else ids, Budget(seconds), is_whole=ids is None)
     known = look.instances
-    if look.error or look.unread:
+    errors = [look.error] if look.error else list(look.unread.values())
+    if errors and not (ids is None and look.is_listing):
         copied = read_copy(None if ids is None else ids)
         if copied is None and (ids is None or not (known or look.gone)):
-            raise look.error or next(iter(look.unread.values()))
+            raise errors[0]
         operation.source = Operation.Source.CACHE
-        error = look.error or next(iter(look.unread.values()))
-        operation.notes.append(f"The targets are from the copy, since Novita could not be read: {error.message}")
+        causes = " ".join(dict.fromkeys(error.message for error in errors))
+        operation.notes.append(f"The targets are from the copy, since Novita could not be read: {causes}")
         known = {**(copied or {}), **known}
     if look.missing_rows:
         operation.notes.append(f"Novita counts {look.missing_rows} more than it lists.")
     if ids is None:
-        chosen = {id_: one for id_, one in known.items() if one.group in BILLED}
+        chosen = {
+            id_: one for id_, one in known.items() if one.group in BILLED or (id_ in also and one.group == "stopping")
+        }
         odd = [one for one in known.values() if one.group == "other"]
         if odd:
             statuses = ", ".join(sorted({one.status for one in odd}))
@@ -141,12 +161,13 @@ def make_target(kind: str, instance: Instance, look: Look, protection: Protectio
         target.seen_at = look.began_at
     if protection and kind != "start":
         target.state, target.error = Target.State.SKIPPED, f"Protected: {protection.reason}"
+    elif not is_fresh:
+        # The copy may be old: what it calls stopped is requested all the same, and a fresh read decides.
+        return target
     elif kind == "restart" and instance.group != "running":
         target.state, target.error = Target.State.SKIPPED, f"It is {instance.status}: a restart is not possible."
     elif kind != "restart" and instance.group in GOALS[kind]:
-        # The copy alone confirms nothing.
-        target.state = Target.State.CONFIRMED if is_fresh else Target.State.ASKED
-        target.confirmed_at = look.began_at if is_fresh else None
+        target.state, target.confirmed_at = Target.State.CONFIRMED, look.began_at
     elif kind != "restart" and instance.group in ON_THE_WAY[kind]:
         target.state = Target.State.ASKED
     return target

@@ -477,29 +477,33 @@ def test_without_a_listing_and_a_copy_nothing_is_asked(client: Client, novita: N
     assert order(client)["count"] == 1
 
 
-def test_who_joins_one_that_never_began_is_not_told_that_nothing_runs(client: Client, novita: NovitaAnswers) -> None:
+def test_who_joins_one_that_never_began_begins_anew_and_is_told_the_error(
+    client: Client, novita: NovitaAnswers
+) -> None:
     account = novita.holds(make_row("a"))
-    joined: list[Json] = []
+    joined: list[Any] = []
 
     def join_and_fail() -> int:
-        thread = threading.Thread(target=lambda: (joined.append(order(ApiClient())), connections.close_all()))
+        thread = threading.Thread(target=lambda: (joined.append(ApiClient().post(STOP_ALL)), connections.close_all()))
         thread.start()
         time.sleep(1)
         threads.append(thread)
         return 401
 
     threads: list[threading.Thread] = []
-    account.answers("list", join_and_fail)
+    account.answers("list", join_and_fail, 401)
 
     client.post(STOP_ALL)
     began = time.monotonic()
     threads[0].join()
 
     assert time.monotonic() - began < 5
-    assert (joined[0]["success"], joined[0]["message"]) == (
-        False,
-        "Nothing was done. Novita's edge refuses us (HTTP 401).",
+    assert (joined[0].status_code, joined[0].json()["code"], joined[0].json()["message"]) == (
+        502,
+        "NOVITA_REJECTED_KEY",
+        "Novita's edge refuses us (HTTP 401).",
     )
+    assert account.calls.count("list") == 2
 
 
 # --- Asking
@@ -696,8 +700,9 @@ def test_an_abandoned_one_gets_a_verdict_and_a_new_one_begins(client: Client, no
     second = order(client)
 
     shown = show(client, first)
-    assert (shown["state"], shown["success"], shown["counts"]["unknown"]) == ("finished", False, 1)
+    assert (shown["state"], shown["success"], shown["counts"]["stillRunning"]) == ("finished", False, 1)
     assert shown["notes"] == ["Nobody moved it on: no worker ran."]
+    assert shown["verdict"] == "1 of 1 still runs. Nobody moved it on: no worker ran."
     assert second["operationId"] != first["operationId"] and account.orders == ["stop a", "stop a"]
 
 

@@ -236,10 +236,9 @@ def _order(request: Request, kind: ActionName, wanted: Mapping[str, Any]) -> Res
     )
     if wanted.get("dryRun"):
         return Response(operations.describe_preview(wish, operations.preview(wish)))
-    operation, is_new = operations.order(wish)
-    is_asking = is_new and operation.state == operation.State.ASKING
-    status = HTTPStatus.ACCEPTED if is_asking else HTTPStatus.OK
-    return Response(operations.describe_order(wish, operation, is_new=is_new), status=status)
+    begun = operations.order(wish)
+    status = HTTPStatus.OK if begun.is_settled else HTTPStatus.ACCEPTED
+    return Response(operations.describe_order(wish, begun), status=status)
 
 
 class OperationViewSet(ApiView, ViewSet):

@@ -13,13 +13,13 @@ from typing import Any, Final
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connections
+from django.utils import timezone
 
 from instances import operations, rounds
 from instances.audit import get_shell_actor
+from instances.deadline import cancel_running
 from instances.errors import PanelError, describe
 from instances.models import Operation
-from instances.rounds import Claim
-from instances.targets import Look
 
 EXIT_NOT_ALL: Final = 1
 EXIT_USAGE: Final = 2
@@ -27,6 +27,8 @@ MAX_NAMED: Final = 50
 LOOK_SECONDS: Final = 0.3
 # What the last look after the deadline may take.
 GRACE_SECONDS: Final = rounds.LAST_LOOK_SECONDS + 30
+# What a round takes to end when it is told to.
+LEAVE_SECONDS: Final = 3
 
 
 def parse_timeout(text: str) -> float:
@@ -55,7 +57,8 @@ class Command(BaseCommand):
             "--timeout",
             type=parse_timeout,
             metavar="S",
-            help=f"seconds until the verdict (default: NOVITA_STOP_DEADLINE, {settings.NOVITA_STOP_DEADLINE:g})",
+            help="seconds until the verdict, also when a stop of all runs already and has a later one (default: "
+            f"NOVITA_STOP_DEADLINE, {settings.NOVITA_STOP_DEADLINE:g})",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -78,7 +81,8 @@ class Command(BaseCommand):
                 if options["dry_run"]:
                     return
                 self._confirm(count)
-            operation, claim, look = operations.begin(wish)
+            began = time.monotonic()
+            begun = operations.begin(wish)
         except PanelError as exc:
             if options["json"]:
                 self.stdout.write(json.dumps(describe(exc)))
@@ -91,18 +95,26 @@ class Command(BaseCommand):
                 "\nInterrupted before anything was asked. Once confirmed, a worker carries it on, if one runs."
             )
             sys.exit(128 + signal.SIGINT)
-        if claim is None and not options["json"]:
-            self.stderr.write(f"One is running already, since {operation.created_at:%H:%M:%S} UTC: following it.")
-        ends_at = time.monotonic() + (options["timeout"] or settings.NOVITA_STOP_DEADLINE) + GRACE_SECONDS
-        worker = threading.Thread(target=_drive, args=(operation, claim, look, ends_at), daemon=True)
+        operation = begun.operation
+        if not options["json"]:
+            if not begun.is_new:
+                self.stderr.write(f"One is running already, since {operation.created_at:%H:%M:%S} UTC: following it.")
+            for warning in begun.warnings:
+                self.stderr.write(_clean(warning))
+        ends_at = began + wish.seconds
+        is_left = threading.Event()
+        worker = threading.Thread(target=_drive, args=(begun, ends_at + GRACE_SECONDS, is_left), daemon=True)
         worker.start()
         try:
-            self._follow(worker, operation, options["json"])
+            if not self._follow(worker, operation, ends_at, as_json=options["json"]):
+                is_left.set()
+                cancel_running()
+                worker.join(LEAVE_SECONDS)
         except KeyboardInterrupt:
             self.stderr.write("\nInterrupted. What was asked is asked; a worker, if one runs, carries it on.")
             sys.exit(128 + signal.SIGINT)
         operation.refresh_from_db()
-        self._tell(operation, options["json"])
+        self._tell(operation, wish.seconds, as_json=options["json"])
         sys.exit(0 if operation.success else EXIT_NOT_ALL)
 
     def _refuse(self, words: str) -> None:
@@ -138,14 +150,19 @@ class Command(BaseCommand):
             self.stderr.write("Nothing was stopped.")
             sys.exit(EXIT_NOT_ALL)
 
-    def _follow(self, worker: threading.Thread, operation: Operation, as_json: bool) -> None:
-        """Show the progress until there is a verdict."""
+    def _follow(self, worker: threading.Thread, operation: Operation, ends_at: float, *, as_json: bool) -> bool:
+        """Show the progress until there is a verdict; False at `ends_at` when others let the operation run longer."""
         has_terminal = self.stderr.isatty() and not as_json
-        began = time.monotonic()
+        began, is_left = time.monotonic(), False
         while worker.is_alive():
             worker.join(LOOK_SECONDS)
-            if has_terminal:
+            is_late = time.monotonic() >= ends_at
+            if has_terminal or is_late:
                 operation.refresh_from_db()
+            is_left = is_late and not operation.finished_at and operation.deadline_at > timezone.now()
+            if is_left:
+                break
+            if has_terminal:
                 counts = operations.describe_all([operation])[0]["counts"]
                 words = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
                 seconds = time.monotonic() - began
@@ -155,8 +172,9 @@ class Command(BaseCommand):
                 self.stderr.flush()
         if has_terminal:
             self.stderr.write("\r\x1b[K", ending="")
+        return not is_left
 
-    def _tell(self, operation: Operation, as_json: bool) -> None:
+    def _tell(self, operation: Operation, seconds: float, *, as_json: bool) -> None:
         described = operations.describe(operation)
         if as_json:
             self.stdout.write(json.dumps(described))
@@ -172,15 +190,20 @@ class Command(BaseCommand):
             self.stdout.write(_clean(f"left out: {target['name'] or target['instanceId']}: {target['error']}"))
         for note in described["notes"]:
             self.stdout.write(_clean(note))
-        self.stdout.write(
-            _clean(described["verdict"]) or "There is no verdict yet: it is still followed, or nobody does."
+        self.stdout.write(_clean(described["verdict"]) or self._say_open(operation, seconds, described["counts"]))
+
+    def _say_open(self, operation: Operation, seconds: float, counts: dict[str, int]) -> str:
+        total = sum(counts.values()) - counts["skipped"]
+        return (
+            f"{counts['confirmed']} of {total} verified as stopped after {seconds:g} s. The operation goes on until "
+            f"{operation.deadline_at:%H:%M:%S} UTC if a worker runs: GET /api/operations/{operation.pk}"
         )
 
 
-def _drive(operation: Operation, claim: Claim | None, look: Look | None, ends_at: float) -> None:
+def _drive(begun: operations.Begun, ends_at: float, is_left: threading.Event) -> None:
     """Move the operation on until it has ended, together with whoever else does."""
     try:
-        rounds.drive(operation, claim, look, ends_at)
+        operations.drive(begun, ends_at, is_left)
     finally:
         connections.close_all()
 

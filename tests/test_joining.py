@@ -1,0 +1,625 @@
+"""A second order while one runs: what runs now is requested, by whoever joins, within the same answer."""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connections
+from django.test import Client
+from django.utils import timezone
+from fakeredis import FakeServer
+
+from instances import joining, operations, rounds
+from instances.audit import Actor
+from instances.models import Operation, Target
+from tests.conftest import ApiClient
+from tests.novita_answers import Account, NovitaAnswers, make_refusal, make_row
+from tests.operation_steps import STOP_ALL, Json, move_on, order, pass_deadline, show, show_states, show_target
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_pauses")]
+
+OPERATIONS = "/api/operations"
+NEVER_STOPS = (200, {}, "{}")
+
+
+@pytest.fixture
+def account(novita: NovitaAnswers) -> Account:
+    """Holds "a", whose stops are accepted and never carried out."""
+    account = novita.holds(make_row("a"))
+    account.answers("stop a", NEVER_STOPS)
+    return account
+
+
+def hold_claim(answer: Json, *, seconds: float = 60) -> None:
+    """Let another process, which does nothing, hold the operation's claim."""
+    until = timezone.now() + timedelta(seconds=seconds)
+    Operation.objects.filter(pk=answer["operationId"]).update(claim="another", claimed_until=until)
+
+
+def list_requested(answer: Json) -> dict[str, str]:
+    return {result["instanceId"]: result["state"] for result in answer["results"]}
+
+
+# --- What runs now is requested and counted
+
+
+def test_second_stop_requests_what_was_started_and_counts_it(client: Client, account: Account) -> None:
+    first = order(client)
+    account.change("c", "running")
+
+    second = order(client)
+
+    assert second["operationId"] == first["operationId"]
+    assert (second["count"], second["total"], second["message"]) == (
+        2,
+        2,
+        "Stop initiated for 2 of 2 running instances",
+    )
+    assert list_requested(second) == {"a": "asked", "c": "asked"}
+    assert account.orders == ["stop a", "stop c"]
+    assert show(client, second)["counts"]["asked"] == 2
+    account.change("a", "exited")
+    account.settle()
+    move_on(second)
+    assert show(client, second)["verdict"] == "All 2 are stopped."
+
+
+def reopen_confirmed(client: Client, account: Account, first: Json) -> None:
+    """It was verified as stopped, and runs again."""
+    account.change("b", "exited")
+    move_on(first)
+    assert show_states(client, first)["b"] == "confirmed"
+    account.change("b", "running")
+
+
+def remove_protection(client: Client, account: Account, first: Json) -> None:
+    assert show_states(client, first)["b"] == "skipped"
+    client.delete("/api/instances/b/protect")
+
+
+def exhaust(client: Client, account: Account, first: Json) -> None:
+    account.change("b", "running")
+    Target.objects.filter(instance_id="b").update(attempts=rounds.MAX_ATTEMPTS)
+    account.calls.clear()
+    move_on(first, 2)
+    assert "stop b" not in account.orders
+
+
+def fail_hopelessly(client: Client, account: Account, first: Json) -> None:
+    account.change("b", "running")
+    Target.objects.filter(instance_id="b").update(state="failed", error_code="NOVITA_REJECTED_KEY", error="refused")
+
+
+def fail_for_a_while(client: Client, account: Account, first: Json) -> None:
+    account.change("b", "running")
+    pause = timezone.now() + timedelta(seconds=60)
+    Target.objects.filter(instance_id="b").update(state="failed", error_code="NOVITA_UNAVAILABLE", next_ask_at=pause)
+
+
+def leave_to_another(client: Client, account: Account, first: Json) -> None:
+    """It was stopping by somebody else's order when it became a target, and runs again."""
+    account.change("b", "running")
+    Target.objects.filter(instance_id="b").update(attempts=0, asked_at=None, next_ask_at=None)
+
+
+@pytest.mark.parametrize("is_claim_held", [False, True], ids=["free", "held"])
+@pytest.mark.parametrize(
+    "prepare",
+    [reopen_confirmed, remove_protection, exhaust, fail_hopelessly, fail_for_a_while, leave_to_another],
+)
+def test_second_stop_requests_a_known_one_that_nobody_is_about_to(
+    prepare: Callable[[Client, Account, Json], None],
+    is_claim_held: bool,
+    client: Client,
+    account: Account,
+) -> None:
+    account.change("b", "running")
+    if prepare is remove_protection:
+        client.post("/api/instances/b/protect", {"reason": "the demo"})
+    first = order(client)
+    prepare(client, account, first)
+    account.calls.clear()
+    if is_claim_held:
+        hold_claim(first)
+
+    second = order(client)
+
+    assert account.orders == ["stop b"]
+    assert (second["operationId"], list_requested(second)["b"]) == (first["operationId"], "asked")
+    assert (second["count"], second["total"], second["skipped"]) == (2, 2, [])
+
+
+def test_open_target_is_not_requested_twice(client: Client, account: Account) -> None:
+    order(client)
+
+    order(client)
+
+    assert account.orders == ["stop a"]
+
+
+def test_stop_requests_at_once_while_another_process_holds_the_claim(client: Client, account: Account) -> None:
+    first = order(client)
+    hold_claim(first)
+    account.change("c", "running")
+    began = time.monotonic()
+
+    second = order(client)
+
+    assert time.monotonic() - began < 5
+    assert (account.orders, second["count"], second["total"]) == (["stop a", "stop c"], 2, 2)
+
+
+def test_two_who_join_at_once_request_each_instance_once(client: Client, account: Account) -> None:
+    first = order(client)
+    hold_claim(first)
+    for id_ in "bcde":
+        account.change(id_, "running")
+    answers: list[Json] = []
+    barrier = threading.Barrier(4)
+
+    def press() -> None:
+        barrier.wait()
+        answers.append(order(ApiClient()))
+        connections.close_all()
+
+    people = [threading.Thread(target=press) for _ in range(4)]
+    for person in people:
+        person.start()
+    for person in people:
+        person.join()
+
+    assert account.orders == [f"stop {id_}" for id_ in "abcde"]
+    assert {answer["operationId"] for answer in answers} == {first["operationId"]}
+    assert set(show_states(client, first).values()) == {"asked"}
+
+
+def test_old_page_does_not_reopen_what_was_verified(client: Client, account: Account) -> None:
+    account.change("b", "running")
+    first = order(client)
+    account.change("b", "exited")
+    move_on(first)
+    rows = [account.rows["a"], {**account.rows["b"], "status": "running"}]
+    account.answers("list", (200, {}, json.dumps({"instances": rows, "total": 2})))
+    account.calls.clear()
+
+    order(client)
+
+    assert account.orders == []
+    assert show_states(client, first)["b"] == "confirmed"
+
+
+def test_result_waits_for_what_somebody_added_meanwhile(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    first = order(client)
+    account.settle()
+
+    def join() -> None:
+        # While the last look is under way, and sees less than this one.
+        account.change("c", "running")
+        thread = threading.Thread(target=lambda: (order(ApiClient()), connections.close_all()))
+        thread.start()
+        while Target.objects.filter(instance_id="c", state="asked").count() == 0:
+            time.sleep(0.05)
+        threads.append(thread)
+
+    threads: list[threading.Thread] = []
+    page = (200, {}, json.dumps({"instances": [{**account.rows["a"], "status": "exited"}], "total": 1}))
+    account.answers("list", lambda: join() or page, None)
+
+    move_on(first)
+    threads[0].join()
+
+    assert show(client, first)["finishedAt"] is None
+    assert show_states(client, first) == {"a": "confirmed", "c": "asked"}
+    account.settle()
+    move_on(first)
+    assert show(client, first)["verdict"] == "All 2 are stopped."
+
+
+def test_what_a_dead_process_has_reserved_is_requested_by_the_next_round(client: Client, account: Account) -> None:
+    first = order(client)
+    account.change("c", "running")
+    joined = joining.join(Operation.objects.get(), None, 600, 5)
+    assert joined and [target.instance_id for target in joined.share.targets] == ["c"]
+
+    rounds.advance(Operation.objects.get().pk)
+    assert "stop c" not in account.orders, "it is reserved"
+    move_on(first)  # When the reservation is over.
+
+    assert account.orders.count("stop c") == 1
+
+
+def test_share_that_slept_requests_nothing(client: Client, account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    order(client)
+    account.change("c", "running")
+    operation = Operation.objects.get()
+    joined = joining.join(operation, None, 600, 5)
+    assert joined
+    monkeypatch.setattr("instances.rounds.CLAIM_SECONDS", -1)
+
+    rounds.request_share(operation, joined.share, joined.look)
+
+    assert account.orders == ["stop a"]
+
+
+def test_cancelling_ends_what_a_joined_process_requests(
+    client: Client, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instances.rounds.HEARTBEAT_SECONDS", 0.05)
+    first = order(client)
+    hold_claim(first)
+    ids = [f"i{number:02}" for number in range(20)]
+    for id_ in ids:
+        account.change(id_, "running")
+
+        def cancel() -> None:
+            ApiClient().post(f"{first['operationUrl']}/cancel")
+            time.sleep(0.6)
+
+        account.answers(f"stop {id_}", cancel)
+
+    order(client)
+
+    assert len(account.orders) <= 1 + 8, "no more than were under way at once"
+    assert show(client, first)["counts"]["pending"] == 0
+
+
+# --- Novita can't be read on joining
+
+
+def test_without_a_listing_the_copy_names_what_was_started(client: Client, account: Account) -> None:
+    first = order(client)
+    account.change("c", "running")
+    assert client.post("/api/instances/sync").status_code == 200
+    account.answers("list", 500)
+
+    second = order(client)
+
+    assert (second["operationId"], account.orders) == (first["operationId"], ["stop a", "stop c"])
+    assert any("from the copy" in warning for warning in second["warnings"])
+
+
+def test_without_a_listing_and_a_copy_the_answer_says_what_is_not_covered(client: Client, account: Account) -> None:
+    first = order(client)
+    account.change("c", "running")
+    account.answers("list", 500)
+
+    answer = client.post(STOP_ALL)
+
+    body = answer.json()
+    assert (answer.status_code, body["success"], body["operationId"]) == (202, False, first["operationId"])
+    assert any(warning.startswith("Novita could not be read again:") for warning in body["warnings"])
+    account.answers("list", None)
+    account.change("a", "exited")
+    move_on(first)
+    assert account.orders == ["stop a", "stop c"]
+
+
+def test_nothing_in_the_copy_is_no_proof_that_nothing_runs(client: Client, account: Account) -> None:
+    account.change("a", "exited")
+    assert client.post("/api/instances/sync").status_code == 200
+    account.change("a", "running")
+    account.answers("list", 500)
+
+    answer = client.post(STOP_ALL)
+
+    assert (answer.status_code, answer.json()["success"]) == (202, False)
+    assert answer.json()["message"] == "It is not known whether anything is running"
+
+
+def test_stop_of_one_that_the_copy_calls_stopped_is_requested_when_it_cannot_be_read(
+    client: Client, novita: NovitaAnswers
+) -> None:
+    account = novita.holds(make_row("a", status="exited"))
+    assert client.post("/api/instances/sync").status_code == 200
+    account.change("a", "running")
+    account.answers("read a", 500)
+
+    answer = order(client, ids=["a"])
+
+    assert (account.orders, list_requested(answer)) == (["stop a"], {"a": "asked"})
+
+
+def test_joining_needs_no_redis(client: Client, account: Account, redis_server: FakeServer) -> None:
+    order(client)
+    account.change("c", "running")
+    redis_server.connected = False
+
+    order(client)
+
+    assert account.orders == ["stop a", "stop c"]
+
+
+# --- What can't be joined
+
+
+@pytest.mark.parametrize("seconds", [1, 3000])
+@pytest.mark.parametrize("is_claim_held", [False, True], ids=["free", "held"])
+def test_overdue_one_is_ended_and_what_runs_is_requested_by_a_new_one(
+    seconds: float, is_claim_held: bool, client: Client, account: Account
+) -> None:
+    account.change("b", "running")
+    first = order(client)
+    account.change("b", "exited")
+    account.change("c", "running")
+    pass_deadline(first, seconds)
+    if is_claim_held:
+        hold_claim(first)
+    account.calls.clear()
+
+    answer = client.post(STOP_ALL)
+
+    second = answer.json()
+    assert second["operationId"] != first["operationId"]
+    assert (answer.status_code, account.orders) == (200, ["stop a", "stop c"])
+    assert (second["count"], second["total"]) == (2, 2)
+    shown = show(client, first)
+    assert (shown["state"], shown["success"], shown["finishedAt"][-1]) == ("finished", False, "Z")
+    assert {one["instanceId"]: one["state"] for one in shown["targets"]} == {"a": "stillRunning", "b": "confirmed"}
+    why = "Nobody moved it on: no worker ran." if seconds > 60 else "A newer one has taken its place."
+    assert shown["verdict"] == f"1 of 2 still runs. {why}"
+
+
+def test_new_one_follows_what_an_overdue_one_has_requested(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    first = order(client)
+    pass_deadline(first)
+    account.change("a", "stopping")
+
+    second = order(client)
+
+    assert list_requested(second) == {"a": "asked"}
+    assert show(client, first)["verdict"] == "1 of 1 still stops. A newer one has taken its place."
+    account.change("a", "running")
+    move_on(second)
+    assert account.orders == ["stop a", "stop a"]
+
+
+def test_overdue_one_that_has_done_its_work_is_a_success(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    first = order(client)
+    pass_deadline(first)
+    account.settle()
+
+    second = order(client)
+
+    assert (show(client, first)["success"], show(client, first)["verdict"]) == (True, "It is stopped.")
+    assert second["message"] == "Nothing is running"
+
+
+def test_overdue_one_ends_even_when_nothing_can_be_read(client: Client, account: Account) -> None:
+    first = order(client)
+    pass_deadline(first)
+    account.answers("list", 500)
+
+    answer = client.post(STOP_ALL)
+
+    assert answer.status_code == 502
+    assert (show(client, first)["state"], show_states(client, first)) == ("finished", {"a": "unknown"})
+
+
+@pytest.mark.parametrize("kind", ["start", "restart"])
+def test_overdue_start_is_not_joined(kind: str, client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a", status="exited" if kind == "start" else "running"))
+    first = order(client, OPERATIONS, kind=kind, ids=["a"])
+    pass_deadline(first)
+    account.change("a", "exited" if kind == "start" else "running")
+
+    second = order(client, OPERATIONS, kind=kind, ids=["a"])
+
+    assert second["operationId"] != first["operationId"]
+    assert account.orders == [f"{kind} a"] * 2
+    assert show(client, first)["state"] == "finished"
+
+
+def test_cancelled_one_that_is_still_verified_is_not_joined(client: Client, account: Account) -> None:
+    first = order(client)
+    assert client.post(f"{first['operationUrl']}/cancel").json()["finishedAt"] is None
+    account.change("c", "running")
+
+    second = order(client)
+
+    assert second["operationId"] != first["operationId"]
+    assert list_requested(second) == {"a": "asked", "c": "asked"}
+
+
+def test_one_whose_process_died_before_it_listed_is_ended_and_a_new_one_begins(
+    client: Client, account: Account
+) -> None:
+    dead = Operation.objects.create(
+        kind="stop",
+        is_whole_account=True,
+        selection="stop:all",
+        deadline_at=timezone.now() + timedelta(seconds=600),
+        claim="killed",
+        claimed_until=timezone.now() + timedelta(seconds=0.5),
+    )
+
+    answer = order(client)
+
+    assert (account.orders, answer["count"]) == (["stop a"], 1)
+    dead.refresh_from_db()
+    assert (dead.state, dead.success) == ("finished", False)
+    assert dead.verdict == "Nothing was done. Its process ended before it had begun."
+
+
+def test_selection_is_not_given_to_an_overdue_stop_of_all(client: Client, account: Account) -> None:
+    whole = order(client)
+    pass_deadline(whole)
+
+    answer = order(client, ids=["a"])
+
+    assert answer["operationId"] != whole["operationId"]
+    assert account.orders == ["stop a", "stop a"]
+
+
+# --- Selections
+
+
+def test_selection_that_is_ordered_again_requests_what_runs_again(client: Client, account: Account) -> None:
+    account.change("b", "running")
+    first = order(client, OPERATIONS, kind="stop", ids=["a", "b"])
+    account.change("b", "exited")
+    move_on(first)
+    account.change("b", "running")
+    account.calls.clear()
+
+    second = order(client, OPERATIONS, kind="stop", ids=["b", "a"])
+
+    assert (second["operationId"], account.orders) == (first["operationId"], ["stop b"])
+
+
+def test_selection_that_joins_a_stop_of_all_requests_what_runs_again(client: Client, account: Account) -> None:
+    account.change("b", "running")
+    whole = order(client)
+    account.change("b", "exited")
+    move_on(whole)
+    account.change("b", "running")
+    account.calls.clear()
+
+    answer = order(client, ids=["b"])
+
+    assert (answer["operationId"], account.orders) == (whole["operationId"], ["stop b"])
+
+
+def test_start_that_is_ordered_again_starts_what_was_stopped(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a", status="exited"), make_row("b", status="exited"))
+    account.answers("start b", (400, {}, json.dumps(make_refusal(400, "INSUFFICIENT_RESOURCE", ""))), None)
+    first = order(client, OPERATIONS, kind="start", ids=["a", "b"])
+    Target.objects.filter(instance_id="b").update(next_ask_at=timezone.now() + timedelta(seconds=60))
+    account.settle()
+    rounds.advance(Operation.objects.get().pk)
+    Operation.objects.update(next_round_at=timezone.now())
+    assert show_states(client, first) == {"a": "confirmed", "b": "failed"}
+    account.change("a", "exited")
+    account.calls.clear()
+
+    order(client, OPERATIONS, kind="start", ids=["a", "b"])
+
+    assert account.orders == ["start a", "start b"]
+
+
+def test_restart_that_is_ordered_twice_restarts_once(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"), make_row("b"))
+    first = order(client, OPERATIONS, kind="restart", ids=["a", "b"])
+    account.change("a", "running", lastStartedAt="1760009999")
+    move_on(first)
+    assert show_states(client, first) == {"a": "confirmed", "b": "asked"}
+
+    order(client, OPERATIONS, kind="restart", ids=["a", "b"])
+
+    assert account.orders == ["restart a", "restart b"]
+
+
+# --- The deadline
+
+
+def find_seconds_left() -> float:
+    return (Operation.objects.latest("created_at").deadline_at - timezone.now()).total_seconds()
+
+
+def wish(seconds: float) -> operations.Wish:
+    return operations.Wish(kind="stop", ids=None, actor=Actor("x"), deadline_seconds=seconds)
+
+
+@pytest.mark.parametrize(("first", "second", "left"), [(60, 600, 600), (600, 60, 600), (600, 600, 600)])
+def test_joining_moves_the_deadline_back_and_never_forward(
+    first: float, second: float, left: float, account: Account
+) -> None:
+    operations.order(wish(first))
+
+    begun = operations.order(wish(second))
+
+    assert (begun.is_new, Operation.objects.count()) == (False, 1)
+    assert left - 5 < find_seconds_left() <= left
+
+
+def test_one_that_was_joined_for_twice_its_time_is_replaced(client: Client, account: Account) -> None:
+    first = order(client)
+    Operation.objects.update(
+        created_at=timezone.now() - timedelta(seconds=601), deadline_at=timezone.now() + timedelta(seconds=590)
+    )
+
+    second = order(client)
+
+    assert second["operationId"] != first["operationId"]
+    assert account.orders == ["stop a", "stop a"]
+    assert show(client, first)["verdict"] == "1 of 1 still runs. A newer one has taken its place."
+    assert 590 < find_seconds_left() <= 600
+
+
+# --- 200 means that all that runs was requested
+
+
+def test_answer_is_202_while_something_is_pending_on_joining_too(
+    client: Client, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order(client)
+    account.change("c", "running")
+    monkeypatch.setattr("instances.operations.ANSWER_SECONDS", 2.5)
+    go_on = threading.Event()
+    account.answers("stop c", lambda: go_on.wait(20) and None)
+
+    answer = client.post(STOP_ALL)
+
+    assert (answer.status_code, list_requested(answer.json())) == (202, {"a": "asked", "c": "pending"})
+    go_on.set()
+    while any(thread.name == "operation" for thread in threading.enumerate()):
+        time.sleep(0.05)
+    assert show_states(client, answer.json()) == {"a": "asked", "c": "asked"}
+
+
+def test_while_another_process_reads_the_account_nothing_is_called_done(
+    client: Client, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instances.operations.ANSWER_SECONDS", 0.5)
+    Operation.objects.create(
+        kind="stop",
+        is_whole_account=True,
+        selection="stop:all",
+        deadline_at=timezone.now() + timedelta(seconds=600),
+        claim="another",
+        claimed_until=timezone.now() + timedelta(seconds=60),
+    )
+
+    answer = client.post(STOP_ALL)
+
+    assert (answer.status_code, answer.json()["success"]) == (202, False)
+    assert answer.json()["message"] == "The account is still being read"
+
+
+# --- The reason of a result
+
+
+def test_reason_of_a_result_is_not_an_unrelated_note(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"), make_row("b", name="other", status="stopping"))
+    first = order(client)
+    account.settle()
+    page, end = ((200, {}, json.dumps({"instances": rows, "total": 5})) for rows in ([*account.rows.values()], []))
+    account.answers("list", page, end, end, end, page, end)
+
+    move_on(first)
+
+    shown = show(client, first)
+    assert shown["verdict"] == "It is stopped. Novita counts 3 more than it lists: look at its console."
+    assert "Stopping by another order, and not followed here: other." in shown["notes"]
+
+
+def test_error_of_a_target_survives_a_round(client: Client, account: Account) -> None:
+    """A round stores what it has seen, and no more."""
+    first = order(client)
+    hold_claim(first, seconds=-1)
+
+    def request_elsewhere() -> Any:
+        Target.objects.update(state="asked", attempts=7, error="")
+        return None
+
+    Target.objects.update(state="pending", attempts=0, next_ask_at=timezone.now() + timedelta(seconds=30))
+    account.answers("read a", request_elsewhere)
+    rounds.advance(Operation.objects.get().pk)
+
+    assert (show_target(client, first)["state"], show_target(client, first)["attempts"]) == ("asked", 7)
