@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.db.backends.signals import connection_created
 
 
 class InstancesConfig(AppConfig):
@@ -7,6 +8,7 @@ class InstancesConfig(AppConfig):
 
     def ready(self) -> None:
         # Django loads apps before models; startup needs the models.
-        from instances import startup
+        from instances import outages, startup
 
+        connection_created.connect(outages.watch_connection)
         startup.begin()

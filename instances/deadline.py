@@ -32,6 +32,10 @@ class Budget:
     def remaining_seconds(self) -> float:
         return max(0.0, self._ends_at - time.monotonic())
 
+    @property
+    def is_cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
     def check(self) -> None:
         """Raise ShuttingDown or NovitaTimeout when there is nothing left."""
         if self._cancelled.is_set():

@@ -330,7 +330,7 @@ def _translate(exc: Exception, context: dict[str, Any]) -> PanelError | None:
         case RequestDataTooBig():
             return BodyTooLarge()
         case DatabaseError():
-            log.error("database: %s", exc)
+            log.error("database", exc_info=exc)
             return DatabaseUnavailable()
     return None
 

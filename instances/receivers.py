@@ -24,7 +24,8 @@ from requests_hardened.ip_filter import InvalidIPAddress
 from requests_hardened.ip_filter_adapter import IPFilterAdapter
 from urllib3.util.ssl_match_hostname import CertificateError
 
-from instances.deadline import Budget, WatchedAdapter
+from instances.deadline import Budget, WatchedAdapter, cancellable
+from instances.errors import ShuttingDown
 
 # urllib3's warning of a malformed header quotes the header and the URL's path; its debug lines quote the path.
 logging.getLogger("urllib3").setLevel(logging.ERROR)
@@ -165,12 +166,17 @@ def _call_within(seconds: float, function: Callable[[], T]) -> T:
 def post(receiver: Receiver, headers: Mapping[str, str], body: bytes) -> int:
     """Send it once, for DEADLINE_SECONDS at most, and return the status. Raises NotDelivered when none came.
 
+    Raises ShuttingDown when this process ends meanwhile.
+
     The answer's body is never read: it could hang, drip or be a bomb.
     """
     budget = Budget(DEADLINE_SECONDS)
     try:
-        return _call_within(DEADLINE_SECONDS, lambda: _exchange(receiver, headers, body, budget))
+        with cancellable(budget):
+            return _call_within(DEADLINE_SECONDS, lambda: _exchange(receiver, headers, body, budget))
     except Exception as exc:
+        if budget.is_cancelled:
+            raise ShuttingDown from None
         # A connection that was cut in time breaks off in many ways.
         raise NotDelivered(_TIMED_OUT if not budget.remaining_seconds else _describe(exc)) from None
 

@@ -107,7 +107,7 @@ class Claim:
             is_ours = self._get_own().update(claimed_until=timezone.now() + timedelta(seconds=CLAIM_SECONDS))
             self._is_cancelled = self._get_own().filter(state=Operation.State.CANCELLED).exists()
         except DatabaseError as exc:
-            log.warning("operation %s: claim not renewed: %s", self._operation_id, exc)
+            log.warning("operation %s: claim not renewed", self._operation_id, exc_info=exc)
             return
         if is_ours:
             self._renewed_at = began

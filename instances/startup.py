@@ -18,7 +18,7 @@ from typing import Any, Final
 from django.conf import settings
 from django.db import close_old_connections
 
-from instances import cache, lease, sync
+from instances import cache, lease, outages, sync
 from instances.deadline import Budget, cancel_running
 from instances.errors import CacheUnavailable, NotFoundAtNovita, PanelError, SyncInProgress
 from instances.instance import Instance, parse_time
@@ -96,6 +96,8 @@ def _keep_true() -> None:
     while not _stop.wait(pause):
         try:
             refresher.tick()
+        except outages.DATABASE_ERRORS as exc:
+            outages.note_database_error(exc)
         except Exception:
             log.exception("refresher: a round failed")
         finally:
@@ -108,7 +110,6 @@ class Refresher:
 
     def __init__(self) -> None:
         self._is_started = not settings.NOVITA_SYNC_ON_STARTUP
-        self._has_redis = True
         self._refusals = 0
         self._paused_until = 0.0
 
@@ -116,14 +117,14 @@ class Refresher:
         """Sync when it is due, else follow the instances that move."""
         try:
             state = cache.read_state()
-            self._say_redis_is(None)
+            outages.redis.note_success()
             trigger = self._find_due(state)
             if trigger and time.monotonic() >= self._paused_until:
                 self._synchronize(trigger)
             elif 0 < len(state.moving) <= MAX_MOVING_READS:
                 _follow_moving(state)
         except CacheUnavailable as exc:
-            self._say_redis_is(exc)
+            outages.note_redis_error(exc)
 
     def _find_due(self, state: cache.State) -> SyncRun.Trigger | None:
         """Return why a sync is due now, None when it isn't."""
@@ -159,13 +160,6 @@ class Refresher:
             log.debug("refresher: another process syncs")
         except PanelError as exc:
             log.debug("refresher: %s", exc)
-
-    def _say_redis_is(self, error: CacheUnavailable | None) -> None:
-        if error and self._has_redis:
-            log.warning("redis is away: %s %s", error.message, error.__cause__ or "")
-        elif not error and not self._has_redis:
-            log.warning("redis is back")
-        self._has_redis = error is None
 
 
 def _is_retry_due(state: cache.State) -> bool:

@@ -1,15 +1,47 @@
 """The background work, for Celery. What is due stands in the database; a task only moves it on, and can run twice."""
 
 import logging
+import threading
+import time
 import uuid
+from collections.abc import Callable
+from typing import Final
 
 from celery import shared_task
 from django.contrib.sessions.backends.db import SessionStore
+from django.db import DatabaseError, InterfaceError, close_old_connections
 
-from instances import audit, cache, operations, rounds, webhooks
+from instances import audit, cache, operations, outages, rounds, webhooks
 from instances.errors import CacheUnavailable
 
 log = logging.getLogger(__name__)
+
+TICK_SECONDS: Final = 2.0
+
+# Set when this worker is told to end: what it gives up is due at once, and must not come back to itself.
+is_ending: Final = threading.Event()
+
+
+def tick_until(is_ended: threading.Event, clock: Callable[[], float] = time.monotonic) -> None:
+    """Begin what is due, every few seconds of a clock that nobody sets, until the event; outlives every failure."""
+    begun_at: dict[int, float] = {}
+    while not is_ended.is_set():
+        for number, (begin, seconds) in enumerate(SCHEDULE):
+            if clock() - begun_at.get(number, float("-inf")) >= seconds:
+                begun_at[number] = clock()
+                _try(begin)
+        is_ended.wait(TICK_SECONDS)
+
+
+def _try(begin: Callable[[], object]) -> None:
+    try:
+        begin()
+    except (DatabaseError, InterfaceError) as exc:
+        outages.note_database_error(exc)
+    except Exception:
+        log.exception("worker: a look for work failed")
+    finally:
+        close_old_connections()
 
 
 @shared_task
@@ -17,15 +49,17 @@ def move_operations() -> None:
     """Move every operation on that is due; also the sign that a worker works."""
     try:
         cache.note_worker()
+        outages.redis.note_success()
     except CacheUnavailable as exc:
-        log.debug("worker not noted: %s", exc)
+        outages.note_redis_error(exc)
     for operation_id in rounds.list_unfinished():
         move_operation.delay(str(operation_id))
 
 
 @shared_task
 def move_operation(operation_id: str) -> None:
-    rounds.advance(uuid.UUID(operation_id))
+    if not is_ending.is_set():
+        rounds.advance(uuid.UUID(operation_id))
 
 
 @shared_task
@@ -36,7 +70,8 @@ def deliver_webhooks() -> None:
 
 @shared_task
 def deliver_webhook(delivery_id: int) -> None:
-    webhooks.deliver(delivery_id)
+    if not is_ending.is_set():
+        webhooks.deliver(delivery_id)
 
 
 @shared_task
@@ -50,3 +85,12 @@ def forget_old() -> None:
 def forget_sessions() -> None:
     """Delete the sessions that have ended. A single sign-on that is begun leaves one, and anybody can begin many."""
     SessionStore.clear_expired()
+
+
+# What each tick begins, and the seconds between.
+SCHEDULE: Final[list[tuple[Callable[[], object], float]]] = [
+    (move_operations, 0),
+    (deliver_webhooks, 0),
+    (forget_sessions.delay, 600),
+    (forget_old.delay, 86400),
+]

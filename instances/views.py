@@ -86,7 +86,7 @@ def _add_protections(shown: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
         ids = [one["id"] for one in shown]
         reasons = dict(Protection.objects.filter(instance_id__in=ids).values_list("instance_id", "reason"))
     except DatabaseError as exc:
-        log.warning("protections can't be read: %s", exc)
+        log.warning("protections can't be read", exc_info=exc)
     return [{**one, "protection": reasons.get(one["id"], "")} for one in shown]
 
 

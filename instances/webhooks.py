@@ -25,7 +25,7 @@ from django.utils import timezone
 from django.utils.encoding import force_bytes
 
 from instances import receivers
-from instances.errors import InvalidRequest
+from instances.errors import InvalidRequest, ShuttingDown
 from instances.instance import format_time
 from instances.models import Operation, Target, WebhookAttempt, WebhookDelivery
 from instances.novita import USER_AGENT
@@ -162,7 +162,12 @@ def deliver(delivery_id: int) -> None:
         return
     delivery = WebhookDelivery.objects.get(pk=delivery_id)
     began = time.monotonic()
-    status, error = _attempt(delivery)
+    try:
+        status, error = _attempt(delivery)
+    except ShuttingDown:
+        # It may have arrived, and comes again with the same id; another worker sends it at once.
+        due.filter(tries=delivery.tries).update(next_attempt_at=now, tries=F("tries") - 1)
+        return
     milliseconds = round(1000 * (time.monotonic() - began))
     log.info("webhook %s to %s: %s", delivery.message_id, delivery.receiver, error or f"HTTP {status}")
     pause = None if status == HTTPStatus.GONE else find_pause(delivery.tries)

@@ -69,7 +69,7 @@ def _read_local_owner() -> User:
             defaults={"is_staff": True, "is_superuser": True, "password": "!"},
         )
     except DatabaseError as exc:
-        log.warning("local owner not read from the database: %s", exc)
+        log.warning("local owner not read from the database", exc_info=exc)
         return User(username=LOCAL_OWNER, is_staff=True, is_superuser=True)
     if is_new:
         log.info("local owner made: on loopback nobody logs in")
@@ -132,7 +132,7 @@ class BearerAuthentication(TokenAuthentication):  # type: ignore[misc]  # knox h
             try:
                 Token.objects.filter(pk=known.pk).update(last_used_at=now)
             except DatabaseError as exc:
-                log.warning("token %s: last use not noted: %s", known.name, exc)
+                log.warning("token %s: last use not noted", known.name, exc_info=exc)
         return user, known
 
 

@@ -1,30 +1,42 @@
-"""Celery's app: `celery -A novita_site worker`. Each worker has the schedule inside, so that one command is enough.
+"""Celery's app: `celery -A novita_site worker`. Each worker finds its own work, so that this one command is enough.
 
-With several workers a task is due several times; the tasks bear that.
+What is due stands in the database, and each worker looks there. Nobody else sends a task, so the broker is a queue in
+the worker's own memory: nothing that happens to Redis (away, full, read-only, foreign bytes in it) can keep a stop from
+being moved on. With several workers a task is due several times; the tasks bear that.
 """
 
+import logging
 import os
-from typing import Any
+import threading
+from typing import Any, Final
 
 from celery import Celery, bootsteps
-from celery.beat import EmbeddedService, Scheduler
 from celery.signals import setup_logging, worker_shutting_down
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "novita_site.settings")
+
+log = logging.getLogger(__name__)
 
 app = Celery("novita_site")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 
-
-class Schedule(bootsteps.StartStopStep):
-    """Runs beat as a thread of the worker: what `-B` does in a process, and without its file."""
-
-    def create(self, worker: Any) -> Any:
-        return EmbeddedService(worker.app, thread=True, scheduler_cls=Scheduler)
+# A worker that was told to end is gone by then, whatever it is in the middle of.
+END_SECONDS: Final = 8.0
 
 
-app.steps["worker"].add(Schedule)
+class Ticker(bootsteps.StartStopStep):
+    """Looks for work every few seconds, in a thread. Not Celery's beat: that one stops when the clock is set back."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def start(self, parent: Any) -> None:
+        from instances import tasks
+
+        threading.Thread(target=tasks.tick_until, args=(tasks.is_ending,), name="ticker", daemon=True).start()
+
+
+app.steps["worker"].add(Ticker)
 
 
 @setup_logging.connect
@@ -34,7 +46,18 @@ def keep_logging(**kwargs: Any) -> None:
 
 @worker_shutting_down.connect
 def end(**kwargs: Any) -> None:
-    """End what waits for Novita, so that the worker is gone soon; another takes it up."""
+    """Begin nothing more, and end what waits for others, so that the worker is gone soon. Each signal calls this."""
+    from instances import tasks
     from instances.deadline import cancel_running
 
+    tasks.is_ending.set()
+    timer = threading.Timer(END_SECONDS, leave)
+    timer.daemon = True
+    timer.start()
     cancel_running()
+
+
+def leave() -> None:
+    """End the process at once. What it has not finished is due again when its claims end."""
+    log.warning("worker: not everything ended within %g s; the rest is left to the next worker", END_SECONDS)
+    os._exit(0)

@@ -114,25 +114,15 @@ CACHES = {
     }
 }
 
-# Celery's name for the same address; a unix socket has a scheme of its own there.
-CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
-CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-# None: for ever. A worker outlives a Redis that is away.
-CELERY_BROKER_CONNECTION_MAX_RETRIES = None
-CELERY_TASK_DEFAULT_QUEUE = "novita"
+# A queue in the worker's memory: what is due stands in the database, and each worker finds it there by itself.
+CELERY_BROKER_URL = "memory://localhost"
+CELERY_BROKER_TRANSPORT_OPTIONS = {"polling_interval": 0.1}
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 CELERY_TASK_IGNORE_RESULT = True
 # Its work is waiting for Novita and for receivers of webhooks.
 CELERY_WORKER_POOL = "threads"
 CELERY_WORKER_CONCURRENCY = 32
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
-# Kept in memory: what is due stands in the database.
-CELERY_BEAT_SCHEDULE = {
-    # A tick that waited for so long in a queue has been followed by others.
-    "move operations": {"task": "instances.tasks.move_operations", "schedule": 2.0, "options": {"expires": 5}},
-    "deliver webhooks": {"task": "instances.tasks.deliver_webhooks", "schedule": 2.0, "options": {"expires": 5}},
-    "forget old records": {"task": "instances.tasks.forget_old", "schedule": 86400.0},
-    "forget old sessions": {"task": "instances.tasks.forget_sessions", "schedule": 600.0},
-}
 CELERY_TIMEZONE = "UTC"
 
 DATABASES = {"default": env.database("DATABASE_URL", f"sqlite:///{VAR_DIR / 'db.sqlite3'}")}
@@ -345,6 +335,7 @@ LOGGING = {
         "request_id": {"()": "novita_site.log.RequestIdFilter"},
         "only_exceptions": {"()": "novita_site.log.OnlyExceptions"},
         "no_debug": {"()": "novita_site.debug.NoDebugFilter"},
+        "outages_once": {"()": "instances.outages.LoggedOnce"},
     },
     "formatters": {
         "line": {
@@ -357,7 +348,7 @@ LOGGING = {
         "stderr": {
             "class": "logging.StreamHandler",
             "formatter": "json" if LOG_FORMAT == "json" else "line",
-            "filters": ["request_id"],
+            "filters": ["request_id", "outages_once"],
         },
     },
     "root": {"handlers": ["stderr"], "level": "WARNING"},

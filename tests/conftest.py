@@ -12,7 +12,7 @@ from django.test import Client
 from django_redis import get_redis_connection
 from fakeredis import FakeRedis, FakeServer
 
-from instances import cache, limits
+from instances import cache, limits, outages
 from instances.novita import get_novita
 from novita_site import access
 from novita_site.env import is_loopback
@@ -50,6 +50,8 @@ def redis_server() -> Iterator[FakeServer]:
     FAKE_REDIS.connected = True
     cache._parsed = None
     limits.memory.clear()
+    outages.redis.reset()
+    outages.database.reset()
     access._owner = (0.0, None)
     yield FAKE_REDIS
     FAKE_REDIS.connected = True

@@ -1,11 +1,13 @@
 """The background work as a worker does it: what is due is found in the database and moved on."""
 
+import logging
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from django.conf import settings
 from django.contrib.sessions.models import Session
+from django.db import OperationalError
 from django.test import Client
 from django.utils import timezone
 from fakeredis import FakeServer
@@ -146,12 +148,6 @@ def test_old_records_are_forgotten_and_unfinished_ones_kept() -> None:
     assert set(AuditEntry.objects.values_list("action", flat=True)) == {"new", "unfinished"}
 
 
-def test_the_schedule_names_tasks_that_exist() -> None:
-    app.loader.import_default_modules()
-
-    assert {entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()} <= set(app.tasks)
-
-
 def test_sessions_that_have_ended_are_forgotten() -> None:
     now = timezone.now()
     for key, hours in (("ended", -1), ("open", 1)):
@@ -160,3 +156,59 @@ def test_sessions_that_have_ended_are_forgotten() -> None:
     tasks.forget_sessions()
 
     assert set(Session.objects.values_list("session_key", flat=True)) == {"open"}
+
+
+# --- The ticks
+
+
+class Ticks(threading.Event):
+    """Ends the ticks after so many."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.count -= 1
+        if self.count <= 0:
+            self.set()
+        return self.is_set()
+
+
+def test_ticks_outlive_every_failure(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    done: list[int] = []
+    failures: list[Exception] = [OperationalError("gone"), OperationalError("gone"), RuntimeError("a bug")]
+    broken = lambda: (_ for _ in ()).throw(failures.pop(0))  # noqa: E731 - a function that raises
+    monkeypatch.setattr(tasks, "SCHEDULE", [(broken, 0), (lambda: done.append(1), 0)])
+
+    tasks.tick_until(Ticks(3))
+
+    assert not failures and len(done) == 3
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
+        "database is away: gone",
+        "worker: a look for work failed",
+    ]
+
+
+def test_the_clock_set_back_stops_no_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[int] = []
+    monkeypatch.setattr(tasks, "SCHEDULE", [(lambda: done.append(1), 0)])
+    times = iter(range(10_000, 0, -60))
+    monkeypatch.setattr("time.time", lambda: next(times))
+
+    tasks.tick_until(Ticks(3))
+
+    assert len(done) == 3
+
+
+def test_what_is_due_once_a_day_is_done_at_the_start_and_once_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[float] = []
+    times = [5.0, 40_000.0, 86_405.0, 90_000.0]
+    monkeypatch.setattr(tasks, "SCHEDULE", [(lambda: done.append(times[0]), 86400)])
+    ticks = Ticks(4)
+    ticks_wait = ticks.wait
+    monkeypatch.setattr(ticks, "wait", lambda timeout: (times.pop(0), ticks_wait(timeout)))
+
+    tasks.tick_until(ticks, lambda: times[0])
+
+    assert done == [5.0, 86_405.0]
