@@ -136,6 +136,20 @@ if DATABASES["default"].get("ENGINE") == "django.db.backends.sqlite3":
         "transaction_mode": "IMMEDIATE",
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
+elif DATABASES["default"]:
+    DATABASES["default"] |= {
+        "ENGINE": "novita_site.postgresql",
+        "CONN_HEALTH_CHECKS": True,
+        # A server that is gone without a word is noticed; what stands in DATABASE_URL comes before these.
+        "OPTIONS": {
+            "connect_timeout": 3,
+            "tcp_user_timeout": 10_000,
+            "keepalives_idle": 30,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            **DATABASES["default"].get("OPTIONS", {}),  # type: ignore[dict-item]  # a dict
+        },
+    }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 env.check()

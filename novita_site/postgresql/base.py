@@ -1,0 +1,63 @@
+"""Django's backend for PostgreSQL, which outlives a restart of the server: `ENGINE = "novita_site.postgresql"`.
+
+A connection that the server has closed is replaced before anything is sent on it. A statement that fails because the
+connection breaks is tried once more on a fresh one, outside of transactions, when that can't do anything twice.
+"""
+
+import select
+from typing import Any, Final
+
+from django.db import InterfaceError, OperationalError
+from django.db.backends.postgresql import base
+from django.db.backends.utils import CursorWrapper
+
+# A server that ends says so, and has not carried the statement out: admin_shutdown, crash_shutdown, cannot_connect_now.
+_NOT_DONE: Final = {"57P01", "57P02", "57P03"}
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    def close_if_health_check_failed(self) -> None:
+        """Close what the server has closed. Django calls this before each statement and each transaction."""
+        if self.connection is not None and not self.in_atomic_block and self._is_dropped():
+            self.close()
+        super().close_if_health_check_failed()
+
+    def _is_dropped(self) -> bool:
+        """Tell whether the server has hung up: an idle connection has nothing to read, until that is its end."""
+        connection = self.connection
+        if connection.closed:
+            return True
+        poll = select.poll()
+        poll.register(connection.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _configure_connection(self, connection: Any) -> bool:
+        """Set up a new connection; returns whether to commit that."""
+        super()._configure_connection(connection)  # type: ignore[misc]  # not in its stubs
+        # As long as SQLite waits for another's lock.
+        connection.execute("SET lock_timeout = '5s'")
+        return True
+
+    def make_cursor(self, cursor: Any) -> "RetryingCursor":
+        return RetryingCursor(cursor, self)
+
+
+class RetryingCursor(CursorWrapper):
+    def _execute(self, sql: Any, params: Any, *ignored: Any) -> Any:
+        try:
+            return super()._execute(sql, params, *ignored)  # type: ignore[misc]  # likewise
+        except (OperationalError, InterfaceError) as exc:
+            if self.db.in_atomic_block or not self.db.connection.closed or not _is_repeatable(sql, exc):
+                raise
+        self.db.close()
+        self.db.ensure_connection()
+        with self.db.wrap_database_errors:
+            self.cursor = self.db.create_cursor(getattr(self.cursor, "name", None))
+        return super()._execute(sql, params, *ignored)  # type: ignore[misc]  # likewise
+
+
+def _is_repeatable(sql: Any, error: Exception) -> bool:
+    """Tell whether a statement can be sent again: it only reads, or the server said that it was not carried out."""
+    text = sql if isinstance(sql, str) else ""
+    is_read = text.startswith("SELECT ") and not text.rstrip().endswith("FOR UPDATE")
+    return is_read or getattr(error.__cause__, "sqlstate", None) in _NOT_DONE

@@ -1,0 +1,66 @@
+"""A real PostgreSQL for the tests that need one: on a socket of its own, started and ended by its test."""
+
+import contextlib
+import os
+import pwd
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def find_program(name: str) -> str:
+    """Return the path of one of PostgreSQL's programs; skip the test without it."""
+    candidates = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
+    found = shutil.which(name) or next((str(path) for path in candidates), None)
+    if found is None:
+        pytest.skip(f"there is no {name}: install PostgreSQL to run this")
+    return found
+
+
+class PostgreSQL:
+    """PostgreSQL refuses to run as root, so that root runs it as another user."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._user = None
+        if os.geteuid() == 0:
+            names = {entry.pw_name for entry in pwd.getpwall()}
+            self._user = "postgres" if "postgres" in names else "nobody"
+            shutil.chown(folder, self._user)
+        self._data = folder / "data"
+        self.url = f"postgres://panel@{str(folder).replace('/', '%2F')}/postgres"
+        self._run("initdb", "-D", str(self._data), "-U", "panel", "-A", "trust", "--no-sync")
+        self.start()
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [find_program(program), *arguments]
+        log = self._folder / "postgresql.log"
+        with log.open("ab") as output:
+            subprocess.run(
+                command, cwd=self._folder, user=self._user, stdout=output, stderr=output, check=True, timeout=60
+            )
+
+    def start(self) -> None:
+        options = f"-c listen_addresses='' -c unix_socket_directories='{self._folder}' -c fsync=off"
+        self._run("pg_ctl", "-D", str(self._data), "-w", "-o", options, "-l", str(self._folder / "server.log"), "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        """End it: `fast` as a restart does, `immediate` as a crash."""
+        self._run("pg_ctl", "-D", str(self._data), "-w", "-m", mode, "stop")
+
+    def restart(self, mode: str = "fast") -> None:
+        self.stop(mode)
+        self.start()
+
+
+@contextlib.contextmanager
+def running(folder: Path) -> Iterator[PostgreSQL]:
+    server = PostgreSQL(folder)
+    try:
+        yield server
+    finally:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            server.stop("immediate")

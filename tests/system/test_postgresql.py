@@ -1,0 +1,93 @@
+"""PostgreSQL restarted, crashed, away: the service goes on as if nothing had been once it is back."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.conftest import Start, StartWorker
+from tests.system.postgresql import PostgreSQL, running
+from tests.system.processes import ROOT, Novita, Service, wait_until
+
+READS = ["/api/instances", "/api/operations", "/api/protections", "/health", "/"]
+QUIET = {"NOVITA_SYNC_INTERVAL": "0", "WEB_WORKERS": "2"}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgreSQL]:
+    # A short path: a socket's may have 107 bytes. And one that another user may enter.
+    with tempfile.TemporaryDirectory(prefix="pg-") as folder:
+        Path(folder).chmod(0o755)
+        with running(Path(folder)) as process:
+            environment = {**os.environ, "DATABASE_URL": process.url, "DJANGO_SETTINGS_MODULE": "novita_site.settings"}
+            subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=environment, check=True)
+            yield process
+
+
+@pytest.fixture
+def environment(environment: dict[str, str], server: PostgreSQL) -> dict[str, str]:
+    return {**environment, "DATABASE_URL": server.url}
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_after_a_restart_no_read_fails_and_a_stop_is_answered_as_always(
+    mode: str, start_service: Start, server: PostgreSQL, novita: Novita
+) -> None:
+    novita.change(running=True)
+    service = start_service(**QUIET).wait_until_ready()
+    # Many at once, so that each thread of each process has a connection of its own.
+    read_at_once(service, 40)
+
+    server.restart(mode)
+
+    assert {status for _, status in read_at_once(service, 80)} == {200}
+    answer = service.post("/api/instances/stop-all")
+    assert (answer.status_code, answer.json()["count"]) == (200, 25)
+    assert service.get(answer.json()["operationUrl"]).status_code == 200
+    assert "Traceback" not in service.log
+
+
+def read_at_once(service: Service, count: int) -> list[tuple[str, int]]:
+    """Read each address in turn from several threads; returns the statuses."""
+    answers: list[tuple[str, int]] = []
+
+    def read(number: int) -> None:
+        for offset in range(count // 8):
+            path = READS[(number + offset) % len(READS)]
+            answers.append((path, service.get(path).status_code))
+
+    threads = [threading.Thread(target=read, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+def test_a_worker_goes_on_after_postgresql_was_away_and_says_so_once(
+    start_service: Start, start_worker: StartWorker, server: PostgreSQL, novita: Novita
+) -> None:
+    novita.change(running=True)
+    service = start_service(**QUIET).wait_until_ready()
+    worker = start_worker()
+    wait_until(lambda: service.get_worker() == "up", "it is up")
+    ordered = service.stop_all()
+
+    server.stop()
+    try:
+        wait_until(lambda: "database is away" in worker.log, f"it notices\n{worker.log}")
+        for _ in range(10):
+            assert service.get("/api/operations").status_code == 503
+            assert service.get("/admin/").status_code == 500
+    finally:
+        server.start()
+
+    assert service.wait_until_finished(ordered, 15)["success"], worker.log
+    wait_until(lambda: "database is back after" in worker.log, f"it says so\n{worker.log}")
+    for log in (worker.log, service.log):
+        assert log.count("database is away") <= 2 and "Traceback" not in log, log
