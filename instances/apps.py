@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.core.checks import Tags, register
 from django.db.backends.signals import connection_created
 
 
@@ -9,6 +10,9 @@ class InstancesConfig(AppConfig):
     def ready(self) -> None:
         # Django loads apps before models; startup needs the models.
         from instances import outages, startup
+        from novita_site import private_files
 
+        private_files.log_problems()
+        register(private_files.check, Tags.security)
         connection_created.connect(outages.watch_connection)
         startup.begin()

@@ -246,7 +246,7 @@ def _read_running(path: Path) -> Mapping[str, str | None]:
 
 def read_or_make_secret_key(path: Path) -> str:
     """Return the key kept in `path`; made at the first call, readable by its owner only."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     if not path.exists():
         draft.touch(mode=0o600)

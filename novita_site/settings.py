@@ -128,7 +128,7 @@ CELERY_TIMEZONE = "UTC"
 DATABASES = {"default": env.database("DATABASE_URL", f"sqlite:///{VAR_DIR / 'db.sqlite3'}")}
 if DATABASES["default"].get("ENGINE") == "django.db.backends.sqlite3":
     try:
-        Path(str(DATABASES["default"]["NAME"])).parent.mkdir(parents=True, exist_ok=True)
+        Path(str(DATABASES["default"]["NAME"])).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as exc:
         env.refuse("DATABASE_URL", f"its folder can't be made ({exc.strerror}).", "Name one that can be written to.")
     DATABASES["default"]["OPTIONS"] = {

@@ -1,8 +1,10 @@
 """`manage.py up`: the whole service on this machine, under one process."""
 
+import ctypes
 import errno
 import fcntl
 import importlib.util
+import multiprocessing
 import os
 import shlex
 import shutil
@@ -10,9 +12,11 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +25,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 from honcho.manager import Manager
+from honcho.process import Popen, Process
 
 from instances import cache
 from instances.errors import CacheUnavailable
@@ -29,6 +34,9 @@ from instances.errors import CacheUnavailable
 MAX_SOCKET_PATH: Final = 107
 # A web process that was told to end while it started may not have heard it.
 END_SECONDS: Final = 10
+PR_SET_PDEATHSIG: Final = 1
+# What a killed one has started ends within this, and leaves the port free.
+PORT_SECONDS: Final = 5.0
 
 
 class Command(BaseCommand):
@@ -54,6 +62,7 @@ class Command(BaseCommand):
         except DatabaseError as exc:
             raise CommandError(f"DATABASE_URL: the database can't be used: {exc}") from exc
         manager = _Manager()
+        manager._process_ctor = _Process
         started: dict[str, str] = {}
         processes: list[tuple[str, list[str]]] = []
         if not settings.HAS_REDIS_URL:
@@ -82,6 +91,24 @@ class Command(BaseCommand):
             self.stderr.write(f"Warning: REDIS_URL: {exc.message} The service starts, and recovers when Redis does.")
 
 
+class _Process(Process):  # type: ignore[misc]  # likewise
+    """One program, under a process of honcho's. Both end when the one above does, even by `kill -9`."""
+
+    def run(self, events: Any = None, ignore_signals: bool = False) -> None:
+        above, own = multiprocessing.parent_process(), os.getpid()
+        _end_with_parent(above.pid if above else None, signal.SIGKILL)
+        self._child_ctor = partial(Popen, preexec_fn=lambda: _end_with_parent(own, signal.SIGTERM))
+        super().run(events, ignore_signals)
+
+
+def _end_with_parent(parent: int | None, number: int) -> None:
+    """Have the system send this process a signal when its parent ends, however that comes. Only Linux can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+        if os.getppid() != parent:  # It has ended before this call.
+            os._exit(1)
+
+
 class _Manager(Manager):  # type: ignore[misc]  # honcho has no types
     def terminate(self) -> None:
         """End all processes. honcho knows how to only when each has told its pid, and a signal may come before."""
@@ -104,8 +131,8 @@ def _told_to_other_shells(variables: dict[str, str], path: Path) -> Iterator[Non
     """Let commands in other shells find what this one has started, for as long as it runs."""
     with ExitStack() as stack:
         if variables:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(path.open("a"))
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file = stack.enter_context(open(path, "a", opener=lambda name, flags: os.open(name, flags, 0o600)))
             with suppress(BlockingIOError):  # Another one runs in this folder, and told first.
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 file.truncate(0)
@@ -123,13 +150,25 @@ def _check_port(host: str, port: int) -> None:
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(address)
+            _bind(probe, address)
         except OSError as exc:
             if exc.errno == errno.EADDRNOTAVAIL:
                 raise CommandError(f"HOST: {host!r} is no address of this machine. Use 127.0.0.1.") from exc
             raise CommandError(
                 f"PORT: can't listen on {host}:{port} ({exc.strerror}). Stop what does, or set PORT to another."
             ) from exc
+
+
+def _bind(probe: socket.socket, address: Any) -> None:
+    """Bind it; wait for a moment while the port is in use by what a killed one of us has started."""
+    ends_at = time.monotonic() + PORT_SECONDS
+    while True:
+        try:
+            return probe.bind(address)
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE or time.monotonic() > ends_at:
+                raise
+        time.sleep(0.2)
 
 
 def _find_free_port() -> int:
@@ -148,7 +187,7 @@ def _choose_socket_path() -> Path:
     path = Path(settings.VAR_DIR) / f"redis-{os.getpid()}.sock"
     if len(os.fsencode(path)) > MAX_SOCKET_PATH:
         path = Path(tempfile.mkdtemp(prefix="novita-")) / "redis.sock"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
 
 

@@ -1,0 +1,82 @@
+"""Files of the service that no other user of the machine may read: sessions, webhooks' URLs and keys stand in them.
+
+`var/` is 0700; the database, the secret key and what `manage.py up` tells other shells are 0600, whatever the umask is.
+SQLite gives its -wal and -shm files the mode of the database.
+"""
+
+import logging
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Warning
+
+log = logging.getLogger(__name__)
+
+FOLDER_MODE: Final = 0o700
+FILE_MODE: Final = 0o600
+
+
+def repair() -> list[str]:
+    """Take from other users what they may not read; return in a sentence each what can't be changed."""
+    database = _find_database()
+    if database and database.parent.is_dir():
+        # SQLite itself would make it by the umask.
+        with suppress(OSError):
+            os.close(os.open(database, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE))
+    return [problem for path, mode in _list_private(database) if (problem := _restrict(path, mode))]
+
+
+def _list_private(database: Path | None) -> Iterator[tuple[Path, int]]:
+    yield settings.VAR_DIR, FOLDER_MODE
+    yield settings.VAR_DIR / "secret-key", FILE_MODE
+    yield settings.RUNNING_FILE, FILE_MODE
+    if database:
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            yield database.with_name(database.name + suffix), FILE_MODE
+
+
+def _find_database() -> Path | None:
+    """Return SQLite's file; None when the database isn't one."""
+    database = settings.DATABASES["default"]
+    name = str(database.get("NAME", ""))
+    is_file = (
+        database.get("ENGINE") == "django.db.backends.sqlite3" and name != ":memory:" and "mode=memory" not in name
+    )
+    return Path(name) if is_file else None
+
+
+def _restrict(path: Path, mode: int) -> str:
+    try:
+        found = stat.S_IMODE(path.stat().st_mode)
+        if not found & 0o077:
+            return ""
+        path.chmod(found & mode)
+        if path.stat().st_mode & 0o077:  # Some file systems keep no modes.
+            return _describe(path, found, mode)
+    except FileNotFoundError:
+        return ""
+    except OSError:
+        return _describe(path, found, mode)
+    log.warning("%s could be read by other users of this machine (mode %o). Now it can't (%o).", path, found, mode)
+    return ""
+
+
+def _describe(path: Path, found: int, mode: int) -> str:
+    return (
+        f"{path} can be read by other users of this machine (mode {found:o}). Its owner must run: chmod {mode:o} {path}"
+    )
+
+
+def log_problems() -> None:
+    for problem in repair():
+        log.warning("%s", problem)
+
+
+def check(**kwargs: Any) -> list[CheckMessage]:
+    """Name what other users can read; one of Django's system checks."""
+    return [Warning(problem, id="novita.W001") for problem in repair()]

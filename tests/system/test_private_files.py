@@ -1,0 +1,66 @@
+"""No other user of the machine can read the service's files, whatever the umask is and whatever was there before."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.system.processes import wait_until
+from tests.system.test_up import Up, build_environment, project  # noqa: F401 - a fixture
+
+
+def list_open(folder: Path) -> list[str]:
+    """Return the files, and the folder itself, that others can read; sockets have their own rule."""
+    paths = [folder, *folder.rglob("*")]
+    return [
+        f"{path.name} {path.stat().st_mode:o}" for path in paths if path.stat().st_mode & 0o077 and not path.is_socket()
+    ]
+
+
+def run(project: Path, *arguments: str, umask: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:  # noqa: F811
+    return subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=project,
+        env=build_environment(**variables),
+        umask=umask,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_with_an_open_umask_nothing_is_made_that_others_can_read(project: Path) -> None:  # noqa: F811
+    old = os.umask(0)
+    try:
+        up = Up(project)
+    finally:
+        os.umask(old)
+    try:
+        wait_until(lambda: up.get("/readyz").ok, "it serves")
+        assert {path.name for path in (project / "var").glob("db.sqlite3*")} >= {"db.sqlite3", "db.sqlite3-wal"}
+        assert list_open(project / "var") == []
+    finally:
+        up.signal(15)
+        up.wait()
+
+
+def test_what_others_could_read_is_taken_from_them_and_said(project: Path) -> None:  # noqa: F811
+    run(project, "migrate", "-v0")
+    var = project / "var"
+    var.chmod(0o755)
+    for name in ("db.sqlite3", "secret-key"):
+        (var / name).chmod(0o664)
+
+    done = run(project, "check")
+
+    assert list_open(var) == []
+    assert done.stderr.count("could be read by other users of this machine") == 3, done.stderr
+    assert "could be read" not in run(project, "check").stderr
+
+
+def test_a_database_elsewhere_is_private_too(project: Path, tmp_path: Path) -> None:  # noqa: F811
+    elsewhere = tmp_path / "data" / "panel.sqlite3"
+
+    run(project, "migrate", "-v0", DATABASE_URL=f"sqlite:///{elsewhere}")
+
+    assert list_open(elsewhere.parent) == []
