@@ -161,6 +161,35 @@ def test_what_a_killed_one_left_behind_is_not_believed(up: Up) -> None:
         again.wait()
 
 
+def test_what_it_started_ends_when_it_is_killed_and_the_port_is_free_at_once(up: Up) -> None:
+    wait_until(lambda: up.get("/readyz").ok, "it serves")
+    wait_until(lambda: up.get_worker() == "up", "its worker works")
+    assert len(up.list_pids()) >= 8
+
+    os.kill(up.popen.pid, signal.SIGKILL)
+    up.popen.wait()
+    again = Up(up.log_path.parent, PORT=up.port)
+
+    try:
+        wait_until(lambda: again.log.count("Serving http://") == 2, f"it serves again\n{again.log}")
+        wait_until(lambda: again.get("/readyz").ok, "it has a copy again")
+        assert "PORT:" not in again.log
+    finally:
+        again.signal(signal.SIGTERM)
+        again.wait()
+    assert wait_until(lambda: up.list_pids() == [], "nothing of either runs", 15)
+
+
+def test_what_it_started_ends_when_all_of_its_group_is_killed(up: Up) -> None:
+    # As a terminal does that is closed: the programs are in sessions of their own, and don't get that signal.
+    wait_until(lambda: up.get("/livez").ok, "it serves")
+
+    up.signal(signal.SIGKILL)
+
+    up.popen.wait()
+    assert wait_until(lambda: up.list_pids() == [], "nothing of it runs", 15)
+
+
 def test_two_in_one_folder_share_the_redis_and_sync_once(up: Up) -> None:
     wait_until(lambda: up.get("/readyz").ok, "it serves")
     second = Up(up.log_path.parent)
