@@ -3,6 +3,7 @@
 All keys carry the tag `{novita}`, so that one script may touch them together.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -73,9 +74,19 @@ def redis_errors() -> Iterator[None]:
     except redis.exceptions.TimeoutError as exc:
         raise CacheUnavailable("Redis does not answer in time.") from exc
     except redis.exceptions.ConnectionError as exc:
-        raise CacheUnavailable from exc
+        raise _name_broken_connection(str(exc)) from exc
     except redis.exceptions.RedisError as exc:
         raise _name_refusal(str(exc)) from exc
+
+
+def _name_broken_connection(reason: str) -> CacheUnavailable:
+    if refused := re.search(r"certificate verify failed: (.+?)\.? \(_ssl", reason):
+        return CacheUnavailable(
+            f"Redis's certificate is not trusted, so nothing was sent to it: {refused[1]}.",
+            suggestion="Name your CA in REDIS_URL, rediss://host:6379/0?ssl_ca_certs=/path/ca.pem, and the host as in "
+            "the certificate.",
+        )
+    return CacheUnavailable()
 
 
 # A word of Redis's error, the message, what to do. An error inside a script comes as a plain ResponseError, so the

@@ -10,10 +10,10 @@ from novita_site import private_files
 
 
 @pytest.fixture
-def var(tmp_path: Path, settings: Any) -> Path:
+def var(tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     settings.VAR_DIR = tmp_path / "var"
     settings.RUNNING_FILE = settings.VAR_DIR / "running.env"
-    settings.DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": tmp_path / "panel.sqlite3"}}
+    monkeypatch.setitem(settings.DATABASES["default"], "NAME", tmp_path / "panel.sqlite3")
     settings.VAR_DIR.mkdir(mode=0o755)
     return settings.VAR_DIR  # type: ignore[no-any-return]
 
@@ -53,8 +53,8 @@ def test_a_file_system_without_modes_is_named_too(var: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("name", [":memory:", "file:memory?mode=memory&cache=shared"])
-def test_a_database_in_memory_is_no_file(var: Path, settings: Any, name: str) -> None:
-    settings.DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": name}}
+def test_a_database_in_memory_is_no_file(var: Path, settings: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(settings.DATABASES["default"], "NAME", name)
 
     private_files.repair()
 
