@@ -22,8 +22,8 @@ from rest_framework.request import Request
 
 from instances.limits import BadTokens
 from instances.models import Token
-from novita_site.env import is_loopback
 from novita_site.middleware import Handler
+from novita_site.proxies import is_local_owner
 
 log = logging.getLogger(__name__)
 
@@ -31,20 +31,7 @@ LOCAL_OWNER = "local-owner"
 OWNER_SECONDS = 60
 TOKEN_FORM = re.compile(rb"[\w-]{16,128}", re.ASCII)
 LAST_USE = timedelta(minutes=1)
-# A proxy in front makes everybody's requests come from this machine.
-FORWARDING_HEADERS = ("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP", "HTTP_X_FORWARDED")
-
-
 _owner: tuple[float, User | None] = (0.0, None)
-
-
-def is_local_owner(request: HttpRequest) -> bool:
-    """Tell whether the request needs no login: open mode, from this machine, through no proxy."""
-    return (
-        not settings.REQUIRE_LOGIN
-        and is_loopback(request.META.get("REMOTE_ADDR", ""))
-        and not any(name.startswith(FORWARDING_HEADERS) for name in request.META)
-    )
 
 
 def get_local_owner() -> User:

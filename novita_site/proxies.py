@@ -5,10 +5,12 @@ Of the headers that name a client's address only X-Forwarded-For is read, and on
 
 import ipaddress
 import re
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 
+from novita_site.env import is_loopback
 from novita_site.middleware import Handler
 
 # An address that a proxy did not name: never this machine, and no client that has an address.
@@ -73,3 +75,84 @@ def client_network(address: str) -> str:
     if ip in _TRANSLATED_IPV4:
         return str(ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF))
     return str(ipaddress.ip_network((ip, CLIENT_PREFIX_LENGTH), strict=False).network_address)
+
+
+# --- Requests that come from elsewhere although the connection comes from this machine
+
+# Headers that proxies, CDNs, tunnels and clouds add, by the beginning of their names. A local program sends none.
+_ADDED_BY_PROXIES = (
+    # Proxies and load balancers
+    *("FORWARDED", "X_FORWARDED", "X_FORWARDER", "X_REAL_", "X_ORIGINAL_", "X_ORIGINATING_", "X_CLIENT_", "X_CLUSTER_"),
+    *("X_REMOTE_", "REMOTE_", "X_PROXY", "PROXY_CLIENT_", "WL_PROXY_", "X_SCHEME", "X_URL_SCHEME", "FRONT_END_HTTPS"),
+    *("MAX_FORWARDS", "X_REQUEST_START", "X_QUEUE_START", "SURROGATE_", "X_VARNISH", "X_ENVOY_", "X_ISTIO_", "X_KONG_"),
+    *("X_HAPROXY_", "X_BLUECOAT_", "X_IMFORWARDS", "X_SSL_", "SSL_CLIENT_", "X_TLS_"),
+    # CDNs
+    *("CF_", "CDN_", "TRUE_CLIENT_", "AKAMAI_", "X_AKAMAI_", "X_EDGE_", "FASTLY_", "X_SUCURI_", "INCAP_", "X_PULL"),
+    *("CLOUDFRONT_", "ALI_", "EAGLEEYE_"),
+    # Clouds and hosting
+    *("FLY_", "X_AMZN_", "X_AMZ_", "X_AZURE_", "X_FD_", "X_ARR_", "X_MS_", "X_WAWS_", "X_SITE_DEPLOYMENT_"),
+    *("DISGUISED_HOST", "WAS_DEFAULT_HOSTNAME", "X_APPENGINE_", "X_GOOG_", "X_GOOGLE_", "X_GFE_", "X_CLOUD_TRACE_"),
+    *("X_VERCEL_", "X_NF_", "X_RAILWAY_", "RNDR_", "X_REPLIT_", "X_KOYEB_", "X_HEROKU_"),
+    # Tunnels, and proxies that log people in
+    *("TAILSCALE_", "NGROK_", "X_NGROK_", "X_TUNNEL_", "X_AUTH_REQUEST_", "X_AUTHENTIK_", "X_POMERIUM_", "X_VOUCH_"),
+    "X_WEBAUTH_",
+)
+# The others name a client's address, or say themselves that they forward.
+_NAMES_A_CLIENT = re.compile(
+    r"VIA|.*FORWARDED.*|(.*_)?(CLIENT|CONNECTING|REAL|REMOTE|SRC|SOURCE|USER|PEER|VISITOR|VIEWER|TRUE)_?(IP|ADDR).*"
+)
+
+
+def is_local_owner(request: HttpRequest) -> bool:
+    """Tell whether the request needs no login: open mode, from this machine, through no proxy.
+
+    Decided for each request by itself: a web page could make the owner's browser send one that looks forwarded.
+    """
+    return not settings.REQUIRE_LOGIN and is_loopback(request.META.get("REMOTE_ADDR", "")) and not is_forwarded(request)
+
+
+def is_forwarded(request: HttpRequest) -> bool:
+    """Tell whether anything shows that a proxy has passed the request on.
+
+    A proxy that adds nothing still passes the browser's Origin and Referer on, which name the address that the browser
+    knows. nginx before 1.30 speaks HTTP/1.0 unless it is told otherwise; browsers, curl and HTTP libraries don't.
+    Nothing shows a stranger's curl behind a proxy that adds nothing and speaks HTTP/1.1: hence REQUIRE_LOGIN.
+    """
+    meta = request.META
+    if meta.get("SERVER_PROTOCOL") == "HTTP/1.0" or any(_is_added_by_proxy(name) for name in meta):
+        return True
+    origin, referer = meta.get("HTTP_ORIGIN", ""), meta.get("HTTP_REFERER", "")
+    # "null": a sandboxed page, which has no address.
+    if origin not in {"", "null"} and not _is_own_host(origin, request):
+        return True
+    return bool(referer) and not _is_own_host(referer, request) and not _is_link_from_elsewhere(request)
+
+
+def _is_added_by_proxy(name: str) -> bool:
+    if not name.startswith("HTTP_"):
+        return False
+    header = name.removeprefix("HTTP_")
+    return header.startswith(_ADDED_BY_PROXIES) or _NAMES_A_CLIENT.fullmatch(header) is not None
+
+
+def _is_own_host(url: str, request: HttpRequest) -> bool:
+    """Tell whether a URL leads to this machine or to the host that the request names; the port is none of this."""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return False
+    return is_loopback(host) or host == urlsplit(f"//{request.get_host()}").hostname
+
+
+def _is_link_from_elsewhere(request: HttpRequest) -> bool:
+    """Tell whether the owner followed a link on another site's page, whose address is the Referer then.
+
+    The browser must call it another site's. By "same-origin" it says that the Referer is the address it knows us by.
+    """
+    headers = request.headers
+    return (
+        request.method in {"GET", "HEAD"}
+        and headers.get("Sec-Fetch-Site") == "cross-site"
+        and headers.get("Sec-Fetch-Mode") == "navigate"
+        and headers.get("Sec-Fetch-Dest") == "document"
+    )
