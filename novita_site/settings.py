@@ -1,5 +1,6 @@
 """Every setting. What comes from the environment is read through `env`, by the setting's own name."""
 
+import hmac
 import logging
 from datetime import timedelta
 from pathlib import Path
@@ -236,6 +237,12 @@ X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
 SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 SECURE_HSTS_SECONDS = 0 if LOOPBACK_ONLY else 365 * 86400
+# Cookies ignore the port: two installations on one host must not overwrite each other's. All processes of one agree.
+_installation = hmac.new(SECRET_KEY.encode(), b"cookie names", "sha256").hexdigest()[:8]
+SESSION_COOKIE_NAME = f"sessionid_{_installation}"
+CSRF_COOKIE_NAME = f"csrftoken_{_installation}"
+MESSAGES_COOKIE_NAME = f"messages_{_installation}"
+MESSAGE_STORAGE = "novita_site.messages.Messages"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = 12 * 3600
@@ -292,6 +299,8 @@ REST_KNOX = {
     "TOKEN_PREFIX": "nvp_",
     "TOKEN_TTL": timedelta(days=90),
 }
+
+AUTHENTICATION_BACKENDS = ["novita_site.access.PasswordBackend"]
 
 # Single sign-on, by allauth; `novita_site.sso` says what is used of it.
 if HAS_SSO:

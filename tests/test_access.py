@@ -13,8 +13,9 @@ from django.test import Client
 from django.urls import get_resolver, reverse
 from pytest_django import Settings
 
+from instances.audit import LOCAL_OWNER
 from instances.sync import synchronize
-from novita_site.access import LOCAL_OWNER
+from novita_site.settings import CSRF_COOKIE_NAME, SESSION_COOKIE_NAME
 from tests.conftest import ApiClient
 from tests.novita_answers import NovitaAnswers, make_row
 
@@ -78,7 +79,7 @@ def test_on_this_machine_a_cookie_needs_the_csrf_token_unless_the_browser_tells_
     headers: dict[str, str], status: int
 ) -> None:
     client = ApiClient(enforce_csrf_checks=True)
-    client.cookies["sessionid"] = "of-an-earlier-login"
+    client.cookies[SESSION_COOKIE_NAME] = "of-an-earlier-login"
 
     answer = client.post("/api/cache/clear", headers=headers)
 
@@ -292,4 +293,4 @@ def test_a_stranger_learns_no_details_of_the_health(client: Client, address: str
 
 def _get_token(client: Client) -> str:
     client.get(reverse("admin:instances_syncrun_changelist"))
-    return client.cookies["csrftoken"].value
+    return client.cookies[CSRF_COOKIE_NAME].value

@@ -14,6 +14,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from pytest_django import Settings
 
 from instances.models import AuditEntry, Operation, Protection, SyncRun, Target, WebhookAttempt, WebhookDelivery
+from novita_site.settings import SESSION_COOKIE_NAME
 from tests.conftest import ApiClient
 from tests.novita_answers import NovitaAnswers, make_row
 
@@ -169,7 +170,7 @@ def test_cookies_are_secure_over_tls_and_out_of_reach_for_scripts(settings: Sett
 
     answer = client.post(path, {"username": "ann", "password": "FAKE-SECRET-password"}, headers=TLS)
 
-    cookie = answer.cookies["sessionid"]
+    cookie = answer.cookies[SESSION_COOKIE_NAME]
     assert (cookie["httponly"], cookie["samesite"], cookie["secure"]) == (True, "Lax", True)
 
 

@@ -16,6 +16,7 @@ from pytest_django import Settings
 
 from instances import cache, health, lease, tasks
 from instances.models import Operation
+from novita_site.settings import SESSION_COOKIE_NAME
 from tests.novita_answers import NovitaAnswers, make_refusal, make_row
 
 Json = dict[str, Any]
@@ -222,7 +223,7 @@ def test_alive_needs_neither_redis_nor_the_database(
 ) -> None:
     settings.REQUIRE_LOGIN = is_login_wanted
     redis_server.connected = False
-    client.cookies["sessionid"] = "a-session"
+    client.cookies[SESSION_COOKIE_NAME] = "a-session"
 
     answer = client.get("/livez")
 

@@ -13,6 +13,7 @@ from fakeredis import FakeRedis, FakeServer
 from pytest_django import Settings
 
 from instances.models import AuditEntry
+from novita_site.settings import CSRF_COOKIE_NAME, SESSION_COOKIE_NAME
 
 pytestmark = pytest.mark.django_db
 
@@ -169,11 +170,11 @@ def test_a_logout_is_a_post(ann: User) -> None:
 def test_a_new_login_has_a_new_session() -> None:
     client = Client()
     client.get("/login/")
-    client.cookies["sessionid"] = "chosen-by-another"
+    client.cookies[SESSION_COOKIE_NAME] = "chosen-by-another"
 
     client.post("/login/", {"username": "ann", "password": PASSWORD})
 
-    assert client.cookies["sessionid"].value != "chosen-by-another"
+    assert client.cookies[SESSION_COOKIE_NAME].value != "chosen-by-another"
     assert client.get("/").status_code == 200
 
 
@@ -356,7 +357,7 @@ def test_the_sixth_attempt_is_locked_out_even_with_the_right_password() -> None:
     assert guesses[:4] == [200] * 4
     assert answer.status_code == 429
     assert "Too many failed logins" in answer.content.decode()
-    assert "sessionid" not in answer.cookies
+    assert SESSION_COOKIE_NAME not in answer.cookies
     assert log_in(path="/admin/login/").status_code == 429
 
 
@@ -429,7 +430,7 @@ def test_cookies_are_for_this_site_only(is_over_tls: bool) -> None:
     page = client.get("/login/", secure=is_over_tls)
     answer = client.post("/login/", {"username": "ann", "password": PASSWORD}, secure=is_over_tls)
 
-    session, csrf = answer.cookies["sessionid"], page.cookies["csrftoken"]
+    session, csrf = answer.cookies[SESSION_COOKIE_NAME], page.cookies[CSRF_COOKIE_NAME]
     assert session["httponly"]
     assert [session["samesite"], csrf["samesite"]] == ["Lax", "Lax"]
     assert [bool(session["secure"]), bool(csrf["secure"])] == [is_over_tls, is_over_tls]
@@ -443,7 +444,7 @@ def test_a_header_tells_of_tls_only_where_it_is_set(settings: Settings, is_set: 
 
     answer = log_in(headers={"X-Forwarded-Proto": "https"})
 
-    assert bool(answer.cookies["sessionid"]["secure"]) == is_set
+    assert bool(answer.cookies[SESSION_COOKIE_NAME]["secure"]) == is_set
     assert ("Strict-Transport-Security" in answer) == is_set
 
 

@@ -186,7 +186,7 @@ def test_a_first_login_makes_an_account_with_the_claims_role(
     assert list_roles(query) == {"ann": {"operator"}}
     assert query("SELECT is_superuser, is_staff, is_active, email FROM auth_user") == [(0, 0, 1, "ann@example.com")]
     assert list_audit(query) == [("ann", "user.add", "", "operator", "done"), ("ann", "login", "", "", "done")]
-    cookie = next(cookie for cookie in browser.cookies if cookie.name == "sessionid")
+    cookie = next(cookie for cookie in browser.cookies if cookie.name.startswith("sessionid_"))
     assert cookie.has_nonstandard_attr("HttpOnly")
     assert cookie.get_nonstandard_attr("SameSite") == "Lax"
 
