@@ -7,16 +7,17 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
-from django.contrib.auth.forms import UserChangeForm
+from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
 from django.contrib.auth.models import Group, User
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
+from django.core.exceptions import PermissionDenied
 from django.db.models import Model
 from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
 from instances import audit, limits
-from instances.audit import Actor
+from instances.audit import LOCAL_OWNER, RESERVED_NAMES, Actor
 from instances.errors import NotAuthenticated, find_request_id
 from instances.models import Token
 from instances.roles import ROLES, Role, find_role, get_role
@@ -56,7 +57,23 @@ class AccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django takes 
         audit.save([audit.make_entry(audit.get_actor(request), action, target, **fields)])
 
 
-class UserForm(UserChangeForm):  # type: ignore[type-arg]  # likewise
+class _FreeName(forms.ModelForm):  # type: ignore[type-arg]  # likewise
+    def clean_username(self) -> str:
+        name: str = self.cleaned_data["username"]
+        if "username" in self.changed_data and name.lower() in RESERVED_NAMES:
+            raise forms.ValidationError("This name means something else here. Choose another.")
+        return name
+
+
+class NewUserForm(_FreeName, AdminUserCreationForm):  # type: ignore[type-arg]  # likewise
+    def clean_username(self) -> str:
+        # Of the two, this one also refuses names that differ in case only.
+        AdminUserCreationForm.clean_username(self)
+        return super().clean_username()
+
+
+class UserForm(_FreeName, UserChangeForm):  # type: ignore[type-arg]  # likewise
+    is_own = False
     role = forms.ChoiceField(
         choices=[("", "none: nobody gets in by it"), *((name, name) for name in ROLES)],
         required=False,
@@ -73,16 +90,47 @@ class UserForm(UserChangeForm):  # type: ignore[type-arg]  # likewise
         self.fields["role"].initial = role.label if role else ""
         if self.instance.is_superuser:
             self.fields["role"].disabled = True
+        if self.is_own:
+            for name in ("role", "is_active"):
+                self.fields[name].disabled = True
+                self.fields[name].help_text = "Your own account: another admin can change this."
 
 
 class PanelUserAdmin(AccountAdmin, UserAdmin):  # type: ignore[type-arg]  # likewise
+    """Nobody can shut everybody out here: whoever changes an account keeps their own, and so there is an admin."""
+
     form = UserForm
+    add_form = NewUserForm
     fieldsets = ((None, {"fields": ("username", "password", "email", "role", "is_active")}),)
     readonly_fields = ("last_login", "date_joined")
     list_display = ("username", "email", "shown_role", "is_active", "last_login")
     list_filter = ("is_active", "groups")
     search_fields = ("username", "email")
     filter_horizontal = ()
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        # Whoever sits at the machine has this account, and nobody logs in by it: there is nothing to change.
+        is_owner = obj is not None and obj.get_username() == LOCAL_OWNER
+        return not is_owner and super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        is_kept = obj is not None and (obj.get_username() == LOCAL_OWNER or obj.pk == request.user.pk)
+        return not is_kept and super().has_delete_permission(request, obj)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        if obj is not None and not self.has_change_permission(request, obj):
+            return ((None, {"fields": ("username", "email", "shown_role", "is_active")}),)
+        return super().get_fieldsets(request, obj)
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **options: Any) -> Any:
+        form = super().get_form(request, obj, change=change, **options)
+        is_own = obj is not None and obj.pk == request.user.pk and self.has_change_permission(request, obj)
+        return type("OwnForm", (form,), {"is_own": True}) if is_own else form
+
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
+        if id == str(request.user.pk) and request.POST.get("usable_password") == "false":
+            raise PermissionDenied("You can't take away the password that you log in with. Another admin can.")
+        return super().user_change_password(request, id, form_url)
 
     @admin.display(description="role")
     def shown_role(self, user: User) -> str:

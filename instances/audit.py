@@ -33,6 +33,10 @@ class Actor:
 
 
 WORKER: Final = Actor("worker")
+# The account of whoever sits at the machine, where nobody logs in.
+LOCAL_OWNER: Final = "local-owner"
+# No user may have these names, in any case of their letters.
+RESERVED_NAMES: Final = {LOCAL_OWNER, WORKER.name}
 
 
 def get_actor(request: HttpRequest) -> Actor:

@@ -8,8 +8,9 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.middleware import LoginRequiredMiddleware
-from django.contrib.auth.models import User
+from django.contrib.auth.models import AnonymousUser, User
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import resolve_url
@@ -20,6 +21,7 @@ from rest_framework.authentication import BaseAuthentication, SessionAuthenticat
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
+from instances.audit import LOCAL_OWNER
 from instances.limits import BadTokens
 from instances.models import Token
 from novita_site.middleware import Handler
@@ -27,7 +29,6 @@ from novita_site.proxies import is_local_owner
 
 log = logging.getLogger(__name__)
 
-LOCAL_OWNER = "local-owner"
 OWNER_SECONDS = 60
 TOKEN_FORM = re.compile(rb"[\w-]{16,128}", re.ASCII)
 LAST_USE = timedelta(minutes=1)
@@ -47,7 +48,9 @@ def get_local_owner() -> User:
 def _read_local_owner() -> User:
     """Read the account, made at its first need: a superuser whom nobody can log in as.
 
-    While the database can't be asked it is an account that isn't stored, so that the copy stays readable.
+    Whoever sits at the machine is the owner, whatever the row says: one that somebody deactivated or demoted must lock
+    nobody out. The row stays as it is, so that tokens that ended with it don't come back. While the database can't be
+    asked it is an account that isn't stored, so that the copy stays readable.
     """
     try:
         owner, is_new = User.objects.get_or_create(
@@ -60,6 +63,7 @@ def _read_local_owner() -> User:
         return User(username=LOCAL_OWNER, is_staff=True, is_superuser=True)
     if is_new:
         log.info("local owner made: on loopback nobody logs in")
+    owner.is_active = owner.is_staff = owner.is_superuser = True
     return owner
 
 
@@ -72,6 +76,14 @@ def admit_local_owner(get_response: Handler) -> Handler:
         return get_response(request)
 
     return middleware
+
+
+class PasswordBackend(ModelBackend):
+    """Lets nobody log in as the local owner, even if somebody gave the account a password."""
+
+    def user_can_authenticate(self, user: User | AnonymousUser | None) -> bool:
+        is_owner = user is not None and user.get_username() == LOCAL_OWNER
+        return not is_owner and super().user_can_authenticate(user)
 
 
 class RequireLogin(LoginRequiredMiddleware):

@@ -40,11 +40,10 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
 from instances import audit
-from instances.audit import WORKER, Actor
+from instances.audit import RESERVED_NAMES, Actor
 from instances.errors import NotAllowed, NotAuthenticated, find_request_id, lock_out
 from instances.limits import begin_single_sign_on, count_failed_login
 from instances.roles import ROLES, Role
-from novita_site.access import LOCAL_OWNER
 from novita_site.env import is_loopback
 
 log = logging.getLogger(__name__)
@@ -55,8 +54,6 @@ STATE_SECONDS: Final = 600
 # Signatures by the provider's own key; with HS256 everybody who knows the client's secret could make an ID token.
 ALGORITHMS: Final = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 ENDPOINTS: Final = ("authorization_endpoint", "token_endpoint", "jwks_uri")
-# Names that mean something else in the audit.
-RESERVED_NAMES: Final = {LOCAL_OWNER, WORKER.name}
 
 # allauth's own admin pages would show tokens and secrets, and bind an account to somebody else's `sub`.
 for _label in ("account", "socialaccount"):
