@@ -19,9 +19,12 @@ from rest_framework import exceptions
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from instances.instance import format_time
+from instances.instance import clean_text, format_time
 
 log = logging.getLogger(__name__)
+
+# How Django's CSRF check begins to say that the origin is wrong.
+BAD_ORIGIN = "Origin checking failed"
 
 
 class PanelError(Exception):
@@ -287,6 +290,26 @@ def describe(error: PanelError, request_id: str | None = None) -> dict[str, obje
     return body
 
 
+def find_own_origin(request: HttpRequest) -> str:
+    """Return the address that a request was sent to, as far as the request tells it."""
+    return f"{request.scheme}://{request.get_host()}"
+
+
+def refuse_origin(request: HttpRequest) -> CrossSite:
+    """Return the refusal of a request by its origin. Behind a proxy a wrong Host looks like another site: name both."""
+    sender = request.META.get("HTTP_ORIGIN")
+    if sender is None:
+        return CrossSite()
+    return CrossSite(
+        f"A page of {clean_text(sender, 200)} sent this request to {find_own_origin(request)}. That is another site, "
+        "so nothing was done.",
+        suggestion=(
+            "If both are this service, its proxy changes the header Host. Pass it on with its port; in nginx: "
+            "`proxy_set_header Host $http_host;`. Otherwise act on this service's own pages, or from a script."
+        ),
+    )
+
+
 def _get_headers(error: PanelError) -> dict[str, str]:
     return {} if error.retry_after is None else {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
 
@@ -315,6 +338,8 @@ def _translate(exc: Exception, context: dict[str, Any]) -> PanelError | None:
             return exc
         case exceptions.NotAuthenticated() | exceptions.AuthenticationFailed():
             return NotAuthenticated()
+        case exceptions.PermissionDenied() if BAD_ORIGIN in str(exc):
+            return refuse_origin(context["request"])
         case exceptions.PermissionDenied() | PermissionDenied():
             return NotAllowed(str(exc) or None)
         case exceptions.ParseError() | RecursionError():
@@ -374,6 +399,9 @@ def lock_out(request: HttpRequest, wait_seconds: int) -> HttpResponse:
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponseBase:
     log.warning("CSRF check failed on %s: %s", request.path, reason)
+    error = refuse_origin(request) if BAD_ORIGIN in reason else None
+    if error and _is_for_a_script(request):
+        return to_response(error, request)
     if _is_for_a_script(request):
         return to_response(NotAllowed("The CSRF token is missing or wrong.", suggestion="Send X-CSRFToken."), request)
-    return render(request, "403_csrf.html", status=HTTPStatus.FORBIDDEN)
+    return render(request, "403_csrf.html", {"error": error}, status=HTTPStatus.FORBIDDEN)

@@ -16,6 +16,11 @@ try:
 except ImproperlyConfigured as exc:
     sys.exit(str(exc))
 
+OPEN_MODE = (
+    "No login: everybody on this machine is the owner. Behind a proxy or tunnel, or on a machine that you share, set "
+    "REQUIRE_LOGIN=1."
+)
+
 bind = f"[{settings.HOST}]:{settings.PORT}" if ":" in settings.HOST else f"{settings.HOST}:{settings.PORT}"
 workers = settings.WEB_WORKERS
 # A few more, for the probes: they are answered while all the others wait for Novita.
@@ -35,6 +40,8 @@ forwarded_allow_ips = ""
 def when_ready(server: Any) -> None:
     host = "localhost" if is_loopback(settings.HOST) else settings.HOST
     print(f"Serving http://{host}:{settings.PORT}/", flush=True)
+    if not settings.REQUIRE_LOGIN:
+        print(OPEN_MODE, flush=True)
 
 
 def post_worker_init(worker: Any) -> None:

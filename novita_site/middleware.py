@@ -1,4 +1,4 @@
-"""What holds for every request: an id on each line of its log, and no unsafe request from another site."""
+"""What holds for every request: an id on each line of its log, and headers in its answer."""
 
 import uuid
 from collections.abc import Callable
@@ -6,7 +6,6 @@ from collections.abc import Callable
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 
-from instances.errors import CrossSite, to_response
 from novita_site import log
 
 Handler = Callable[[HttpRequest], HttpResponseBase]
@@ -18,7 +17,6 @@ HEADERS = {
     # Django's own middleware adds it too, and not to static files nor to what is refused before it.
     "X-Frame-Options": settings.X_FRAME_OPTIONS,
 }
-SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}
 
 
 def request_id(get_response: Handler) -> Handler:
@@ -51,27 +49,3 @@ def add_headers(get_response: Handler) -> Handler:
         return response
 
     return middleware
-
-
-def refuse_cross_site(get_response: Handler) -> Handler:
-    """Refuse what another site's page makes a browser send, be the visitor logged in or the local owner.
-
-    Browsers say where a request comes from in Sec-Fetch-Site, older ones in Origin. A script sends neither and passes:
-    nobody can make it act by showing it a page.
-    """
-
-    def middleware(request: HttpRequest) -> HttpResponseBase:
-        if request.method not in SAFE_METHODS and _is_cross_site(request):
-            return to_response(CrossSite(), request)
-        return get_response(request)
-
-    return middleware
-
-
-def _is_cross_site(request: HttpRequest) -> bool:
-    site = request.headers.get("Sec-Fetch-Site")
-    if site is not None:
-        # "same-site" is another port of this machine too: another program's page.
-        return site not in {"same-origin", "none"}
-    origin = request.headers.get("Origin")
-    return origin is not None and origin.partition("://")[2].lower() != request.get_host().lower()

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
+from tests.certificates import Authority
+from tests.system.browser import log_in, make_admin
 from tests.system.conftest import Start
 from tests.system.nginx import Nginx, needs_nginx
-from tests.system.processes import Novita, Service
+from tests.system.processes import Novita, Service, ended
 
 pytestmark = needs_nginx
 
@@ -92,3 +95,32 @@ def test_the_owner_beside_it_needs_no_login(service: Service, nginx: Nginx) -> N
 
     assert service.get("/api/instances").json()["total"] == 25
     assert service.post("/api/instances/sync").status_code == 200
+
+
+@pytest.mark.parametrize("host", ["$host", "$http_host", "$host:$server_port"])
+def test_behind_tls_on_another_port_people_log_in(
+    environment: dict[str, str], start_service: Start, tmp_path: Path, host: str
+) -> None:
+    make_admin(environment)
+    service = start_service(
+        REQUIRE_LOGIN="1",
+        WEB_WORKERS="1",
+        ALLOWED_HOSTS="127.0.0.1,panel.example.com",
+        TRUSTED_PROXIES="127.0.0.1",
+        SECURE_PROXY_SSL_HEADER="X-Forwarded-Proto: https",
+    ).wait_until_alive()
+    authority = Authority(tmp_path)
+    lines = f"""
+        proxy_pass {service.url};
+        proxy_set_header Host {host};
+        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+        proxy_set_header X-Forwarded-Proto $scheme;
+    """
+    with ended(Nginx(tmp_path, lines, authority.sign("127.0.0.1"))) as nginx, requests.Session() as browser:
+        browser.trust_env, browser.verify = False, str(authority.path)
+
+        page = log_in(browser, nginx)
+
+        assert page.ok and page.url == f"{nginx.url}/admin/"
+        cookies = [cookie.secure for cookie in browser.cookies]
+        assert cookies and all(cookies), "it is known that the visitor came over TLS"

@@ -108,6 +108,8 @@ def test_a_bare_machine_gets_a_simulated_account_and_a_redis(up: Up) -> None:
     moving = [one["name"] for one in listing["instances"] if one["group"] in {"starting", "stopping"}]
     assert len(moving) in {2, 3}
     assert f"http://localhost:{up.port}/" in up.log
+    assert up.log.count("No login: everybody on this machine is the owner.") == 1
+    assert up.log.count("set REQUIRE_LOGIN=1") == 1
     assert "simulated" in up.log
     assert up.get("/admin/").status_code == 200
 

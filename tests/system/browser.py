@@ -1,0 +1,33 @@
+"""What somebody does in a browser, as far as a session of requests can: log in by the form."""
+
+import os
+import re
+import subprocess
+import sys
+from typing import Protocol
+
+import requests
+
+from tests.system.processes import ROOT
+
+PASSWORD = "FAKE-SECRET-password"
+
+
+class Site(Protocol):
+    url: str
+
+
+def make_admin(environment: dict[str, str]) -> None:
+    """Make the superuser ann in the environment's database."""
+    variables = {**os.environ, **environment, "DJANGO_SUPERUSER_PASSWORD": PASSWORD}
+    command = [sys.executable, "manage.py", "createsuperuser", "--noinput", "--username", "ann", "--email", "a@b.test"]
+    subprocess.run(command, cwd=ROOT, env=variables, check=True, capture_output=True)
+
+
+def log_in(browser: requests.Session, site: Site) -> requests.Response:
+    """Log ann in; return the page that the login leads to, which is the admin pages' first when all is well."""
+    page = browser.get(f"{site.url}/login/", timeout=30).text
+    token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
+    assert token, page
+    form = {"username": "ann", "password": PASSWORD, "csrfmiddlewaretoken": token[1], "next": "/admin/"}
+    return browser.post(f"{site.url}/login/", data=form, headers={"Origin": site.url}, timeout=30)
