@@ -9,6 +9,7 @@ in each, so that whether one changed is a comparison of bytes.
 import gzip
 import json
 import logging
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,14 +17,16 @@ from typing import Any, Final
 
 from django.conf import settings
 
+from instances import cache_scripts as scripts
 from instances import redis_client as keys
 from instances.errors import CacheUnavailable, LeaseLost
-from instances.instance import Instance, format_time
+from instances.instance import Instance, check_time, format_time, from_json
 from instances.redis_client import get_redis, redis_errors, run_script
 
 log = logging.getLogger(__name__)
 
-# A field of each generation that is no instance: an empty account is not the same as an evicted generation.
+# A field of each generation that is no instance; it holds the format. An empty account is not the same as an evicted
+# generation.
 MARKER: Final = b""
 WRITE_CHUNK: Final = 1000
 DRAFT_SECONDS: Final = 120
@@ -31,178 +34,16 @@ OLD_GENERATION_SECONDS: Final = 60
 BODY_SECONDS: Final = 86400
 TOUCHED_SECONDS: Final = 3600
 GZIP_LEVEL: Final = 5
-WORKER_SECONDS: Final = 15
-
-_FIND_COPY = """
-local function find_copy()
-  local number = redis.call('GET', KEYS[1])
-  local revision = redis.call('GET', KEYS[2])
-  if not number or not revision or redis.call('HEXISTS', '{novita}:gen:' .. number, '') == 0 then return nil end
-  return number, revision
-end
-"""
-
-# → {now}, or {now, generation, revision, as_of, what was asked for}
-_READ = (
-    _FIND_COPY
-    + """
-local now = string.format('%.0f', now_ms())
-local number, revision = find_copy()
-local as_of = redis.call('HGET', KEYS[3], 'as_of')
-if not number or not as_of then return {now} end
-local answer = {now, number, revision, as_of}
-if ARGV[1] == revision then
-  -- A replica, or a Redis that is full, must still be read.
-  if ARGV[2] == 'body' then redis.pcall('HINCRBY', KEYS[3], 'not_modified', 1) end
-elseif ARGV[2] == 'body' then
-  answer[5] = redis.call('GET', '{novita}:body:' .. number .. ':' .. revision) or ''
-elseif ARGV[2] == 'rows' then
-  answer[5] = redis.call('HGETALL', '{novita}:gen:' .. number)
-else
-  answer[5] = redis.call('HMGET', '{novita}:gen:' .. number, unpack(ARGV, 3))
-end
-return answer
-"""
-)
-
-_READ_STATE = (
-    _FIND_COPY
-    + """
-local number, revision = find_copy()
-local size = number and redis.call('HLEN', '{novita}:gen:' .. number) - 1 or 0
-return {string.format('%.0f', now_ms()), number or '', revision or '', size, redis.call('HGETALL', KEYS[3]),
-  redis.call('SMEMBERS', KEYS[4]), redis.call('GET', KEYS[5]) or '', redis.call('PTTL', KEYS[5]),
-  redis.call('EXISTS', KEYS[6])}
-"""
-)
-
-_KEEP_BODY = (
-    _FIND_COPY
-    + """
-local number, revision = find_copy()
-if revision ~= ARGV[1] then return 0 end
-redis.call('SET', '{novita}:body:' .. number .. ':' .. revision, ARGV[2], 'EX', ARGV[3])
-return 1
-"""
-)
-
-_IS_OURS = """
-if redis.call('GET', KEYS[6]) ~= ARGV[1] or redis.call('GET', KEYS[7]) ~= ARGV[2] then return -1 end
-"""
-
-_PUBLISH = (
-    _FIND_COPY
-    + _IS_OURS
-    + """
-local new = '{novita}:gen:' .. ARGV[2]
-if redis.call('HLEN', new) ~= tonumber(ARGV[3]) then return -2 end
-local number, revision = find_copy()
-redis.call('DEL', KEYS[5])
-for i = 6, #ARGV do redis.call('SADD', KEYS[5], ARGV[i]) end
-if number then
-  local old = '{novita}:gen:' .. number
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], ARGV[2], '+inf')) do
-    local value = redis.call('HGET', old, id)
-    redis.call('SREM', KEYS[5], id)
-    if value then
-      redis.call('HSET', new, id, value)
-      local group = cjson.decode(value)['group']
-      if group == 'starting' or group == 'stopping' then redis.call('SADD', KEYS[5], id) end
-    else
-      redis.call('HDEL', new, id)
-    end
-  end
-  redis.call('EXPIRE', old, ARGV[4])
-  redis.call('DEL', '{novita}:body:' .. number .. ':' .. revision)
-end
-redis.call('PERSIST', new)
-redis.call('SET', KEYS[1], ARGV[2])
-next_number(KEYS[2])
-redis.call('HSET', KEYS[3], 'as_of', ARGV[2], 'attempt_at', string.format('%.0f', now_ms()), 'failures', 0, 'error', '',
-  'code', '', 'trigger', ARGV[5], 'completed_at', string.format('%.0f', now_ms()))
-redis.call('HDEL', KEYS[3], 'cleared_at')
-return 1
-"""
-)
-
-_NOTE_UNCHANGED = (
-    _FIND_COPY
-    + _IS_OURS
-    + """
-if find_copy() ~= ARGV[3] then return -2 end
-redis.call('HSET', KEYS[3], 'as_of', ARGV[2], 'attempt_at', string.format('%.0f', now_ms()), 'failures', 0, 'error', '',
-  'code', '', 'trigger', ARGV[4], 'completed_at', string.format('%.0f', now_ms()))
-return 1
-"""
-)
-
-_NOTE_FAILURE = """
-local now = string.format('%.0f', now_ms())
-redis.call('HSET', KEYS[1], 'attempt_at', now, 'code', ARGV[1], 'error', ARGV[2], 'trigger', ARGV[3])
-local failures = redis.call('HINCRBY', KEYS[1], 'failures', 1)
-if failures == 1 then redis.call('HSET', KEYS[1], 'failing_since', now) end
-return failures
-"""
-
-# ARGV: id, its JSON without the end ('': remove it), the end, when its read began ('': an action), whether it moves
-_WRITE_INSTANCE = (
-    _FIND_COPY
-    + """
-local number, revision = find_copy()
-if not number then return 0 end
-local touched = redis.call('ZSCORE', KEYS[4], ARGV[1])
-if ARGV[4] ~= '' and touched and tonumber(touched) >= tonumber(ARGV[4]) then return 0 end
-local generation = '{novita}:gen:' .. number
-local old = redis.call('HGET', generation, ARGV[1])
-local is_same = (ARGV[2] == '' and not old) or (ARGV[2] ~= '' and old and string.sub(old, 1, #ARGV[2]) == ARGV[2])
-if is_same and ARGV[4] ~= '' then return 0 end
--- Not before the last sync began, even where the clock was set back: that sync carries over what was touched since.
-local now = math.max(now_ms(), tonumber(redis.call('GET', KEYS[6])) or 0)
-redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now - ARGV[6] * 1000)
-redis.call('ZADD', KEYS[4], string.format('%.0f', now), ARGV[1])
-if is_same then return 0 end
-if ARGV[2] == '' then
-  redis.call('HDEL', generation, ARGV[1])
-else
-  redis.call('HSET', generation, ARGV[1], ARGV[2] .. ARGV[3])
-end
-redis.call(ARGV[5] == '1' and 'SADD' or 'SREM', KEYS[5], ARGV[1])
-redis.call('DEL', '{novita}:body:' .. number .. ':' .. revision)
-next_number(KEYS[2])
-return 1
-"""
-)
-
-# Not the current one: the answer of the publishing may have been lost after it was done.
-_DROP_DRAFT = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then return 1 end
-redis.call('UNLINK', '{novita}:gen:' .. ARGV[1])
-return 0
-"""
-
-# pcall: a key may be of a foreign type, and this is the way to get rid of it.
-_CLEAR = """
-local number, revision = redis.pcall('GET', KEYS[1]), redis.pcall('GET', KEYS[2])
-local cleared = 0
-if type(number) == 'string' then
-  local generation = '{novita}:gen:' .. number
-  local size = redis.pcall('HLEN', generation)
-  if type(size) == 'number' and size > 0 then cleared = size - 1 end
-  redis.call('DEL', generation)
-  if type(revision) == 'string' then redis.call('DEL', '{novita}:body:' .. number .. ':' .. revision) end
-end
-redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5])
-redis.call('HSET', KEYS[3], 'cleared_at', string.format('%.0f', now_ms()))
-return cleared
-"""
-
-_COPY_KEYS: Final = [keys.CURRENT, keys.REVISION, keys.SYNC, keys.TOUCHED, keys.MOVING]
-_COPY_AND_LOCK_KEYS: Final = [*_COPY_KEYS, keys.LEASE, keys.FENCE]
+# How far the time of a read may lie ahead of now. Farther, a clock was set back, and the age is not known.
+CLOCK_SLACK_MS: Final = 2000
 
 
 @dataclass(frozen=True)
 class Freshness:
-    """How old the copy is, by Redis's clock. `as_of` is when the last complete read of Novita began; None: no copy."""
+    """How old the copy is, by Redis's clock. `as_of` is when the last complete read of Novita began; None: no copy.
+
+    An age of None beside a time: the clock was set back since, so that nobody can tell.
+    """
 
     as_of: datetime | None = None
     age_seconds: float | None = None
@@ -231,6 +72,19 @@ class Listing:
 
 
 @dataclass(frozen=True)
+class Source:
+    """The sync that a listing comes from: its lock, when it began by Redis's clock, and why it ran."""
+
+    token: str
+    fence: int
+    began_ms: int
+    trigger: str
+
+    def to_args(self) -> list[Any]:
+        return [self.token, self.fence, self.began_ms, self.trigger]
+
+
+@dataclass(frozen=True)
 class Stored:
     """What a sync compares with: the current generation as it is stored, id → JSON. No `generation`: no copy."""
 
@@ -243,7 +97,11 @@ class State:
     """What is known of the copy without reading it. Times are of Redis's clock."""
 
     now: datetime
+    # What a reader of single instances gives as `read_began`.
+    tick: int
     freshness: Freshness
+    # When the last complete sync was, whether or not its copy is there still.
+    last_sync: datetime | None
     generation: int | None
     revision: int | None
     size: int
@@ -273,9 +131,8 @@ def read_body(known_revision: int | None = None) -> Body:
     _, revision, freshness, body = answer
     if revision == known_revision:
         return Body(freshness, revision, None)
-    if not body.startswith(b"\x1f\x8b"):
-        return _render_body()
-    return Body(freshness, revision, body)
+    gzipped = _unseal_body(body)
+    return _render_body() if gzipped is None else Body(freshness, revision, gzipped)
 
 
 def _render_body() -> Body:
@@ -283,7 +140,7 @@ def _render_body() -> Body:
     gzipped = gzip.compress(_render(listing.instances), GZIP_LEVEL, mtime=0)
     if listing.revision is not None:
         try:
-            run_script(_KEEP_BODY, _COPY_KEYS, [listing.revision, gzipped, BODY_SECONDS])
+            run_script(scripts.KEEP_BODY, scripts.KEYS, [listing.revision, seal_body(gzipped), BODY_SECONDS])
         except CacheUnavailable as exc:
             log.debug("the rendered listing was not kept: %s", exc)
     return Body(listing.freshness, listing.revision, gzipped)
@@ -294,6 +151,20 @@ def _render(instances: list[dict[str, Any]]) -> bytes:
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
+# Which fields an instance has here: what another version has rendered may lack one.
+_FIELDS: Final = zlib.crc32(repr(sorted(from_json({"id": "-", "status": "-"}).to_json())).encode())
+
+
+def seal_body(gzipped: bytes) -> bytes:
+    """Mark a rendered listing, so that what is damaged, or of another version, is told from it."""
+    return b"%d %08x %08x " % (scripts.FORMAT, _FIELDS, zlib.crc32(gzipped)) + gzipped
+
+
+def _unseal_body(sealed: bytes) -> bytes | None:
+    gzipped = sealed[len(seal_body(b"")) :]
+    return gzipped if gzipped and sealed == seal_body(gzipped) else None
+
+
 def read_listing() -> Listing:
     """Read the current listing; parsed once for each revision in this process. Raises CacheUnavailable."""
     global _parsed
@@ -301,10 +172,17 @@ def read_listing() -> Listing:
     answer = _read("rows", parsed.revision if parsed else None)
     if answer is None:
         return Listing(Freshness(), None, [])
-    _, revision, freshness, flat = answer
+    generation, revision, freshness, flat = answer
     if parsed and parsed.revision == revision:
         return Listing(freshness, revision, parsed.instances)
-    instances = [_parse(value) for field, value in _pairs(flat) if field != MARKER]
+    instances = []
+    for field, value in _pairs(flat):
+        instance = _parse(field, value)
+        if instance is not None:
+            instances.append(instance)
+        elif field != MARKER:
+            _discard(generation, revision)
+            return Listing(Freshness(), None, [])
     instances.sort(key=lambda instance: (instance["createdAt"] or "", instance["id"]), reverse=True)
     _parsed = Listing(freshness, revision, instances)
     return _parsed
@@ -325,24 +203,43 @@ def _find(ids: Sequence[str]) -> tuple[Freshness, dict[str, dict[str, Any]]]:
     answer = _read("some", None, *ids)
     if answer is None:
         return Freshness(), {}
-    _, _, freshness, values = answer
-    found = zip(ids, values, strict=True)
-    return freshness, {id_: _parse(value) for id_, value in found if value is not None and id_}
+    generation, revision, freshness, values = answer
+    found = {}
+    for id_, value in zip(ids, values, strict=True):
+        if value is None or not id_:
+            continue
+        instance = _parse(id_.encode(), value)
+        if instance is None:
+            _discard(generation, revision)
+            return Freshness(), {}
+        found[id_] = instance
+    return freshness, found
 
 
 def read_stored() -> Stored:
-    """Read the current generation as it is stored."""
+    """Read the current generation as it is stored. One that is damaged is no copy."""
     answer = _read("rows", None)
     if answer is None:
         return Stored(None, {})
     generation, _, _, flat = answer
-    rows = {field.decode("utf-8", "replace"): value for field, value in _pairs(flat) if field != MARKER}
-    return Stored(generation, rows)
+    rows = {field: value for field, value in _pairs(flat) if field != MARKER}
+    if any(_parse(field, value) is None for field, value in rows.items()):
+        return Stored(None, {})
+    return Stored(generation, {field.decode(): value for field, value in rows.items()})
+
+
+def _discard(generation: int, revision: int) -> None:
+    """Drop a copy that can't be read, unless another has taken its place: the refresher then makes a new one."""
+    try:
+        if run_script(scripts.DISCARD, scripts.KEYS, [generation, revision, OLD_GENERATION_SECONDS]):
+            log.warning("the cached inventory is damaged, or from another version: it is synchronized anew")
+    except CacheUnavailable as exc:
+        log.debug("a damaged copy is not dropped: %s", exc)
 
 
 def _read(what: str, known_revision: int | None, *ids: str) -> tuple[int, int, Freshness, Any] | None:
     """Run the reading script; None when there is no copy. The last part is None when the revision is known already."""
-    answer = run_script(_READ, _COPY_KEYS, ["" if known_revision is None else known_revision, what, *ids])
+    answer = run_script(scripts.READ, scripts.KEYS, ["" if known_revision is None else known_revision, what, *ids])
     if len(answer) == 1:
         return None
     now, generation, revision, as_of = (_to_int(value) for value in answer[:4])
@@ -366,31 +263,28 @@ def _end(changed_at: datetime) -> bytes:
 
 
 def parse_stored(value: bytes) -> dict[str, Any] | None:
-    """Read a stored instance; None when something foreign stands there."""
+    """Read a stored instance, with defaults for fields that it lacks; None when it is none that we can read."""
     try:
-        instance = json.loads(value)
+        stored = json.loads(value)
+        instance = from_json(stored)
+        return {**instance.to_json(), "changedAt": check_time(stored.get("changedAt"))}
     except (ValueError, RecursionError):
         return None
-    return instance if isinstance(instance, dict) and {"id", "createdAt", "changedAt"} <= instance.keys() else None
 
 
-def _parse(value: bytes) -> dict[str, Any]:
+def _parse(field: bytes, value: bytes) -> dict[str, Any] | None:
     instance = parse_stored(value)
-    if instance is None:
-        raise CacheUnavailable(
-            "Redis holds something foreign under our keys.", suggestion="POST /api/cache/clear, then synchronize."
-        )
-    return instance
+    return instance if instance is not None and instance["id"].encode() == field else None
 
 
-def publish(rows: Mapping[str, bytes], moving: Iterable[str], *, token: str, fence: int, trigger: str) -> None:
+def publish(rows: Mapping[str, bytes], moving: Iterable[str], source: Source) -> None:
     """Make a listing the current one: `rows` maps ids to sealed instances, `moving` are those starting or stopping.
 
-    Raises LeaseLost when the lock behind `token` and `fence` is no longer held, and CacheUnavailable. Readers
+    Raises LeaseLost when the lock is no longer held, and CacheUnavailable. Readers
     keep the listing they had, or have the new one when only the answer was lost.
     """
-    generation = f"{keys.GENERATION}{fence}"
-    fields: list[tuple[str | bytes, bytes]] = [(MARKER, b"1"), *rows.items()]
+    generation = f"{keys.GENERATION}{source.fence}"
+    fields: list[tuple[str | bytes, bytes]] = [(MARKER, b"%d" % scripts.FORMAT), *rows.items()]
     try:
         with redis_errors():
             for start in range(0, len(fields), WRITE_CHUNK):
@@ -398,30 +292,29 @@ def publish(rows: Mapping[str, bytes], moving: Iterable[str], *, token: str, fen
                     pipeline.hset(generation, mapping=dict(fields[start : start + WRITE_CHUNK]))
                     pipeline.expire(generation, DRAFT_SECONDS)
                     pipeline.execute()
-        outcome = run_script(
-            _PUBLISH, _COPY_AND_LOCK_KEYS, [token, fence, len(fields), OLD_GENERATION_SECONDS, trigger, *moving]
-        )
+        args = [*source.to_args(), len(fields), OLD_GENERATION_SECONDS, *moving]
+        outcome = run_script(scripts.PUBLISH, scripts.KEYS, args)
     except CacheUnavailable:
-        if _drop_draft(fence):
+        if _drop_draft(source.fence):
             return
         raise
     if outcome != 1:
-        _drop_draft(fence)
+        _drop_draft(source.fence)
         raise LeaseLost if outcome == -1 else CacheUnavailable("Redis dropped a part of the new listing.")
 
 
 def _drop_draft(fence: int) -> bool:
     """Delete a generation that is not published. True when it is: the answer to publishing it was lost."""
     try:
-        return bool(run_script(_DROP_DRAFT, [keys.CURRENT], [fence]))
+        return bool(run_script(scripts.DROP_DRAFT, scripts.KEYS, [fence]))
     except CacheUnavailable as exc:
         log.debug("a draft ends by itself in %s s: %s", DRAFT_SECONDS, exc)
         return False
 
 
-def note_unchanged(generation: int, *, token: str, fence: int, trigger: str) -> bool:
+def note_unchanged(generation: int, moving: Iterable[str], source: Source) -> bool:
     """Note that a complete read found the copy true. False when that copy is gone meanwhile. Raises LeaseLost."""
-    outcome = run_script(_NOTE_UNCHANGED, _COPY_AND_LOCK_KEYS, [token, fence, generation, trigger])
+    outcome = run_script(scripts.NOTE_UNCHANGED, scripts.KEYS, [*source.to_args(), generation, *moving])
     if outcome == -1:
         raise LeaseLost
     return bool(outcome == 1)
@@ -429,44 +322,49 @@ def note_unchanged(generation: int, *, token: str, fence: int, trigger: str) -> 
 
 def note_failure(code: str, error: str, trigger: str) -> int:
     """Note a failed sync; returns how many have failed in a row."""
-    return int(run_script(_NOTE_FAILURE, [keys.SYNC], [code, error, trigger]))
+    return int(run_script(scripts.NOTE_FAILURE, scripts.KEYS, [code, error, trigger]))
 
 
-def write_instance(instance: Instance, *, read_began_ms: int | None = None) -> bool:
+def write_instance(instance: Instance, *, read_began: int | None = None) -> bool:
     """Write one instance into the current generation; True when that was a visible change.
 
-    A reader gives `read_began_ms` (of Redis's clock), so that what it read never covers what was written after that; an
-    action leaves it out.
+    A reader gives `read_began`, the tick of a state that it had before, so that what it read never covers what was
+    written after that; an action leaves it out.
     """
     is_moving = instance.group in {"starting", "stopping"}
-    return _write(instance.id, encode(instance), read_began_ms, is_moving)
+    return _write(instance.id, encode(instance), read_began, is_moving)
 
 
-def remove_instance(instance_id: str, *, read_began_ms: int | None = None) -> bool:
+def remove_instance(instance_id: str, *, read_began: int | None = None) -> bool:
     """Take one instance out of the current generation: Novita itself said that it doesn't exist."""
-    return _write(instance_id, b"", read_began_ms, is_moving=False)
+    return _write(instance_id, b"", read_began, is_moving=False)
 
 
-def _write(instance_id: str, encoded: bytes, read_began_ms: int | None, is_moving: bool) -> bool:
-    began = "" if read_began_ms is None else read_began_ms
-    args = [instance_id, encoded, _end(datetime.now(UTC)), began, int(is_moving), TOUCHED_SECONDS]
-    return bool(run_script(_WRITE_INSTANCE, [*_COPY_KEYS, keys.FENCE], args))
+def _write(instance_id: str, encoded: bytes, read_began: int | None, is_moving: bool) -> bool:
+    began = "" if read_began is None else read_began
+    args = [instance_id, encoded, _end(keys.read_time()), began, int(is_moving), TOUCHED_SECONDS]
+    return bool(run_script(scripts.WRITE_INSTANCE, scripts.KEYS, args))
 
 
 def clear() -> int:
-    """Delete the copy, by the names of its keys; returns how many instances it held. The lock stays."""
-    return int(run_script(_CLEAR, _COPY_KEYS, []))
+    """Delete the copy and all that is damaged, by the names of the keys; returns how many instances it held.
+
+    A lock that a sync holds stays.
+    """
+    return int(run_script(scripts.CLEAR, scripts.KEYS, []))
 
 
 def read_state() -> State:
-    answer = run_script(_READ_STATE, [keys.CURRENT, keys.REVISION, keys.SYNC, keys.MOVING, keys.LEASE, keys.WORKER], [])
-    now, generation, revision, size, flat, moving, lease, lease_ms, has_worker = answer
+    answer = run_script(scripts.READ_STATE, scripts.KEYS, [])
+    now, tick, generation, revision, size, flat, moving, lease, lease_ms, has_worker = answer
     sync = {field.decode("utf-8", "replace"): value for field, value in _pairs(flat)}
     as_of = _to_int(sync.get("as_of"))
     has_copy = generation != b"" and as_of is not None
     return State(
         now=_to_time(int(now)),
+        tick=int(tick),
         freshness=_measure(int(now), as_of) if has_copy and as_of is not None else Freshness(),
+        last_sync=_find_time(sync.get("as_of")),
         generation=_to_int(generation) if has_copy else None,
         revision=_to_int(revision) if has_copy else None,
         size=size if has_copy else 0,
@@ -488,7 +386,7 @@ def read_state() -> State:
 def note_worker() -> None:
     """Note that a worker works; it counts as up for a while from then on."""
     with redis_errors():
-        get_redis().set(keys.WORKER, "up", ex=WORKER_SECONDS)
+        get_redis().set(keys.WORKER, "up", ex=scripts.WORKER_SECONDS)
 
 
 def describe() -> dict[str, Any]:
@@ -525,15 +423,19 @@ def find_eviction_policy() -> str | None:
 
 
 def _parse_lease(value: bytes) -> dict[str, Any] | None:
+    """Return what a lock says of its owner; {} for one of another program."""
     if not value:
         return None
     try:
         lease = json.loads(value)
-    except ValueError:
-        lease = None
-    if not isinstance(lease, dict):
+    except (ValueError, RecursionError):
         return {}
-    return {name: lease[name] for name in ("host", "pid", "trigger", "since") if name in lease}
+    kinds = {"host": str, "pid": int, "trigger": str, "since": str}
+    return (
+        {name: lease[name] for name, kind in kinds.items() if isinstance(lease.get(name), kind)}
+        if isinstance(lease, dict)
+        else {}
+    )
 
 
 def _pairs(flat: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
@@ -541,7 +443,9 @@ def _pairs(flat: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _to_int(value: bytes | None) -> int | None:
-    return int(value) if value is not None and value.isdigit() else None
+    """Read a number as the scripts do."""
+    number = int(value) if value is not None and value.isdigit() and len(value) <= 15 else None
+    return number if number is not None and number <= keys.MAX_NUMBER else None
 
 
 def _to_time(milliseconds: int) -> datetime:
@@ -554,4 +458,5 @@ def _find_time(value: bytes | None) -> datetime | None:
 
 
 def _measure(now_ms: int, as_of_ms: int) -> Freshness:
-    return Freshness(_to_time(as_of_ms), max(0, now_ms - as_of_ms) / 1000)
+    age_ms = now_ms - as_of_ms
+    return Freshness(_to_time(as_of_ms), max(0, age_ms) / 1000 if age_ms >= -CLOCK_SLACK_MS else None)

@@ -8,7 +8,7 @@ import datetime as dt
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 Group = Literal["running", "starting", "stopping", "stopped", "gone", "other"]
 ActionName = Literal["start", "stop", "restart"]
@@ -167,29 +167,86 @@ def from_novita(row: object) -> Instance:
     )
 
 
-def from_json(shown: Mapping[str, Any]) -> Instance:
-    """Read back what `to_json` returned."""
+def from_json(stored: object) -> Instance:
+    """Read back what `to_json` returned, here or in another version.
+
+    A field that is missing or null has its default. Raises MalformedInstance without an id or a status, and for a value
+    of another type.
+    """
+    if not isinstance(stored, dict):
+        raise MalformedInstance(f"a stored instance is {_name_type(stored)} in place of an object")
+    instance_id, status = _get_text(stored, "id"), _get_text(stored, "status")
+    if not instance_id or not status:
+        raise MalformedInstance("a stored instance has no id or no status")
+    status_error = _get(stored, "statusError", dict)
     return Instance(
-        id=shown["id"],
-        name=shown["name"],
-        status=shown["status"],
-        region=shown["region"],
-        cluster_id=shown["clusterId"],
-        product_id=shown["productId"],
-        product_name=shown["productName"],
-        gpu_num=shown["gpuNum"],
-        cpu_num=shown["cpuNum"],
-        memory_gb=shown["memoryGb"],
-        rootfs_size_gb=shown["rootfsSizeGb"],
-        image_url=shown["imageUrl"],
-        billing_mode=shown["billingMode"],
-        spot_status=shown["spotStatus"],
-        created_at=shown["createdAt"],
-        last_started_at=shown["lastStartedAt"],
-        last_stopped_at=shown["lastStoppedAt"],
-        end_time=shown["endTime"],
-        status_error=shown["statusError"],
-        port_mappings=tuple(PortMapping(**mapping) for mapping in shown["portMappings"]),
+        id=instance_id,
+        name=_get_text(stored, "name") or "",
+        status=status,
+        region=_get_text(stored, "region") or "",
+        cluster_id=_get_text(stored, "clusterId") or "",
+        product_id=_get_text(stored, "productId") or "",
+        product_name=_get_text(stored, "productName") or "",
+        gpu_num=_get(stored, "gpuNum", int),
+        cpu_num=_get(stored, "cpuNum", int),
+        memory_gb=_get(stored, "memoryGb", int),
+        rootfs_size_gb=_get(stored, "rootfsSizeGb", int),
+        image_url=_get_text(stored, "imageUrl") or "",
+        billing_mode=_get_text(stored, "billingMode"),
+        spot_status=_get_text(stored, "spotStatus"),
+        created_at=_get_time(stored, "createdAt"),
+        last_started_at=_get_time(stored, "lastStartedAt"),
+        last_stopped_at=_get_time(stored, "lastStoppedAt"),
+        end_time=_get_time(stored, "endTime"),
+        status_error=None
+        if status_error is None
+        else {name: _get_text(status_error, name) or "" for name in ("state", "message")},
+        port_mappings=tuple(_get_port_mapping(item) for item in _get(stored, "portMappings", list) or ()),
+    )
+
+
+def check_time(text: object) -> str:
+    """Return a time that `format_time` can have written. Raises MalformedInstance for anything else."""
+    if isinstance(text, str) and _TIME.fullmatch(text):
+        try:
+            parse_time(text)
+        except ValueError as exc:
+            raise MalformedInstance("a stored time is none") from exc
+        return text
+    raise MalformedInstance("a stored time is none")
+
+
+_TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+
+_Kind = TypeVar("_Kind", str, int, list[Any], dict[str, Any])
+
+
+def _get(stored: Mapping[str, Any], name: str, kind: type[_Kind]) -> _Kind | None:
+    value = stored.get(name)
+    if value is None or (isinstance(value, kind) and not isinstance(value, bool)):
+        return value
+    raise MalformedInstance(f"the stored {name} is {_name_type(value)}")
+
+
+def _get_text(stored: Mapping[str, Any], name: str) -> str | None:
+    text = _get(stored, name, str)
+    if text is not None:
+        try:
+            text.encode()
+        except UnicodeEncodeError as exc:
+            raise MalformedInstance(f"the stored {name} is no text") from exc
+    return text
+
+
+def _get_time(stored: Mapping[str, Any], name: str) -> str | None:
+    return None if stored.get(name) is None else check_time(stored[name])
+
+
+def _get_port_mapping(item: object) -> PortMapping:
+    if not isinstance(item, dict):
+        raise MalformedInstance(f"a stored port mapping is {_name_type(item)}")
+    return PortMapping(
+        port=_get(item, "port", int), type=_get_text(item, "type") or "", endpoint=_get_text(item, "endpoint") or ""
     )
 
 

@@ -19,31 +19,41 @@ from instances.instance import format_time
 
 log = logging.getLogger(__name__)
 
-TTL_SECONDS: Final = 30
+TTL_SECONDS: Final = redis_client.LEASE_SECONDS
 RENEW_SECONDS: Final = 10
 RETRY_AFTER_SECONDS: Final = 5
 
+# → {} when another holds it, else {fence, now}. The fence is above all that was touched before: a sync carries over
+# what was touched since, and nothing else. A damaged score must not outlast that.
 _ACQUIRE = """
-local lease, fence = KEYS[1], KEYS[2]
-if redis.call('EXISTS', lease) == 1 then return 0 end
-local number = next_number(fence)
+local lease, fence, touched = unpack(KEYS)
+if is_held(lease, ARGV[2]) then return {} end
+expect('zset', touched)
+redis.call('ZREMRANGEBYSCORE', touched, MAX_NUMBER, '+inf')
+local number = next_number(fence, next_tick(touched, fence))
 redis.call('SET', lease, ARGV[1], 'PX', ARGV[2])
-return number
+return {number, string.format('%.0f', now_ms())}
 """
-_RENEW = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0"
-_RELEASE = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0"
+_RENEW = "return get(KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0"
+_RELEASE = "return get(KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0"
+_TAKE_TURN = """
+if is_held(KEYS[1], ARGV[2]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
 
 
 class Lease:
     """The lock, held from `with acquire(…)` until the block ends or the holder dies or sleeps past the time to live.
 
     `token` is what stands in Redis. `fence` grows with each owner and is the number of the generation that this one may
-    write; it is also Redis's time in ms at which the lock was taken, or a little more.
+    write. `began_ms` is Redis's time at which the lock was taken.
     """
 
-    def __init__(self, token: str, fence: int) -> None:
+    def __init__(self, token: str, fence: int, began_ms: int) -> None:
         self.token = token
         self.fence = fence
+        self.began_ms = began_ms
         self._released = threading.Event()
 
     def __enter__(self) -> "Lease":
@@ -83,30 +93,32 @@ def acquire(trigger: str) -> Lease:
             "since": format_time(datetime.now(UTC)),
         }
     )
+    names = [redis_client.LEASE, redis_client.FENCE, redis_client.TOUCHED]
     try:
-        fence = redis_client.run_script(_ACQUIRE, [redis_client.LEASE, redis_client.FENCE], [token, TTL_SECONDS * 1000])
+        answer = redis_client.run_script(_ACQUIRE, names, [token, TTL_SECONDS * 1000])
     except CacheUnavailable:
-        fence = _find_fence_of(token)
-        if fence is None:
+        answer = _find_fence_of(token)
+        if answer is None:
             raise
-    if not fence:
+    if not answer:
         raise SyncInProgress(retry_after=RETRY_AFTER_SECONDS)
-    return Lease(token, int(fence))
+    fence, began_ms = answer
+    return Lease(token, int(fence), int(began_ms))
 
 
-def _find_fence_of(token: str) -> Any:
+def _find_fence_of(token: str) -> tuple[Any, int] | None:
     """Look whether the lock was taken although the answer was lost; it would be held until it expires otherwise."""
     with redis_client.redis_errors():
         owner, fence = redis_client.get_redis().mget(redis_client.LEASE, redis_client.FENCE)
-    return fence if owner == token.encode() else None
+    if owner != token.encode():
+        return None
+    return fence, round(redis_client.read_time().timestamp() * 1000)
 
 
-def take_turn(seconds: float) -> bool:
-    """Take the turn to read the moving instances, for so long at most. False while another process has it."""
-    with redis_client.redis_errors():
-        return bool(
-            redis_client.get_redis().set(redis_client.MOVING_TURN, str(os.getpid()), nx=True, px=int(seconds * 1000))
-        )
+def take_turn() -> bool:
+    """Take the turn to read the moving instances; it ends by itself. False while another process has it."""
+    args = [os.getpid(), redis_client.TURN_SECONDS * 1000]
+    return bool(redis_client.run_script(_TAKE_TURN, [redis_client.MOVING_TURN], args))
 
 
 def end_turn(pause_seconds: float) -> None:

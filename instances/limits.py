@@ -50,25 +50,28 @@ class Bucket:
 
 
 _TAKE: Final = """
-local function count(key, seconds)
-  local value = redis.call('INCR', key)
-  if redis.call('TTL', key) < 0 then redis.call('EXPIRE', key, seconds) end
-  return value
-end
+-- What is no count goes; one that would last for too long, since it has no end or a clock was set back, gets its end.
 for i, key in ipairs(KEYS) do
-  if (tonumber(redis.call('GET', key)) or 0) >= tonumber(ARGV[2 * i - 1]) then
-    if redis.call('TTL', key) < 0 then redis.call('EXPIRE', key, ARGV[2 * i]) end
-    return -math.max(1, redis.call('TTL', key))
+  if not whole(get(key)) then
+    redis.call('DEL', key)
+  elseif not is_held(key, ARGV[2 * i] * 1000) then
+    redis.call('EXPIRE', key, ARGV[2 * i])
   end
 end
+for i, key in ipairs(KEYS) do
+  if (whole(get(key)) or 0) >= tonumber(ARGV[2 * i - 1]) then return -math.max(1, redis.call('TTL', key)) end
+end
 local value = 0
-for i, key in ipairs(KEYS) do value = count(key, ARGV[2 * i]) end
+for i, key in ipairs(KEYS) do
+  value = redis.call('INCR', key)
+  if value == 1 then redis.call('EXPIRE', key, ARGV[2 * i]) end
+end
 return value
 """
 
 _GIVE_BACK: Final = """
 for i, key in ipairs(KEYS) do
-  if (tonumber(redis.call('GET', key)) or 0) > 0 then redis.call('DECR', key) end
+  if (whole(get(key)) or 0) > 0 then redis.call('DECR', key) end
 end
 """
 

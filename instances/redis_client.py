@@ -1,46 +1,89 @@
 """The connection to Redis, the names of all keys, and Redis's failures in our words.
 
-All keys carry the tag `{novita}`, so that one script may touch them together.
+All keys carry one hash tag with the account's identity, `{novita:<id>}`: one script may touch them together, and two
+accounts on one Redis stay apart. No script names a key itself.
 """
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Final
 
 import redis
+from django.conf import settings
 from django_redis import get_redis_connection
 from redis.commands.core import Script
 
 from instances.errors import CacheUnavailable
 
-CURRENT: Final = "{novita}:current"
-GENERATION: Final = "{novita}:gen:"
-BODY: Final = "{novita}:body:"
-REVISION: Final = "{novita}:revision"
-TOUCHED: Final = "{novita}:touched"
-MOVING: Final = "{novita}:moving"
-SYNC: Final = "{novita}:sync"
-LEASE: Final = "{novita}:lease"
-FENCE: Final = "{novita}:fence"
-MOVING_TURN: Final = "{novita}:moving-turn"
-WORKER: Final = "{novita}:worker"
-RATE: Final = "{novita}:rate:"
-KNOWN: Final = "{novita}:known:"
+_TAG: Final = settings.REDIS_KEY_TAG
+CURRENT: Final = f"{_TAG}:current"
+GENERATION: Final = f"{_TAG}:gen:"
+BODY: Final = f"{_TAG}:body:"
+REVISION: Final = f"{_TAG}:revision"
+TOUCHED: Final = f"{_TAG}:touched"
+MOVING: Final = f"{_TAG}:moving"
+SYNC: Final = f"{_TAG}:sync"
+LEASE: Final = f"{_TAG}:lease"
+FENCE: Final = f"{_TAG}:fence"
+MOVING_TURN: Final = f"{_TAG}:moving-turn"
+WORKER: Final = f"{_TAG}:worker"
+RATE: Final = f"{_TAG}:rate:"
+KNOWN: Final = f"{_TAG}:known:"
+PROBE: Final = f"{_TAG}:probe"
+
+# What a panel no longer uses ends by itself, the copy of an account whose key was rotated, say. Who syncs, acts or
+# reads renews it; the oldest data that can count as fresh is 7 days old.
+KEEP_SECONDS: Final = 30 * 86400
+LEASE_SECONDS: Final = 30
+TURN_SECONDS: Final = 25
+# The last millisecond of the year 9999: a larger number is damage. It must be no time, and nothing counts on from it.
+MAX_NUMBER: Final = 253402300799999
 
 # Redis's own clock: the hosts' clocks differ, and ages are shown to people. `next_number` counts up from it, so that a
 # Redis that was emptied never gives a number out twice: an old ETag can't fit a new listing.
-LUA_PRELUDE: Final = """
+# Any key may hold what another program or version wrote: `get` and `whole` return nil for what can't be ours, and
+# `expect` makes room for what is. `is_held` is for what must end by itself: without a time to live it would never, and
+# where the clock was set back it lives for too long.
+LUA_PRELUDE: Final = f"""
+local KEEP, MAX_NUMBER = {KEEP_SECONDS}, {MAX_NUMBER}
 local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
-local function next_number(key)
-  local number = math.max((tonumber(redis.call('GET', key)) or 0) + 1, now_ms())
-  local text = string.format('%.0f', number)
-  redis.call('SET', key, text)
+local function get(key)
+  local value = redis.pcall('GET', key)
+  return type(value) == 'string' and value or nil
+end
+local function whole(value)
+  if type(value) ~= 'string' or #value > 15 or not string.find(value, '^%d+$') then return nil end
+  local number = tonumber(value)
+  return number <= MAX_NUMBER and number or nil
+end
+local function expect(kind, key)
+  local found = redis.call('TYPE', key)
+  found = found['ok'] or found
+  if found ~= 'none' and found ~= kind then redis.call('DEL', key) end
+end
+local function is_held(key, max_ms)
+  local left = redis.call('PTTL', key)
+  return left > 0 and left <= tonumber(max_ms) and get(key) ~= nil
+end
+local function next_number(key, least)
+  local number = math.max((whole(get(key)) or 0) + 1, now_ms(), least or 0)
+  local text = string.format('%.0f', number <= MAX_NUMBER and number or now_ms())
+  redis.call('SET', key, text, 'EX', KEEP)
   return text
+end
+-- The order of writes and reads: later than every write so far, and than the last owner of the lock, even where the
+-- clock was set back.
+local function next_tick(touched, fence)
+  local last = redis.pcall('ZREVRANGE', touched, 0, 0, 'WITHSCORES')
+  local score = tonumber(last[2]) or 0
+  if not (score >= 0 and score < MAX_NUMBER) then score = 0 end
+  return math.max(now_ms(), whole(get(fence)) or 0, math.floor(score) + 1)
 end
 """
 
@@ -60,6 +103,23 @@ def run_script(source: str, keys: list[str], args: list[Any]) -> Any:
     """Run a Lua script. Raises CacheUnavailable."""
     with redis_errors():
         return _get_script(source)(keys=keys, args=args, client=get_redis())
+
+
+def read_time() -> datetime:
+    """Return Redis's time. Raises CacheUnavailable."""
+    with redis_errors():
+        seconds, microseconds = get_redis().time()
+    return datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=microseconds)
+
+
+def takes_writes() -> bool:
+    """Tell whether Redis takes a write; one that is full, or a read-only replica, is read all the same."""
+    try:
+        with redis_errors():
+            get_redis().set(PROBE, "1", ex=1)
+    except CacheUnavailable:
+        return False
+    return True
 
 
 @contextmanager

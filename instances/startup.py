@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from django.conf import settings
@@ -24,11 +24,13 @@ from instances.errors import CacheUnavailable, NotFoundAtNovita, PanelError, Syn
 from instances.instance import Instance, parse_time
 from instances.models import SyncRun
 from instances.novita import call_each, get_novita
+from instances.redis_client import takes_writes
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS: Final = 1.0
 END_SECONDS: Final = 5
+MIN_PAUSE: Final = timedelta(seconds=4)
 FIRST_RETRY_SECONDS: Final = 5
 MAX_RETRY_SECONDS: Final = 60
 MOVING_PAUSE_SECONDS: Final = 3
@@ -112,14 +114,21 @@ class Refresher:
         self._is_started = not settings.NOVITA_SYNC_ON_STARTUP
         self._refusals = 0
         self._paused_until = 0.0
+        self._takes_writes = True
+        self._has_read = False
 
     def tick(self) -> None:
         """Sync when it is due, else follow the instances that move."""
         try:
             state = cache.read_state()
             outages.redis.note_success()
+            if not self._has_read and state.freshness.as_of:
+                # What another version left behind is found now, rather than by the first reader.
+                self._has_read = True
+                cache.read_listing()
+                state = cache.read_state()
             trigger = self._find_due(state)
-            if trigger and time.monotonic() >= self._paused_until:
+            if trigger and self._is_redis_willing():
                 self._synchronize(trigger)
             elif 0 < len(state.moving) <= MAX_MOVING_READS:
                 _follow_moving(state)
@@ -133,18 +142,24 @@ class Refresher:
         if not self._is_started:
             # Another process, or this one's predecessor, has just done it.
             self._is_started = age is not None and age < (interval or settings.NOVITA_STALE_AFTER)
-        if self._is_started and not interval:
-            return None
         if state.lease is not None or not _is_retry_due(state):
             return None
         if not self._is_started:
             return SyncRun.Trigger.STARTUP
-        if age is None:
-            # Whoever clears the copy wants to see it empty; who lost it wants it back.
-            is_cleared = state.cleared_at and state.now - state.cleared_at < timedelta(seconds=interval)
-            return None if is_cleared else SyncRun.Trigger.INTERVAL
+        if state.freshness.as_of is None and not state.cleared_at:
+            # Lost or damaged: it is restored, whatever the interval.
+            return None if _has_just_synced(state) else SyncRun.Trigger.INTERVAL
+        if not interval:
+            return None
         wanted_age = min(interval, MOVING_SYNC_SECONDS) if len(state.moving) > MAX_MOVING_READS else interval
-        return SyncRun.Trigger.INTERVAL if age >= wanted_age else None
+        return SyncRun.Trigger.INTERVAL if age is None or age >= wanted_age else None
+
+    def _is_redis_willing(self) -> bool:
+        """Tell whether a sync is worth its calls, after one that Redis did not take."""
+        if not self._takes_writes and takes_writes():
+            # It was full, or a replica, and is no longer.
+            self._takes_writes, self._paused_until = True, 0.0
+        return self._takes_writes and time.monotonic() >= self._paused_until
 
     def _synchronize(self, trigger: SyncRun.Trigger) -> None:
         try:
@@ -155,6 +170,7 @@ class Refresher:
             # A Redis that is read but takes nothing can't keep count of the failures, as it does of Novita's.
             self._refusals += 1
             self._paused_until = time.monotonic() + _get_retry_pause(self._refusals)
+            self._takes_writes = takes_writes()
             log.debug("refresher: %s", exc)
         except SyncInProgress:
             log.debug("refresher: another process syncs")
@@ -164,9 +180,18 @@ class Refresher:
 
 def _is_retry_due(state: cache.State) -> bool:
     """Tell whether a failed sync may be tried again: after 5 s, 10 s, … up to a minute."""
-    if not state.failures or state.attempt_at is None:
-        return True
-    return state.now - state.attempt_at >= timedelta(seconds=_get_retry_pause(state.failures))
+    pause = timedelta(seconds=_get_retry_pause(state.failures))
+    return not state.failures or state.attempt_at is None or not _is_within(pause, state.attempt_at, state.now)
+
+
+def _has_just_synced(state: cache.State) -> bool:
+    """Tell whether the last copy is a few seconds old: two versions that can't read each other's would not rest."""
+    return state.completed_at is not None and _is_within(MIN_PAUSE, state.completed_at, state.now)
+
+
+def _is_within(pause: timedelta, since: datetime, now: datetime) -> bool:
+    """Tell whether a pause goes on. It does not when it begins later than now: a clock was set back."""
+    return timedelta(0) <= now - since < pause
 
 
 def _get_retry_pause(failures: int) -> float:
@@ -175,19 +200,18 @@ def _get_retry_pause(failures: int) -> float:
 
 def _follow_moving(state: cache.State) -> None:
     """Read the instances that are starting or stopping; one process of the cluster at a time, every few seconds."""
-    if not lease.take_turn(MOVING_ROUND_SECONDS + 5):
+    if not lease.take_turn():
         return
     pause = MOVING_PAUSE_SECONDS
     try:
         novita, budget = get_novita(), Budget(MOVING_ROUND_SECONDS)
-        began_ms = round(state.now.timestamp() * 1000)
         shown = cache.find_instances(sorted(state.moving))
         wanted = [id_ for id_, instance in shown.items() if not _is_stuck(instance, state)]
         for id_, outcome in call_each(lambda id_: novita.get_instance(id_, budget), wanted, novita.concurrency):
             if isinstance(outcome, Instance):
-                cache.write_instance(outcome, read_began_ms=began_ms)
+                cache.write_instance(outcome, read_began=state.tick)
             elif isinstance(outcome, NotFoundAtNovita):
-                cache.remove_instance(id_, read_began_ms=began_ms)
+                cache.remove_instance(id_, read_began=state.tick)
             else:
                 # A provider in trouble is not asked every few seconds.
                 pause = MOVING_TROUBLE_PAUSE_SECONDS

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, TypedDict
 
 from django.conf import settings
@@ -20,7 +20,7 @@ from django.utils import timezone
 from instances import cache, lease
 from instances.deadline import Budget, cancellable
 from instances.errors import CacheUnavailable, NotFoundAtNovita, PanelError, ShuttingDown, SyncInProgress
-from instances.instance import Instance, clean_text, format_time
+from instances.instance import Instance, clean_text, format_time, parse_time
 from instances.models import SyncRun
 from instances.novita import Listing, Novita, call_each, get_novita
 
@@ -125,8 +125,9 @@ def synchronize(
         with ExitStack() as stack:
             held = None if dry_run else stack.enter_context(lease.acquire(trigger))
             stack.enter_context(cancellable(budget))
-            earlier_failures = 0 if dry_run else cache.read_state().failures
-            _run(report, held, get_novita(), budget, on_progress or (lambda _: None))
+            state = cache.read_state()
+            earlier_failures = 0 if dry_run else state.failures
+            _run(report, held, state.now, get_novita(), budget, on_progress or (lambda _: None))
     except SyncInProgress:
         raise
     except PanelError as exc:
@@ -149,7 +150,14 @@ def try_to_synchronize(trigger: str, *, requested_by: str) -> tuple[bool, str]:
         return False, f"{exc.message} {exc.suggestion or ''}".strip()
 
 
-def _run(report: SyncReport, held: lease.Lease | None, novita: Novita, budget: Budget, on_progress: OnProgress) -> None:
+def _run(
+    report: SyncReport,
+    held: lease.Lease | None,
+    now: datetime,
+    novita: Novita,
+    budget: Budget,
+    on_progress: OnProgress,
+) -> None:
     stored = cache.read_stored()
     report.redis_instances = len(stored.rows)
 
@@ -161,13 +169,13 @@ def _run(report: SyncReport, held: lease.Lease | None, novita: Novita, budget: B
     if listing.missing_rows:
         report.errors.append(f"Novita counts {listing.missing_rows} instances more than it lists.")
 
-    plan = _compare(stored, listing, report)
+    plan = _compare(stored, listing, report, now)
 
     began = time.monotonic()
     missing = {id_: value for id_, value in stored.rows.items() if id_ not in listing.instances}
     if missing:
         on_progress(f"confirming {len(missing)} that are missing")
-        _confirm(missing, plan, report, novita, budget)
+        _confirm(missing, plan, report, now, novita, budget)
     report.confirm_ms = _measure_ms(began)
 
     if held is None:
@@ -175,45 +183,43 @@ def _run(report: SyncReport, held: lease.Lease | None, novita: Novita, budget: B
     budget.check()
     began = time.monotonic()
     on_progress("publishing")
-    if (
-        plan.is_changed
-        or stored.generation is None
-        or not cache.note_unchanged(stored.generation, token=held.token, fence=held.fence, trigger=report.trigger)
-    ):
-        cache.publish(plan.rows, plan.moving, token=held.token, fence=held.fence, trigger=report.trigger)
+    source = cache.Source(held.token, held.fence, held.began_ms, report.trigger)
+    if plan.is_changed or stored.generation is None or not cache.note_unchanged(stored.generation, plan.moving, source):
+        cache.publish(plan.rows, plan.moving, source)
         with suppress(CacheUnavailable):
             # Rendered now, so that no reader waits for it.
             cache.read_body()
     report.publish_ms = _measure_ms(began)
 
 
-def _compare(stored: cache.Stored, listing: Listing, report: SyncReport) -> _Plan:
+def _compare(stored: cache.Stored, listing: Listing, report: SyncReport, now: datetime) -> _Plan:
     """Sort what Novita listed into added, changed and unchanged; an unchanged instance stays as it is stored."""
     plan = _Plan()
-    now = datetime.now(UTC)
     for instance in listing.instances.values():
-        old = stored.rows.get(instance.id)
-        if _add_to_plan(plan, instance, old, now):
-            report.unchanged += 1
-            continue
-        before = cache.parse_stored(old) if old is not None else None
-        if before is None:
-            report.added.append({"id": instance.id, "name": instance.name})
-        else:
-            fields = compare_fields(before, instance.to_json())
-            report.changed.append({"id": instance.id, "name": instance.name, "fields": fields})
+        _add_to_plan(plan, instance, stored.rows.get(instance.id), report, now)
     return plan
 
 
-def _add_to_plan(plan: _Plan, instance: Instance, old: bytes | None, now: datetime) -> bool:
-    """Add an instance; True when it stands in the copy just so."""
+def _add_to_plan(plan: _Plan, instance: Instance, old: bytes | None, report: SyncReport, now: datetime) -> None:
     encoded = cache.encode(instance)
-    is_unchanged = old is not None and old.startswith(encoded)
-    plan.rows[instance.id] = old if old is not None and is_unchanged else cache.seal(encoded, now)
-    plan.is_changed |= not is_unchanged
     if instance.group in {"starting", "stopping"}:
         plan.moving.append(instance.id)
-    return is_unchanged
+    if old is not None and old.startswith(encoded):
+        plan.rows[instance.id] = old
+        report.unchanged += 1
+        return
+    plan.is_changed = True
+    before = cache.parse_stored(old) if old is not None else None
+    fields = compare_fields(before, instance.to_json()) if before else {}
+    # Another version may have stored the same in other words: it is written anew, and nothing has changed.
+    changed_at = parse_time(before["changedAt"]) if before and not fields else now
+    plan.rows[instance.id] = cache.seal(encoded, changed_at)
+    if before is None:
+        report.added.append({"id": instance.id, "name": instance.name})
+    elif fields:
+        report.changed.append({"id": instance.id, "name": instance.name, "fields": fields})
+    else:
+        report.unchanged += 1
 
 
 def compare_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -226,7 +232,9 @@ def compare_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[
     }
 
 
-def _confirm(missing: Mapping[str, bytes], plan: _Plan, report: SyncReport, novita: Novita, budget: Budget) -> None:
+def _confirm(
+    missing: Mapping[str, bytes], plan: _Plan, report: SyncReport, now: datetime, novita: Novita, budget: Budget
+) -> None:
     """Decide of each instance that the copy has and the listing lacks: only Novita's own word removes it.
 
     Pages are no snapshot, so what a listing lacks may well exist. When too many are missing to ask for each, the
@@ -237,7 +245,7 @@ def _confirm(missing: Mapping[str, bytes], plan: _Plan, report: SyncReport, novi
         again = novita.list_instances(budget)
         report.pages += again.pages
         for id_ in missing.keys() & again.instances.keys():
-            _keep_alive(again.instances[id_], missing[id_], plan, report)
+            _add_to_plan(plan, again.instances[id_], missing[id_], report, now)
         wanted = [id_ for id_ in missing if id_ not in again.instances]
     sample = wanted if len(wanted) <= MAX_DIRECT_READS else random.sample(wanted, MAX_DIRECT_READS)
     gone: set[str] = set()
@@ -247,7 +255,7 @@ def _confirm(missing: Mapping[str, bytes], plan: _Plan, report: SyncReport, novi
             gone.add(id_)
         elif isinstance(outcome, Instance):
             alive.add(id_)
-            _keep_alive(outcome, missing[id_], plan, report)
+            _add_to_plan(plan, outcome, missing[id_], report, now)
     if len(sample) < len(wanted) and gone == set(sample):
         gone = set(wanted)
     elif len(sample) < len(wanted):
@@ -261,14 +269,6 @@ def _confirm(missing: Mapping[str, bytes], plan: _Plan, report: SyncReport, novi
             plan.rows[id_] = missing[id_]
             if (cache.parse_stored(missing[id_]) or {}).get("group") in {"starting", "stopping"}:
                 plan.moving.append(id_)
-
-
-def _keep_alive(instance: Instance, old: bytes, plan: _Plan, report: SyncReport) -> None:
-    if _add_to_plan(plan, instance, old, datetime.now(UTC)):
-        report.unchanged += 1
-    else:
-        fields = compare_fields(cache.parse_stored(old) or {}, instance.to_json())
-        report.changed.append({"id": instance.id, "name": instance.name, "fields": fields})
 
 
 def _name(id_: str, stored: bytes) -> Named:

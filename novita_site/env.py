@@ -6,6 +6,7 @@ once; a secret's value is never printed. An empty variable counts as unset.
 
 import base64
 import fcntl
+import hashlib
 import ipaddress
 import os
 import re
@@ -259,6 +260,15 @@ def read_or_make_secret_key(path: Path) -> str:
         finally:
             draft.unlink()
     return path.read_text(encoding="ascii").strip()
+
+
+def identify_account(base_url: str, api_key: str) -> str:
+    """Name an account at Novita in a few characters that tell nothing of its key; spellings of one URL are one."""
+    parts = urlsplit(base_url.strip())
+    host = (parts.hostname or "").rstrip(".")
+    port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
+    address = f"{parts.scheme}://{host}:{port}{parts.path.rstrip('/')}"
+    return hashlib.sha256(f"{address}\n{api_key.strip()}".encode()).hexdigest()[:10]
 
 
 def _is_webhook_secret(text: str) -> bool:

@@ -102,6 +102,9 @@ if LOG_FORMAT not in {"text", "json"}:
 
 REDIS_URL = env.redis_url("REDIS_URL", "redis://127.0.0.1:6379/0")
 HAS_REDIS_URL = bool(env.text("REDIS_URL"))
+# In every key: panels of one account share them, those of different accounts on one Redis don't.
+ACCOUNT_ID = environment.identify_account(NOVITA_BASE_URL, NOVITA_API_KEY)
+REDIS_KEY_TAG = f"{{novita:{ACCOUNT_ID}}}"
 CACHES = {
     "default": {
         "BACKEND": "django_redis.cache.RedisCache",

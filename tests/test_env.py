@@ -15,7 +15,14 @@ from typing import Any
 
 import pytest
 
-from novita_site.env import MAKE_WEBHOOK_KEY, Env, InvalidSettings, is_loopback, read_or_make_secret_key
+from novita_site.env import (
+    MAKE_WEBHOOK_KEY,
+    Env,
+    InvalidSettings,
+    identify_account,
+    is_loopback,
+    read_or_make_secret_key,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 Process = subprocess.CompletedProcess[str]
@@ -429,3 +436,43 @@ def test_a_webhook_host_that_is_more_or_less_than_a_host_is_refused(value: str) 
 
     with pytest.raises(InvalidSettings, match="WEBHOOK_ALLOWED_HOSTS: "):
         env.check()
+
+
+# --- The account's identity
+
+
+@pytest.mark.parametrize(
+    ("url", "key"),
+    [
+        ("https://api.novita.ai/", "FAKE-SECRET"),
+        ("https://API.Novita.AI", "FAKE-SECRET"),
+        ("HTTPS://api.novita.ai:443", "FAKE-SECRET"),
+        ("https://api.novita.ai:443//", "FAKE-SECRET"),
+        (" https://api.novita.ai ", " FAKE-SECRET\n"),
+        ("https://api.novita.ai.", "FAKE-SECRET"),
+    ],
+)
+def test_spellings_of_one_account_are_one(url: str, key: str) -> None:
+    assert identify_account(url, key) == identify_account("https://api.novita.ai", "FAKE-SECRET")
+
+
+@pytest.mark.parametrize(
+    ("url", "key"),
+    [
+        ("https://api.novita.ai", "FAKE-SECRET-2"),
+        ("https://api.novita.ai", "fake-secret"),
+        ("https://api.novita.ai", ""),
+        ("https://api.novita.ai:8443", "FAKE-SECRET"),
+        ("http://api.novita.ai:443", "FAKE-SECRET"),
+        ("https://api.novita.ai/v2", "FAKE-SECRET"),
+        ("https://api2.novita.ai", "FAKE-SECRET"),
+    ],
+)
+def test_another_key_or_address_is_another_account(url: str, key: str) -> None:
+    assert identify_account(url, key) != identify_account("https://api.novita.ai", "FAKE-SECRET")
+
+
+def test_an_account_is_named_in_a_few_characters_that_fit_a_key() -> None:
+    name = identify_account("https://api.novita.ai", "FAKE-SECRET")
+
+    assert len(name) == 10 and name.isalnum() and "SECRET" not in name

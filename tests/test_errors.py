@@ -18,6 +18,7 @@ from pytest_django import Settings
 from instances import deadline, lease
 from tests.conftest import ApiClient
 from tests.novita_answers import NovitaAnswers, make_refusal, make_row
+from tests.redis_keys import name_of
 
 pytestmark = pytest.mark.django_db
 
@@ -236,7 +237,7 @@ def test_a_second_sync_is_told_when_to_come_back(client: Client) -> None:
 @pytest.mark.parametrize(
     ("act", "code"),
     [
-        (lambda: get_redis_connection("default").delete("{novita}:lease"), "SYNC_LOST_LOCK"),
+        (lambda: get_redis_connection("default").delete(name_of("lease")), "SYNC_LOST_LOCK"),
         (deadline.cancel_running, "SHUTTING_DOWN"),
     ],
 )

@@ -18,6 +18,7 @@ from instances import cache, health, lease, tasks
 from instances.models import Operation
 from novita_site.settings import SESSION_COOKIE_NAME
 from tests.novita_answers import NovitaAnswers, make_refusal, make_row
+from tests.redis_keys import name_of
 
 Json = dict[str, Any]
 database = pytest.mark.django_db
@@ -60,7 +61,14 @@ def test_with_a_fresh_copy_the_service_is_healthy(client: Client, novita: Novita
     assert body == {
         "status": "healthy",
         "services": {"redis": "up", "novita": "up", "database": "up", "worker": "down"},
-        "sync": {"available": True, "lastSync": as_of, "isLocked": False, "cacheSize": 2, "lastError": None},
+        "sync": {
+            "available": True,
+            "lastSync": as_of,
+            "clearedAt": None,
+            "isLocked": False,
+            "cacheSize": 2,
+            "lastError": None,
+        },
         "warnings": [],
     }
     assert len(novita.mock.calls) == 1, "a probe calls Novita"
@@ -74,6 +82,7 @@ def test_without_a_copy_the_service_is_degraded(client: Client) -> None:
     assert body["sync"] == {
         "available": False,
         "lastSync": None,
+        "clearedAt": None,
         "isLocked": False,
         "cacheSize": 0,
         "ageSeconds": None,
@@ -205,7 +214,7 @@ def test_a_running_sync_shows(client: Client) -> None:
 
 @database
 def test_nothing_of_ours_is_called_novitas_fault(client: Client, novita: NovitaAnswers) -> None:
-    novita.lists_during(lambda: get_redis_connection("default").delete("{novita}:lease"), make_row("a"))
+    novita.lists_during(lambda: get_redis_connection("default").delete(name_of("lease")), make_row("a"))
     client.post("/api/instances/sync")
 
     body = read_health(client)
@@ -301,7 +310,7 @@ def test_a_worker_is_up_as_long_as_it_works(client: Client, store: FakeRedis) ->
     tasks.move_operations()
 
     assert read_health(client)["services"]["worker"] == "up"
-    assert 0 < store.ttl("{novita}:worker") <= 15
+    assert 0 < store.ttl(name_of("worker")) <= 15
 
 
 @database

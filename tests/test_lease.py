@@ -13,9 +13,10 @@ from instances import lease
 from instances.errors import CacheUnavailable, SyncInProgress
 from instances.models import SyncRun
 from tests.novita_answers import NovitaAnswers, make_row
+from tests.redis_keys import name_of
 
-LEASE = "{novita}:lease"
-FENCE = "{novita}:fence"
+LEASE = name_of("lease")
+FENCE = name_of("fence")
 SYNC = "/api/instances/sync"
 
 
@@ -65,7 +66,7 @@ def test_a_lock_says_who_holds_it(client: Client) -> None:
 
 def test_a_lock_that_another_took_meanwhile_is_not_released(store: FakeRedis) -> None:
     with lease.acquire("api"):
-        store.set(LEASE, "another")
+        store.set(LEASE, "another", px=3000)
 
     assert store.get(LEASE) == b"another"
 
@@ -155,7 +156,7 @@ def test_a_lock_taken_without_an_answer_is_held_and_released(store: FakeRedis) -
 
 @pytest.mark.usefixtures("lost_reply")
 def test_without_an_answer_the_lock_of_another_stays(store: FakeRedis) -> None:
-    store.set(LEASE, "another")
+    store.set(LEASE, "another", px=3000)
 
     with pytest.raises(CacheUnavailable), lease.acquire("api"):
         pass
@@ -220,14 +221,14 @@ def test_a_sync_that_lost_its_lock_leaves_the_newer_listing(
 
     assert (answer.status_code, answer.json()["code"]) == (503, "SYNC_LOST_LOCK")
     assert client.get("/api/instances").content == newer[0]
-    assert len(store.keys("{novita}:gen:*")) == 2  # The newer one and the one that expires; no draft.
+    assert len(store.keys(name_of("gen:*"))) == 2  # The newer one and the one that expires; no draft.
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     "steal",
     [
-        lambda store: store.set(LEASE, "another"),
+        lambda store: store.set(LEASE, "another", px=3000),
         lambda store: store.incr(FENCE),
         lambda store: store.delete(LEASE),
         lambda store: store.flushall(),
@@ -243,7 +244,7 @@ def test_a_sync_without_its_lock_publishes_nothing(
 
     assert (answer.status_code, answer.json()["code"]) == (503, "SYNC_LOST_LOCK")
     assert client.get("/api/instances")["Data-Stale"] == "true"
-    assert not store.keys("{novita}:gen:*")
+    assert not store.keys(name_of("gen:*"))
 
 
 # --- Redis's refusals in our words

@@ -10,6 +10,7 @@ from pytest_django import Settings
 
 from instances.models import AuditEntry, Token
 from tests.conftest import ApiClient
+from tests.redis_keys import name_of
 
 pytestmark = pytest.mark.django_db
 
@@ -58,7 +59,7 @@ def test_reading_is_not_counted(client: ApiClient) -> None:
 @pytest.mark.usefixtures("limited")
 def test_the_minute_ends(client: ApiClient, store: FakeRedis) -> None:
     act(client, 4)
-    (key,) = store.scan_iter("{novita}:rate:*")
+    (key,) = store.scan_iter(name_of("rate:*"))
     assert 0 < store.ttl(key) <= 60
 
     store.delete(key)
@@ -69,7 +70,7 @@ def test_the_minute_ends(client: ApiClient, store: FakeRedis) -> None:
 @pytest.mark.usefixtures("limited")
 def test_a_limit_is_shared_with_other_processes(client: ApiClient, store: FakeRedis) -> None:
     act(client, 1)
-    (key,) = store.scan_iter("{novita}:rate:*")
+    (key,) = store.scan_iter(name_of("rate:*"))
 
     store.incrby(key, 5)  # as another process would
 
@@ -101,7 +102,7 @@ def test_who_may_not_act_uses_nothing_up(settings: Settings, store: FakeRedis) -
     settings.REQUIRE_LOGIN = True
 
     assert act(ApiClient(), 10) == [401] * 10
-    assert not list(store.scan_iter("{novita}:rate:*"))
+    assert not list(store.scan_iter(name_of("rate:*")))
 
 
 @pytest.mark.usefixtures("limited")
@@ -119,7 +120,7 @@ def test_zero_is_any_number(client: ApiClient, settings: Settings, store: FakeRe
     settings.API_RATE_LIMIT = 0
 
     assert set(act(client, 20)) == {200}
-    assert not list(store.scan_iter("{novita}:rate:*"))
+    assert not list(store.scan_iter(name_of("rate:*")))
 
 
 # --- How much

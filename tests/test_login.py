@@ -14,6 +14,7 @@ from pytest_django import Settings
 
 from instances.models import AuditEntry
 from novita_site.settings import CSRF_COOKIE_NAME, SESSION_COOKIE_NAME
+from tests.redis_keys import name_of
 
 pytestmark = pytest.mark.django_db
 
@@ -216,7 +217,7 @@ def test_a_password_that_is_refused_stays(ann: User, words: dict[str, str]) -> N
 
 def pass_time(store: FakeRedis, seconds: int) -> None:
     """Let every count have begun so long ago."""
-    for key in store.scan_iter("{novita}:rate:*"):
+    for key in store.scan_iter(name_of("rate:*")):
         left = store.ttl(key) - seconds
         store.expire(key, left) if left > 0 else store.delete(key)
 
@@ -318,12 +319,12 @@ def test_names_are_not_kept_in_redis(store: FakeRedis) -> None:
 def test_a_count_without_an_end_gets_one(store: FakeRedis) -> None:
     for number in range(6):
         log_in(f"guess-{number}")
-    for key in store.scan_iter("{novita}:rate:*"):
+    for key in store.scan_iter(name_of("rate:*")):
         store.persist(key)
 
     assert log_in().status_code == 429
 
-    assert all(store.ttl(key) > 0 for key in store.scan_iter("{novita}:rate:login:*"))
+    assert all(store.ttl(key) > 0 for key in store.scan_iter(name_of("rate:login:*")))
 
 
 def test_a_stolen_session_can_t_guess_the_old_password(ann: User, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from pytest_django import Settings
 
 from instances.models import AuditEntry
 from novita_site.proxies import client_network, read_address
+from tests.redis_keys import name_of
 
 PASSWORD = "correct horse battery"
 PROXY = "10.0.0.1"
@@ -120,7 +121,7 @@ def test_six_addresses_of_one_64_are_one_client(store: FakeRedis) -> None:
     guesses = [log_in(f"2001:db8:0:1::{number}", f"guess-{number}").status_code for number in range(1, 7)]
 
     assert guesses[-1] == 429
-    assert store.exists("{novita}:rate:login-client:2001:db8:0:1::")
+    assert store.exists(name_of("rate:login-client:2001:db8:0:1::"))
     assert AuditEntry.objects.get(action="login").address == "2001:db8:0:1::1", "the audit keeps the full address"
 
 

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import redis
 import requests
 import responses
 from django.test import Client
@@ -20,11 +21,12 @@ from instances.instance import from_novita
 from instances.models import SyncRun
 from instances.startup import Refresher, is_web_process
 from tests.novita_answers import API, NovitaAnswers, make_row
+from tests.redis_keys import name_of
 
 pytestmark = pytest.mark.django_db
 
-STATE = "{novita}:sync"
-TURN = "{novita}:moving-turn"
+STATE = name_of("sync")
+TURN = name_of("moving-turn")
 
 
 @pytest.fixture(autouse=True)
@@ -168,7 +170,7 @@ def test_two_processes_make_one_sync(client: Client, novita: NovitaAnswers, stor
 
 
 def test_a_sync_of_another_process_is_left_alone(novita: NovitaAnswers, store: FakeRedis) -> None:
-    store.set("{novita}:lease", "another", ex=30)
+    store.set(name_of("lease"), "another", ex=30)
 
     Refresher().tick()
 
@@ -186,19 +188,30 @@ def test_a_copy_that_redis_lost_is_read_anew(client: Client, novita: NovitaAnswe
     assert read_statuses(client) == {"a": "running"}
 
 
-def test_a_cleared_copy_stays_empty_for_an_interval(client: Client, novita: NovitaAnswers, store: FakeRedis) -> None:
+def test_a_cleared_copy_is_filled_again_at_once(client: Client, novita: NovitaAnswers) -> None:
     refresher = Refresher()
     fill(client, novita, make_row("a"))
     refresher.tick()
     client.post("/api/cache/clear")
-    refresher.tick()
-    assert not novita.mock.calls
-    store.hincrby(STATE, "cleared_at", -61_000)
     novita.lists(make_row("a"))
 
     refresher.tick()
 
     assert read_statuses(client) == {"a": "running"}
+
+
+def test_a_cleared_copy_stays_empty_where_only_people_synchronize(
+    client: Client, novita: NovitaAnswers, settings: Settings
+) -> None:
+    settings.NOVITA_SYNC_INTERVAL = 0
+    refresher = Refresher()
+    fill(client, novita, make_row("a"))
+    refresher.tick()
+    client.post("/api/cache/clear")
+
+    refresher.tick()
+
+    assert not novita.mock.calls
 
 
 @pytest.mark.parametrize(("failures", "pause"), [(1, 5), (2, 10), (3, 20), (4, 40), (5, 60), (99, 60)])
@@ -233,16 +246,28 @@ def test_a_failing_novita_fails_no_round(
 
 
 def test_a_redis_that_takes_nothing_is_not_asked_each_second(
-    novita: NovitaAnswers, store: FakeRedis, caplog: pytest.LogCaptureFixture
+    client: Client, novita: NovitaAnswers, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.hset("{novita}:fence", "foreign", "1")
+    execute = redis.Redis.execute_command
+
+    def refuse(client: redis.Redis, *args: Any, **options: Any) -> Any:
+        # The lock is the one thing that a sync writes before it calls Novita.
+        if args[0] == "SET" or (args[0] == "EVALSHA" and b":lease" in b"%r" % (args[3:4],) and args[2] == 3):
+            raise redis.exceptions.OutOfMemoryError("command not allowed when used memory > 'maxmemory'.")
+        return execute(client, *args, **options)
+
     refresher = Refresher()
-
-    for _ in range(3):
-        refresher.tick()
-
+    with monkeypatch.context() as full:
+        full.setattr(redis.Redis, "execute_command", refuse)
+        for _ in range(3):
+            refresher.tick()
     (warning,) = get_warnings(caplog)
     assert "code=CACHE_UNAVAILABLE" in warning and not novita.mock.calls
+    novita.lists(make_row("a"))
+
+    refresher.tick()
+
+    assert read_statuses(client) == {"a": "running"}, "it is noticed when Redis takes writes again"
 
 
 def test_an_outage_of_redis_is_said_when_it_begins_and_when_it_ends(
@@ -339,7 +364,7 @@ def test_what_is_stuck_is_left_to_the_syncs(
     minutes: int, reads: int, client: Client, novita: NovitaAnswers, store: FakeRedis
 ) -> None:
     fill(client, novita, make_row("a", status="toStop"))
-    (generation,) = store.keys("{novita}:gen:*")
+    (generation,) = store.keys(name_of("gen:*"))
     changed_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - minutes * 60))
     row = json.loads(store.hget(generation, "a"))
     store.hset(generation, "a", json.dumps({**row, "changedAt": changed_at}))
@@ -386,5 +411,5 @@ def test_a_shutdown_ends_a_sync_and_frees_its_lock(
 
     assert (answer.status_code, answer.json()["code"]) == (503, "SHUTTING_DOWN")
     assert read_statuses(client) == {"a": "running"}
-    assert not store.exists("{novita}:lease")
+    assert not store.exists(name_of("lease"))
     assert client.get("/health").json()["sync"]["lastError"] is None

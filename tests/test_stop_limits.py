@@ -9,6 +9,7 @@ from pytest_django import Settings
 from tests.conftest import ApiClient
 from tests.novita_answers import NovitaAnswers, make_row
 from tests.operation_steps import STOP_ALL, order
+from tests.redis_keys import name_of
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_pauses")]
 
@@ -77,5 +78,5 @@ def test_requests_that_do_nothing_use_nothing_up(
 ) -> None:
     assert send(client, path, body, times=10, content_type=content_type) == {status}
 
-    assert not list(store.scan_iter("{novita}:rate:*"))
+    assert not list(store.scan_iter(name_of("rate:*")))
     assert send(client, ACT, times=LIMIT) == {200}

@@ -13,12 +13,13 @@ from fakeredis import FakeRedis
 from instances.models import SyncRun
 from instances.sync import synchronize
 from tests.novita_answers import NovitaAnswers, make_refusal, make_row
+from tests.redis_keys import name_of
 
 pytestmark = pytest.mark.django_db
 
 Json = dict[str, Any]
-LEASE = "{novita}:lease"
-FENCE = "{novita}:fence"
+LEASE = name_of("lease")
+FENCE = name_of("fence")
 LONG_AGO = "2020-01-01T00:00:00Z"
 
 
@@ -153,7 +154,7 @@ def test_what_novita_counts_and_does_not_list_is_said(client: Client, novita: No
 
 def test_changed_at_moves_only_for_what_changed(client: Client, novita: NovitaAnswers, store: FakeRedis) -> None:
     fill(client, novita, make_row("same"), make_row("stopped"))
-    (generation,) = store.keys("{novita}:gen:*")
+    (generation,) = store.keys(name_of("gen:*"))
     for id_, value in store.hgetall(generation).items():
         if id_:
             store.hset(generation, id_, json.dumps({**json.loads(value), "changedAt": LONG_AGO}, separators=(",", ":")))
@@ -168,14 +169,14 @@ def test_changed_at_moves_only_for_what_changed(client: Client, novita: NovitaAn
 
 def test_a_sync_without_a_change_moves_only_the_age(client: Client, novita: NovitaAnswers, store: FakeRedis) -> None:
     fill(client, novita, make_row("a"), make_row("b"))
-    store.hincrby("{novita}:sync", "as_of", -60_000)
-    listing, generations = client.get("/api/instances"), store.keys("{novita}:gen:*")
+    store.hincrby(name_of("sync"), "as_of", -60_000)
+    listing, generations = client.get("/api/instances"), store.keys(name_of("gen:*"))
 
     sync(client)
 
     again = client.get("/api/instances")
     assert (again.content, again["ETag"]) == (listing.content, listing["ETag"])
-    assert store.keys("{novita}:gen:*") == generations
+    assert store.keys(name_of("gen:*")) == generations
     assert again["Data-As-Of"] > listing["Data-As-Of"]
 
 

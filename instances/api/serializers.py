@@ -332,10 +332,15 @@ class ServicesSerializer(serializers.Serializer[Any]):
 
 class SyncStateSerializer(serializers.Serializer[Any]):
     available = serializers.BooleanField(help_text="Whether there is a copy.")
-    lastSync = serializers.DateTimeField(allow_null=True)
+    lastSync = serializers.DateTimeField(
+        allow_null=True, help_text="When the last complete synchronization began. It stays when the cache is cleared."
+    )
+    clearedAt = serializers.DateTimeField(
+        allow_null=True, help_text="When the cache was cleared, until a synchronization has filled it."
+    )
     isLocked = serializers.BooleanField()
     cacheSize = serializers.IntegerField()
-    ageSeconds = serializers.IntegerField(allow_null=True)
+    ageSeconds = serializers.IntegerField(allow_null=True, help_text="Age of the copy, by the clock of Redis.")
     lastError = serializers.CharField(allow_null=True)
 
 

@@ -138,7 +138,7 @@ class Panel:
 
     def age(self, hours: int) -> None:
         """Make the copy look as if Novita was read so long ago."""
-        key = "{novita}:sync"
+        (key,) = self.redis.find("sync")
         as_of = int(self.redis.client.hget(key, "as_of"))
         self.redis.client.hset(key, "as_of", as_of - hours * 3_600_000)
 

@@ -83,6 +83,10 @@ class Redis(Process):
         super().__init__([find_redis_server(), *options, *self._options], os.environ, self._folder / "redis.log")
         wait_until(self.client.ping, "Redis answers")
 
+    def find(self, suffix: str) -> list[bytes]:
+        """Return our keys of that kind, of whatever account."""
+        return sorted(self.client.keys(f"{{novita:*}}:{suffix}"))
+
     def end(self) -> None:
         super().end()
         self.client.close()

@@ -27,8 +27,10 @@ def start_sync(environment: dict[str, str], tmp_path: Path) -> Process:
 
 def read_rows(redis_process: Redis) -> dict[bytes, bytes]:
     """Return the current generation, as readers get it."""
-    current = redis_process.client.get("{novita}:current")
-    rows: dict[bytes, bytes] = redis_process.client.hgetall(b"{novita}:gen:" + (current or b""))
+    rows: dict[bytes, bytes] = {}
+    for key in redis_process.find("current"):
+        number = redis_process.client.get(key)
+        rows = redis_process.client.hgetall(key.replace(b":current", b":gen:") + (number or b""))
     return rows
 
 
@@ -52,7 +54,7 @@ def test_a_killed_sync_leaves_the_old_listing_and_the_next_one_runs(
     if moment == "fetching":
         wait_until(lambda: novita.count_syncs() >= 2, "the second sync fetches")
     else:
-        wait_until(lambda: len(redis_process.client.keys("{novita}:gen:*")) == 2, "it writes its generation")
+        wait_until(lambda: len(redis_process.find("gen:*")) == 2, "it writes its generation")
 
     process.end()
 
@@ -75,7 +77,7 @@ def test_a_holder_that_slept_through_its_lock_publishes_nothing(
     sleeper = start_sync(environment, tmp_path)
     wait_until(lambda: novita.count_syncs() == 2, "the sleeper fetches")
     sleeper.signal(signal.SIGSTOP)
-    redis_process.client.delete("{novita}:lease")  # what its end does, after 30 s
+    redis_process.client.delete(*redis_process.find("lease"))  # what its end does, after 30 s
     novita.change(set={ids[0]: {"name": "new"}})
     assert run_sync(environment).returncode == 0
     newer = read_rows(redis_process)
@@ -99,7 +101,7 @@ def test_a_command_that_is_told_to_end_frees_the_lock(
     process.signal(number)
 
     assert process.wait(10) == 128 + number
-    assert not redis_process.client.exists("{novita}:lease")
+    assert not redis_process.find("lease")
 
 
 @pytest.mark.parametrize("trigger", ["startup", "api"])
@@ -112,13 +114,13 @@ def test_a_server_that_is_told_to_end_frees_the_lock_and_is_gone_soon(
     else:
         service = start_service(NOVITA_SYNC_ON_STARTUP="0", NOVITA_SYNC_INTERVAL="0").wait_until_alive()
         threading.Thread(target=lambda: service.post("/api/instances/sync"), daemon=True).start()
-    wait_until(lambda: redis_process.client.exists("{novita}:lease"), "a sync runs")
+    wait_until(lambda: redis_process.find("lease"), "a sync runs")
     wait_until(lambda: novita.count_syncs(), "it fetches")
 
     service.popen.terminate()
 
     assert service.wait(10) == 0, service.log
-    assert not redis_process.client.exists("{novita}:lease")
+    assert not redis_process.find("lease")
 
 
 def test_a_recycled_worker_does_not_sync_while_the_copy_is_fresh(start_service: Start, novita: Novita) -> None:

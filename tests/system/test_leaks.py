@@ -206,7 +206,9 @@ class Account:
 def read_values(client: "redis.Redis[bytes]", key: bytes) -> list[bytes]:
     match client.type(key):
         case b"string":
-            return [client.get(key) or b""]
+            value = client.get(key) or b""
+            # A rendered listing stands behind a mark.
+            return [value, value[max(value.find(b"\x1f\x8b"), 0) :]]
         case b"hash":
             return [part for pair in client.hgetall(key).items() for part in pair]
         case b"list":
@@ -410,8 +412,10 @@ def crash(account: Account) -> None:
 
 def assert_everything_was_searched(account: Account, pages: set[str], folder: Path) -> None:
     places = "\n".join(sorted(account.search.places))
-    for name in ("Redis {novita}:gen:", "Redis {novita}:body:", "table instances_target", "table instances_auditentry"):
+    for name in ("table instances_target", "table instances_auditentry"):
         assert name in places, name
+    for kind in ("gen", "body"):
+        assert re.search(rf"^Redis \{{novita:\w+\}}:{kind}:", places, re.MULTILINE), kind
     for model in ("syncrun", "operation", "target", "webhookdelivery", "auditentry", "token", "protection"):
         assert re.search(rf"^GET /admin/instances/{model}/[^/]+/change/ 200$", places, re.MULTILINE), model
         assert f"GET /admin/instances/{model}/ 200" in places, model

@@ -79,7 +79,7 @@ def test_a_full_redis_keeps_the_old_listing_and_says_so(
 
     assert (answer.status_code, answer.json()["message"]) == (503, "Redis is out of memory.")
     assert service.list_ids() == before
-    assert len(redis_process.client.keys("{novita}:gen:*")) == 1, "a half generation was left"
+    assert len(redis_process.find("gen:*")) == 1, "a half generation was left"
     redis_process.client.config_set("maxmemory", 0)
     assert service.post("/api/instances/sync").ok
     assert len(service.list_ids()) == 3025
@@ -99,7 +99,7 @@ def test_a_read_only_redis_is_read_and_says_why_it_does_not_sync(
     start_service: Start, redis_process: Redis, replica: Redis
 ) -> None:
     start_service().wait_until_ready()
-    for key in redis_process.client.keys("{novita}:*"):
+    for key in redis_process.find("*"):
         if b"lease" not in key:
             replica.client.restore(key, 0, redis_process.client.dump(key))
     replica.client.replicaof("127.0.0.1", "1")
@@ -139,6 +139,7 @@ def test_syncs_leave_no_keys_behind(start_service: Start, redis_process: Redis, 
         assert service.post("/api/instances/sync").json()["changed"] == 1
         service.list_ids()
 
-    lasting = [key for key in redis_process.client.keys("*") if redis_process.client.ttl(key) == -1]
-    assert len([key for key in lasting if b":gen:" in key]) == 1
+    ttls = {key: redis_process.client.ttl(key) for key in redis_process.client.keys("*")}
+    assert len([key for key, ttl in ttls.items() if b":gen:" in key and ttl > 60]) == 1
+    assert min(ttls.values()) > 0, "what is left when the panel is gone ends by itself"
     assert len([key for key in redis_process.client.keys("*") if b":body:" in key]) == 1

@@ -111,6 +111,6 @@ def test_a_redis_that_was_silent_is_worked_with(
 def test_a_worker_leaves_no_file_behind(start_worker: StartWorker, redis_process: Redis) -> None:
     before = {path.name for path in ROOT.iterdir()}
     start_worker()
-    wait_until(lambda: redis_process.client.exists("{novita}:worker"), "it works")
+    wait_until(lambda: redis_process.find("worker"), "it works")
 
     assert {path.name for path in ROOT.iterdir()} <= before

@@ -137,7 +137,7 @@ def test_foreign_bytes_in_redis_are_no_concern_of_the_worker(
     worker = start_worker()
     wait_until(lambda: service.get_worker() == "up", f"it is up\n{worker.log}")
     fill_with_foreign_bytes(redis_process.client)
-    redis_process.client.set("{novita}:worker", b"\xff\xfe")
+    redis_process.client.set(redis_process.find("worker")[0], b"\xff\xfe")
 
     assert service.wait_until_finished(service.stop_all(), 60)["success"], worker.log
     assert worker.popen.poll() is None
