@@ -153,6 +153,13 @@ class OperationEnded(PanelError):
     message = "The operation has finished already."
 
 
+class NothingToRetry(PanelError):
+    status = HTTPStatus.CONFLICT
+    code = "INVALID_STATE"
+    message = "Nothing of this operation is left unconfirmed, so there is nothing to retry."
+    suggestion = "Send kind and ids to begin a new operation, or POST /api/instances/stop-all."
+
+
 class SyncInProgress(PanelError):
     status = HTTPStatus.CONFLICT
     code = "SYNC_IN_PROGRESS"

@@ -108,6 +108,16 @@ class Operation(models.Model):
     success = models.BooleanField(null=True, help_text="Whether every target that was not skipped is confirmed.")
     verdict = models.TextField(blank=True)
     notes = models.JSONField(encoder=ReadableEncoder, default=list, help_text="Sentences on what is not known.")
+    retry_of = models.ForeignKey(
+        "self", models.SET_NULL, null=True, related_name="retries", help_text="Whose unconfirmed targets it retries."
+    )
+    superseded_by = models.ForeignKey(
+        "self",
+        models.SET_NULL,
+        null=True,
+        related_name="superseded",
+        help_text="A later one that covers everything this one left unconfirmed.",
+    )
 
     # Which process moves it on; one that dies lets go by itself.
     claim = models.CharField(max_length=36, blank=True)
@@ -143,6 +153,8 @@ class Target(models.Model):
         UNKNOWN = "unknown", "unknown"
 
     OPEN = (State.PENDING, State.ASKED, State.FAILED)
+    # Of an operation that has ended.
+    UNCONFIRMED = (State.STILL_RUNNING, State.FAILED, State.UNKNOWN)
 
     operation = models.ForeignKey(Operation, models.CASCADE, related_name="targets")
     instance_id = models.CharField(max_length=128, db_index=True)

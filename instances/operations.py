@@ -20,7 +20,14 @@ from django.utils import timezone
 
 from instances import audit, cache, joining, webhooks
 from instances.audit import Actor
-from instances.errors import CacheUnavailable, NovitaUnavailable, OperationEnded, OperationNotFound, PanelError
+from instances.errors import (
+    CacheUnavailable,
+    NothingToRetry,
+    NovitaUnavailable,
+    OperationEnded,
+    OperationNotFound,
+    PanelError,
+)
 from instances.instance import ActionName, clean_text, format_time
 from instances.models import Operation, Target
 from instances.rounds import Claim, advance, conclude, find_claim_end, is_open, request_share, run_round, take_claim
@@ -36,6 +43,7 @@ KEEP_DAYS: Final = 400
 REQUEST_SECONDS: Final = 2
 
 WAIT_SECONDS: Final = 0.2
+MAX_SUPERSEDED: Final = 100
 WHOLE_ACCOUNT: Final = "stop:all"
 
 LOST_FOR_GOOD: Final = (
@@ -58,6 +66,7 @@ class Wish:
     webhook_url: str = ""
     origin: str = ""
     deadline_seconds: float | None = None
+    retry_of: Operation | None = None
 
     @property
     def seconds(self) -> float:
@@ -224,6 +233,7 @@ def _join(wish: Wish, running: Operation, ends_at: float) -> Begun | None:
     entry = audit.make_entry(wish.actor, f"operation.{wish.kind}", str(running.pk), reason=wish.reason)
     entry.after = f"joined the one that was running, with {len(joined.share.targets)} more targets"
     audit.save([entry])
+    _supersede(running)
     return Begun(running, joined=joined)
 
 
@@ -246,6 +256,7 @@ def _create(wish: Wish, running: Operation | None, ends_at: float) -> Begun | No
         deadline_at=now + timedelta(seconds=wish.seconds),
         claim=uuid.uuid4().hex,
         claimed_until=find_claim_end(),
+        retry_of=wish.retry_of,
     )
     replaced = None
     try:
@@ -253,6 +264,8 @@ def _create(wish: Wish, running: Operation | None, ends_at: float) -> Begun | No
             if running is not None and (replaced := joining.replace(running, uuid.uuid4().hex)) is None:
                 return None
             operation.save(force_insert=True)
+            if replaced:
+                Operation.objects.filter(pk=replaced.operation.pk).update(superseded_by=operation)
             if wish.webhook_url:
                 webhooks.register(operation, wish.webhook_url)
     except IntegrityError:
@@ -271,7 +284,52 @@ def _create(wish: Wish, running: Operation | None, ends_at: float) -> Begun | No
         entry.after = f"{count} targets"
     figures = f"kind={wish.kind} by={wish.actor.name} source={operation.source} targets={count}"
     log.info("operation began id=%s %s", operation.pk, figures)
+    _supersede(operation)
     return Begun(operation, Claim(operation.pk, operation.claim), look, replaced)
+
+
+def _supersede(operation: Operation) -> None:
+    """Note of finished operations that this one covers all that they left unconfirmed: it tells what is true now."""
+    try:
+        older = Operation.objects.filter(
+            kind=operation.kind, success=False, superseded_by=None, finished_at__isnull=False
+        ).exclude(pk=operation.pk)
+        if not (operation.is_whole_account and operation.kind == "stop"):
+            older = Operation.objects.filter(pk__in=_list_covered(operation, list(older[:MAX_SUPERSEDED])))
+        older.update(superseded_by=operation)
+    except DatabaseError as exc:
+        # Which result a page shows must not keep a stop from being sent.
+        log.warning("operation %s: not noted what it supersedes: %s", operation.pk, exc)
+
+
+def _list_covered(operation: Operation, older: Sequence[Operation]) -> list[uuid.UUID]:
+    covering = set(
+        operation.targets.exclude(state=Target.State.SKIPPED).values_list("instance_id", flat=True),
+    )
+    left: dict[uuid.UUID, set[str]] = {one.pk: set() for one in older}
+    unconfirmed = Target.objects.filter(operation__in=list(left), state__in=Target.UNCONFIRMED).order_by()
+    for pk, instance_id in unconfirmed.values_list("operation", "instance_id"):
+        left[pk].add(instance_id)
+    return [
+        one.pk
+        for one in older
+        if one.pk == operation.retry_of_id
+        or one.selection == operation.selection
+        or (left[one.pk] and left[one.pk] <= covering)
+    ]
+
+
+def list_unconfirmed(operation: Operation) -> list[str]:
+    """Return the instances that a finished operation left unconfirmed. Raises NothingToRetry when there are none."""
+    if operation.finished_at is None:
+        raise NothingToRetry(
+            "This operation is still running, and retries by itself.",
+            suggestion="Wait for its result; a new POST /api/instances/stop-all adds what is running now.",
+        )
+    left = operation.targets.filter(state__in=Target.UNCONFIRMED)
+    if ids := list(left.values_list("instance_id", flat=True)):
+        return ids
+    raise NothingToRetry
 
 
 def find_running(wish: Wish) -> Operation | None:
@@ -397,6 +455,8 @@ def _describe_head(operation: Operation) -> dict[str, Any]:
         "deadlineAt": format_time(operation.deadline_at),
         "finishedAt": _find_time(operation.finished_at),
         "notes": operation.notes,
+        "retryOf": str(operation.retry_of_id) if operation.retry_of_id else None,
+        "supersededBy": str(operation.superseded_by_id) if operation.superseded_by_id else None,
     }
 
 

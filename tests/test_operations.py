@@ -101,6 +101,8 @@ def test_an_operation_is_shown_with_its_targets(client: Client, novita: NovitaAn
         "requestedBy": "local-owner",
         "source": "novita",
         "notes": [],
+        "retryOf": None,
+        "supersededBy": None,
         "counts": {
             "pending": 0,
             "asked": 1,

@@ -89,16 +89,35 @@ class OrderSerializer(StrictSerializer):
 
 
 class OperationOrderSerializer(OrderSerializer):
-    """The body of an operation on some instances."""
+    """The body of an operation on some instances: `kind` and `ids`, or `fromOperation` in their place."""
 
-    kind = serializers.ChoiceField(choices=["stop", "start", "restart"])
+    kind = serializers.ChoiceField(
+        choices=["stop", "start", "restart"], required=False, help_text="Needed without fromOperation."
+    )
     ids = serializers.ListField(
         child=TextField(min_length=1, max_length=128),
+        required=False,
         allow_empty=False,
         min_length=1,
         max_length=MAX_IDS,
-        help_text="These instances.",
+        help_text="These instances. Needed without fromOperation.",
     )
+    fromOperation = TextField(
+        required=False,
+        min_length=1,
+        max_length=64,
+        help_text="A finished operation: the same again for what it left unconfirmed.",
+    )
+
+    def check(self) -> dict[str, Any]:
+        wanted = super().check()
+        if "fromOperation" in wanted:
+            wrong = dict.fromkeys({"kind", "ids"} & wanted.keys(), "Not allowed beside fromOperation, which names it.")
+        else:
+            wrong = dict.fromkeys({"kind", "ids"} - wanted.keys(), "This field is required.")
+        if wrong:
+            raise InvalidRequest(fields=wrong)
+        return wanted
 
 
 class ProtectSerializer(StrictSerializer):
@@ -247,6 +266,10 @@ class OperationHeadSerializer(serializers.Serializer[Any]):
     deadlineAt = serializers.DateTimeField()
     finishedAt = serializers.DateTimeField(allow_null=True)
     notes = serializers.ListField(child=serializers.CharField())
+    retryOf = serializers.UUIDField(allow_null=True, help_text="The operation whose unconfirmed targets it retries.")
+    supersededBy = serializers.UUIDField(
+        allow_null=True, help_text="A later operation that covers all that this one left unconfirmed."
+    )
     counts = CountsSerializer()
 
 

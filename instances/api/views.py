@@ -27,7 +27,7 @@ from instances.api import serializers
 from instances.audit import get_actor
 from instances.errors import BodyNotJson, BodyTooLarge, InstanceNotFound, InvalidRequest, NotFound
 from instances.instance import ActionName, format_time
-from instances.models import Protection
+from instances.models import Operation, Protection
 from instances.roles import Role, find_role, require
 from instances.sync import synchronize
 
@@ -59,7 +59,8 @@ class ApiView(APIView):
             name = getattr(self, "action", "") or ""
             expected = self.bodies.get(name, serializers.NothingSerializer)
             self.wish = expected(data=request.data).check()
-            is_stop = name in STOPS or (name == "create" and self.wish["kind"] == "stop")
+            # A retry may be one of a stop, so that it passes for one.
+            is_stop = name in STOPS or (name == "create" and self.wish.get("kind", "stop") == "stop")
             limits.check_acting(request, is_stop=is_stop)
 
 
@@ -223,7 +224,9 @@ def _act(request: Request, name: ActionName, instance_id: str) -> Response:
     return Response(body, status=HTTPStatus.ACCEPTED if result.is_initiated else HTTPStatus.OK)
 
 
-def _order(request: Request, kind: ActionName, wanted: Mapping[str, Any]) -> Response:
+def _order(
+    request: Request, kind: ActionName, wanted: Mapping[str, Any], retry_of: Operation | None = None
+) -> Response:
     if wanted.get("webhookUrl"):
         require(request, Role.ADMIN)
     wish = operations.Wish(
@@ -233,6 +236,7 @@ def _order(request: Request, kind: ActionName, wanted: Mapping[str, Any]) -> Res
         reason=wanted.get("reason", ""),
         webhook_url=wanted.get("webhookUrl", ""),
         origin=request.build_absolute_uri("/").rstrip("/"),
+        retry_of=retry_of,
     )
     if wanted.get("dryRun"):
         return Response(operations.describe_preview(wish, operations.preview(wish)))
@@ -260,12 +264,24 @@ class OperationViewSet(ApiView, ViewSet):
 
     @extend_schema(
         summary="Start, stop or restart some instances",
-        description="As stop-all does, for the instances that are named.",
+        description="As stop-all does, for the instances that are named, or for what the operation `fromOperation` "
+        "left unconfirmed.",
         request=serializers.OperationOrderSerializer,
-        responses={200: serializers.OrderedSerializer, 202: serializers.OrderedSerializer, **_ACT_ERRORS},
+        responses={
+            200: serializers.OrderedSerializer,
+            202: serializers.OrderedSerializer,
+            **_ACT_ERRORS,
+            **_NOT_FOUND,
+        },
     )
     def create(self, request: Request) -> Response:
-        return _order(request, self.wish["kind"], self.wish)
+        wanted = self.wish
+        if "fromOperation" not in wanted:
+            return _order(request, wanted["kind"], wanted)
+        retried = operations.get(wanted["fromOperation"])
+        ids = operations.list_unconfirmed(retried)
+        kind: ActionName = retried.kind  # type: ignore[assignment]  # one of its choices
+        return _order(request, kind, {"reason": retried.reason, **wanted, "ids": ids}, retried)
 
     @extend_schema(
         summary="Show an operation and its targets",

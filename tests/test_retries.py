@@ -1,0 +1,292 @@
+"""A retry, and which operations a later one supersedes."""
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.test import Client
+
+from instances.models import Operation, Target
+from tests.conftest import ApiClient
+from tests.novita_answers import Account, NovitaAnswers, make_row
+from tests.operation_steps import STOP_ALL, Json, move_on, order, pass_deadline, show
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_pauses")]
+
+OPERATIONS = "/api/operations"
+
+
+@pytest.fixture
+def account(novita: NovitaAnswers) -> Account:
+    """Holds "a" and "b", whose stops are accepted and not carried out, and "c", which stops."""
+    account = novita.holds(make_row("a"), make_row("b"), make_row("c"))
+    for id_ in "ab":
+        account.answers(f"stop {id_}", (200, {}, "{}"))
+    return account
+
+
+def fail(client: Client, account: Account, **wish: Any) -> Json:
+    """Let a stop end with "a" and "b" still running."""
+    body = order(client, **wish)
+    account.settle()
+    pass_deadline(body)
+    move_on(body)
+    shown = show(client, body)
+    assert (shown["state"], shown["success"], shown["supersededBy"]) == ("finished", False, None)
+    account.calls.clear()
+    return body
+
+
+def retry(client: Client, first: Json, **fields: Any) -> Any:
+    return client.post(OPERATIONS, {"fromOperation": first["operationId"], **fields})
+
+
+def find_successor(client: Client, body: Json) -> str | None:
+    successor: str | None = show(client, body)["supersededBy"]
+    return successor
+
+
+# --- A retry
+
+
+def test_retry_requests_what_was_left_unconfirmed(client: Client, account: Account) -> None:
+    first = fail(client, account, reason="weekend")
+
+    answer = retry(client, first)
+
+    body = answer.json()
+    assert (answer.status_code, body["count"], body["total"]) == (200, 2, 2)
+    assert account.orders == ["stop a", "stop b"]
+    shown = show(client, body)
+    assert (shown["retryOf"], shown["kind"], shown["reason"]) == (first["operationId"], "stop", "weekend")
+    assert (shown["isWholeAccount"], shown["supersededBy"]) == (False, None)
+    assert find_successor(client, first) == body["operationId"]
+    listed = {one["id"]: one["supersededBy"] for one in client.get(OPERATIONS).json()["operations"]}
+    assert listed == {first["operationId"]: body["operationId"], body["operationId"]: None}
+
+
+def test_retry_does_what_the_operation_did(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a", status="exited"))
+    account.answers("start a", 500)
+    body = order(client, OPERATIONS, kind="start", ids=["a"])
+    pass_deadline(body)
+    move_on(body)
+    account.answers("start a", None)
+
+    answer = retry(client, body)
+
+    assert answer.json()["message"] == "Start initiated for 1 of 1 instance"
+    assert account.orders == ["start a", "start a"]
+
+
+def test_dry_run_of_a_retry_changes_nothing(client: Client, account: Account) -> None:
+    first = fail(client, account)
+
+    body = retry(client, first, dryRun=True).json()
+
+    assert (body["message"], body["total"], account.orders) == ("Would stop 2 instances", 2, [])
+    assert find_successor(client, first) is None
+
+
+def test_second_retry_joins_the_first(client: Client, account: Account) -> None:
+    first = fail(client, account)
+    body = retry(client, first).json()
+
+    assert retry(client, first).json()["operationId"] == body["operationId"]
+    assert account.orders == ["stop a", "stop b"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"fromOperation": "x", "ids": ["a"]},
+        {"fromOperation": "x", "kind": "stop"},
+        {"fromOperation": "x", "kind": "stop", "ids": ["a"]},
+        {"fromOperation": ""},
+        {"fromOperation": None},
+        {"fromOperation": 5},
+        {"fromOperation": ["x"]},
+        {},
+        {"reason": "x"},
+    ],
+    ids=repr,
+)
+def test_retry_with_something_beside_it_is_refused(fields: Json, client: Client, account: Account) -> None:
+    first = fail(client, account)
+    if fields.get("fromOperation") == "x":
+        fields = {**fields, "fromOperation": first["operationId"]}
+
+    answer = client.post(OPERATIONS, fields)
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "INVALID_REQUEST")
+    assert answer.json()["fields"]
+    assert account.calls == []
+
+
+def test_stop_all_takes_no_operation_to_retry(client: Client, account: Account) -> None:
+    first = fail(client, account)
+
+    answer = client.post(STOP_ALL, {"fromOperation": first["operationId"]})
+
+    assert (answer.status_code, account.calls) == (400, [])
+
+
+@pytest.mark.parametrize("id_", ["36c4b369-fd14-4ede-bdc5-787cd692088a", "nonsense", "../x"])
+def test_retry_of_no_operation_is_not_found(id_: str, client: Client, account: Account) -> None:
+    answer = client.post(OPERATIONS, {"fromOperation": id_})
+
+    assert (answer.status_code, answer.json()["code"], account.calls) == (404, "OPERATION_NOT_FOUND", [])
+
+
+def test_running_one_is_not_retried(client: Client, account: Account) -> None:
+    first = order(client)
+    account.calls.clear()
+
+    answer = retry(client, first)
+
+    assert (answer.status_code, answer.json()["code"], account.calls) == (409, "INVALID_STATE", [])
+    assert "still running" in answer.json()["message"]
+
+
+def test_success_has_nothing_to_retry(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    first = order(client)
+    account.settle()
+    move_on(first)
+    account.calls.clear()
+
+    answer = retry(client, first)
+
+    assert (answer.status_code, account.calls) == (409, [])
+    assert "nothing to retry" in answer.json()["message"]
+
+
+@pytest.mark.parametrize(("role", "status"), [("viewer", 403), ("operator", 200)])
+def test_retry_of_a_stop_of_all_is_an_operators(
+    role: str, status: int, client: Client, account: Account, settings: Any
+) -> None:
+    first = fail(client, account)
+    settings.REQUIRE_LOGIN = True
+    user = User.objects.create_user("ann")
+    user.groups.add(Group.objects.get_or_create(name=role)[0])
+    ann = ApiClient()
+    ann.force_login(user)
+
+    assert retry(ann, first).status_code == status
+
+
+# --- What supersedes
+
+
+def test_stop_of_all_supersedes_every_failed_stop(client: Client, account: Account) -> None:
+    whole, some = fail(client, account), fail(client, account, ids=["a"])
+    Operation.objects.update(superseded_by=None)
+
+    later = order(client)
+
+    assert find_successor(client, whole) == find_successor(client, some) == later["operationId"]
+
+
+def test_same_selection_supersedes(client: Client, account: Account) -> None:
+    first = fail(client, account, ids=["a", "b"])
+
+    later = order(client, ids=["b", "a"])
+
+    assert find_successor(client, first) == later["operationId"]
+
+
+def test_selection_that_holds_all_that_was_left_supersedes(client: Client, account: Account) -> None:
+    first = fail(client, account)
+
+    later = order(client, ids=["a", "b", "c"])
+
+    assert find_successor(client, first) == later["operationId"]
+
+
+def test_selection_that_lacks_one_does_not_supersede(client: Client, account: Account) -> None:
+    first = fail(client, account)
+
+    order(client, ids=["a", "c"])
+
+    assert find_successor(client, first) is None
+
+
+def test_protected_one_is_not_covered(client: Client, account: Account) -> None:
+    first = fail(client, account)
+    assert client.post("/api/instances/a/protect", {"reason": "demo"}).status_code == 200
+
+    order(client, ids=["a", "b", "c"])
+
+    assert find_successor(client, first) is None
+
+
+def test_another_kind_does_not_supersede(client: Client, account: Account) -> None:
+    first = fail(client, account)
+
+    order(client, OPERATIONS, kind="restart", ids=["a", "b"])
+
+    assert find_successor(client, first) is None
+
+
+def test_success_is_not_superseded(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    first = order(client)
+    account.settle()
+    move_on(first)
+
+    order(client)
+
+    assert find_successor(client, first) is None
+
+
+def test_one_that_could_not_begin_supersedes_nothing(client: Client, account: Account) -> None:
+    first = fail(client, account)
+    account.answers("list", 500)
+
+    assert client.post(STOP_ALL).status_code == 502
+
+    assert find_successor(client, first) is None
+
+
+def test_joined_one_supersedes_what_ended_since_it_began(client: Client, account: Account) -> None:
+    whole = order(client)
+    account.change("d", "running")
+    account.answers("stop d", (200, {}, "{}"))
+    failed = fail(client, account, ids=["d"])
+
+    assert order(client)["operationId"] == whole["operationId"]
+
+    assert find_successor(client, failed) == whole["operationId"]
+
+
+def test_replaced_one_is_superseded_by_its_successor(client: Client, account: Account) -> None:
+    first = order(client)
+    pass_deadline(first)
+
+    second = order(client)
+
+    assert find_successor(client, first) == second["operationId"]
+
+
+def test_many_failed_ones_cost_no_more_queries(
+    client: Client, account: Account, django_assert_max_num_queries: Any
+) -> None:
+    ended = [
+        Operation(
+            kind="stop",
+            is_whole_account=False,
+            selection=f"stop:{number}",
+            state="finished",
+            success=False,
+            deadline_at="2026-01-01T00:00:00Z",
+            finished_at="2026-01-01T00:00:00Z",
+        )
+        for number in range(60)
+    ]
+    Operation.objects.bulk_create(ended)
+    Target.objects.bulk_create(Target(operation=one, instance_id="a", state="stillRunning") for one in ended)
+
+    with django_assert_max_num_queries(60):
+        later = order(client, ids=["a"])
+
+    assert Operation.objects.filter(superseded_by=later["operationId"]).count() == 60
