@@ -118,6 +118,19 @@ class BodyTooLarge(PanelError):
     message = "The request's body is too large."
 
 
+class HeadTooLarge(PanelError):
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    code = "INVALID_REQUEST"
+    message = "The request's headers are too large."
+
+
+class RequestTimedOut(PanelError):
+    status = HTTPStatus.REQUEST_TIMEOUT
+    code = "REQUEST_TIMEOUT"
+    message = "The request did not arrive in time, so nothing was done."
+    suggestion = "Send it again, headers within 10 s and the body within 20 s."
+
+
 class BodyNotJson(PanelError):
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     code = "UNSUPPORTED_MEDIA_TYPE"

@@ -1,16 +1,22 @@
 """gunicorn's configuration: `gunicorn -c python:novita_site.gunicorn novita_site.wsgi`."""
 
 import json
+import os
 import signal
 import sys
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
 from gunicorn import util
 
 from novita_site.env import is_loopback
 
+if TYPE_CHECKING:
+    from instances.errors import PanelError
+
+# The worker below reads settings as Django does.
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "novita_site.settings")
 try:
     from novita_site import settings
 except ImproperlyConfigured as exc:
@@ -25,7 +31,11 @@ bind = f"[{settings.HOST}]:{settings.PORT}" if ":" in settings.HOST else f"{sett
 workers = settings.WEB_WORKERS
 # A few more, for the probes: they are answered while all the others wait for Novita.
 threads = settings.WEB_THREADS + 4
-worker_class = "gthread"
+worker_class = "novita_site.worker.PatientWorker"
+# Of a process; beyond it the connection that has waited longest is closed.
+worker_connections = 512
+# Answers are collected before they are sent.
+sendfile = False
 # Longer than the longest call to Novita that a request waits for.
 graceful_timeout = 50
 loglevel = "warning"
@@ -65,11 +75,18 @@ def worker_exit(server: Any, worker: Any) -> None:
 
 
 def write_error(sock: Any, status: int, reason: str, message: str) -> None:
-    """Refuse what never reaches Django (an address that is too long, a malformed header) in the API's own shape."""
-    from instances.errors import InvalidRequest, PanelError, describe
-    from novita_site.middleware import HEADERS
+    """Refuse what never reaches Django (an address that is too long, a malformed header)."""
+    from instances.errors import InvalidRequest, PanelError
 
     error = InvalidRequest(f"{reason}.") if status < 500 else PanelError()
+    util.write_nonblock(sock, make_answer(error, status, reason))
+
+
+def make_answer(error: "PanelError", status: int, reason: str) -> bytes:
+    """Return the answer for an error in the API's own shape, with the headers that Django would give it."""
+    from instances.errors import describe
+    from novita_site.middleware import HEADERS
+
     body = json.dumps(describe(error, uuid.uuid4().hex[:16])).encode()
     headers = {
         **HEADERS,
@@ -84,7 +101,7 @@ def write_error(sock: Any, status: int, reason: str, message: str) -> None:
     head = "\r\n".join(
         [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
     )
-    util.write_nonblock(sock, head.encode() + body)
+    return head.encode() + body
 
 
 # gunicorn has no setting for its own error page.

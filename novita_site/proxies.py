@@ -35,7 +35,7 @@ def find_client_address(get_response: Handler) -> Handler:
             header = request.META.get("HTTP_X_FORWARDED_FOR")
             chain = header.split(",") if header is not None else []
             address = request.META.get("REMOTE_ADDR", "")
-            while chain and _is_trusted(address):
+            while chain and is_trusted(address):
                 address = read_address(chain.pop()) or UNKNOWN
             request.META["REMOTE_ADDR"] = address
         return get_response(request)
@@ -43,7 +43,8 @@ def find_client_address(get_response: Handler) -> Handler:
     return middleware
 
 
-def _is_trusted(address: str) -> bool:
+def is_trusted(address: str) -> bool:
+    """Tell whether an address is a trusted proxy's."""
     found = read_address(address)
     return bool(found) and any(ipaddress.ip_address(found) in network for network in settings.TRUSTED_PROXIES)
 

@@ -201,6 +201,12 @@ LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "dashboard"
 LOGOUT_REDIRECT_URL = "login"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024
+# How long a client may take to send a request's headers and its body, and to take an answer. Tests shorten them.
+HTTP_HEAD_SECONDS = 10.0
+HTTP_BODY_SECONDS = 20.0
+HTTP_SEND_SECONDS = 60.0
+# Connections of one client to one process; for this machine and a trusted proxy only the process's own limit holds.
+HTTP_CONNECTIONS_PER_CLIENT = 64
 
 TEMPLATES = [
     {

@@ -1,0 +1,292 @@
+"""Clients that are slow on purpose hold nobody up, are cut off in time, and start nothing. Honest ones are served."""
+
+import contextlib
+import json
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from instances import simulator
+from tests.system.processes import Novita, Redis, Service, wait_until
+
+SHORT = {"DJANGO_SETTINGS_MODULE": "tests.system.short_settings"}
+NUMBER = 200
+STOP_ALL = b"POST /api/instances/stop-all HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+LARGE = b"GET /static/drf_spectacular_sidecar/swagger-ui-dist/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
+CHUNKED = STOP_ALL + b"Transfer-Encoding: chunked\r\n\r\n"
+# What each kind of slow client sends, and then no more.
+SLOW = {
+    "nothing": b"",
+    "one byte": b"G",
+    "a head without an end": STOP_ALL + b"X-A: b\r\n",
+    "a body that doesn't come": STOP_ALL + b"Content-Length: 40\r\n\r\n",
+    "a body that stalls": STOP_ALL + b'Content-Length: 40\r\n\r\n{"dryRun": fal',
+    "a chunk that stalls": CHUNKED + b"5\r\n{}",
+    "chunks without the last one": CHUNKED + b"2\r\n{}\r\n",
+    "a body that waits for 100 Continue": STOP_ALL + b"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n",
+    "a large body that stalls": STOP_ALL + b"Content-Length: 20000000\r\n\r\n{",
+    "answers that are not read": LARGE * 4,
+}
+
+StartModule = Callable[..., Service]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("slow")
+
+
+@pytest.fixture(scope="module")
+def account() -> Iterator[Novita]:
+    with simulator.start(simulator.Account(instances=25, step_seconds=0.3), port=0) as server:
+        novita = Novita(server.url)
+        yield novita
+        novita.end()
+
+
+@pytest.fixture(scope="module")
+def start(folder: Path, account: Novita, migrated_database: Path) -> Iterator[StartModule]:
+    """Start a service; all share the Redis, the account and the database."""
+    redis = Redis(folder)
+    started: list[Service] = []
+
+    def start(**variables: str) -> Service:
+        environment = {
+            "DJANGO_SETTINGS_MODULE": "novita_site.settings",
+            "SECRET_KEY": "FAKE-SECRET-django",
+            "DATABASE_URL": f"sqlite:///{migrated_database}",
+            "REDIS_URL": redis.url,
+            "NOVITA_API_KEY": "FAKE-SECRET-key",
+            "NOVITA_BASE_URL": account.url,
+            "WEB_WORKERS": "2",
+            **variables,
+        }
+        service = Service(environment, folder)
+        started.append(service)
+        return service.wait_until_ready()
+
+    yield start
+    for process in [*started, redis]:
+        process.end()
+
+
+@pytest.fixture(scope="module")
+def service(start: StartModule) -> Service:
+    """A service with the deadlines that users have."""
+    return start()
+
+
+@pytest.fixture(scope="module")
+def short(start: StartModule) -> Service:
+    """A service with short deadlines."""
+    return start(**SHORT)
+
+
+@contextlib.contextmanager
+def connected(service: Service, sent: bytes, number: int = 1) -> Iterator[list[socket.socket]]:
+    """Open connections, and send the same on each of them."""
+    with contextlib.ExitStack() as stack:
+        opened = []
+        for _ in range(number):
+            client = stack.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.settimeout(20)
+            client.connect(("127.0.0.1", service.port))
+            client.sendall(sent)
+            opened.append(client)
+        yield opened
+
+
+def read_all(client: socket.socket) -> bytes:
+    answer = b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := client.recv(65536):
+            answer += piece
+    return answer
+
+
+def read_error(client: socket.socket) -> tuple[int, str]:
+    """Read until the service ends the connection; return the last answer's status and code."""
+    head, _, body = read_all(client).rpartition(b"\r\n\r\n")
+    return int(head.rpartition(b"HTTP/1.1 ")[2][:3]), json.loads(body)["code"]
+
+
+# --- Nobody is held up
+
+
+@pytest.mark.parametrize("kind", SLOW)
+def test_two_hundred_slow_clients_hold_up_neither_probes_nor_a_stop(
+    service: Service, account: Novita, kind: str
+) -> None:
+    with connected(service, SLOW[kind], NUMBER):
+        for _ in range(8):
+            assert service.get("/livez", timeout=10).ok
+            assert service.get("/readyz", timeout=10).ok
+            assert service.post("/api/instances/stop-all", json={"dryRun": True}, timeout=20).ok
+
+    assert account.list_stops() == []
+
+
+def test_slow_clients_of_all_kinds_hold_up_no_real_stop(start: StartModule, account: Novita) -> None:
+    service = start()
+    with contextlib.ExitStack() as stack:
+        for sent in SLOW.values():
+            stack.enter_context(connected(service, sent, NUMBER // len(SLOW)))
+        answer = service.post("/api/instances/stop-all", json={"ids": [min(service.list_ids())]}, timeout=20)
+
+    assert answer.status_code in {200, 202}
+    assert len(set(account.list_stops())) <= 1
+
+
+# --- They are cut off, and start nothing
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SLOW if kind not in {"nothing", "answers that are not read"}])
+def test_a_request_that_is_not_whole_in_time_is_answered_and_does_nothing(
+    short: Service, account: Novita, kind: str
+) -> None:
+    before = account.list_calls()
+
+    with connected(short, SLOW[kind]) as (client,):
+        answer = read_error(client)
+
+    assert answer == ((413, "BODY_TOO_LARGE") if "large" in kind else (408, "REQUEST_TIMEOUT"))
+    assert [call for call in account.list_calls()[len(before) :] if call["call"] != "list"] == []
+
+
+def test_a_connection_that_never_sends_is_closed(short: Service) -> None:
+    with connected(short, b"") as (client,):
+        assert client.recv(1) == b""
+
+
+@pytest.mark.parametrize("sent", [b"", STOP_ALL + b"Content-Length: 1000\r\n\r\n", CHUNKED + b"300\r\n"])
+def test_a_byte_now_and_then_wins_no_time(short: Service, sent: bytes) -> None:
+    with connected(short, sent) as (client,):
+        client.settimeout(0.2)
+        answer = b""
+        # Four seconds; the deadline is for the whole, and not for each byte.
+        for _ in range(20):
+            with contextlib.suppress(TimeoutError):
+                answer = client.recv(16)
+                break
+            client.sendall(b" " if sent else b"G")
+
+    assert answer.startswith(b"HTTP/1.1 408")
+
+
+def test_answers_that_are_not_read_are_dropped_in_time(short: Service) -> None:
+    with connected(short, LARGE * 20) as (client,):
+        # Reading would make room for more of the answer, so the end is seen by writing.
+        wait_until(lambda: is_reset(client), "the connection is closed")
+
+
+def is_reset(client: socket.socket) -> bool:
+    """Tell whether the other side has closed the connection; sending to it then fails."""
+    try:
+        client.sendall(b"\r")
+    except OSError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        STOP_ALL + b"Content-Length: 40\r\n\r\n",
+        STOP_ALL + b"Content-Length: 40\r\n\r\n{}",
+        CHUNKED + b"2\r\n{}\r\n",
+        STOP_ALL,
+        STOP_ALL + b"Content-Length: 2",
+    ],
+)
+def test_a_request_that_ends_early_does_nothing(short: Service, account: Novita, sent: bytes) -> None:
+    with connected(short, sent) as (client,):
+        client.shutdown(socket.SHUT_WR)
+        answer = read_error(client)
+
+    assert answer == (400, "INVALID_REQUEST")
+    assert len(set(account.list_stops())) <= 1
+
+
+def test_a_stopped_service_waits_for_no_slow_client(start: StartModule) -> None:
+    service = start()
+    with contextlib.ExitStack() as stack:
+        for sent in SLOW.values():
+            stack.enter_context(connected(service, sent, 6))
+        service.popen.send_signal(signal.SIGTERM)
+
+        assert service.wait(20) == 0, "long before the slow clients' own deadlines, and gunicorn's"
+
+
+# --- Honest clients are served
+
+
+def test_an_honest_slow_upload_arrives(short: Service) -> None:
+    body = b'{"dryRun": true' + b" " * 60_000 + b"}"
+    step = len(body) // 12
+    with connected(short, STOP_ALL + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body)) as (client,):
+        for start in range(0, len(body), step):
+            time.sleep(0.1)  # over more than a second, of the three that it has
+            client.sendall(body[start : start + step])
+        answer = read_all(client)
+
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b'"operationId":null' in answer
+
+
+def test_a_large_answer_arrives_whole_at_a_slow_reader(short: Service) -> None:
+    request = LARGE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    whole = short.get(LARGE.split()[1].decode(), headers={"Accept-Encoding": "identity"}).content
+    with connected(short, request) as (client,):
+        answer = b""
+        for _ in range(8):
+            answer += client.recv(1000)
+            time.sleep(0.1)  # slower than the service sends
+        answer += read_all(client)
+
+    assert answer.partition(b"\r\n\r\n")[2] == whole
+
+
+def test_a_client_that_expects_100_continue_gets_it_once(short: Service) -> None:
+    head = STOP_ALL + b"Connection: close\r\nContent-Length: 16\r\nExpect: 100-continue\r\n\r\n"
+    with connected(short, head) as (client,):
+        first = client.recv(65536)
+        client.sendall(b'{"dryRun": true}')
+        answer = read_all(client)
+    with connected(short, head + b'{"dryRun": true}') as (client,):
+        at_once = read_all(client)
+
+    assert first == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert answer.startswith(b"HTTP/1.1 200") and at_once.startswith(b"HTTP/1.1 200")
+
+
+def test_a_connection_is_used_again_and_requests_may_follow_each_other_at_once(short: Service) -> None:
+    ping = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    dry_run = STOP_ALL + b'Content-Length: 16\r\n\r\n{"dryRun": true}'
+    with connected(short, ping) as (client,):
+        assert client.recv(65536).startswith(b"HTTP/1.1 200")
+        client.sendall(ping * 3 + dry_run + ping[:-5])
+        client.sendall(ping[-5:-4] + b"\r\nConnection: close\r\n\r\n")
+        answer = read_all(client)
+
+    assert answer.count(b"HTTP/1.1 200 OK") == 5
+    assert answer.count(b'"status": "alive"') == 4
+
+
+def test_http_1_0_is_answered_and_the_connection_closed(short: Service) -> None:
+    with connected(short, b"GET /livez HTTP/1.0\r\nHost: localhost\r\n\r\n") as (client,):
+        answer = read_all(client)
+
+    assert answer.startswith(b"HTTP/1.0 200")
+
+
+def test_a_body_that_is_too_large_is_refused_with_an_answer_though_it_is_sent_on(short: Service) -> None:
+    with connected(short, STOP_ALL + b"Content-Length: 5000000\r\n\r\n") as (client,):
+        client.sendall(b" " * 5_000_000)
+        client.shutdown(socket.SHUT_WR)
+
+        assert read_error(client) == (413, "BODY_TOO_LARGE")

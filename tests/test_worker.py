@@ -1,0 +1,206 @@
+"""The web server's worker: when a request is whole, and how many connections one client may hold."""
+
+import selectors
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from gunicorn.config import Config
+from gunicorn.http import get_parser
+from gunicorn.http.errors import ParseException
+from hypothesis import given
+from hypothesis import strategies as st
+from pytest_django import Settings
+
+from novita_site.worker import Exchange, Framing, PatientWorker, TooLarge
+
+MAX_BODY = 64 * 1024
+HEAD = b"POST /api/instances/stop-all HTTP/1.1\r\nHost: localhost\r\n"
+WHOLE = [
+    HEAD + b"\r\n",
+    b"\r\n" + HEAD + b"\r\n",
+    b"GET / HTTP/1.0\r\n\r\n",
+    HEAD + b"Content-Length: 0\r\n\r\n",
+    HEAD + b'content-length:  17\t\r\n\r\n{"dryRun": true}\n',
+    HEAD + b"X-Content-Length: 99\r\nContent-Length: 2\r\n\r\n{}",
+    HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    HEAD + b"transfer-encoding: Chunked\r\n\r\n1\r\n{\r\n1;a=b\r\n}\r\n0\r\n\r\n",
+    HEAD + b"Transfer-Encoding: chunked\r\n\r\n000a \t;a\r\n0\r\n\r\n0\r\n\r\n\r\n0\r\nX-Trailer: a\r\n\r\n",
+    HEAD + b"Transfer-Encoding: identity, chunked\r\n\r\n4\r\n\r\n\r\n\r\n0\r\n\r\n",
+]
+REFUSED = [
+    HEAD + b"Content-Length: +2\r\n\r\n{}",
+    HEAD + b"Content-Length: 2, 2\r\n\r\n{}",
+    HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}1",
+    HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    HEAD + b"Content-Length : 2\r\n\r\n{}",
+    HEAD + b"Content_Length: 2\r\n\r\n{}",
+    HEAD + b"X: a\r\n Content-Length: 2\r\n\r\n{}",
+    HEAD + b"Content-Length: \xb2\r\n\r\n{}",
+    HEAD + b"Transfer-Encoding: chunked\r\n\r\nx\r\n{}\r\n0\r\n\r\n",
+    HEAD + b"Transfer-Encoding: chunked\r\n\r\n-2\r\n{}\r\n0\r\n\r\n",
+    HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}}\r\n0\r\n\r\n",
+    HEAD + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+    HEAD.replace(b"\r\n", b"\n") + b"\n",
+    HEAD + b"X: a\n\n",
+]
+
+
+def parse(request: bytes) -> bytes | None:
+    """Return the body that gunicorn finds; None when it finds that something is missing or refuses the request."""
+    exchange = Exchange()
+    exchange.request = request
+    try:
+        body: bytes = next(get_parser(Config(), exchange, ("127.0.0.1", 1))).body.read()
+    except (ParseException, OSError):
+        return None
+    return body
+
+
+def is_whole(*pieces: bytes) -> bool:
+    framing, buffer, found = Framing(MAX_BODY), bytearray(), False
+    for piece in pieces:
+        buffer += piece
+        found = framing.is_whole(buffer)
+    return found
+
+
+@pytest.mark.parametrize("request_", WHOLE)
+def test_a_request_is_whole_when_its_last_byte_is_there_and_not_before(request_: bytes) -> None:
+    assert parse(request_) is not None
+    assert is_whole(request_)
+    for end in range(1, len(request_)):
+        assert not is_whole(request_[:end]), request_[:end]
+    assert is_whole(*[request_[n : n + 1] for n in range(len(request_))]), "byte by byte"
+    assert is_whole(request_ + b"GET / HTTP/1.1\r\n"), "the next one has begun"
+
+
+@pytest.mark.parametrize("request_", [*WHOLE, *REFUSED])
+def test_no_request_that_the_parser_takes_is_whole_with_a_part_of_its_body(request_: bytes) -> None:
+    """A body that was cut off must not pass for a shorter one, or for none."""
+    body = parse(request_)
+    for end in range(1, len(request_)):
+        if is_whole(request_[:end]):
+            assert parse(request_[:end]) is None or parse(request_[:end]) == body
+
+
+@given(data=st.lists(st.binary(min_size=1, max_size=300), max_size=8), cuts=st.lists(st.integers(1, 3000), max_size=6))
+def test_a_chunked_body_is_whole_with_its_last_chunk(data: list[bytes], cuts: list[int]) -> None:
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in data)
+    request = HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+    ends = sorted({min(cut, len(request)) for cut in [*cuts, len(request)]})
+    pieces = [request[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+    assert is_whole(*pieces)
+    assert not is_whole(*pieces[:-1], pieces[-1][:-1])
+    assert parse(request) == b"".join(data)
+
+
+@pytest.mark.parametrize(
+    ("request_", "part"),
+    [
+        (HEAD + b"Content-Length: 65537\r\n\r\n", "body"),
+        (HEAD + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n", "body"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n10001\r\n", "body"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 65537, "body"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n1;" + b"a" * 600_000, "body"),
+        (HEAD + b"X: " + b"x" * 70_000, "head"),
+    ],
+)
+def test_a_request_that_is_too_large_is_refused_before_it_is_there(request_: bytes, part: str) -> None:
+    with pytest.raises(TooLarge) as raised:
+        is_whole(request_)
+
+    assert raised.value.part == part
+
+
+# --- How many connections
+
+
+class Listener:
+    """Accepts connections from any address."""
+
+    def __init__(self) -> None:
+        self.clients: list[socket.socket] = []
+        self.address = ""
+
+    def accept(self) -> tuple[socket.socket, tuple[str, int]]:
+        ours, theirs = socket.socketpair()
+        self.clients.append(theirs)
+        return ours, (self.address, 40_000)
+
+    def getsockname(self) -> tuple[str, int]:
+        return ("127.0.0.1", 3000)
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    listener = Listener()
+    yield listener
+    for client in listener.clients:
+        client.close()
+
+
+@pytest.fixture
+def worker() -> Iterator[PatientWorker]:
+    worker = PatientWorker(1, 1, [], None, 30, Config(), None)
+    worker.poller = selectors.DefaultSelector()
+    yield worker
+    worker.murder_keepalived(force=True)
+    assert (worker.nr_conns, dict(worker.per_network)) == (0, {})
+    worker.poller.close()
+    worker.tmp.close()
+
+
+def connect(worker: PatientWorker, listener: Any, address: str, number: int) -> list[socket.socket]:
+    listener.address = address
+    for _ in range(number):
+        worker.accept(listener)
+    return list(listener.clients[-number:])
+
+
+def count_open(clients: list[socket.socket]) -> int:
+    """Return how many have not been closed by the worker."""
+    number = 0
+    for client in clients:
+        client.setblocking(False)
+        try:
+            number += client.recv(1) != b""
+        except BlockingIOError:
+            number += 1
+    return number
+
+
+def test_one_client_holds_only_so_many_connections(
+    worker: PatientWorker, listener: Listener, settings: Settings
+) -> None:
+    settings.HTTP_CONNECTIONS_PER_CLIENT = 8
+
+    many = connect(worker, listener, "2001:db8::1", 20) + connect(worker, listener, "2001:db8::2", 20)
+    other = connect(worker, listener, "198.51.100.7", 3)
+
+    assert (count_open(many), count_open(other)) == (8, 3)
+    assert count_open(many[-8:]) == 8, "the newest stay: a client that is quick is served"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "10.0.0.1"])
+def test_this_machine_and_a_trusted_proxy_hold_as_many_as_there_are(
+    worker: PatientWorker, listener: Listener, settings: Settings, address: str
+) -> None:
+    import ipaddress
+
+    settings.HTTP_CONNECTIONS_PER_CLIENT = 8
+    settings.TRUSTED_PROXIES = [ipaddress.ip_network("10.0.0.0/8")]
+
+    assert count_open(connect(worker, listener, address, 20)) == 20
+
+
+def test_a_full_worker_closes_the_connection_that_has_waited_longest(worker: PatientWorker, listener: Listener) -> None:
+    worker.worker_connections = 10
+
+    clients = connect(worker, listener, "127.0.0.1", 30)
+
+    assert worker.nr_conns < 10, "it goes on accepting"
+    assert count_open(clients[-9:]) == 9
+    assert count_open(clients[:-9]) == 0
