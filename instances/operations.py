@@ -18,7 +18,7 @@ from django.db import DatabaseError, IntegrityError, connections, transaction
 from django.db.models import Count
 from django.utils import timezone
 
-from instances import audit, cache, joining, webhooks
+from instances import audit, cache, clock, joining, webhooks
 from instances.audit import Actor
 from instances.errors import (
     CacheUnavailable,
@@ -30,7 +30,17 @@ from instances.errors import (
 )
 from instances.instance import ActionName, clean_text, format_time
 from instances.models import Operation, Target
-from instances.rounds import Claim, advance, conclude, find_claim_end, is_open, request_share, run_round, take_claim
+from instances.rounds import (
+    MAX_ROUND_PAUSE_SECONDS,
+    Claim,
+    advance,
+    conclude,
+    find_claim_end,
+    is_open,
+    request_share,
+    run_round,
+    take_claim,
+)
 from instances.targets import FIRST_LISTING_SECONDS, Look, choose_targets, write_targets
 
 log = logging.getLogger(__name__)
@@ -180,7 +190,7 @@ def drive(begun: Begun, ends_at: float, is_left: threading.Event) -> None:
             current = Operation.objects.get(pk=begun.operation.pk)
             if current.finished_at:
                 return
-            if current.next_round_at > timezone.now() or not advance(current.pk):
+            if not clock.is_due(current.next_round_at, MAX_ROUND_PAUSE_SECONDS) or not advance(current.pk):
                 time.sleep(WAIT_SECONDS)
         except DatabaseError as exc:
             # What was asked is asked; the next round looks what became of it.

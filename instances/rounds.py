@@ -19,7 +19,7 @@ from django.db import DatabaseError, connections, transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from instances import actions, audit, webhooks
+from instances import actions, audit, clock, webhooks
 from instances.audit import Actor
 from instances.deadline import Budget, cancellable
 from instances.errors import (
@@ -56,6 +56,7 @@ MAX_ATTEMPTS: Final = 12
 MAX_RATE_LIMIT_WAITS: Final = 20
 FIRST_ROUND_PAUSE_SECONDS: Final = 2.0
 MAX_ROUND_PAUSE_SECONDS: Final = 8.0
+MAX_TARGET_PAUSE_SECONDS: Final = 60.0
 # For the look after the deadline, which the verdict rests on.
 LAST_LOOK_SECONDS: Final = 30
 # What no retry cures.
@@ -118,11 +119,15 @@ class Claim:
         return Operation.objects.filter(pk=self._operation_id, claim=self.token)
 
 
+def _find_free() -> Q:
+    return Q(claimed_until=None) | clock.find_due("claimed_until", CLAIM_SECONDS)
+
+
 def take_claim(operation: Operation) -> Claim | None:
     """Take the claim unless another process has it, or the operation has ended."""
-    now, token = timezone.now(), uuid.uuid4().hex
-    free = Operation.objects.filter(Q(claimed_until=None) | Q(claimed_until__lt=now), pk=operation.pk, finished_at=None)
-    if not free.update(claim=token, claimed_until=now + timedelta(seconds=CLAIM_SECONDS)):
+    token = uuid.uuid4().hex
+    free = Operation.objects.filter(_find_free(), pk=operation.pk, finished_at=None)
+    if not free.update(claim=token, claimed_until=timezone.now() + timedelta(seconds=CLAIM_SECONDS)):
         return None
     return Claim(operation.pk, token)
 
@@ -187,9 +192,9 @@ def request_share(operation: Operation, share: Share, look: Look) -> None:
 
 def list_unfinished() -> list[uuid.UUID]:
     """Return the operations that nobody moves on at this moment, and that are due."""
-    now = timezone.now()
-    free = Operation.objects.filter(Q(claimed_until=None) | Q(claimed_until__lt=now), finished_at=None)
-    return list(free.filter(next_round_at__lte=now).order_by("next_round_at").values_list("pk", flat=True)[:50])
+    free = Operation.objects.filter(_find_free(), finished_at=None)
+    due = free.filter(clock.find_due("next_round_at", MAX_ROUND_PAUSE_SECONDS))
+    return list(due.order_by("next_round_at").values_list("pk", flat=True)[:50])
 
 
 def advance(operation_id: uuid.UUID) -> bool:
@@ -219,13 +224,13 @@ def run_round(operation_id: uuid.UUID, claim: Claim, look: Look | None) -> None:
 
 
 def _find_budget_seconds(operation: Operation) -> float:
-    return max(LAST_LOOK_SECONDS, (operation.deadline_at - timezone.now()).total_seconds())
+    return max(LAST_LOOK_SECONDS, clock.seconds_until(operation.deadline_at))
 
 
 def _advance(operation: Operation, claim: Claim, budget: Budget, look: Look | None) -> None:
     """Look, ask, and give the verdict when it is time; `look` is what the beginning has just seen."""
     is_cancelled = operation.state == Operation.State.CANCELLED
-    is_over = timezone.now() >= operation.deadline_at
+    is_over = clock.seconds_until(operation.deadline_at) <= 0
     if operation.listed_at is None and (is_cancelled or not operation.is_whole_account):
         conclude(operation, None, reason="Its process ended before it had begun.")
         return
@@ -430,7 +435,6 @@ _GONE: Final = "gone"
 def _ask_due(operation: Operation, targets: Sequence[Target], look: Look, claim: Claim, budget: Budget) -> int:
     """Ask for each target whose turn it is, some at once; returns how many were. Each outcome is saved as it comes."""
     kind: ActionName = operation.kind  # type: ignore[assignment]  # one of its choices
-    now = timezone.now()
     protections = read_protections() if kind != "start" else {}
     before = dict(look.instances)
     # A restart can be told from none only by what was read before it, so that the copy doesn't serve.
@@ -438,7 +442,7 @@ def _ask_due(operation: Operation, targets: Sequence[Target], look: Look, claim:
     before.update(read_copy(unseen) or {} if unseen else {})
     due = []
     for target in targets:
-        if target.instance_id not in before or not _is_due(target, before[target.instance_id], now):
+        if target.instance_id not in before or not _is_due(target, before[target.instance_id]):
             continue
         if protection := protections.get(target.instance_id):
             target.state, target.error = Target.State.SKIPPED, f"Protected: {protection.reason}"
@@ -478,16 +482,16 @@ def _ask_due(operation: Operation, targets: Sequence[Target], look: Look, claim:
     return asked
 
 
-def _is_due(target: Target, instance: Instance, now: datetime) -> bool:
+def _is_due(target: Target, instance: Instance) -> bool:
+    is_time = target.next_ask_at is None or clock.is_due(target.next_ask_at, MAX_TARGET_PAUSE_SECONDS)
     if target.state == Target.State.PENDING:
         # A time in the future reserves it for somebody who has joined.
-        return target.next_ask_at is None or now >= target.next_ask_at
+        return is_time
     if is_exhausted(target) or not is_open(target):
         return False
     if target.error_code == InvalidStateChange.code:
         # Refused for its status: its turn comes when that allows the action.
-        return target.next_ask_at is not None and now >= target.next_ask_at and _allows(target, instance)
-    is_time = target.next_ask_at is None or now >= target.next_ask_at
+        return target.next_ask_at is not None and is_time and _allows(target, instance)
     if target.state == Target.State.FAILED:
         return is_time
     # Accepted, and not carried out or fallen back. A second restart would end what the first has started.
@@ -530,12 +534,12 @@ def _note_outcome(kind: str, target: Target, outcome: Instance | str | NovitaErr
 
 def find_failure_pause(attempts: int) -> float:
     """Return after how many seconds what failed is asked again: 2, 4, 8, … a minute at most."""
-    return float(min(2**attempts, 60))
+    return min(2.0**attempts, MAX_TARGET_PAUSE_SECONDS)
 
 
 def find_patience(attempts: int) -> float:
     """Return for how many seconds what Novita accepted may go on running before it is asked again."""
-    return float(min(15 * attempts, 60))
+    return min(15.0 * attempts, MAX_TARGET_PAUSE_SECONDS)
 
 
 # --- The verdict

@@ -138,21 +138,23 @@ class Refresher:
     def _find_due(self, state: cache.State) -> SyncRun.Trigger | None:
         """Return why a sync is due now, None when it isn't."""
         interval = settings.NOVITA_SYNC_INTERVAL
-        age = state.freshness.age_seconds
+        as_of = state.freshness.as_of
         if not self._is_started:
             # Another process, or this one's predecessor, has just done it.
-            self._is_started = age is not None and age < (interval or settings.NOVITA_STALE_AFTER)
+            fresh = timedelta(seconds=interval or settings.NOVITA_STALE_AFTER)
+            self._is_started = as_of is not None and _is_within(fresh, as_of, state.now)
         if state.lease is not None or not _is_retry_due(state):
             return None
         if not self._is_started:
             return SyncRun.Trigger.STARTUP
-        if state.freshness.as_of is None and not state.cleared_at:
+        if as_of is None and not state.cleared_at:
             # Lost or damaged: it is restored, whatever the interval.
             return None if _has_just_synced(state) else SyncRun.Trigger.INTERVAL
         if not interval:
             return None
         wanted_age = min(interval, MOVING_SYNC_SECONDS) if len(state.moving) > MAX_MOVING_READS else interval
-        return SyncRun.Trigger.INTERVAL if age is None or age >= wanted_age else None
+        is_young = as_of is not None and _is_within(timedelta(seconds=wanted_age), as_of, state.now)
+        return None if is_young else SyncRun.Trigger.INTERVAL
 
     def _is_redis_willing(self) -> bool:
         """Tell whether a sync is worth its calls, after one that Redis did not take."""

@@ -20,11 +20,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Count, F
+from django.db.models import Count, F, Q
 from django.utils import timezone
 from django.utils.encoding import force_bytes
 
-from instances import receivers
+from instances import clock, receivers
 from instances.errors import InvalidRequest, ShuttingDown
 from instances.instance import format_time
 from instances.models import Operation, Target, WebhookAttempt, WebhookDelivery
@@ -78,8 +78,14 @@ def release(operation: Operation) -> None:
 
 def list_due() -> list[int]:
     """Return whose time has come, oldest first, as many as one tick of the worker may take."""
-    due = WebhookDelivery.objects.filter(state=WebhookDelivery.State.DUE, next_attempt_at__lte=timezone.now())
+    due = WebhookDelivery.objects.filter(_find_due(), state=WebhookDelivery.State.DUE)
     return list(due.order_by("next_attempt_at", "pk").values_list("pk", flat=True)[:MAX_A_TICK])
+
+
+def _find_due() -> Q:
+    """Return the condition that its time has come, even if the clock was set back: a first try isn't planned ahead."""
+    is_first_pause_over = Q(tries__lte=3) & clock.find_due("next_attempt_at", CLAIM.total_seconds())
+    return is_first_pause_over | clock.find_due("next_attempt_at", 1.1 * MAX_PAUSE_SECONDS)
 
 
 def send_again(delivery: WebhookDelivery) -> bool:
@@ -158,7 +164,7 @@ def deliver(delivery_id: int) -> None:
     """Try once, if it is due and nobody else tries it: note how it went, and when to try again."""
     now = timezone.now()
     due = WebhookDelivery.objects.filter(pk=delivery_id, state=WebhookDelivery.State.DUE)
-    if not due.filter(next_attempt_at__lte=now).update(next_attempt_at=now + CLAIM, tries=F("tries") + 1):
+    if not due.filter(_find_due()).update(next_attempt_at=now + CLAIM, tries=F("tries") + 1):
         return
     delivery = WebhookDelivery.objects.get(pk=delivery_id)
     began = time.monotonic()
