@@ -79,6 +79,13 @@ def _count(rows: QuerySet[Any], by: str) -> Coalesce:
     return Coalesce(Subquery(counts), 0)
 
 
+def _check_press(request: HttpRequest) -> None:
+    """Raise unless the request is a press on a button: a wish that comes along would be ignored."""
+    is_form = request.content_type in {"", "application/x-www-form-urlencoded", "multipart/form-data"}
+    if not is_form or request.GET or request.POST.keys() - {"csrfmiddlewaretoken"} or request.FILES:
+        raise BadRequest("This button takes no query and no fields.")
+
+
 # --- CSV
 
 
@@ -282,6 +289,7 @@ class SyncRunAdmin(RecordAdmin):
     def sync(self, request: HttpRequest) -> HttpResponseBase:
         if find_role(request) < Role.OPERATOR:
             raise PermissionDenied
+        _check_press(request)
         actor = audit.get_actor(request)
         with audit.recorded(actor, "sync") as entry:
             is_done, words = try_to_synchronize("admin", requested_by=actor.name)
@@ -612,6 +620,7 @@ class WebhookDeliveryAdmin(RecordAdmin):
     def send_again(self, request: HttpRequest, pk: int) -> HttpResponseBase:
         if not self._may_send(request):
             raise PermissionDenied
+        _check_press(request)
         delivery = get_object_or_404(WebhookDelivery, pk=pk)
         actor = audit.get_actor(request)
         names = {"target": str(delivery.message_id), "target_name": delivery.receiver}

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 from django.contrib.auth.views import redirect_to_login
-from django.core.exceptions import DisallowedHost, PermissionDenied, RequestDataTooBig
+from django.core.exceptions import BadRequest, DisallowedHost, PermissionDenied, RequestDataTooBig
 from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import render
@@ -131,10 +131,24 @@ class RequestTimedOut(PanelError):
     suggestion = "Send it again, headers within 10 s and the body within 20 s."
 
 
+class LengthRequired(PanelError):
+    status = HTTPStatus.LENGTH_REQUIRED
+    code = "LENGTH_REQUIRED"
+    message = "The request doesn't say how long its body is, so nothing was done."
+    suggestion = "Send Content-Length; 0 for no body. A proxy in front should speak HTTP/1.1."
+
+
+class BodyEncoded(PanelError):
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    code = "UNSUPPORTED_MEDIA_TYPE"
+    message = "The request's body is compressed, and the service doesn't decompress bodies."
+    suggestion = "Send it without Content-Encoding."
+
+
 class BodyNotJson(PanelError):
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     code = "UNSUPPORTED_MEDIA_TYPE"
-    message = "The request's body must be JSON, or there must be none."
+    message = "The request's body must be JSON in UTF-8, or there must be none."
     suggestion = "Send the header Content-Type: application/json."
 
 
@@ -388,6 +402,8 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
     """Answer what Django itself refuses: an unknown host, a malformed request."""
     if isinstance(exception, DisallowedHost):
         return to_response(InvalidRequest("This host name is not one of ALLOWED_HOSTS."), request)
+    if isinstance(exception, BadRequest):
+        return to_response(InvalidRequest(str(exception)), request)
     return to_response(InvalidRequest(), request)
 
 

@@ -1,8 +1,12 @@
 """gunicorn's configuration: `gunicorn -c python:novita_site.gunicorn novita_site.wsgi`."""
 
+import contextlib
+import functools
 import json
 import os
+import select
 import signal
+import socket
 import sys
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -52,6 +56,29 @@ def when_ready(server: Any) -> None:
     print(f"Serving http://{host}:{settings.PORT}/", flush=True)
     if not settings.REQUIRE_LOGIN:
         print(OPEN_MODE, flush=True)
+
+
+def pre_request(worker: Any, req: Any) -> None:
+    """Let the application ask whether bytes follow the body that the request announces (`novita_site.body`)."""
+    req.body.find_rest = functools.partial(find_rest, req)
+
+
+def find_rest(req: Any, wait_seconds: float) -> bool:
+    """Tell whether there are bytes after the body. They are dropped then, and the connection takes no more requests."""
+    sock = req.unreader.sock
+    rest = req.unreader.buf.getvalue()
+    if not rest:
+        poller = select.poll()
+        poller.register(sock, select.POLLIN)
+        if poller.poll(wait_seconds * 1000):
+            with contextlib.suppress(OSError):
+                rest = sock.recv(1024, socket.MSG_PEEK)
+    # Old clients end a body with a line of its own.
+    has_rest = bool(rest.strip(b"\r\n"))
+    if has_rest:
+        req.unreader.take_buffered()
+        req.force_close()
+    return has_rest
 
 
 def post_worker_init(worker: Any) -> None:

@@ -3,7 +3,8 @@
 The listing itself is rendered by `cache`, once for all its readers; a test holds it against these.
 """
 
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
@@ -27,6 +28,19 @@ MAX_PAGE_SIZE = 1000
 TARGET_STATES = ["pending", "asked", "confirmed", "stillRunning", "failed", "skipped", "unknown"]
 # As many ids fit into the largest body that is taken.
 MAX_IDS = 2000
+REPEATED: Final = "It is given more than once."
+
+
+def show_name(name: str) -> str:
+    """Return a field's name as an answer can hold it: not too long, and without halves of characters."""
+    return name.encode("utf-8", "replace").decode()[:100]
+
+
+def _list_reasons(errors: Any) -> Iterator[str]:
+    """Yield each sentence once; those on a list's items come with the items' numbers."""
+    if isinstance(errors, Mapping):
+        errors = dict.fromkeys(reason for reasons in errors.values() for reason in _list_reasons(reasons))
+    yield from map(str, errors)
 
 
 class StrictSerializer(serializers.Serializer[Any]):
@@ -37,9 +51,9 @@ class StrictSerializer(serializers.Serializer[Any]):
         data = self.initial_data
         if not isinstance(data, dict):
             raise InvalidRequest("The body must be a JSON object.")
-        unknown = {str(name)[:100]: "There is no such field." for name in data if name not in self.fields}
+        unknown = {show_name(name): "There is no such field." for name in data if name not in self.fields}
         self.is_valid()
-        wrong = {name: " ".join(str(reason) for reason in reasons) for name, reasons in self.errors.items()}
+        wrong = {name: " ".join(_list_reasons(reasons)) for name, reasons in self.errors.items()}
         if unknown or wrong:
             raise InvalidRequest(fields={**wrong, **unknown})
         return dict(self.validated_data)

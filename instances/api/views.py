@@ -7,7 +7,6 @@ from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any
 
-from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotModified, JsonResponse
 from django.utils import timezone
@@ -25,66 +24,80 @@ from rest_framework.viewsets import ViewSet
 from instances import actions, audit, cache, health, limits, operations, queries
 from instances.api import serializers
 from instances.audit import get_actor
-from instances.errors import BodyNotJson, BodyTooLarge, InstanceNotFound, InvalidRequest, NotFound
+from instances.errors import BodyNotJson, InstanceNotFound, InvalidRequest, LengthRequired, NotFound
 from instances.instance import ActionName, format_time
 from instances.models import Operation, Protection
 from instances.roles import Role, find_role, require
 from instances.sync import synchronize
 
-MAX_DRAINED_BYTES = 64 * 1024 * 1024
 HTML_PAGE_SIZE = 100
 # A viewset's actions that stop, and the one that ends a stop; these are never refused for their number.
 STOPS = frozenset({"stop", "stop_all", "cancel"})
 
 # An unknown host is a 400 everywhere.
 _ERRORS = dict.fromkeys([400, 401, 403, 406, 503], serializers.ErrorSerializer)
-_ACT_ERRORS = dict.fromkeys([400, 401, 403, 406, 409, 413, 415, 429, 502, 503, 504], serializers.ErrorSerializer)
+_ACT_ERRORS = dict.fromkeys([400, 401, 403, 406, 409, 411, 413, 415, 429, 502, 503, 504], serializers.ErrorSerializer)
 _NOT_FOUND = {404: serializers.ErrorSerializer}
 
 
+# The media type that a body must have. Another charset would be read as UTF-8, and perhaps mean something else.
+_JSON = re.compile(r'application/json\s*(;\s*charset\s*=\s*("utf-?8"|utf-?8)\s*)?', re.IGNORECASE | re.ASCII)
+
+
 class ApiView(APIView):
-    """Takes no body but a JSON object, and an empty one where nothing else is named."""
+    """Takes no body but a JSON object, and an empty one where nothing else is named; likewise no query."""
 
     # Method or viewset's action → what its body holds.
     bodies: Mapping[str, type[serializers.StrictSerializer]] = {}
+    # Viewset's action → what its query holds. None: any query is taken and ignored.
+    queries: Mapping[str, type[serializers.StrictSerializer]] | None = {}
     # Viewset's action → who may; what isn't named is a viewer's to read and an admin's to do.
     roles: Mapping[str, Role] = {}
+    # Viewset's action → what the form in a browser holds at first; for what stops much, a dry run.
+    first_bodies: Mapping[str, Mapping[str, Any]] = {}
     wish: dict[str, Any]
+    query: dict[str, Any]
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        has_method = hasattr(self, (request.method or "").lower())
-        if has_method and request.method not in {"GET", "HEAD", "OPTIONS"}:
+        name = getattr(self, "action", "") or ""
+        if not hasattr(self, (request.method or "").lower()) or request.method == "OPTIONS":
+            return
+        if self.queries is not None:
+            self.query = _check_query(request, self.queries.get(name, serializers.NothingSerializer))
+        if request.method not in {"GET", "HEAD"}:
             _check_media(request)
-            name = getattr(self, "action", "") or ""
-            expected = self.bodies.get(name, serializers.NothingSerializer)
-            self.wish = expected(data=request.data).check()
+            self.wish = self.bodies.get(name, serializers.NothingSerializer)(data=request.data).check()
             # A retry may be one of a stop, so that it passes for one.
             is_stop = name in STOPS or (name == "create" and self.wish.get("kind", "stop") == "stop")
             limits.check_acting(request, is_stop=is_stop)
 
 
 def _check_media(request: Request) -> None:
-    """Raise for a body that is too large or isn't JSON.
+    """Raise for a body that isn't JSON.
 
     A form that another site's page sends says what it is even when it is empty, and is refused for that.
     """
-    length = str(request.META.get("CONTENT_LENGTH") or "0")
-    if not length.isdecimal():
-        raise InvalidRequest("Content-Length is not a number.")
-    if int(length) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
-        _drain(request._request)
-        raise BodyTooLarge(f"The body may have {settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 1024} kB.")
-    media_type = request.content_type.split(";")[0].strip().lower() if request.content_type else ""
-    if media_type != "application/json" and (media_type or int(length)):
+    media_type, length = request.content_type or "", request.META.get("CONTENT_LENGTH")
+    if not _JSON.fullmatch(media_type.strip()) and (media_type or int(length or 0)):
         raise BodyNotJson
+    if media_type and not length and request.method != "DELETE":
+        # It names what its body is, and not how long: a client that lost the body on the way.
+        raise LengthRequired
 
 
-def _drain(request: HttpRequest) -> None:
-    """Read a body and forget it: closing the connection before would reset it, and our answer would not be seen."""
-    drained = 0
-    while drained < MAX_DRAINED_BYTES and (piece := request.read(64 * 1024)):
-        drained += len(piece)
+def _check_query(request: Request, expected: type[serializers.StrictSerializer]) -> dict[str, Any]:
+    """Return the query's parameters; an empty one counts as absent, and `format` is the browsable API's own."""
+    given = request.query_params
+    if not given:
+        return {}
+    repeated = [name for name, values in given.lists() if len(values) > 1]
+    if repeated:
+        raise InvalidRequest(fields=dict.fromkeys(map(serializers.show_name, repeated), serializers.REPEATED))
+    known = expected().fields
+    named = {name: value for name, value in given.items() if value or name not in known}
+    named.pop("format", None)
+    return expected(data=named).check() if named else {}
 
 
 @extend_schema_view(
@@ -106,10 +119,12 @@ class InstanceViewSet(ApiView, ViewSet):
 
     lookup_value_regex = "[^/]+"
     bodies = MappingProxyType({"stop_all": serializers.OrderSerializer, "protect": serializers.ProtectSerializer})
+    queries = MappingProxyType({"list": serializers.ListQuerySerializer})
+    first_bodies = MappingProxyType({"stop_all": {"dryRun": True}, "protect": {"reason": ""}})
     roles = MappingProxyType(dict.fromkeys(["sync", "start", "stop", "restart", "protect"], Role.OPERATOR))
 
     def list(self, request: Request) -> HttpResponseBase:
-        query = _check_query(request, serializers.ListQuerySerializer)
+        query = self.query
         is_html = request.accepted_renderer.format == "api"
         if is_html and "page" not in query:
             # A page that a browser can show; the JSON is whole.
@@ -139,6 +154,7 @@ class InstanceViewSet(ApiView, ViewSet):
     )
     @action(detail=True, methods=["post"])
     def start(self, request: Request, pk: str) -> Response:
+        """Starts this instance at once; from then on it is billed. A POST needs no body."""
         return _act(request, "start", pk)
 
     @extend_schema(
@@ -148,6 +164,7 @@ class InstanceViewSet(ApiView, ViewSet):
     )
     @action(detail=True, methods=["post"])
     def stop(self, request: Request, pk: str) -> Response:
+        """Stops this instance at once: it kills what runs on it. A POST needs no body."""
         return _act(request, "stop", pk)
 
     @extend_schema(
@@ -157,6 +174,7 @@ class InstanceViewSet(ApiView, ViewSet):
     )
     @action(detail=True, methods=["post"])
     def restart(self, request: Request, pk: str) -> Response:
+        """Restarts this instance at once: it kills what runs on it. A POST needs no body."""
         return _act(request, "restart", pk)
 
     @extend_schema(
@@ -166,6 +184,7 @@ class InstanceViewSet(ApiView, ViewSet):
     )
     @action(detail=False, methods=["post"])
     def sync(self, request: Request) -> Response:
+        """Reads the account anew. It changes nothing at Novita. A POST needs no body."""
         actor = get_actor(request)
         with audit.recorded(actor, "sync"):
             return Response(synchronize("api", requested_by=actor.name).to_json())
@@ -179,6 +198,7 @@ class InstanceViewSet(ApiView, ViewSet):
     )
     @action(detail=False, methods=["post"], url_path="stop-all")
     def stop_all(self, request: Request) -> Response:
+        """Stops all instances, or those that `ids` names. With `dryRun` it only tells what it would stop."""
         return _order(request, "stop", self.wish)
 
     @extend_schema(
@@ -250,6 +270,8 @@ class OperationViewSet(ApiView, ViewSet):
 
     lookup_value_regex = "[^/]+"
     bodies = MappingProxyType({"create": serializers.OperationOrderSerializer})
+    queries = MappingProxyType({"list": serializers.OperationQuerySerializer})
+    first_bodies = MappingProxyType({"create": {"kind": "stop", "ids": ["id-of-an-instance"], "dryRun": True}})
     roles = MappingProxyType(dict.fromkeys(["create", "cancel"], Role.OPERATOR))
 
     @extend_schema(
@@ -258,8 +280,8 @@ class OperationViewSet(ApiView, ViewSet):
         responses={200: serializers.OperationListSerializer, **_ERRORS},
     )
     def list(self, request: Request) -> Response:
-        query = _check_query(request, serializers.OperationQuerySerializer)
-        found, total = operations.list_recorded(query.get("state"), query.get("page", 1), query.get("pageSize", 20))
+        page, size = self.query.get("page", 1), self.query.get("pageSize", 20)
+        found, total = operations.list_recorded(self.query.get("state"), page, size)
         return Response({"operations": operations.describe_all(found), "total": total})
 
     @extend_schema(
@@ -298,6 +320,7 @@ class OperationViewSet(ApiView, ViewSet):
     )
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, pk: str) -> Response:
+        """Requests no further instances of this operation. Those requested are still verified."""
         if operations.get(pk).is_whole_account:
             require(request, Role.ADMIN)
         return Response(operations.describe(operations.cancel(pk, actor=get_actor(request))))
@@ -334,6 +357,7 @@ class CacheViewSet(ApiView, ViewSet):
     )
     @action(detail=False, methods=["post"])
     def clear(self, request: Request) -> Response:
+        """Drops the cached listing; the next synchronization fills it again. It changes nothing at Novita."""
         with audit.recorded(get_actor(request), "cache.clear") as entry:
             cleared = cache.clear()  # instances.cache: by the names of its keys; Django's own would be FLUSHDB
             entry.before = f"{cleared} instances"
@@ -371,6 +395,8 @@ class ApiRootView(ApiView):
 class NoSuchApiView(ApiView):
     """Every address under /api/ that is none."""
 
+    queries = None
+
     @extend_schema(exclude=True)
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
@@ -381,6 +407,8 @@ class HealthView(ApiView):
     """Is the service healthy, and what is wrong if it isn't; the latter for those who may read."""
 
     permission_classes = (AllowAny,)
+    # A monitor may add a number of its own, so that no proxy answers in our place.
+    queries = None
 
     @extend_schema(
         summary="Tell how the service is",
@@ -397,12 +425,6 @@ class HealthView(ApiView):
         if find_role(request) < Role.VIEWER:
             body = {name: state.body[name] for name in ("status", "timestamp")}
         return Response(body, status=HTTPStatus.OK if state.is_serving else HTTPStatus.SERVICE_UNAVAILABLE)
-
-
-def _check_query(request: Request, expected: type[serializers.StrictSerializer]) -> dict[str, Any]:
-    """Return the query's parameters; an empty one counts as absent, and `format` is the browsable API's own."""
-    given = {name: value for name, value in request.query_params.dict().items() if value and name != "format"}
-    return expected(data=given).check() if given else {}
 
 
 def _get_known_revision(request: Request) -> int | None:

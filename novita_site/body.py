@@ -1,0 +1,110 @@
+"""The body of a request that may act: read as a whole before anything is done, or refused.
+
+To "stop all" an empty body means everything. So a body that can't be read, was cut, or came without a length must never
+count as an empty one, on no route.
+"""
+
+from io import BytesIO
+from typing import Any, Final
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponseBase
+from gunicorn.http.errors import ParseException
+
+from instances.errors import BodyEncoded, BodyTooLarge, InvalidRequest, LengthRequired, PanelError, to_response
+from novita_site.middleware import Handler
+from novita_site.origins import SAFE_METHODS
+
+PIECE_BYTES: Final = 64 * 1024
+MAX_DRAINED_BYTES: Final = 64 * 1024 * 1024
+# Clients send the head and the body apart. Where no length is given, a body that comes late must not be missed.
+LATE_BODY_SECONDS: Final = 0.1
+# Each makes it another request than the one that arrives. Nothing here obeys them, so nothing may ignore them.
+REFUSED_HEADERS: Final = ("Content-Range", "X-HTTP-Method", "X-HTTP-Method-Override", "X-Method-Override")
+
+
+def read_body(get_response: Handler) -> Handler:
+    """Read the body of every request that may change something; `request.body` has all of it afterwards."""
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        if request.method not in SAFE_METHODS:
+            try:
+                _read(request)
+            except PanelError as error:
+                return to_response(error, request)
+        return get_response(request)
+
+    return middleware
+
+
+def _read(request: HttpRequest) -> None:
+    for name in REFUSED_HEADERS:
+        if name in request.headers:
+            raise InvalidRequest(f"The header {name} isn't supported, so nothing was done.")
+    if request.headers.get("Content-Encoding", "identity").strip().lower() not in {"", "identity"}:
+        raise BodyEncoded
+    stream = request.META["wsgi.input"]
+    length = str(request.META.get("CONTENT_LENGTH") or "")
+    if "Transfer-Encoding" in request.headers:
+        body = _read_chunked(request, stream, length)
+    elif length:
+        body = _read_length(stream, length)
+    else:
+        # HTTP/1.0 has no other way to say where a body ends, or that there is none.
+        if request.META.get("SERVER_PROTOCOL") == "HTTP/1.0" and request.method != "DELETE":
+            raise LengthRequired
+        body = b""
+    # gunicorn would take what follows for the next request, and this one would be done without it.
+    wait_seconds = 0 if body or length else LATE_BODY_SECONDS
+    if (find_rest := getattr(stream, "find_rest", None)) and find_rest(wait_seconds):
+        if not (length or body):
+            raise LengthRequired
+        raise InvalidRequest("More bytes came than the request announces.")
+    # Django reads as much as Content-Length says.
+    request.META["CONTENT_LENGTH"] = str(len(body)) if body else length
+    request._stream = BytesIO(body)
+    # From here on Django keeps it.
+    request.body  # noqa: B018 - read for what it does
+
+
+def _read_chunked(request: HttpRequest, stream: Any, length: str) -> bytes:
+    coding = request.headers["Transfer-Encoding"].strip().lower()
+    # The server says by this that it decodes chunks, and that the stream ends where the body does.
+    if length or coding != "chunked" or not request.META.get("wsgi.input_terminated"):
+        raise LengthRequired
+    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    body = _read_up_to(stream, limit + 1)
+    if len(body) > limit:
+        _refuse_large(stream, MAX_DRAINED_BYTES)
+    if not body:
+        # A program that makes the body and fails before its first byte.
+        raise InvalidRequest("A body was announced and is empty. Send {}, or Content-Length: 0.")
+    return body
+
+
+def _read_length(stream: Any, length: str) -> bytes:
+    if not (length.isascii() and length.isdecimal()):
+        raise InvalidRequest("Content-Length is not a number.")
+    if len(length) > 15 or int(length) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+        _refuse_large(stream, min(int(length[:15]), MAX_DRAINED_BYTES))
+    body = _read_up_to(stream, int(length))
+    if len(body) < int(length):
+        raise InvalidRequest("The body ended before the length that Content-Length announces.")
+    return body
+
+
+def _read_up_to(stream: Any, size: int) -> bytes:
+    body = b""
+    try:
+        while len(body) < size and (piece := stream.read(min(PIECE_BYTES, size - len(body)))):
+            body += piece
+    except (OSError, ParseException) as exc:
+        raise InvalidRequest("The body did not arrive as a whole.") from exc
+    return body
+
+
+def _refuse_large(stream: Any, left: int) -> None:
+    """Read a body and forget it: closing the connection before would reset it, and our answer would not be seen."""
+    while left > 0 and (piece := _read_up_to(stream, min(left, PIECE_BYTES))):
+        left -= len(piece)
+    raise BodyTooLarge(f"The body may have {settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 1024} kB.")
