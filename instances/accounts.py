@@ -17,6 +17,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
 from instances import audit, limits
+from instances.admin_lists import ListAdmin
 from instances.audit import LOCAL_OWNER, RESERVED_NAMES, Actor
 from instances.errors import NotAuthenticated, find_request_id
 from instances.models import Token
@@ -35,7 +36,7 @@ def create_token(user: User, name: str, role: str, days: int, *, actor: Actor) -
     return token, text
 
 
-class AccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django takes no argument at run time
+class AccountAdmin(ListAdmin):
     """A page for admins only; what is done there is recorded."""
 
     def has_module_permission(self, request: HttpRequest) -> bool:
@@ -57,7 +58,7 @@ class AccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django takes 
         audit.save([audit.make_entry(audit.get_actor(request), action, target, **fields)])
 
 
-class _FreeName(forms.ModelForm):  # type: ignore[type-arg]  # likewise
+class _FreeName(forms.ModelForm):  # type: ignore[type-arg]  # Django takes no argument at run time
     def clean_username(self) -> str:
         name: str = self.cleaned_data["username"]
         if "username" in self.changed_data and name.lower() in RESERVED_NAMES:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any, Final
@@ -23,6 +24,7 @@ from django.utils.text import Truncator, slugify
 from django.views.decorators.http import require_POST, require_safe
 
 from instances import accounts, audit, webhooks  # noqa: F401 - the accounts have pages, too
+from instances.admin_lists import ListAdmin
 from instances.errors import InvalidState
 from instances.instance import format_time
 from instances.models import AuditEntry, Operation, Protection, SyncRun, Target, WebhookAttempt, WebhookDelivery
@@ -32,8 +34,11 @@ from instances.sync import say_counts, try_to_synchronize
 MAX_SHOWN: Final = 500
 LIST_LETTERS: Final = 120
 CSV_ROWS_AT_ONCE: Final = 500
-# A spreadsheet takes a text that begins so for a formula, or drops the sign and then does.
-FORMULA_SIGNS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+# What begins with more that can't be seen is no name.
+MAX_BLANKS: Final = 200
+# A spreadsheet takes a text that begins so for a formula; some drop what can't be seen before it.
+FORMULA_SIGNS: Final = "=+-@\N{MINUS SIGN}"
+BYTE_ORDER_MARK: Final = "\ufeff"
 
 
 # --- Columns
@@ -101,13 +106,26 @@ def _write_cell(value: Any) -> Any:
             return str(value).lower()
         case datetime():
             return format_time(value)
-        case str() if value.startswith(FORMULA_SIGNS):
+        case str() if _may_be_formula(value):
             return f"'{value}"
     return value
 
 
+def _may_be_formula(text: str) -> bool:
+    if text.startswith(("\t", "\r", "\n")):
+        return True
+    for char in text[:MAX_BLANKS]:
+        # Full-width and small signs count as the plain ones; spaces and what can't be seen count as nothing.
+        for plain in unicodedata.normalize("NFKC", char):
+            if unicodedata.category(plain)[0] not in "CMZ":
+                return plain in FORMULA_SIGNS
+    return len(text) > MAX_BLANKS
+
+
 def _write_csv(fields: Iterable[str], rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
     buffer = io.StringIO()
+    # Without it Excel reads the file in the machine's old code page.
+    buffer.write(BYTE_ORDER_MARK)
     writer = csv.writer(buffer)
     writer.writerow(_name_column(field) for field in fields)
     for number, row in enumerate(rows, 1):
@@ -182,7 +200,7 @@ class NameFilter(admin.AllValuesFieldListFilter):
 # --- The records
 
 
-class RecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django takes no argument at run time
+class RecordAdmin(ListAdmin):
     """What all records have in common: they are read, searched and downloaded, and nobody writes them here."""
 
     csv_fields: tuple[str, ...] = ()
@@ -215,7 +233,7 @@ class RecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django takes n
             records = self.get_changelist_instance(request).queryset
         except IncorrectLookupParameters as exc:
             # The list would leave the filter out and show everything; a file of everything would pass for a part.
-            raise BadRequest("a filter that makes no sense") from exc
+            raise BadRequest("A filter makes no sense.") from exc
         rows = records.values_list(*self.csv_fields).iterator(CSV_ROWS_AT_ONCE)
         name = f"{slugify(str(self.opts.verbose_name_plural))}-{timezone.now():%Y-%m-%d}.csv"
         return StreamingHttpResponse(

@@ -147,7 +147,7 @@ def count_rows(client: Client, path: str) -> int:
 def read_csv(client: Client, path: str) -> list[dict[str, str]]:
     answer = client.get(path)
     assert answer.status_code == 200
-    return list(csv.DictReader(io.StringIO(b"".join(answer.streaming_content).decode(), newline="")))
+    return list(csv.DictReader(io.StringIO(b"".join(answer.streaming_content).decode("utf-8-sig"), newline="")))
 
 
 def count_queries(client: Client, path: str) -> int:
@@ -581,13 +581,47 @@ def test_a_file_is_named_by_its_list_and_the_date(client: ApiClient, kind: str) 
     assert any(HOSTILE in str(cell) for cell in read_csv(client, f"{get_list(kind)}csv/")[0].values())
 
 
-@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t", "\r", "\n"])
-def test_no_cell_is_a_formula(client: ApiClient, sign: str) -> None:
-    Protection.objects.create(instance_id="a", name=f"{sign}1+1", reason="a=b")
+@pytest.mark.parametrize(
+    "start",
+    [
+        *"=+-@\t\r\n＝＋－＠﹢﹣﹦﹫⁺₌−",
+        *(
+            f"{blank}="
+            for blank in " \t\r\n\v\f\0\x1f\x85\xa0\xad\u1680\u2003\u2028\u200b\u200e\u202e\u2060\u3000\ufeff"
+        ),
+        "  \u00a0\ufeff＝",
+        "=\u0338",
+        "\u0301=",
+        " " * 500 + "=",
+    ],
+    ids=ascii,
+)
+def test_no_cell_is_a_formula(client: ApiClient, start: str) -> None:
+    Protection.objects.create(instance_id="a", name=f"{start}1+1", reason="a=b")
 
     (row,) = read_csv(client, f"{get_list('protection')}csv/")
 
-    assert (row["name"], row["reason"]) == (f"'{sign}1+1", "a=b")
+    assert (row["name"], row["reason"]) == (f"'{start}1+1", "a=b")
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "worker-2", " a", "\xa0a", "Ünï", "'=1", '"=1"', "1+1", "#1", "a\n=1", "é", "東京"]
+)
+def test_any_other_cell_is_as_it_was(client: ApiClient, name: str) -> None:
+    Protection.objects.create(instance_id="a", name=name, reason="x")
+
+    (row,) = read_csv(client, f"{get_list('protection')}csv/")
+
+    assert row["name"] == name
+
+
+def test_a_file_begins_with_the_mark_by_which_excel_knows_utf8(client: ApiClient) -> None:
+    Protection.objects.create(instance_id="a", name="Größe", reason="x")
+
+    content = b"".join(client.get(f"{get_list('protection')}csv/").streaming_content)
+
+    assert content.startswith(b"\xef\xbb\xbfinstanceId,")
+    assert content.count(b"\xef\xbb\xbf") == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
