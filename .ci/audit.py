@@ -1,10 +1,12 @@
 """Ask pip-audit for known vulnerabilities; its arguments are taken. Exit status 1: some were found, or it is broken.
 
 Where the source of advisories can't be reached, or knows none of the packages, as a mirror of the index may, a line
-says that nothing was asked, and the status is 0: who works offline can test all the same.
+says that nothing was checked, and the status is 0: tests run offline too. With AUDIT=strict in the environment the
+status is 1 then, and also when a single package was not checked.
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -52,13 +54,21 @@ def main() -> int:
         return skip("its source knows none of the packages")
     say(f"pip-audit: no known vulnerability in {len(packages) - len(unknown)} packages")
     if unknown:
-        say(f"pip-audit: not asked, unknown to its source: {', '.join(unknown)}")
-    return 0
+        say(f"pip-audit: not checked, unknown to its source: {', '.join(unknown)}")
+    return fail_if_strict() if unknown else 0
 
 
 def skip(reason: str) -> int:
     say(f"pip-audit: skipped, {reason}")
-    return 0
+    return fail_if_strict()
+
+
+def fail_if_strict() -> int:
+    """Return the exit status for packages that were not checked."""
+    if os.environ.get("AUDIT") != "strict":
+        return 0
+    say("pip-audit: failed, AUDIT=strict wants every package checked")
+    return 1
 
 
 def say(line: str) -> None:

@@ -1,7 +1,9 @@
 """What is installed: named, pinned and hashed for each Python and system that is supported, and free of known flaws."""
 
 import importlib.metadata
+import importlib.util
 import json
+import os
 import re
 import socket
 import subprocess
@@ -86,16 +88,17 @@ ADVISORY = {
         }
     ],
 }
-Audit = Callable[[int, bytes], subprocess.CompletedProcess[str]]
+Audit = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def ask(
-    folder: Path, port: int, pin: str = f"django==5.2.1 --hash=sha256:{'0' * 64}"
+    folder: Path, port: int, pin: str = f"django==5.2.1 --hash=sha256:{'0' * 64}", **variables: str
 ) -> subprocess.CompletedProcess[str]:
     (folder / "requirements.txt").write_text(f"{pin}\n")
     source = ["--vulnerability-service", "osv", "--osv-url", f"http://127.0.0.1:{port}/"]
     command = [sys.executable, ".ci/audit.py", "--requirement", str(folder / "requirements.txt"), *source]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    environment = {**{name: value for name, value in os.environ.items() if name != "AUDIT"}, **variables}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.fixture
@@ -115,9 +118,9 @@ def audit(tmp_path: Path) -> Iterator[Audit]:
         def log_message(self, *args: object) -> None:
             """Say nothing."""
 
-    def run(status: int, body: bytes) -> subprocess.CompletedProcess[str]:
+    def run(status: int, body: bytes, **variables: str) -> subprocess.CompletedProcess[str]:
         answer[:] = [status, body]
-        return ask(tmp_path, server.server_port)
+        return ask(tmp_path, server.server_port, **variables)
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Source) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -154,6 +157,57 @@ def test_a_source_that_is_away_is_skipped_with_a_word(tmp_path: Path) -> None:
 
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout == "pip-audit: skipped, its source can't be reached (ConnectionError)\n"
+
+
+@pytest.mark.parametrize(("status", "body"), [(500, b""), (200, b"<html>Log in to the network.")])
+def test_a_strict_audit_without_advisories_fails(audit: Audit, status: int, body: bytes) -> None:
+    ended = audit(status, body, AUDIT="strict")
+
+    assert ended.returncode == 1
+    assert ended.stdout.startswith("pip-audit: skipped, ")
+    assert ended.stdout.endswith("pip-audit: failed, AUDIT=strict wants every package checked\n")
+
+
+def test_a_strict_audit_that_finds_nothing_passes(audit: Audit) -> None:
+    ended = audit(200, b"{}", AUDIT="strict")
+
+    assert (ended.returncode, ended.stdout) == (0, "pip-audit: no known vulnerability in 1 packages\n")
+
+
+def report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *packages: object) -> tuple[int, str]:
+    """Run the audit where pip-audit reports these packages."""
+    spec = importlib.util.spec_from_file_location("audit", ROOT / ".ci" / "audit.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    done = subprocess.CompletedProcess("pip-audit", 0, json.dumps({"dependencies": packages}), "")
+    monkeypatch.setattr(module.subprocess, "run", lambda *args, **options: done)
+    status = module.main()
+    return status, capsys.readouterr().out
+
+
+KNOWN: dict[str, object] = {"name": "a", "version": "1", "vulns": []}
+UNKNOWN = {"name": "b", "skip_reason": "not on the index"}
+
+
+@pytest.mark.parametrize(
+    ("packages", "relaxed", "strict"), [([KNOWN], 0, 0), ([KNOWN, UNKNOWN], 0, 1), ([UNKNOWN], 0, 1)]
+)
+def test_a_package_that_was_not_checked_is_never_called_free_of_vulnerabilities(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    packages: list[object],
+    relaxed: int,
+    strict: int,
+) -> None:
+    monkeypatch.delenv("AUDIT", raising=False)
+    status, out = report(monkeypatch, capsys, *packages)
+    monkeypatch.setenv("AUDIT", "strict")
+    strict_status, _ = report(monkeypatch, capsys, *packages)
+
+    assert (status, strict_status) == (relaxed, strict)
+    assert ("no known vulnerability in 1 packages" in out) == (KNOWN in packages)
+    assert ("not checked" in out or "skipped" in out) == (UNKNOWN in packages)
 
 
 def test_an_audit_that_cannot_be_made_fails(tmp_path: Path) -> None:
