@@ -1,5 +1,7 @@
-"""Filter, search, sort and page a listing."""
+"""Filter, search, sort and page a listing. The page's script does the same in the browser, by the same rules."""
 
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -7,6 +9,28 @@ DEFAULT_ORDERING: Final = "-createdAt"
 DEFAULT_PAGE_SIZE: Final = 100
 
 Shown = Mapping[str, Any]
+NaturalKey = list[tuple[str, int, str]]
+
+_NUMBERS = re.compile("([0-9]+)")
+
+
+def fold(text: str) -> str:
+    """Return a text for comparing: neither case nor the way a character is encoded makes a difference.
+
+    Upper and then lower case, and not `casefold`: the page's script (order.js) can do the same.
+    """
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).upper().lower())
+
+
+def get_natural_key(text: str) -> NaturalKey:
+    """Return what sorts a text by its numbers' values: worker-2 before worker-10."""
+    words = _NUMBERS.split(fold(text))
+    numbers = [number.lstrip("0") for number in words[1::2]]
+    # The longer number is the larger; nothing has to read one of a thousand digits.
+    key = [(word, len(number), number) for word, number in zip(words[::2], numbers, strict=False)]
+    return [*key, (words[-1], -1, "")]
 
 
 def select(instances: Sequence[Shown], query: Mapping[str, Any]) -> tuple[list[Shown], int]:
@@ -31,17 +55,19 @@ def _matches(instance: Shown, query: Mapping[str, Any]) -> bool:
     return (
         ("status" not in query or instance["status"] in query["status"].split(","))
         and ("group" not in query or instance["group"] == query["group"])
-        and ("region" not in query or query["region"].casefold() in (text.casefold() for text in region))
+        and ("region" not in query or fold(query["region"]) in map(fold, region))
         and ("gpu" not in query or _contains(gpu, query["gpu"]))
         and ("search" not in query or _contains((instance["name"], instance["id"], *region, *gpu), query["search"]))
     )
 
 
 def _contains(texts: Sequence[str], part: str) -> bool:
-    return any(part.casefold() in text.casefold() for text in texts)
+    folded = fold(part)
+    return any(folded in fold(text) for text in texts)
 
 
 def _get_sort_key(instance: Shown, name: str) -> tuple[bool, Any, str]:
     """Sort what is not known before what is; of equals the id decides, so that pages don't overlap."""
     value = instance[name]
-    return (value is not None, value.casefold() if isinstance(value, str) else value or 0, instance["id"])
+    is_text = isinstance(value, str) and not name.endswith("At")
+    return (value is not None, get_natural_key(value) if is_text else value or 0, instance["id"])

@@ -52,8 +52,10 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     return render(request, "instances/dashboard.html", context)
 
 
-def _read_query(given: QueryDict) -> dict[str, Any]:
+def _read_query(query_dict: QueryDict) -> dict[str, Any]:
     """Read what the address asks for; what makes no sense in it counts as absent."""
+    # Of several values the first counts, as in the page's script.
+    given = {name: values[0] for name, values in query_dict.lists() if values}
     query: dict[str, Any] = {name: given[name][:200] for name in ("search", "region") if given.get(name)}
     if given.get("group") in GROUPS:
         query["group"] = given["group"]
@@ -92,7 +94,7 @@ def _add_protections(shown: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
 
 def _list_regions(instances: Sequence[Mapping[str, Any]], query: Mapping[str, Any]) -> list[str]:
     regions = {one["region"] for one in instances} | {query.get("region", "")}
-    return sorted(regions - {""})
+    return sorted(regions - {""}, key=lambda region: (queries.get_natural_key(region), region))
 
 
 def _describe_column(name: str, title: str, query: Mapping[str, Any]) -> dict[str, str]:

@@ -10,7 +10,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from instances.api.serializers import ORDERINGS
-from instances.queries import select
+from instances.queries import get_natural_key, select
+from tests.natural_order import NAMES, SEARCHES
 from tests.novita_answers import NovitaAnswers, make_row
 
 pytestmark = pytest.mark.django_db
@@ -184,3 +185,38 @@ def test_the_order_does_not_depend_on_the_order_before(
     shuffled = data.draw(st.permutations(instances))
 
     assert select(shuffled, query) == select(instances, query)
+
+
+# --- Names as people read them
+
+
+@pytest.fixture
+def named(client: Client, novita: NovitaAnswers) -> None:
+    # The ids are in an order of their own.
+    novita.lists(*(make_row(f"id{(7 * at) % len(NAMES):03}", name=name) for at, name in enumerate(NAMES)))
+    client.post("/api/instances/sync")
+
+
+@pytest.mark.usefixtures("named")
+def test_names_are_sorted_by_their_numbers_and_not_by_their_encoding(client: Client) -> None:
+    there = client.get("/api/instances?ordering=name").json()["instances"]
+    back = client.get("/api/instances?ordering=-name").json()["instances"]
+    page = client.get("/?ordering=name").context["rows"]
+
+    assert [one["name"] for one in there] == [one["name"] for one in page] == NAMES
+    assert [one["name"] for one in back] == NAMES[::-1]
+
+
+@pytest.mark.usefixtures("named")
+@pytest.mark.parametrize(("search", "found"), SEARCHES.items())
+def test_a_search_finds_a_name_however_it_is_encoded(client: Client, search: str, found: list[str]) -> None:
+    answer = client.get("/api/instances", {"search": search, "ordering": "name"}).json()
+    page = client.get("/", {"search": search, "ordering": "name"}).context["rows"]
+
+    assert [one["name"] for one in answer["instances"]] == [one["name"] for one in page] == found
+
+
+@hypothesis_settings(deadline=None)
+@given(text=st.text(), other=st.text())
+def test_any_text_has_its_place(text: str, other: str) -> None:
+    assert (get_natural_key(text) < get_natural_key(other)) == (get_natural_key(other) > get_natural_key(text))

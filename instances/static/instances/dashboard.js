@@ -3,6 +3,7 @@
 
 import {clone, count, sayAge, set, setDisabled, setText, tell} from './elements.js';
 import * as operations from './operations.js';
+import {compareKeys, compareTexts, fold, getNaturalKey} from './order.js';
 import {ask, nameFailure, read, send} from './service.js';
 
 const PAGE_SIZE = 100;
@@ -89,27 +90,24 @@ function getOrdering() {
 }
 
 function findMatches() {
-    const search = query.search.toLowerCase();
-    const region = query.region.toLowerCase();
+    const search = fold(query.search);
+    const region = fold(query.region);
     const found = instances.filter(one =>
         (!query.group || one.group === query.group) &&
-        (!region || one.region.toLowerCase() === region || one.clusterId.toLowerCase() === region) &&
+        (!region || fold(one.region) === region || fold(one.clusterId) === region) &&
         (!search || haystacks.get(one.id).includes(search)));
     const {name, isDescending} = getOrdering();
     const keys = new Map(found.map(one => [one.id, getSortKey(one[name])]));
     found.sort((a, b) => {
-        const order = compare(keys.get(a.id), keys.get(b.id)) || compare(a.id, b.id);
+        const order = compareKeys(keys.get(a.id), keys.get(b.id)) || compareTexts(a.id, b.id);
         return isDescending ? -order : order;
     });
     return found;
 }
 
+// What isn't known comes before all that is.
 function getSortKey(value) {
-    return typeof value === 'string' ? value.toLowerCase() : value ?? '';
-}
-
-function compare(a, b) {
-    return a < b ? -1 : a > b ? 1 : 0;
+    return typeof value === 'string' ? getNaturalKey(value) : [];
 }
 
 // --- Drawing: only what differs is touched
@@ -350,7 +348,8 @@ function renderRegions(field) {
     if (query.region) {
         regions.add(query.region);
     }
-    const wanted = ['', ...[...regions].sort()];
+    const order = (a, b) => compareKeys(getNaturalKey(a), getNaturalKey(b)) || compareTexts(a, b);
+    const wanted = ['', ...[...regions].sort(order)];
     if (wanted.join('\n') !== [...field.options].map(option => option.value).join('\n')) {
         field.replaceChildren(...wanted.map(region => new Option(region || 'all', region)));
         field.value = query.region;
@@ -587,7 +586,7 @@ function take(listed) {
     instances = listed;
     haystacks = new Map(listed.map(one => [
         one.id,
-        [one.name, one.id, one.region, one.clusterId, one.productName, one.productId].join('\n').toLowerCase(),
+        fold([one.name, one.id, one.region, one.clusterId, one.productName, one.productId].join('\n')),
     ]));
     const known = new Set(haystacks.keys());
     for (const memory of [details, messages, followed, selected, questions]) {

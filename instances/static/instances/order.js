@@ -1,0 +1,40 @@
+// The order of names, and what counts as the same text: the rules of queries.py, so that a page looks the same with and
+// without its script.
+
+export function fold(text) {
+    return text.normalize('NFKC').toUpperCase().toLowerCase().normalize('NFKC');
+}
+
+// Words and the numbers between them; a number as its length and its digits, so that 2 comes before 10.
+export function getNaturalKey(text) {
+    const words = fold(text).split(/([0-9]+)/);
+    const key = [];
+    for (let at = 0; at + 1 < words.length; at += 2) {
+        const number = words[at + 1].replace(/^0+/, '');
+        key.push(words[at], number.length, number);
+    }
+    key.push(words.at(-1), -1, '');
+    return key;
+}
+
+export function compareKeys(a, b) {
+    for (let at = 0; at < Math.min(a.length, b.length); at += 1) {
+        const order = typeof a[at] === 'number' ? a[at] - b[at] : compareTexts(a[at], b[at]);
+        if (order) {
+            return order;
+        }
+    }
+    return a.length - b.length;
+}
+
+// By characters, where < compares halves of them.
+export function compareTexts(a, b) {
+    let at = 0;
+    while (at < a.length && at < b.length && a[at] === b[at]) {
+        at += 1;
+    }
+    // The halves before are the same, so a second half belongs to the character that begins before it.
+    const isSecondHalf = at > 0 && /[\ud800-\udbff]/.test(a[at - 1]);
+    const from = isSecondHalf ? at - 1 : at;
+    return (a.codePointAt(from) ?? -1) - (b.codePointAt(from) ?? -1);
+}
