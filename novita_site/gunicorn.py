@@ -117,6 +117,7 @@ def make_answer(error: "PanelError", status: int, reason: str) -> bytes:
     body = json.dumps(describe(error, uuid.uuid4().hex[:16])).encode()
     headers = {
         **HEADERS,
+        "Cache-Control": "private, no-store",
         "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'",
         "Cross-Origin-Opener-Policy": settings.SECURE_CROSS_ORIGIN_OPENER_POLICY,
         "Referrer-Policy": settings.SECURE_REFERRER_POLICY,

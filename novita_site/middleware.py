@@ -1,10 +1,12 @@
 """What holds for every request: an id on each line of its log, and headers in its answer."""
 
+import re
 import uuid
 from collections.abc import Callable
+from http import HTTPStatus
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 
 from novita_site import log
 
@@ -36,6 +38,43 @@ def request_id(get_response: Handler) -> Handler:
     return middleware
 
 
+def drop_body(get_response: Handler) -> Handler:
+    """Answer HEAD without the body that GET has, and with its headers: the server drops a body with a warning."""
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        response = get_response(request)
+        if request.method == "HEAD" or response.status_code in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}:
+            if isinstance(response, StreamingHttpResponse):
+                response.streaming_content = []
+            elif isinstance(response, HttpResponse):
+                response.content = b""
+        return response
+
+    return middleware
+
+
+def choose_encoding(get_response: Handler) -> Handler:
+    """Reduce Accept-Encoding to what is done here: gzip or nothing. Others only look for the word, and find it in
+    `gzip;q=0`.
+    """
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        if "HTTP_ACCEPT_ENCODING" in request.META:
+            request.META["HTTP_ACCEPT_ENCODING"] = "gzip" if _accepts_gzip(request.META["HTTP_ACCEPT_ENCODING"]) else ""
+        return get_response(request)
+
+    return middleware
+
+
+def _accepts_gzip(header: str) -> bool:
+    weights: dict[str, bool] = {}
+    for part in header.lower().split(","):
+        name, _, weight = (piece.strip() for piece in part.partition(";"))
+        # A weight that makes no sense counts as none: the body goes out as it is.
+        weights[name] = not weight or bool(re.fullmatch(r"q\s*=\s*(1(\.0{0,3})?|0\.(?!0+$)\d{1,3})", weight, re.ASCII))
+    return weights.get("gzip", weights.get("x-gzip", weights.get("*", False)))
+
+
 def add_headers(get_response: Handler) -> Handler:
     """Add what Django has no setting for; and mark each cookie Secure when the request came over TLS."""
 
@@ -43,6 +82,8 @@ def add_headers(get_response: Handler) -> Handler:
         response = get_response(request)
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
+        # What allows more says so: static files, and the listing, whose ETag a browser may send again.
+        response.headers.setdefault("Cache-Control", "private, no-store")
         if request.is_secure():
             for cookie in response.cookies.values():
                 cookie["secure"] = True

@@ -176,6 +176,8 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "novita_site.middleware.drop_body",
+    "novita_site.middleware.choose_encoding",
     "novita_site.middleware.request_id",
     "novita_site.proxies.find_client_address",
     "novita_site.middleware.add_headers",
