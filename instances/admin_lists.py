@@ -29,6 +29,9 @@ class ListAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django takes no 
         is_known = any(
             name and lookup.startswith(name) and _ENDINGS.fullmatch(lookup.removeprefix(name)) for name in names
         )
+        if not is_known and lookup.partition("__")[0] not in {field.name for field in self.opts.get_fields()}:
+            # The list shows itself without what makes no sense; a file is refused.
+            raise IncorrectLookupParameters
         return is_known and super().lookup_allowed(lookup, value, request)
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:

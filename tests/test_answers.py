@@ -119,6 +119,9 @@ def ask_server(method: str, path: str, **headers: str) -> tuple[int, dict[str, s
     }
     answer = WSGIHandler()(environ, lambda status, headers, exc_info=None: told.extend([status, dict(headers)]))
     body = b"".join(answer)
+    # Its files; closing the answer would close the test's database with them.
+    for close in getattr(answer, "_resource_closers", ()):
+        close()
     return int(told[0].split()[0]), told[1], body
 
 

@@ -210,3 +210,26 @@ def test_a_connection_takes_requests_one_after_the_other(service: Service) -> No
         assert (answer.status, json.loads(answer.read())["total"] >= 0) == (200, True)
         assert answer.getheader("Connection") == "keep-alive"
     connection.close()
+
+
+def test_the_server_finds_no_body_in_an_answer_to_head(service: Service) -> None:
+    tag = service.get("/api/instances").headers["ETag"]
+    for path in (
+        *(
+            "/",
+            "/login/",
+            "/nope",
+            "/health",
+            "/livez",
+            "/api",
+            "/api/instances",
+            "/api/nope",
+            "/api/docs",
+            "/api/schema",
+        ),
+        *("/admin/", "/admin/instances/auditentry/csv/", "/static/instances/dashboard.js"),
+    ):
+        for headers in ({}, {"Accept": "text/html"}, {"If-None-Match": tag}):
+            answer = service.session.head(service.url + path, headers=headers, timeout=20)
+            assert answer.status_code < 500
+    assert "body bytes" not in service.log
