@@ -16,7 +16,6 @@ from novita_site.middleware import Handler
 from novita_site.origins import SAFE_METHODS
 
 PIECE_BYTES: Final = 64 * 1024
-MAX_DRAINED_BYTES: Final = 64 * 1024 * 1024
 # Clients send the head and the body apart. Where no length is given, a body that comes late must not be missed.
 LATE_BODY_SECONDS: Final = 0.1
 # Each makes it another request than the one that arrives. Nothing here obeys them, so nothing may ignore them.
@@ -75,7 +74,7 @@ def _read_chunked(request: HttpRequest, stream: Any, length: str) -> bytes:
     limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     body = _read_up_to(stream, limit + 1)
     if len(body) > limit:
-        _refuse_large(stream, MAX_DRAINED_BYTES)
+        raise BodyTooLarge
     if not body:
         # A program that makes the body and fails before its first byte.
         raise InvalidRequest("A body was announced and is empty. Send {}, or Content-Length: 0.")
@@ -86,7 +85,7 @@ def _read_length(stream: Any, length: str) -> bytes:
     if not (length.isascii() and length.isdecimal()):
         raise InvalidRequest("Content-Length is not a number.")
     if len(length) > 15 or int(length) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
-        _refuse_large(stream, min(int(length[:15]), MAX_DRAINED_BYTES))
+        raise BodyTooLarge
     body = _read_up_to(stream, int(length))
     if len(body) < int(length):
         raise InvalidRequest("The body ended before the length that Content-Length announces.")
@@ -101,10 +100,3 @@ def _read_up_to(stream: Any, size: int) -> bytes:
     except (OSError, ParseException) as exc:
         raise InvalidRequest("The body did not arrive as a whole.") from exc
     return body
-
-
-def _refuse_large(stream: Any, left: int) -> None:
-    """Read a body and forget it: closing the connection before would reset it, and our answer would not be seen."""
-    while left > 0 and (piece := _read_up_to(stream, min(left, PIECE_BYTES))):
-        left -= len(piece)
-    raise BodyTooLarge(f"The body may have {settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 1024} kB.")

@@ -1,12 +1,9 @@
 """gunicorn's configuration: `gunicorn -c python:novita_site.gunicorn novita_site.wsgi`."""
 
-import contextlib
 import functools
 import json
 import os
-import select
 import signal
-import socket
 import sys
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -65,14 +62,7 @@ def pre_request(worker: Any, req: Any) -> None:
 
 def find_rest(req: Any, wait_seconds: float) -> bool:
     """Tell whether there are bytes after the body. They are dropped then, and the connection takes no more requests."""
-    sock = req.unreader.sock
-    rest = req.unreader.buf.getvalue()
-    if not rest:
-        poller = select.poll()
-        poller.register(sock, select.POLLIN)
-        if poller.poll(wait_seconds * 1000):
-            with contextlib.suppress(OSError):
-                rest = sock.recv(1024, socket.MSG_PEEK)
+    rest = req.unreader.buf.getvalue() or req.unreader.sock.peek(wait_seconds)
     # Old clients end a body with a line of its own.
     has_rest = bool(rest.strip(b"\r\n"))
     if has_rest:

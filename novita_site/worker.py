@@ -6,6 +6,7 @@ of an answer that the client doesn't take at once. A thread has a stand-in for t
 
 import logging
 import re
+import select
 import selectors
 import socket
 import time
@@ -116,7 +117,8 @@ class Framing:
 class Exchange:
     """What a thread has for a socket: the request, whole, and a place for the answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
         self.request = b""
         self.answer: list[bytes] = []
 
@@ -126,6 +128,18 @@ class Exchange:
             # A body that seems to end early must never pass for a whole one.
             raise NoMoreData
         return piece
+
+    def peek(self, wait_seconds: float) -> bytes:
+        """Return what follows the request, if some of it comes within this time; it is not taken."""
+        if self.request:
+            return self.request
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN)
+        poller.poll(wait_seconds * 1000)
+        try:
+            return self._socket.recv(1024, socket.MSG_PEEK)
+        except OSError:
+            return b""
 
     def sendall(self, data: bytes) -> None:
         self.answer.append(bytes(data))
@@ -147,7 +161,7 @@ class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
     """A client's connection. `sock` is gunicorn's name for what its threads use; the socket itself is the loop's."""
 
     def __init__(self, cfg: Any, sock: socket.socket, client: Any, server: Any) -> None:
-        super().__init__(cfg, Exchange(), client, server)
+        super().__init__(cfg, Exchange(sock), client, server)
         # Its data is there before a thread has it.
         self.data_ready = True
         sock.setblocking(False)

@@ -49,13 +49,14 @@ REFUSED = [
 
 def parse(request: bytes) -> bytes | None:
     """Return the body that gunicorn finds; None when it finds that something is missing or refuses the request."""
-    exchange = Exchange()
-    exchange.request = request
-    try:
-        body: bytes = next(get_parser(Config(), exchange, ("127.0.0.1", 1))).body.read()
-    except (ParseException, OSError):
-        return None
-    return body
+    with socket.socket() as sock:
+        exchange = Exchange(sock)
+        exchange.request = request
+        try:
+            body: bytes = next(get_parser(Config(), exchange, ("127.0.0.1", 1))).body.read()
+        except (ParseException, OSError):
+            return None
+        return body
 
 
 def is_whole(*pieces: bytes) -> bool:
