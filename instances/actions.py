@@ -6,7 +6,7 @@ shows the effect. An answer that got lost, or that contradicts itself, is resolv
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -31,7 +31,7 @@ from instances.errors import (
     Protected,
 )
 from instances.instance import ActionName, Group, Instance, clean_text, from_json
-from instances.models import AuditEntry, Protection
+from instances.models import AuditEntry, Operation, Protection, Target
 from instances.novita import Novita, get_novita
 
 log = logging.getLogger(__name__)
@@ -127,11 +127,31 @@ def _act(
         )
     if action != "start":
         _refuse_protected(before)
+    if action == "stop":
+        withdraw_starts([before.id])
     try:
         after = ask(action, before, novita, budget, copy)
     except NotFoundAtNovita as exc:
         raise InstanceNotFound from exc
     return ActionResult(after, True, f"{action.capitalize()} initiated for {_call(after)}")
+
+
+def withdraw_starts(ids: Collection[str] | None) -> None:
+    """Keep operations that run from starting again what is being stopped: these instances, or None for all.
+
+    A start repeats what fails or falls back, so that it would undo a stop that comes after it.
+    """
+    opposed = Operation.objects.filter(kind__in=("start", "restart"), state__in=Operation.RUNNING)
+    targets = Target.objects.filter(operation__in=opposed, state__in=Target.OPEN)
+    if ids is not None:
+        targets = targets.filter(instance_id__in=ids)
+    try:
+        targets.update(state=Target.State.SKIPPED, error="Stopped by a later request.")
+        if ids is None:
+            opposed.update(state=Operation.State.CANCELLED, next_round_at=timezone.now())
+    except DatabaseError as exc:
+        # A stop is sent all the same.
+        log.warning("running starts not withdrawn: %s", exc)
 
 
 def check_id(instance_id: str) -> None:

@@ -18,7 +18,7 @@ from django.db import DatabaseError, IntegrityError, connections, transaction
 from django.db.models import Count
 from django.utils import timezone
 
-from instances import audit, cache, clock, joining, webhooks
+from instances import actions, audit, cache, clock, joining, webhooks
 from instances.audit import Actor
 from instances.errors import (
     CacheUnavailable,
@@ -243,7 +243,7 @@ def _join(wish: Wish, running: Operation, ends_at: float) -> Begun | None:
     entry = audit.make_entry(wish.actor, f"operation.{wish.kind}", str(running.pk), reason=wish.reason)
     entry.after = f"joined the one that was running, with {len(joined.share.targets)} more targets"
     audit.save([entry])
-    _supersede(running)
+    _note_order(wish, running)
     return Begun(running, joined=joined)
 
 
@@ -294,8 +294,14 @@ def _create(wish: Wish, running: Operation | None, ends_at: float) -> Begun | No
         entry.after = f"{count} targets"
     figures = f"kind={wish.kind} by={wish.actor.name} source={operation.source} targets={count}"
     log.info("operation began id=%s %s", operation.pk, figures)
-    _supersede(operation)
+    _note_order(wish, operation)
     return Begun(operation, Claim(operation.pk, operation.claim), look, replaced)
+
+
+def _note_order(wish: Wish, operation: Operation) -> None:
+    if wish.kind == "stop":
+        actions.withdraw_starts(wish.ids)
+    _supersede(operation)
 
 
 def _supersede(operation: Operation) -> None:

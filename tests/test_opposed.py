@@ -1,0 +1,104 @@
+"""A stop while a start or a restart of the same instances runs: the stop has the last word."""
+
+import json
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from tests.novita_answers import NovitaAnswers, make_refusal, make_row
+from tests.operation_steps import STOP_ALL, move_on, order, pass_deadline, show, show_states
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_pauses")]
+
+OPERATIONS = "/api/operations"
+NO_GPU = (400, {}, json.dumps(make_refusal(400, "INSUFFICIENT_RESOURCE", "")))
+
+
+def stop_everything(client: Client) -> None:
+    order(client, STOP_ALL)
+
+
+def stop_some(client: Client) -> None:
+    order(client, STOP_ALL, ids=["a"])
+
+
+def stop_one(client: Client) -> None:
+    client.post("/api/instances/sync")
+    assert client.post("/api/instances/a/stop").status_code == 202
+
+
+@pytest.mark.parametrize("stop", [stop_everything, stop_some, stop_one])
+def test_start_does_not_repeat_what_a_later_stop_has_stopped(stop: Any, client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a", status="exited"))
+    start = order(client, OPERATIONS, kind="start", ids=["a"])
+    account.change("a", "running")
+    stop(client)
+    account.settle()
+
+    move_on(start, 3)
+
+    assert account.orders == ["start a", "stop a"]
+    shown = show(client, start)
+    assert shown["finishedAt"]
+    assert shown["counts"]["confirmed"] == 0
+
+
+def test_start_that_waits_for_a_gpu_is_cancelled_by_a_stop_of_all(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a", status="exited"), make_row("b"))
+    account.answers("start a", NO_GPU, None)
+    start = order(client, OPERATIONS, kind="start", ids=["a"])
+    assert show_states(client, start) == {"a": "failed"}
+
+    order(client)
+    assert show_states(client, start) == {"a": "skipped"}
+    move_on(start, 2)
+
+    assert account.orders == ["start a", "stop b"]
+    assert (show(client, start)["state"], show(client, start)["success"]) == ("cancelled", False)
+
+
+def test_stop_of_some_leaves_the_others_start_alone(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a", status="exited"), make_row("b", status="exited"))
+    account.answers("start b", NO_GPU, None)
+    start = order(client, OPERATIONS, kind="start", ids=["a", "b"])
+    account.change("a", "running")
+
+    order(client, ids=["a"])
+    move_on(start)
+
+    assert account.orders == ["start a", "start b", "start b", "stop a"]
+    assert show_states(client, start) == {"a": "skipped", "b": "asked"}
+
+
+def test_joining_a_stop_of_all_cancels_what_was_started_since(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"), make_row("c", status="exited"))
+    order(client)
+    start = order(client, OPERATIONS, kind="start", ids=["c"])
+    account.change("c", "running")
+
+    order(client)
+
+    assert account.orders == ["start c", "stop a", "stop c"]
+    assert show(client, start)["state"] == "cancelled"
+
+
+def test_dry_run_cancels_nothing(client: Client, novita: NovitaAnswers) -> None:
+    novita.holds(make_row("a", status="exited"))
+    start = order(client, OPERATIONS, kind="start", ids=["a"])
+
+    order(client, dryRun=True)
+
+    assert show(client, start)["state"] == "verifying"
+
+
+def test_stop_goes_on_beside_a_start_of_others(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"), make_row("b", status="exited"))
+    stop = order(client, ids=["a"])
+    order(client, OPERATIONS, kind="start", ids=["b"])
+    pass_deadline(stop)
+    account.settle()
+
+    move_on(stop)
+
+    assert show(client, stop)["verdict"] == "It is stopped."
