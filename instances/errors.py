@@ -332,6 +332,7 @@ def find_own_origin(request: HttpRequest) -> str:
 def refuse_origin(request: HttpRequest) -> CrossSite:
     """Return the refusal of a request by its origin. Behind a proxy a wrong Host looks like another site: name both."""
     sender = request.META.get("HTTP_ORIGIN")
+    log.warning("refused a request of another site: %s", clean_text(sender or "", 100), extra={"rejection": "site"})
     if sender is None:
         return CrossSite()
     return CrossSite(
@@ -434,7 +435,6 @@ def lock_out(request: HttpRequest, wait_seconds: int) -> HttpResponse:
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponseBase:
-    log.warning("CSRF check failed on %s: %s", request.path, reason)
     error = refuse_origin(request) if BAD_ORIGIN in reason else None
     if error and _is_for_a_script(request):
         return to_response(error, request)

@@ -139,7 +139,7 @@ def _give_back(*buckets: Bucket) -> None:
     try:
         redis_client.run_script(_GIVE_BACK, [f"{redis_client.RATE}{bucket.key}" for bucket in buckets], [])
     except CacheUnavailable as exc:
-        log.warning("attempts not forgiven: %s", exc.message)
+        log.warning("attempts not forgiven: %s", exc.message, extra={"rejection": "redis"})
 
 
 # --- Acting
@@ -252,7 +252,7 @@ def remember(name: str) -> None:
         with redis_client.redis_errors():
             redis_client.get_redis().set(f"{redis_client.KNOWN}{name}", 1, ex=KNOWN_SECONDS)
     except CacheUnavailable as exc:
-        log.warning("a login's address or a token's use not remembered: %s", exc.message)
+        log.warning("not remembered as good: %s", exc.message, extra={"rejection": "redis"})
 
 
 def is_known(name: str) -> bool:

@@ -371,6 +371,7 @@ LOGGING = {
         "only_exceptions": {"()": "novita_site.log.OnlyExceptions"},
         "no_debug": {"()": "novita_site.debug.NoDebugFilter"},
         "outages_once": {"()": "instances.outages.LoggedOnce"},
+        "once_a_minute": {"()": "novita_site.log.OnceAMinute", "seconds": 60},
     },
     "formatters": {
         "line": {
@@ -383,7 +384,7 @@ LOGGING = {
         "stderr": {
             "class": "logging.StreamHandler",
             "formatter": "json" if LOG_FORMAT == "json" else "line",
-            "filters": ["request_id", "outages_once"],
+            "filters": ["request_id", "outages_once", "once_a_minute"],
         },
     },
     "root": {"handlers": ["stderr"], "level": "WARNING"},

@@ -7,12 +7,13 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from novita_site.log import JsonFormatter, LineFormatter, RequestIdFilter, request_id
+from novita_site.log import JsonFormatter, LineFormatter, OnceAMinute, RequestIdFilter, request_id
 from tests.settings import LOGGING
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -176,3 +177,98 @@ def run(folder: Path, process: str, **variables: str) -> str:
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True
     )
     return ended.stderr
+
+
+# --- What repeats
+
+
+class Kept(logging.Handler):
+    """Keeps the lines that a filter lets through."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        self.addFilter(OnceAMinute(seconds))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+
+@pytest.fixture
+def kept() -> Iterator[Kept]:
+    handler = Kept(0.3)
+    logging.getLogger().addHandler(handler)
+    yield handler
+    logging.getLogger().removeHandler(handler)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    ends_at = time.monotonic() + 10
+    while not condition() and time.monotonic() < ends_at:
+        time.sleep(0.02)
+    assert condition()
+
+
+def test_refusals_of_a_kind_are_one_line_and_then_their_number(kept: Kept) -> None:
+    security = logging.getLogger("django.security.DisallowedHost")
+    for number in range(500):
+        try:
+            fail(f"Invalid HTTP_HOST header: 'a{number}.example'")
+        except ValueError as exc:
+            security.error(str(exc), exc_info=exc)
+
+    assert kept.lines == ["ERROR Invalid HTTP_HOST header: 'a0.example'"]
+    wait_for(lambda: len(kept.lines) > 1)
+    assert kept.lines[1:] == ["ERROR 499 more like this in 0.3 s: Invalid HTTP_HOST header: 'a0.example'"]
+    security.error("again")
+    assert kept.lines[2:] == ["ERROR again"]
+
+
+def test_kinds_are_told_apart_and_one_that_stays_alone_has_no_number(kept: Kept) -> None:
+    for kind in ("a", "b", "a"):
+        logging.getLogger("instances.test").warning("refused %s", kind, extra={"rejection": kind})
+
+    wait_for(lambda: len(kept.lines) > 2)
+    assert kept.lines == ["WARNING refused a", "WARNING refused b", "WARNING 1 more like this in 0.3 s: refused a"]
+
+
+def test_a_long_refusal_is_cut(kept: Kept) -> None:
+    logging.getLogger("django.security.DisallowedHost").error("Invalid HTTP_HOST header: " + "a" * 8000)
+
+    assert len(kept.lines[0]) < 300
+
+
+def test_what_the_service_does_is_never_held_back(kept: Kept) -> None:
+    for number in range(100):
+        logging.getLogger("instances.operations").warning("operation %d: stop failed", number)
+        logging.getLogger("instances.operations").warning("the same")
+
+    assert len(kept.lines) == 200
+
+
+def test_an_error_of_the_service_is_complete_and_its_repetitions_are_counted(kept: Kept) -> None:
+    log = logging.getLogger("instances.test")
+    for _ in range(100):
+        say_failure("the reason")(log)
+    for number in range(3):
+        try:
+            fail("the reason")
+        except ValueError:
+            log.exception("operation %d failed", number)
+
+    assert "ERROR it failed\nTraceback" in kept.lines[0] and "ValueError: the reason" in kept.lines[0]
+    assert [line.split("\n")[0] for line in kept.lines[1:]] == [f"ERROR operation {n} failed" for n in range(3)]
+    wait_for(lambda: len(kept.lines) > 4)
+    assert kept.lines[4] == "ERROR 99 more like this in 0.3 s: it failed"
+
+
+def test_a_fork_that_lost_the_timers_writes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    once = OnceAMinute(60)
+    record = logging.makeLogRecord({"name": "django.security.csrf", "msg": "Forbidden"})
+    assert [once.filter(record), once.filter(record)] == [True, False]
+    now = time.monotonic()
+
+    monkeypatch.setattr("novita_site.log.time.monotonic", lambda: now + 121)
+
+    assert once.filter(record)

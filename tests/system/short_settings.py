@@ -1,7 +1,10 @@
 """The settings with short deadlines for slow clients."""
 
 from novita_site.settings import *  # noqa: F403 - all of them, and then some shorter
+from novita_site.settings import LOGGING
 
 HTTP_HEAD_SECONDS = 2.0
 HTTP_BODY_SECONDS = 3.0
 HTTP_SEND_SECONDS = 4.0
+
+LOGGING["filters"]["once_a_minute"]["seconds"] = 3

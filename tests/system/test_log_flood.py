@@ -1,0 +1,116 @@
+"""What a stranger sends by the hundred is a few lines of the log, with its number."""
+
+import re
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.processes import Service, wait_until
+
+NUMBER = 300
+# Lines a flood may write, of two processes: the first of each, and a count of each and a turn of the clock.
+MOST_LINES = 12
+
+Send = Callable[[Service, int], Any]
+
+
+def send_raw(request: bytes) -> Send:
+    def send(service: Service, number: int) -> None:
+        with socket.create_connection(("127.0.0.1", service.port), timeout=10) as client:
+            client.sendall(request.replace(b"{n}", str(number).encode()))
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(65536):
+                pass
+
+    return send
+
+
+def get(path: str, **headers: str) -> Send:
+    return lambda service, n: service.get(
+        path.format(n=n), headers={name: value.format(n=n) for name, value in headers.items()}
+    )
+
+
+def post(path: str, data: Any = None, **headers: str) -> Send:
+    return lambda service, n: service.post(
+        path, data=data, headers={name.replace("_", "-"): value.format(n=n) for name, value in headers.items()}
+    )
+
+
+FLOODS: dict[str, tuple[Send, str]] = {
+    "a wrong Host": (get("/api/instances", Host="a{n}.example"), "Invalid HTTP_HOST header"),
+    "no Host": (send_raw(b"GET /api/instances HTTP/1.0\r\n\r\n"), ""),
+    "a Host that is no name": (get("/api/instances", Host="a b{n}/<x>"), "Invalid HTTP_HOST header"),
+    "a form without its token": (post("/login/", {"username": "x"}), "CSRF"),
+    "another site": (post("/api/instances/sync", Origin="https://a{n}.example"), "another site"),
+    "no HTTP": (send_raw(b"NONSENSE{n}\r\n\r\n"), "Invalid request"),
+    "a bad header": (send_raw(b"GET / HTTP/1.1\r\nbad {n}\r\n\r\n"), "Invalid request"),
+    "a request that ends early": (send_raw(b"GET / HTTP/1.1\r\nX: {n}"), "request refused"),
+    "a token that is no good": (get("/api/instances", Authorization="Bearer nvp_0123456789abcdef{n}"), ""),
+    "too many fields": (post("/login/", "&".join(f"a{n}=1" for n in range(2000))), ""),
+    "a body that is too large": (post("/login/", b"x" * 70_000), "request refused"),
+    "unknown addresses": (get("/nothing/{n}"), ""),
+    "unknown addresses of the API": (get("/api/nothing/{n}"), ""),
+    "no login": (get("/api/instances"), ""),
+}
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Iterator[Service]:
+    """A service that asks for a login; Redis and Novita are away, and nobody asks them anything."""
+    environment = {
+        "DJANGO_SETTINGS_MODULE": "tests.system.short_settings",
+        "SECRET_KEY": "FAKE-SECRET-django",
+        "DATABASE_URL": f"sqlite:///{migrated_database}",
+        "REDIS_URL": "redis://127.0.0.1:1/0",
+        "NOVITA_API_KEY": "FAKE-SECRET-key",
+        "NOVITA_BASE_URL": "http://127.0.0.1:1",
+        "NOVITA_SYNC_ON_STARTUP": "0",
+        "NOVITA_SYNC_INTERVAL": "0",
+        "REQUIRE_LOGIN": "1",
+        "API_RATE_LIMIT": "0",
+    }
+    service = Service(environment, tmp_path_factory.mktemp("log")).wait_until_alive()
+    yield service
+    service.end()
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_a_flood_of_requests_that_are_refused_is_a_few_lines(service: Service, kind: str) -> None:
+    send, words = FLOODS[kind]
+    start = len(service.log)
+
+    for number in range(NUMBER):
+        send(service, number)
+
+    # A kind that an earlier flood has begun is counted first.
+    wait_until(lambda: words in service.log[start:], f"the log tells of it\n{service.log[start:]}")
+    written = service.log[start:]
+    lines = [line for line in written.splitlines() if " is away: " not in line]
+    assert len(lines) <= MOST_LINES, written[:3000]
+    assert "Traceback" not in written
+    assert max(map(len, lines), default=0) < 400
+
+
+def test_the_number_of_those_that_were_not_written_is(service: Service) -> None:
+    send, words = FLOODS["a wrong Host"]
+    start = len(service.log)
+    for number in range(50):
+        send(service, number)
+
+    def count() -> int:
+        written = service.log[start:]
+        firsts = [line for line in written.splitlines() if words in line and "more like this" not in line]
+        return len(firsts) + sum(map(int, re.findall(r"(\d+) more like this", written)))
+
+    # What the test before has left is counted with it.
+    wait_until(lambda: count() >= 50, "all are counted")
+
+
+def test_a_refused_request_is_answered_as_ever(service: Service) -> None:
+    answers = [service.get("/livez", headers={"Host": "a.example"}) for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [400] * 3
