@@ -123,8 +123,9 @@ def synchronize(
     error: PanelError | None = None
     try:
         with ExitStack() as stack:
-            held = None if dry_run else stack.enter_context(lease.acquire(trigger))
+            # Before the lock: a shutdown that comes between would leave it held until it expires.
             stack.enter_context(cancellable(budget))
+            held = None if dry_run else stack.enter_context(lease.acquire(trigger))
             state = cache.read_state()
             earlier_failures = 0 if dry_run else state.failures
             _run(report, held, state.now, get_novita(), budget, on_progress or (lambda _: None))

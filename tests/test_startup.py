@@ -252,7 +252,7 @@ def test_a_redis_that_takes_nothing_is_not_asked_each_second(
 
     def refuse(client: redis.Redis, *args: Any, **options: Any) -> Any:
         # The lock is the one thing that a sync writes before it calls Novita.
-        if args[0] == "SET" or (args[0] == "EVALSHA" and b":lease" in b"%r" % (args[3:4],) and args[2] == 3):
+        if args[0] == "SET" or (args[0] == "EVALSHA" and args[3] == name_of("lease")):
             raise redis.exceptions.OutOfMemoryError("command not allowed when used memory > 'maxmemory'.")
         return execute(client, *args, **options)
 
@@ -413,3 +413,22 @@ def test_a_shutdown_ends_a_sync_and_frees_its_lock(
     assert read_statuses(client) == {"a": "running"}
     assert not store.exists(name_of("lease"))
     assert client.get("/health").json()["sync"]["lastError"] is None
+
+
+def test_a_shutdown_while_the_lock_is_taken_frees_it(
+    client: Client, novita: NovitaAnswers, store: FakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instances.startup._stop", threading.Event())
+    execute = redis.Redis.execute_command
+
+    def end_meanwhile(client: redis.Redis, *args: Any, **options: Any) -> Any:
+        if args[0] == "EVALSHA" and args[3] == name_of("lease"):
+            startup.end()
+        return execute(client, *args, **options)
+
+    monkeypatch.setattr(redis.Redis, "execute_command", end_meanwhile)
+
+    answer = client.post("/api/instances/sync")
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "SHUTTING_DOWN")
+    assert not novita.mock.calls and not store.exists(name_of("lease"))

@@ -75,7 +75,7 @@ def test_a_worker_that_starts_without_redis_works_when_it_comes(
     redis_process.start()
 
     assert service.wait_until_finished(ordered, 60)["success"]
-    assert service.get_worker() == "up"
+    wait_until(lambda: service.get_worker() == "up", "it is seen")
 
 
 def test_a_redis_that_comes_back_empty_is_worked_with(
