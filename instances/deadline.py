@@ -13,6 +13,7 @@ from typing import Any
 import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.util.ssltransport import SSLTransport
 
 from instances.errors import NovitaTimeout, ShuttingDown
 
@@ -108,9 +109,9 @@ class Attempt:
 
     def __init__(self) -> None:
         self.is_cut = False
-        self._sock: socket.socket | None = None
+        self._sock: socket.socket | SSLTransport | None = None
 
-    def use(self, sock: socket.socket) -> None:
+    def use(self, sock: socket.socket | SSLTransport) -> None:
         # The socket and not its connection, which lets go of it once a server says "Connection: close".
         self._sock = sock
         if self.is_cut:
@@ -119,9 +120,12 @@ class Attempt:
     def cut(self) -> None:
         self.is_cut = True
         if self._sock:
+            sock = self._sock
+            while isinstance(sock, SSLTransport):  # TLS within the TLS of a proxy.
+                sock = sock.socket
             with contextlib.suppress(OSError):
                 # Not sock.shutdown(): on a TLS socket that would pull the session from under the reading thread.
-                socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 _thread = threading.local()
@@ -157,7 +161,24 @@ class _WatchedTLSPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _WatchedTLSConnection
 
 
+_POOLS = {"http": _WatchedPool, "https": _WatchedTLSPool}
+
+
 class WatchedAdapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _WatchedPool, "https": _WatchedTLSPool}
+    """Connections that an attempt can cut, through a proxy too.
+
+    `ca_certificates` is a text of PEM certificates: authorities that are trusted beside the public ones.
+    """
+
+    def __init__(self, *args: Any, ca_certificates: str = "", **options: Any) -> None:
+        self._trust: dict[str, Any] = {"ca_cert_data": ca_certificates} if ca_certificates else {}
+        super().__init__(*args, **options)
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, **{**options, **self._trust})
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **options, **self._trust)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager

@@ -2,7 +2,7 @@
 
 The policy, for every call: our own User-Agent (the edge refuses Python's default one); a time limit on each attempt and
 a budget over the whole piece of work, since requests has no total timeout; a cap on the body as it is unpacked; no
-redirect followed and no proxy taken from the environment, since the key would go there. Only GETs are repeated: a lost
+redirect followed, and no proxy but EGRESS_PROXY_URL, since the key would go there. Only GETs are repeated: a lost
 answer to a POST is resolved by reading the instance, never by asking again on trust.
 """
 
@@ -27,7 +27,8 @@ import requests
 import urllib3
 from django.conf import settings
 
-from instances.deadline import Budget, WatchedAdapter
+from instances import egress
+from instances.deadline import Budget
 from instances.errors import (
     InsufficientResource,
     InvalidStateChange,
@@ -149,7 +150,7 @@ class Novita:
         self.concurrency = concurrency
         self._timeouts = (connect_timeout_seconds, read_timeout_seconds)
         self._session = _Session()
-        self._session.trust_env = False
+        egress.prepare(self._session, pool_size=2 * concurrency)
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._session.headers = {
             "Authorization": f"Bearer {api_key}",
@@ -158,9 +159,6 @@ class Novita:
             "Accept-Encoding": "gzip",
             "User-Agent": USER_AGENT,
         }
-        adapter = WatchedAdapter(pool_maxsize=2 * concurrency, max_retries=0)
-        self._session.mount("https://", adapter)
-        self._session.mount("http://", adapter)
 
     def list_instances(self, budget: Budget, on_page: Callable[[int, int | None], None] | None = None) -> Listing:
         """Read all pages, several at once; `on_page` hears how many instances are known, of how many.
@@ -324,10 +322,10 @@ class Novita:
                     body = _read_body(response)
             except requests.RequestException as exc:
                 budget.check()
-                raise _name_failure(exc, is_cut=attempt.is_cut) from exc
+                raise _name_failure(exc, self._base, is_cut=attempt.is_cut) from exc
         if attempt.is_cut:
             budget.check()
-            raise NovitaTimeout
+            raise NovitaTimeout(f"Novita did not answer in time{egress.name_way(self._base)}.")
         return _check(response, body)
 
 
@@ -488,18 +486,21 @@ def _keep_plain_words(message: str) -> str:
     return re.sub("…( …)+", "…", " ".join(kept))
 
 
-def _name_failure(exc: requests.RequestException, *, is_cut: bool) -> NovitaError:
+def _name_failure(exc: requests.RequestException, url: str, *, is_cut: bool) -> NovitaError:
+    way = egress.name_way(url)
     # A silence in the middle of a body comes as a ConnectionError around urllib3's ReadTimeoutError.
     is_silence = bool(exc.args) and isinstance(exc.args[0], urllib3.exceptions.ReadTimeoutError)
     if is_cut or is_silence or isinstance(exc, requests.ReadTimeout):
-        return NovitaTimeout()
+        return NovitaTimeout(f"Novita did not answer in time{way}.")
+    if explained := egress.explain(exc, url):
+        return NovitaUnavailable(f"Novita can't be reached: {explained[0]}", suggestion=explained[1])
     if isinstance(exc, requests.exceptions.ContentDecodingError):
         return NovitaBadAnswer("Novita's answer can't be unpacked.")
     if isinstance(exc, requests.ConnectTimeout):
-        return NovitaUnavailable("Novita can't be reached: no connection in time.")
+        return NovitaUnavailable(f"Novita can't be reached: no connection in time{way}.")
     if isinstance(exc, requests.exceptions.ChunkedEncodingError):
-        return NovitaUnavailable("Novita's answer ended too early.")
-    return NovitaUnavailable("Novita can't be reached.")
+        return NovitaUnavailable(f"Novita's answer ended too early{way}.")
+    return NovitaUnavailable(f"Novita can't be reached{way}.")
 
 
 def _read_texts(value: object) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import re
 import secrets
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from dotenv import dotenv_values
 TRUE_WORDS = {"1", "true", "yes", "on"}
 FALSE_WORDS = {"0", "false", "no", "off"}
 ROLES = {"viewer", "operator", "admin"}
+PEM_CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 MAKE_WEBHOOK_KEY = (
     "python3 -c \"import base64, secrets; print('whsec_' + base64.b64encode(secrets.token_bytes(32)).decode())\""
 )
@@ -196,6 +198,43 @@ class Env:
                 f"{_without_password(url)!r} is no base URL; https, or http to this machine, since the key goes there.",
                 f"Use {default}.",
             )
+        return url
+
+    def certificates(self, name: str, root: Path) -> str:
+        """Read a file's certificates, as one PEM text. "" when it isn't set. A relative path begins at `root`."""
+        if not self.text(name):
+            return ""
+        path = root / self.text(name)
+        cure = "Name a PEM file with the certificate of your private authority."
+        try:
+            text = path.read_text(encoding="ascii", errors="replace")
+        except OSError as exc:
+            self.refuse(name, f"{str(path)!r} can't be read ({exc.strerror}).", cure)
+            return ""
+        pem = "\n".join(PEM_CERTIFICATE.findall(text))
+        try:
+            if not pem:
+                raise ssl.SSLError
+            ssl.create_default_context(cadata=pem)
+        except (ssl.SSLError, ValueError):
+            self.refuse(name, f"{str(path)!r} holds no certificate that can be used.", cure)
+            return ""
+        return pem
+
+    def proxy_url(self, name: str) -> str:
+        """Read the URL of an HTTP proxy, which may hold a user and a password. "" when it isn't set."""
+        url = self.text(name).rstrip("/")
+        cure = "Use http://proxy.example.com:3128, or http://user:password@…, with % signs for special characters."
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname or "", parts.port
+        except ValueError:
+            self.refuse(name, "it is no URL.", cure)
+            return ""
+        is_host = _is_name(host) or _is_ipv6(host)
+        is_proxy = parts.scheme in {"http", "https"} and is_host and port
+        if url and (not is_proxy or parts.path or parts.query or parts.fragment):
+            self.refuse(name, f"{_without_password(url)!r} is no address of an HTTP proxy, with its port.", cure)
         return url
 
     def redis_url(self, name: str, default: str) -> str:

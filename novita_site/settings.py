@@ -68,6 +68,10 @@ HAS_SSO = env.has_all("OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET")
 OIDC_ROLE_CLAIM = env.text("OIDC_ROLE_CLAIM", "groups")
 OIDC_ROLES = env.roles("OIDC_ROLES")
 
+# How calls to Novita and to the login service leave. Certificates of authorities beside the public ones, as PEM.
+CA_BUNDLE = env.certificates("CA_BUNDLE", BASE_DIR)
+EGRESS_PROXY_URL = env.proxy_url("EGRESS_PROXY_URL")
+
 # --- Novita, and how the copy is kept
 
 NOVITA_API_KEY = env.api_key("NOVITA_API_KEY")

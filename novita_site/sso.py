@@ -39,8 +39,9 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
-from instances import audit
+from instances import audit, egress
 from instances.audit import RESERVED_NAMES, Actor
+from instances.deadline import Budget
 from instances.errors import NotAllowed, NotAuthenticated, find_request_id, lock_out
 from instances.limits import begin_single_sign_on, count_failed_login
 from instances.roles import ROLES, Role
@@ -49,6 +50,8 @@ from novita_site.env import is_loopback
 log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS: Final = 5
+# For one call to the provider in all, which may drip.
+DEADLINE_SECONDS: Final = 10
 CLOCK_SKEW_SECONDS: Final = 30
 STATE_SECONDS: Final = 600
 # Signatures by the provider's own key; with HS256 everybody who knows the client's secret could make an ID token.
@@ -272,7 +275,7 @@ class SocialAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]  # likew
 
     def get_requests_session(self) -> requests.Session:
         session = _Session()
-        session.trust_env = False
+        egress.prepare(session)
         return session
 
     def pre_social_login(self, request: HttpRequest, sociallogin: SocialLogin) -> None:
@@ -337,7 +340,12 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # likewise
 
 class _Session(requests.Session):
     def request(self, *args: Any, **options: Any) -> requests.Response:
-        return super().request(*args, **{"timeout": TIMEOUT_SECONDS, **options})
+        with Budget(DEADLINE_SECONDS).attempt(DEADLINE_SECONDS) as attempt:
+            answer = super().request(*args, **{"timeout": TIMEOUT_SECONDS, **options})
+        if attempt.is_cut:
+            # What was cut in the middle can look like a whole answer.
+            raise requests.Timeout
+        return answer
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         """Say that nothing redirects: the secret goes to the addresses that were checked."""
@@ -383,6 +391,9 @@ def _refuse(request: HttpRequest, name: str, code: str, reason: str, message: st
 def _fail(request: HttpRequest, exc: Exception) -> NoReturn:
     """Refuse because the provider is away or not to be believed. Of an error only our own words are repeated."""
     reason = str(exc) if isinstance(exc, ProviderException) else type(exc).__name__
+    if isinstance(exc, requests.RequestException):
+        url = (exc.request.url if exc.request else "") or settings.OIDC_ISSUER
+        reason = " ".join(egress.explain(exc, url) or (f"{reason}{egress.name_way(url)}",))
     log.warning("single sign-on failed: %s: %s", settings.OIDC_ISSUER, reason, extra={"rejection": "sso"})
     if count_failed_login(request.META.get("REMOTE_ADDR", "")):
         _record(request, "", "SSO_FAILED", f"{settings.OIDC_ISSUER}: {reason}")

@@ -50,6 +50,8 @@ WRONG_VALUES = [
     ("WEBHOOK_ALLOWED_HOSTS", "10.0.0.5,*", "'*' is no host name or address. Use hooks.example.com or 10.0.0.5."),
     ("WEBHOOK_ALLOWED_PORTS", "443,0", "'0' is not a port from 1 to 65535. Use 443,8443."),
     ("REDIS_URL", "localhost:6379", "'localhost:6379' is no address of a Redis. Use redis://127.0.0.1:6379/0"),
+    ("CA_BUNDLE", "/nowhere.pem", "'/nowhere.pem' can't be read (No such file or directory). Name a PEM file"),
+    ("EGRESS_PROXY_URL", "http://u:FAKE-SECRET@p.test:1/x?y", "'http://…' is no address of an HTTP proxy, with its"),
     ("LOG_FORMAT", "xml", "'xml' is neither text nor json. Use text."),
     ("DATABASE_URL", "mysql://user:FAKE-SECRET@host/name", "only SQLite and PostgreSQL are supported. Use postgres://"),
 ]
