@@ -97,6 +97,9 @@ def up(project: Path) -> Iterator[Up]:
     yield process
     process.signal(signal.SIGTERM)
     process.wait()
+    for pid in list_pids(project):  # A test failed.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_a_bare_machine_gets_a_simulated_account_and_a_redis(up: Up) -> None:
