@@ -72,10 +72,12 @@ def test_a_worker_that_starts_without_redis_works_when_it_comes(
     time.sleep(5)
     assert worker.popen.poll() is None, worker.log
 
+    # It needs the database only.
+    assert service.wait_until_finished(ordered, 60)["success"]
+
     redis_process.start()
 
-    assert service.wait_until_finished(ordered, 60)["success"]
-    wait_until(lambda: service.get_worker() == "up", "it is seen")
+    wait_until(lambda: service.get_worker() == "up", "it is seen", 5)
 
 
 def test_a_redis_that_comes_back_empty_is_worked_with(
