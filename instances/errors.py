@@ -7,6 +7,7 @@ import logging
 import math
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import BadRequest, DisallowedHost, PermissionDenied, RequestDataTooBig
@@ -14,6 +15,7 @@ from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import render
 from django.utils import timezone
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.views import defaults
 from rest_framework import exceptions
 from rest_framework.request import Request
@@ -25,6 +27,8 @@ log = logging.getLogger(__name__)
 
 # How Django's CSRF check begins to say that the origin is wrong.
 BAD_ORIGIN = "Origin checking failed"
+# DRF's word for every failure of that check.
+CSRF_FAILED = "CSRF Failed"
 
 
 class PanelError(Exception):
@@ -77,6 +81,16 @@ class TooManyRequests(PanelError):
     code = "TOO_MANY_REQUESTS"
     message = "You send more than API_RATE_LIMIT allows."
     suggestion = "Slow down. A stop is never refused: POST /api/instances/stop-all stops many with one request."
+
+
+class CsrfFailed(NotAllowed):
+    """The CSRF token is missing, or of an earlier login."""
+
+    code = "CSRF_FAILED"
+    message = "Nothing was done: this was sent with a login, but not by a page of that login."
+    suggestion = (
+        "Reload the page and try again. A script sends an API token in the header Authorization, not a login's cookie."
+    )
 
 
 class CrossSite(PanelError):
@@ -375,6 +389,8 @@ def _translate(exc: Exception, context: dict[str, Any]) -> PanelError | None:
             return NotAuthenticated()
         case exceptions.PermissionDenied() if BAD_ORIGIN in str(exc):
             return refuse_origin(context["request"])
+        case exceptions.PermissionDenied() if str(exc).startswith(CSRF_FAILED):
+            return CsrfFailed()
         case exceptions.PermissionDenied() | PermissionDenied():
             return NotAllowed(str(exc) or None)
         case exceptions.ParseError() | RecursionError():
@@ -436,8 +452,16 @@ def lock_out(request: HttpRequest, wait_seconds: int) -> HttpResponse:
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponseBase:
     error = refuse_origin(request) if BAD_ORIGIN in reason else None
-    if error and _is_for_a_script(request):
-        return to_response(error, request)
     if _is_for_a_script(request):
-        return to_response(NotAllowed("The CSRF token is missing or wrong.", suggestion="Send X-CSRFToken."), request)
-    return render(request, "403_csrf.html", {"error": error}, status=HTTPStatus.FORBIDDEN)
+        return to_response(error or CsrfFailed(), request)
+    context = {"error": error, "back": _find_own_referrer(request)}
+    return render(request, "403_csrf.html", context, status=HTTPStatus.FORBIDDEN)
+
+
+def _find_own_referrer(request: HttpRequest) -> str:
+    """Return the address of the page that sent the request, if it is one of ours."""
+    referrer = request.headers.get("Referer", "")
+    if not url_has_allowed_host_and_scheme(referrer, {request.get_host()}):
+        return ""
+    parts = urlsplit(referrer)
+    return urlunsplit(("", "", f"/{parts.path.lstrip('/')}", parts.query, ""))

@@ -28,7 +28,7 @@ from instances.errors import (
     OperationNotFound,
     PanelError,
 )
-from instances.instance import ActionName, clean_text, format_time
+from instances.instance import ActionName, clean_text, format_time, get_group
 from instances.models import Operation, Target
 from instances.rounds import (
     MAX_ROUND_PAUSE_SECONDS,
@@ -60,6 +60,7 @@ LOST_FOR_GOOD: Final = (
     "After a stop the data is kept for 7 days at most.",
     "A restart is not guaranteed: the GPU may be gone.",
 )
+RESTART_ENDS_JOBS: Final = "A restart ends the jobs that run on the instances."
 NOBODY_VERIFIES: Final = (
     "No worker runs: every stop is asked for, but nobody verifies it. Start one: celery -A novita_site worker"
 )
@@ -383,8 +384,10 @@ def preview(wish: Wish) -> Preview:
 
 
 def _warn_of_losses(kind: str, targets: Sequence[Target], look: Look) -> list[str]:
-    if kind != "stop" or not targets:
+    if kind == "start" or not targets:
         return []
+    if kind == "restart":
+        return [RESTART_ENDS_JOBS]
     seen = [look.instances[target.instance_id] for target in targets if target.instance_id in look.instances]
     monthly = [instance.name or instance.id for instance in seen if instance.billing_mode == "monthly"]
     warnings = list(LOST_FOR_GOOD)
@@ -535,7 +538,7 @@ def _describe_results(
     if is_dry_run:
         good = {Target.State.PENDING}
     count = sum(target.state in good for target in meant)
-    what = f"{'running ' if is_whole_account else ''}instance{'' if len(meant) == 1 else 's'}"
+    what = _name_targets(is_whole_account, meant)
     if not meant:
         message = "Nothing is running" if is_whole_account and not targets else f"Nothing to {kind}"
     elif is_dry_run:
@@ -567,6 +570,16 @@ def _describe_results(
         "warnings": warnings,
         "timestamp": format_time(timezone.now()),
     }
+
+
+def _name_targets(is_whole_account: bool, meant: Sequence[Target]) -> str:
+    """Say what they are, as the dashboard counts them: "running instances", "instances (12 running, 2 starting)"."""
+    noun = f"instance{'' if len(meant) == 1 else 's'}"
+    starting = sum(get_group(target.first_status) == "starting" for target in meant)
+    if is_whole_account and starting:
+        running = len(meant) - starting
+        return f"{noun} ({f'{running} running, ' if running else ''}{starting} starting)"
+    return f"running {noun}" if is_whole_account else noun
 
 
 def _find_worker_warning() -> list[str]:

@@ -166,6 +166,8 @@ def make_target(kind: str, instance: Instance, look: Look, protection: Protectio
         return target
     elif kind == "restart" and instance.group != "running":
         target.state, target.error = Target.State.SKIPPED, f"It is {instance.status}: a restart is not possible."
+    elif kind == "start" and instance.group in {"stopping", "gone", "other"}:
+        target.state, target.error = Target.State.SKIPPED, f"It is {instance.status}: a start is not possible."
     elif kind != "restart" and instance.group in GOALS[kind]:
         target.state, target.confirmed_at = Target.State.CONFIRMED, look.began_at
     elif kind != "restart" and instance.group in ON_THE_WAY[kind]:

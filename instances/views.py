@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
@@ -14,7 +15,7 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
 
 from instances import cache, health, queries
-from instances.instance import GROUPS, format_time
+from instances.instance import GROUPS
 from instances.models import Protection
 from instances.roles import Role, find_role
 
@@ -68,13 +69,13 @@ def _read_query(query_dict: QueryDict) -> dict[str, Any]:
 
 def _describe_figures(listing: cache.Listing | None, state: health.Health) -> dict[str, Any]:
     has_copy = listing is not None and listing.freshness.as_of is not None
-    running = sum(one["group"] == "running" for one in listing.instances) if listing else 0
+    groups = Counter(one["group"] for one in listing.instances) if listing else Counter[str]()
     return {
         "total": len(listing.instances) if listing and has_copy else "–",
-        "running": running if has_copy else "–",
+        "running": groups["running"] if has_copy else "–",
+        "starting": groups["starting"],
         "redis": state.body["services"]["redis"],
-        "as_of": format_time(listing.freshness.as_of) if listing and listing.freshness.as_of else "",
-        "no_sync": "never" if listing else "unknown",
+        "as_of": state.body["sync"]["lastSync"] or "",
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotModified, JsonResponse
+from django.middleware.csrf import get_token
 from django.utils import timezone
 from django.utils.cache import patch_vary_headers
 from django.utils.http import parse_etags
@@ -390,6 +391,19 @@ class ApiRootView(ApiView):
             "admin": "admin:index",
         }
         return Response({key: reverse(name, request=request) for key, name in names.items()})
+
+
+class SessionView(ApiView):
+    """Who is logged in, for a page that was opened before a login in another tab."""
+
+    @extend_schema(exclude=True)
+    def get(self, request: Request) -> Response:
+        body = {
+            "user": request.user.get_username(),
+            "role": find_role(request).label,
+            "csrfToken": get_token(request._request),
+        }
+        return Response(body, headers={"Cache-Control": "no-store"})
 
 
 class NoSuchApiView(ApiView):

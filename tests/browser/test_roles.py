@@ -1,5 +1,6 @@
 """What each role sees of the dashboard, behind the login: the buttons of what it may do, and no others."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,9 +34,9 @@ def guarded_panel(
     simulated_novita: Novita,
 ) -> Iterator[Panel]:
     """A panel that wants a login, with a user of each role and one without any, and one running instance."""
-    simulated_novita.change(
-        remove=list(simulated_novita.get_truth()), add=[{"id": "a" * 16, "name": "trainer", "status": "running"}]
-    )
+    # Another module's may be there still.
+    simulated_novita.change(remove=list(simulated_novita.get_truth()))
+    simulated_novita.change(add=[{"id": "a" * 16, "name": "trainer", "status": "running"}])
     folder = tmp_path_factory.mktemp("guarded")
     with ended(Panel(folder, migrated_database, simulated_novita, REQUIRE_LOGIN="1")) as panel:
         command = [sys.executable, "manage.py", "shell", "-c", MAKE_USERS]
@@ -51,7 +52,7 @@ def context(browser: Browser, guarded_panel: Panel) -> Iterator[BrowserContext]:
     witness.watch(context)
     yield context
     context.close()
-    assert [one for one in witness.problems if "403" not in one] == []
+    assert [one for one in witness.problems if not re.search("status of 40[13]", one)] == []
 
 
 def log_in(context: BrowserContext, name: str) -> Page:

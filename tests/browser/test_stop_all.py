@@ -243,10 +243,17 @@ def test_what_still_runs_is_said_and_tried_again(panel: Panel, visit: Visit) -> 
     expect(get_target(page, "beta")).to_contain_text("still runs, seen running at")
     expect(page).to_have_title("⚠ (1) Novita panel")
     panel.novita.lift()
+    (first,) = panel.list_operations()
     press(page, "Try again for 1")
     expect(get_summary(page)).to_contain_text("The one instance is stopped, seen at")
     again = panel.list_operations()[0]
     assert (again["counts"]["confirmed"], again["reason"]) == (1, "the weekend")
+    assert (again["retryOf"], panel.list_operations()[1]["supersededBy"]) == (first["id"], again["id"])
+    for one in (page, visit()):
+        press(one, "Dismiss")
+        with one.expect_response("**/api/operations?*"):
+            press(one, "Refresh data")
+        expect(get_summary(one)).to_be_hidden()
     assert panel.novita.get_truth()["b"]["status"] == "exited"
 
 

@@ -1,15 +1,19 @@
 // The dashboard's behaviour: takes over the server's rows, keeps them fresh, acts. Text from outside goes in as
 // textContent only; state that a link should carry stands in the address.
 
-import {clone, count, sayAge, set, setDisabled, setText, tell} from './elements.js';
+import {getNow, hasJumped} from './clock.js';
+import {clone, count, sayAge, sayClock, sayMoment, set, setDisabled, setText, tell} from './elements.js';
 import * as operations from './operations.js';
 import {compareKeys, compareTexts, fold, getNaturalKey} from './order.js';
-import {ask, nameFailure, read, send} from './service.js';
+import {ask, LoggedOut, nameFailure, read} from './service.js';
+import * as session from './session.js';
+import {send} from './session.js';
 
 const PAGE_SIZE = 100;
 const REFRESH_SECONDS = 30;
 const MOVING_SECONDS = 3;
-const MAX_PAUSE_SECONDS = 60;
+// How long until it is noticed that a trouble is over; a second more or less, so that not all pages ask at once.
+const TROUBLE_SECONDS = 3;
 const DEFAULT_ORDERING = '-createdAt';
 const FILTERS = ['search', 'group', 'region'];
 
@@ -25,16 +29,17 @@ let instances = null; // as the API lists them; null until the first answer
 let haystacks = new Map();
 let etag = '';
 let asOf = document.querySelector('#figure-sync time').dateTime;
-let hasCopy = Boolean(asOf);
-let failures = 0;
-let failingSince = null;
+let hasCopy = false;
+let isSyncing = false;
+let failingSince = null; // by the server's clock; null when it isn't known
 let failure = '';
 let isPaused = false;
 let refreshing = null;
 let timer = 0;
-let nextAt = 0;
+let nextAt = 0; // by the monotonic clock
 let query = readAddress();
-let confirming = ''; // the instance whose stop waits for the second press
+let confirming = ''; // the instance whose stop or restart waits for the second press
+let confirmingAction = '';
 const rows = new Map(); // id → its row on this page
 const details = new Map(); // id → its open details
 const asked = new Map(); // id → the action that was sent and not answered yet
@@ -196,13 +201,17 @@ function updateButtons(row, one, name) {
     const actions = getActions(one);
     const wanted = `${actions} ${isBusy} ${name}`;
     const confirm = row.querySelector('.confirm');
-    if (confirming === one.id && !actions.includes('stop')) {
+    if (confirming === one.id && !actions.includes(confirmingAction)) {
         confirming = '';
     }
     set(confirm, 'hidden', confirming !== one.id);
     set(buttons, 'hidden', confirming === one.id);
-    setText(confirm.querySelector('span'),
-        `Stop ${name}? Its data is kept 7 days at most, and a restart is not guaranteed: the GPU may be gone.`);
+    const isRestart = confirming === one.id && confirmingAction === 'restart';
+    setText(confirm.querySelector('span'), isRestart
+        ? `Restart ${name}? This ends the job that runs on it.`
+        : `Stop ${name}? Its data is kept 7 days at most, and a restart is not guaranteed: the GPU may be gone.`);
+    setText(confirm.querySelector('[data-do=confirm-now]'), isRestart ? 'Restart it' : 'Stop it');
+    set(confirm, 'ariaLabel', isRestart ? 'Restart it?' : 'Stop it?');
     if (buttons.dataset.shown === wanted) {
         return;
     }
@@ -210,7 +219,7 @@ function updateButtons(row, one, name) {
     const focusedAction = buttons.contains(document.activeElement) ? document.activeElement.dataset.action : '';
     buttons.replaceChildren(...actions.map(action => {
         const button = clone('button-template');
-        button.dataset.do = action === 'stop' ? 'stop' : 'act';
+        button.dataset.do = action === 'start' ? 'act' : 'confirm';
         button.dataset.action = action;
         button.textContent = action[0].toUpperCase() + action.slice(1);
         button.setAttribute('aria-label', `${button.textContent} ${name}`);
@@ -224,6 +233,21 @@ function updateButtons(row, one, name) {
     }
 }
 
+// What an operation can request: unlike a single action it waits for one that moves. As `make_target` does it.
+function isPossible(kind, one) {
+    const groups = {start: ['stopped'], stop: ['running', 'starting', 'other'], restart: ['running']}[kind];
+    return groups.includes(one.group) && (kind === 'start' || !protections.has(one.id));
+}
+
+function countSelected(kind) {
+    return instances.filter(one => selected.has(one.id) && isPossible(kind, one)).length;
+}
+
+function countStoppable() {
+    return instances && hasCopy
+        ? instances.filter(one => isPossible('stop', one) && one.group !== 'other').length : null;
+}
+
 function getActions(one) {
     return protections.has(one.id) ? one.actions.filter(action => action === 'start') : one.actions;
 }
@@ -231,7 +255,7 @@ function getActions(one) {
 function updateMessage(row, one) {
     if (followed.has(one.id) && !asked.has(one.id) && !isMoving(one)) {
         followed.delete(one.id);
-        messages.set(one.id, {words: `Seen ${one.status} at ${new Date().toLocaleTimeString()}.`});
+        messages.set(one.id, {words: `Seen ${one.status}${getNow() ? ` at ${sayClock(getNow())}` : ''}.`});
     }
     const message = messages.get(one.id);
     const line = row.querySelector('.message');
@@ -244,6 +268,9 @@ function isMoving(one) {
 }
 
 function updateDetail(detail, one) {
+    // As many as the visitor's role sees: one more would make the table lay out a column that isn't there.
+    const columns = [...table.tHead.rows[0].cells].filter(cell => getComputedStyle(cell).display !== 'none');
+    set(detail.cells[0], 'colSpan', columns.length);
     updateProtection(detail, one);
     const shown = JSON.stringify(one);
     if (detail.dataset.shown === shown) {
@@ -372,7 +399,7 @@ function renderSelection(onPage) {
     set(document.getElementById('selection-buttons'), 'hidden', !number);
     for (const button of bar.querySelectorAll('[data-kind]')) {
         const {kind} = button.dataset;
-        const possible = chosen.filter(one => getActions(one).includes(kind)).length;
+        const possible = countSelected(kind);
         const words = kind[0].toUpperCase() + kind.slice(1);
         setText(button, `${words} ${possible}`);
         set(button, 'title', possible ? '' : `None of the selected can be asked to ${kind} now.`);
@@ -446,10 +473,13 @@ function renderNothing(found) {
 }
 
 function renderFigures() {
-    const running = instances.filter(one => one.group === 'running').length;
+    const [running, starting] = ['running', 'starting'].map(group => instances.filter(one => one.group === group).length);
     setText(document.getElementById('figure-total'), hasCopy ? String(instances.length) : '–');
     setText(document.getElementById('figure-running'), hasCopy ? String(running) : '–');
-    const hasTrouble = Boolean(failure) || warnings.childElementCount > 0 || operations.hasTrouble();
+    const startingFigure = document.getElementById('figure-starting');
+    setText(startingFigure, hasCopy && starting ? ` · ${starting} starting` : '');
+    set(startingFigure, 'hidden', !startingFigure.textContent);
+    const hasTrouble = Boolean(failure) || Boolean(warnings.querySelector('p')) || operations.hasTrouble();
     const words = operations.getPageTitle();
     document.title = `${hasTrouble ? '⚠ ' : ''}${words ? `${words} – ` : hasCopy ? `(${running}) ` : ''}Novita panel`;
     drawIcon(hasCopy ? running : null, hasTrouble);
@@ -478,39 +508,52 @@ function drawIcon(running, hasTrouble) {
 }
 
 function renderWarnings(words) {
-    const wanted = failure ? [failure, ...words] : words;
-    if (wanted.join('\n') !== [...warnings.children].map(banner => banner.textContent).join('\n')) {
-        warnings.replaceChildren(...wanted.map(text => {
+    renderBanners(document.getElementById('failure'), failure ? [failure] : []);
+    renderBanners(document.getElementById('warning'), words);
+    table.classList.toggle('is-old', Boolean(failure));
+}
+
+// A banner that stays is not touched: each is announced once, when it comes.
+function renderBanners(region, words) {
+    const shown = new Map([...region.children].map(banner => [banner.textContent, banner]));
+    for (const [text, banner] of shown) {
+        if (!words.includes(text)) {
+            banner.remove();
+        }
+    }
+    for (const text of words) {
+        if (!shown.has(text)) {
             const banner = clone('banner-template');
             banner.textContent = text;
-            return banner;
-        }));
+            region.append(banner);
+        }
     }
-    table.classList.toggle('is-old', Boolean(failure));
 }
 
 // --- Times
 
 function say(time) {
-    return time ? `${new Date(time).toLocaleString()} (${sayAge(time)})` : 'never';
+    return time ? `${sayMoment(time)} (${sayAge(time)})` : 'never';
 }
 
 function updateTime(element, time) {
     setText(element, time ? sayAge(time) : '–');
     if (element.dateTime !== (time || '')) {
         element.dateTime = time || '';
-        element.title = time ? new Date(time).toLocaleString() : '';
+        element.title = time ? sayMoment(time) : '';
     }
 }
 
 function tick() {
-    const sync = document.querySelector('#figure-sync time');
-    sync.dateTime = asOf;
-    if (asOf || failure || instances !== null) {
-        setText(sync, asOf ? sayAge(asOf) : failure ? 'unknown' : 'never');
+    if (hasJumped() && !document.hidden) {
+        // The answer says what time it is.
+        isPaused ? session.renew() : refresh();
     }
-    sync.title = asOf ? new Date(asOf).toLocaleString() : '';
-    const seconds = Math.max(0, Math.ceil((nextAt - Date.now()) / 1000));
+    const sync = document.querySelector('#figure-sync time');
+    set(sync, 'dateTime', asOf);
+    setText(sync, asOf ? sayAge(asOf) : isSyncing ? 'synchronizing …' : 'unknown');
+    set(sync, 'title', asOf ? sayMoment(asOf) : '');
+    const seconds = Math.max(0, Math.ceil((nextAt - performance.now()) / 1000));
     setText(document.getElementById('next-refresh'),
         isPaused ? 'Refresh is paused' : refreshing ? 'Refreshing …' : `Next refresh in ${seconds} s`);
     operations.tick();
@@ -531,6 +574,7 @@ async function readAll() {
     clearTimeout(timer);
     operations.look();
     readProtections();
+    session.check();
     let words = [];
     try {
         const [listing, health] = await Promise.all([
@@ -544,22 +588,26 @@ async function readAll() {
             throw new Error((await listing.json()).message);
         }
         hasCopy = listing.headers.has('Data-As-Of');
-        asOf = listing.headers.get('Data-As-Of') || '';
+        // A cleared cache doesn't change when it was last synchronized.
+        asOf = listing.headers.get('Data-As-Of') || state.sync.lastSync || '';
+        isSyncing = state.sync.isLocked;
         if (listing.status !== 304) {
             take((await listing.json()).instances);
             etag = listing.headers.get('ETag') || '';
         }
-        failures = 0;
         failingSince = null;
         failure = '';
     } catch (error) {
         if (!words.length) {
             setText(document.getElementById('figure-redis'), 'unknown');
         }
-        failures += 1;
-        failingSince ||= new Date();
-        const age = instances === null ? '' : ' What is shown is older than that.';
-        failure = `${nameFailure(error)} Since ${failingSince.toLocaleTimeString()}.${age}`;
+        isSyncing = false;
+        failingSince ||= getNow();
+        failure = sayFailure(error);
+        if (error instanceof LoggedOut) {
+            // Its notice has the way to log in.
+            session.renew();
+        }
         // Redis down says so itself, once.
         words = words.filter(text => !failure.startsWith(text));
     }
@@ -567,8 +615,17 @@ async function readAll() {
     render();
 }
 
+function sayFailure(error) {
+    const since = failingSince ? sayClock(failingSince) : '';
+    if (error instanceof LoggedOut) {
+        return `Not refreshed${since && ` since ${since}`}: you are logged out.`;
+    }
+    const age = instances === null ? '' : ` What is shown is older${since && ' than that'}.`;
+    return `${nameFailure(error)}${since && ` Since ${since}.`}${age}`;
+}
+
 function readProtections() {
-    readingProtections ||= read('/api/protections').then(({result}) => {
+    readingProtections ||= read('/api/protections').then(result => {
         const told = new Map(result.protections.map(one => [one.instanceId, one]));
         if (JSON.stringify([...told]) !== JSON.stringify([...protections])) {
             protections = told;
@@ -604,10 +661,10 @@ function schedule() {
         tick();
         return;
     }
-    const isBusy = instances !== null && instances.some(isMoving);
-    const seconds = failures ? Math.min(MAX_PAUSE_SECONDS, MOVING_SECONDS * 2 ** (failures - 1))
-        : isBusy ? MOVING_SECONDS : REFRESH_SECONDS;
-    nextAt = Date.now() + seconds * 1000;
+    const isBusy = instances !== null && (!hasCopy || instances.some(isMoving));
+    const isInTrouble = (failure && !session.isLost()) || warnings.querySelector('p') || getNow() === null;
+    const seconds = isInTrouble ? TROUBLE_SECONDS + Math.random() : isBusy ? MOVING_SECONDS : REFRESH_SECONDS;
+    nextAt = performance.now() + seconds * 1000;
     timer = setTimeout(refresh, seconds * 1000);
     tick();
 }
@@ -700,16 +757,17 @@ function showClear(isShown) {
     (isShown ? confirm.querySelector('button') : root.querySelector('[data-do=clear]')).focus();
 }
 
-function confirmStop(id) {
+function askToConfirm(action, id) {
     confirming = id;
+    confirmingAction = action;
     render();
-    rows.get(id).querySelector('[data-do=stop-now]').focus();
+    rows.get(id).querySelector('[data-do=confirm-now]').focus();
 }
 
-function cancelStop(id) {
+function takeBack(id) {
     confirming = '';
     render();
-    (rows.get(id).querySelector('[data-action=stop]') || rows.get(id).querySelector('.name')).focus();
+    (rows.get(id).querySelector(`[data-action=${confirmingAction}]`) || rows.get(id).querySelector('.name')).focus();
 }
 
 // --- The selection
@@ -805,7 +863,7 @@ function follow(link) {
     } else if (link.dataset.page) {
         change({page: Number(link.dataset.page)}, true);
     } else {
-        change({search: '', region: '', group: 'running', page: 1}, true);
+        change({search: '', region: '', group: link.id.replace('figure-', ''), page: 1}, true);
     }
 }
 
@@ -822,17 +880,18 @@ const doings = {
     'clear-filters': clearFilters,
     open: (button, row) => open(row),
     act: (button, row) => act(button.dataset.action, row.dataset.id),
-    stop: (button, row) => confirmStop(row.dataset.id),
-    'stop-now': (button, row) => {
-        cancelStop(row.dataset.id);
-        act('stop', row.dataset.id);
+    confirm: (button, row) => askToConfirm(button.dataset.action, row.dataset.id),
+    'confirm-now': (button, row) => {
+        takeBack(row.dataset.id);
+        act(confirmingAction, row.dataset.id);
     },
-    'stop-cancel': (button, row) => cancelStop(row.dataset.id),
+    'confirm-cancel': (button, row) => takeBack(row.dataset.id),
     copy,
     select: selectOne,
     'select-all': selectAll,
     'clear-selection': clearSelection,
-    'act-on-selected': button => operations.preview(button.dataset.kind, [...selected]),
+    'stop-all': () => operations.preview('stop', null, countStoppable()),
+    'act-on-selected': button => operations.preview(button.dataset.kind, [...selected], countSelected(button.dataset.kind)),
     protect: (button, row) => askAboutProtection(row, 'protect'),
     'protect-now': (form, row) => {
         const reason = form.elements.reason.value.trim();
@@ -852,7 +911,7 @@ const doings = {
 
 root.addEventListener('click', event => {
     const button = event.target.closest('[data-do]');
-    const link = event.target.closest('th[data-column] a, #pager a, #figure-running');
+    const link = event.target.closest('th[data-column] a, #pager a, #figure-running, #figure-starting');
     if (button && button.getAttribute('aria-disabled') !== 'true') {
         doings[button.dataset.do](button, button.closest('tr'), event);
     } else if (link && !event.metaKey && !event.ctrlKey && !event.shiftKey && instances !== null) {
@@ -869,7 +928,7 @@ root.addEventListener('keydown', event => {
     if (detail && questions.has(detail.dataset.id)) {
         askAboutProtection(detail, '');
     } else if (confirming && event.target.closest('.confirm')) {
-        cancelStop(confirming);
+        takeBack(confirming);
     } else if (!document.getElementById('clear-confirm').hidden) {
         showClear(false);
     }

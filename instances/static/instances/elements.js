@@ -1,5 +1,7 @@
 // Touching the page: only where it differs, and words from outside only as text.
 
+import {getNow} from './clock.js';
+
 export function clone(id) {
     return document.getElementById(id).content.firstElementChild.cloneNode(true);
 }
@@ -30,10 +32,12 @@ export function listItems(list, texts) {
     }));
 }
 
+// An error is announced at once, anything else when there is a pause.
 export function tell(words, isError) {
-    const line = document.getElementById('status');
-    line.textContent = words;
-    line.classList.toggle('is-error', Boolean(isError));
+    const [told, silent] = isError ? ['status-error', 'status-words'] : ['status-words', 'status-error'];
+    document.getElementById(silent).textContent = '';
+    document.getElementById(told).textContent = words;
+    document.getElementById('status').classList.toggle('is-error', Boolean(isError));
 }
 
 export function count(number) {
@@ -41,9 +45,17 @@ export function count(number) {
 }
 
 export function sayAge(time) {
-    const seconds = Math.max(0, Math.round((Date.now() - new Date(time)) / 1000));
+    const now = getNow();
+    if (now === null) {
+        return sayMoment(time);
+    }
+    const seconds = Math.max(0, Math.round((now - new Date(time)) / 1000));
     const [unit, size] = seconds < 60 ? ['s', 1] : seconds < 3600 ? ['min', 60] : seconds < 172800 ? ['h', 3600] : ['days', 86400];
     return `${Math.floor(seconds / size)} ${unit} ago`;
+}
+
+export function sayMoment(time) {
+    return new Date(time).toLocaleString();
 }
 
 export function sayClock(time) {

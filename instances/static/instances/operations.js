@@ -1,8 +1,10 @@
 // Operations on many instances: the dialog that tells beforehand what would happen, and the panel that tells what does.
 // An operation lives in the service; this shows it, in each open dashboard, and can go away at any time.
 
+import {getNow} from './clock.js';
 import {clone, count, findRepeated, listItems, sayAge, sayClock, set, setDisabled, setText} from './elements.js';
-import {Refusal, read, send} from './service.js';
+import {Refusal, read} from './service.js';
+import {send} from './session.js';
 
 const POLL_SECONDS = 2;
 const MAX_PAUSE_SECONDS = 10;
@@ -11,8 +13,7 @@ const SEARCH_SECONDS = 60;
 const RECENT_MS = 15 * 60 * 1000;
 // Enough to find those that run among the newest.
 const LISTED = 20;
-const REMEMBERED = 50;
-const DISMISSED_KEY = 'dismissedOperations';
+const DISMISSED_KEY = 'dismissedOperation';
 
 const WORDS = {
     stop: {doing: 'Stopping', done: 'stopped', undone: 'still runs', undoneMany: 'still run'},
@@ -87,8 +88,9 @@ function getTone() {
 
 // --- The dialog: what would happen
 
-export function preview(kind, ids) {
-    plan = {kind, ids, answer: null};
+// `expected` is how many the page's own list has for it; null: it has none.
+export function preview(kind, ids, expected) {
+    plan = {kind, ids, expected, answer: null};
     form.reset();
     setText(document.getElementById('plan-title'), ids ? `${capitalize(kind)} the selected instances` : 'Stop all instances');
     dialog.showModal();
@@ -101,6 +103,9 @@ function capitalize(word) {
 }
 
 function getRequest(wanted) {
+    if (wanted.retryOf) {
+        return ['/api/operations', {fromOperation: wanted.retryOf}];
+    }
     return wanted.ids ? ['/api/operations', {kind: wanted.kind, ids: wanted.ids}] : ['/api/instances/stop-all', {}];
 }
 
@@ -159,11 +164,27 @@ function renderPlan() {
 }
 
 function sayPlan() {
-    const {kind, ids, asked} = plan;
+    const {kind, ids, expected, asked} = plan;
+    const isOld = expected !== null && expected !== asked.length;
+    const older = isOld ? ` The list on this page is older and has ${expected}.` : '';
     if (!asked.length) {
-        return ids ? `Of the selected, none can be asked to ${kind} now.` : 'Nothing runs: there is nothing to stop.';
+        return (ids ? `Of the selected, none can be asked to ${kind} now.` : 'Nothing runs: there is nothing to stop.') + older;
     }
-    return `${count(asked.length)} will be ${{stop: 'stopped', start: 'started', restart: 'restarted'}[kind]}:`;
+    const done = {stop: 'stopped', start: 'started', restart: 'restarted'}[kind];
+    const groups = kind === 'stop' ? sayGroups() : '';
+    return `${count(asked.length)} will be ${done}:${groups && ` ${groups}.`}${older}`;
+}
+
+// Returns '' when all are running, as the figure of that name counts them.
+function sayGroups() {
+    const numbers = new Map();
+    for (const {status} of plan.asked) {
+        // Of the whole account only what runs or starts is stopped.
+        const word = status === 'running' || plan.ids ? status : 'starting';
+        numbers.set(word, (numbers.get(word) || 0) + 1);
+    }
+    return numbers.size === 1 && numbers.has('running') ? ''
+        : [...numbers].map(([word, number]) => `${number} ${word}`).join(', ');
 }
 
 function fillNames(id, listed, repeated) {
@@ -224,12 +245,12 @@ dialog.addEventListener('close', () => {
 
 // --- Starting one
 
-async function begin({kind, ids, reason, number}) {
-    launch = {kind, ids, isError: false, isAnswered: false, searchUntil: Date.now() + SEARCH_SECONDS * 1000};
+async function begin({kind, ids, retryOf, reason, number}) {
+    launch = {kind, ids, retryOf, isError: false, isAnswered: false, searchUntil: performance.now() + SEARCH_SECONDS * 1000};
     launch.words = `${WORDS[kind].doing} ${count(number)}: the service is asked to …`;
     const mine = launch;
     known = listedIds;
-    const [path, body] = getRequest({kind, ids});
+    const [path, body] = getRequest({kind, ids, retryOf});
     render();
     announce(false);
     focusPanel();
@@ -250,7 +271,7 @@ async function begin({kind, ids, reason, number}) {
         if (launch === mine) {
             mine.isError = true;
             mine.isAnswered = error instanceof Refusal;
-            mine.searchUntil = Date.now() + SEARCH_SECONDS * 1000;
+            mine.searchUntil = performance.now() + SEARCH_SECONDS * 1000;
             mine.words = mine.isAnswered ? `Nothing was started: ${error.message}`
                 : `It is not known whether it began: ${error.message} Looking for it …`;
             render();
@@ -277,8 +298,7 @@ function getUnconfirmed() {
 function tryAgain() {
     const ids = getUnconfirmed().map(one => one.instanceId);
     if (ids.length && !launch) {
-        remember(shown.id);
-        begin({kind: shown.kind, ids, reason: shown.reason, number: ids.length});
+        begin({kind: shown.kind, ids, retryOf: shown.id, reason: shown.reason, number: ids.length});
     }
 }
 
@@ -293,27 +313,25 @@ export function look() {
 }
 
 async function choose() {
-    let listed, now;
+    let listed;
     try {
-        const answer = await read(`/api/operations?pageSize=${LISTED}`);
-        [listed, now] = [answer.result.operations, answer.now];
+        listed = (await read(`/api/operations?pageSize=${LISTED}`)).operations;
     } catch {
         // Where that matters, it shows: the panel's own reading fails too, and the listing's.
         return;
     }
-    const hidden = readDismissed();
     const running = listed.filter(isRunning);
     const found = launch && !launch.isAnswered && listed.find(isLaunched);
     if (found) {
         launch = null;
         show(found);
     } else if (!launch) {
-        const recent = listed.find(one => !isRunning(one) && !hidden.has(one.id) && now - Date.parse(one.finishedAt) < RECENT_MS);
-        const next = running[0] || recent || null;
-        if (!isKept(next, listed, hidden)) {
+        const dismissed = readDismissed();
+        const next = running[0] || listed.find(one => isRecent(one) && !isDismissed(one, dismissed)) || null;
+        if (!isKept(next, listed, dismissed)) {
             show(next);
         }
-    } else if (launch.isError && !launch.isAnswered && Date.now() > launch.searchUntil) {
+    } else if (launch.isError && !launch.isAnswered && performance.now() > launch.searchUntil) {
         launch.isAnswered = true;
         launch.words = launch.words.replace(/ Looking for it …$/, ' No such operation is seen to run.');
     }
@@ -323,12 +341,20 @@ async function choose() {
 }
 
 function isLaunched(one) {
+    if (launch.retryOf) {
+        return one.retryOf === launch.retryOf;
+    }
     // Who asks for all while that goes on gets the one that runs; it was there before, too.
     const isJoined = !launch.ids && isRunning(one);
     return one.kind === launch.kind && one.isWholeAccount === !launch.ids && (isJoined || Boolean(known) && !known.has(one.id));
 }
 
-function isKept(next, listed, hidden) {
+function isRecent(one) {
+    const now = getNow();
+    return !one.supersededBy && now !== null && now - Date.parse(one.finishedAt) < RECENT_MS;
+}
+
+function isKept(next, listed, dismissed) {
     if (!shown) {
         return false;
     }
@@ -337,8 +363,9 @@ function isKept(next, listed, hidden) {
         // A list without it was read before it began.
         return place === -1;
     }
-    // What somebody looks at stays, until it is dismissed or a newer one begins.
-    return !hidden.has(shown.id) && (!next || (place !== -1 && listed.indexOf(next) >= place));
+    // What somebody looks at stays, until it is dismissed, retried, or a newer one begins.
+    const isOver = isDismissed(shown, dismissed) || (place !== -1 && listed[place].supersededBy);
+    return !isOver && (!next || (place !== -1 && listed.indexOf(next) >= place));
 }
 
 function show(operation) {
@@ -371,14 +398,14 @@ function readShown() {
 async function readOnce() {
     const {id} = shown;
     try {
-        const {result} = await read(`/api/operations/${encodeURIComponent(id)}`);
+        const operation = await read(`/api/operations/${encodeURIComponent(id)}`);
         if (shown && shown.id === id) {
-            take(result);
+            take(operation);
         }
     } catch (error) {
         if (shown && shown.id === id) {
             failures += 1;
-            failingSince ||= new Date();
+            failingSince ||= getNow();
             failure = error.message;
             render();
         }
@@ -419,20 +446,29 @@ document.addEventListener('visibilitychange', () => {
 
 // --- What this browser has dismissed; a store that is full or forbidden forgets, and nothing else
 
+let forgotten = {createdAt: '', finishedAt: ''};
+
+// Returns the times of the last operation that was dismissed: those before it are dismissed with it.
 function readDismissed() {
     try {
-        return new Set(JSON.parse(localStorage.getItem(DISMISSED_KEY)) || []);
+        return JSON.parse(localStorage.getItem(DISMISSED_KEY)) || forgotten;
     } catch {
-        return new Set(forgotten);
+        return forgotten;
     }
 }
 
-const forgotten = [];
+function isDismissed(operation, dismissed) {
+    return !isRunning(operation) && (operation.finishedAt < dismissed.finishedAt
+        || (operation.finishedAt === dismissed.finishedAt && operation.createdAt <= dismissed.createdAt));
+}
 
-function remember(id) {
-    forgotten.push(id);
+function remember({createdAt, finishedAt}) {
+    if (isDismissed({createdAt, finishedAt}, readDismissed())) {
+        return;
+    }
+    forgotten = {createdAt, finishedAt};
     try {
-        localStorage.setItem(DISMISSED_KEY, JSON.stringify([...readDismissed(), id].slice(-REMEMBERED)));
+        localStorage.setItem(DISMISSED_KEY, JSON.stringify(forgotten));
     } catch {
         // It is hidden until the page is loaded anew.
     }
@@ -442,7 +478,7 @@ function dismiss() {
     if (launch) {
         launch = null;
     } else {
-        remember(shown.id);
+        remember(shown);
         shown = null;
     }
     render();
@@ -531,20 +567,30 @@ function renderShown() {
     tick();
 }
 
+// What needed no request: it was so already, or on its way.
+function countAlready(state) {
+    return shown.targets.filter(one => one.state === state && !one.attempts).length;
+}
+
 function sayProgress() {
     const {doing} = WORDS[shown.kind];
     const start = shown.state === 'cancelled' ? `Cancelled, nobody else is asked. ${doing}` : doing;
-    return `${start} ${count(getTotal(shown))}: ${sayCounts()}`;
+    const total = getTotal(shown);
+    const meant = total - countAlready('confirmed');
+    return `${start} ${meant && meant < total ? `${meant} of ` : ''}${count(total)}: ${sayCounts()}`;
 }
 
 function sayCounts() {
     const {counts, kind, state} = shown;
     const {done, undone, undoneMany} = WORDS[kind];
     const isOpen = isRunning(shown);
+    const [already, onTheWay] = [countAlready('confirmed'), countAlready('asked')];
     const words = [
-        [counts.confirmed, isOpen ? `confirmed ${done}` : `seen ${done}`],
+        [counts.confirmed - already, isOpen ? `confirmed ${done}` : `seen ${done}`],
+        [already, `${done} already`],
+        [onTheWay, 'on the way already'],
         [counts.stillRunning, counts.stillRunning === 1 ? undone : undoneMany],
-        [counts.asked, isOpen ? 'asked' : `asked and not seen ${done}`],
+        [counts.asked - onTheWay, isOpen ? 'asked' : `asked and not seen ${done}`],
         [counts.pending, isOpen && state !== 'cancelled' ? 'to be asked' : 'not asked'],
         [counts.failed, isOpen ? 'failed so far' : 'failed'],
         [counts.unknown, 'not known'],
@@ -568,7 +614,9 @@ function sayVerdict() {
     }
     const times = shown.targets.map(one => one.confirmedAt).filter(Boolean).sort();
     const seen = times.length ? `, seen at ${sayClock(times[times.length - 1])}` : '';
-    return total === 1 ? `The one instance is ${done}${seen}.` : `All ${total} are ${done}${seen}.`;
+    const already = countAlready('confirmed');
+    const before = already && already < total ? ` ${already} ${already === 1 ? 'was' : 'were'} ${done} already.` : '';
+    return total === 1 ? `The one instance is ${done}${seen}.` : `All ${total} are ${done}${seen}.${before}`;
 }
 
 function renderNotes() {
@@ -582,7 +630,7 @@ function renderNotes() {
 
 function renderFailure() {
     setText(document.getElementById('operation-failure'), failure
-        ? `It can't be read since ${failingSince.toLocaleTimeString()}: ${failure} What is shown is older than that; the work goes on without this page.`
+        ? `It can't be read${failingSince ? ` since ${sayClock(failingSince)}` : ''}: ${failure} What is shown is older than that; the work goes on without this page.`
         : '');
 }
 
@@ -690,7 +738,7 @@ async function cancel(button) {
         }
     } catch (error) {
         failure = error.message;
-        failingSince ||= new Date();
+        failingSince ||= getNow();
         isCancelling = false;
         render();
         await readShown();
@@ -709,7 +757,6 @@ export function takeBack(element) {
 }
 
 export const doings = {
-    'stop-all': () => preview('stop', null),
     'plan-retry': readPlan,
     'plan-close': () => dialog.close(),
     'plan-go': confirmPlan,

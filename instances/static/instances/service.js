@@ -1,12 +1,20 @@
 // Asking the service: with a timeout each time, and a failure in words.
 
+import {learn} from './clock.js';
+
 const TIMEOUT_MS = 20000;
-const ACTION_TIMEOUT_MS = 60000;
 
 // The service's own no; what was asked for did not begin. Any other error leaves that open.
 export class Refusal extends Error {}
 
+export class LoggedOut extends Refusal {
+    constructor() {
+        super('You are logged out. Log in again.');
+    }
+}
+
 export async function ask(path, options, timeout) {
+    const sentAt = performance.now();
     const answer = await fetch(path, {
         cache: 'no-store',
         credentials: 'same-origin',
@@ -14,31 +22,11 @@ export async function ask(path, options, timeout) {
         ...options,
         headers: {Accept: 'application/json', ...(options && options.headers)},
     });
+    learn(answer.headers.get('Date'), sentAt);
     if (answer.status === 401) {
-        throw new Refusal('You are logged out: reload the page to log in.');
+        throw new LoggedOut();
     }
     return answer;
-}
-
-export async function send(method, path, body) {
-    const headers = {'X-CSRFToken': document.getElementById('dashboard').dataset.csrfToken};
-    const options = {method, headers};
-    if (body) {
-        headers['Content-Type'] = 'application/json';
-        options.body = JSON.stringify(body);
-    }
-    let answer, result;
-    try {
-        answer = await ask(path, options, ACTION_TIMEOUT_MS);
-        result = await answer.json();
-    } catch (error) {
-        throw error instanceof Refusal ? error : new Error(nameFailure(error));
-    }
-    if (!answer.ok) {
-        const words = [result.message, ...Object.values(result.fields || {}), result.suggestion].filter(Boolean).join(' ');
-        throw answer.status < 500 ? new Refusal(words) : new Error(words);
-    }
-    return result;
 }
 
 export async function read(path) {
@@ -52,7 +40,7 @@ export async function read(path) {
     if (!answer.ok) {
         throw new Error(result.message);
     }
-    return {result, now: Date.parse(answer.headers.get('Date')) || Date.now()};
+    return result;
 }
 
 export function nameFailure(error) {

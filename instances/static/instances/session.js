@@ -1,0 +1,124 @@
+// Who is logged in. That may change in another tab while a page is open: then its CSRF token is renewed, or the page
+// says what to do before a button needs it.
+
+import {ask, LoggedOut, nameFailure, Refusal} from './service.js';
+
+const ACTION_TIMEOUT_MS = 60000;
+const CHECK_MS = 25000;
+
+const notice = document.getElementById('login-notice');
+const root = document.getElementById('dashboard');
+
+let token = root ? root.dataset.csrfToken : '';
+let renewing = null;
+let checkAt = 0;
+
+// As `renew`, unless that was a moment ago.
+export function check() {
+    if (isLost() || performance.now() >= checkAt) {
+        renew();
+    }
+}
+
+// Returns what is wrong with the login, in a sentence; '' when nothing is, or when it can't be told.
+export function renew() {
+    checkAt = performance.now() + CHECK_MS;
+    renewing ||= readSession().finally(() => {
+        renewing = null;
+    });
+    return renewing;
+}
+
+async function readSession() {
+    let session;
+    try {
+        const answer = await ask('/api/session');
+        if (!answer.ok) {
+            return '';
+        }
+        session = await answer.json();
+    } catch (error) {
+        return error instanceof LoggedOut
+            ? show('You are logged out.', 'Log in again', `/login/?next=${encodeURIComponent(location.pathname + location.search)}`)
+            : '';
+    }
+    if (session.user !== notice.dataset.user) {
+        return show(`You are now logged in as ${session.user}.`, 'Reload the page', location.href);
+    }
+    token = session.csrfToken;
+    for (const field of document.querySelectorAll('input[name=csrfmiddlewaretoken]')) {
+        field.value = token;
+    }
+    if (root) {
+        root.dataset.role = session.role;
+    }
+    notice.replaceChildren();
+    return '';
+}
+
+function show(words, cure, address) {
+    if (notice.dataset.words !== words || !notice.childElementCount) {
+        const line = document.createElement('p');
+        const link = document.createElement('a');
+        line.className = 'errornote';
+        link.href = address;
+        link.textContent = cure;
+        line.append(`${words} `, link, '.');
+        notice.dataset.words = words;
+        notice.replaceChildren(line);
+    }
+    return `${words} ${cure}.`;
+}
+
+export function isLost() {
+    return notice.childElementCount > 0;
+}
+
+export async function send(method, path, body) {
+    let answer = await post(method, path, body);
+    if (answer.result.code === 'CSRF_FAILED') {
+        // Nothing was done, so that sending it again is no second request. Once: what a new token doesn't cure, a
+        // third doesn't either.
+        const problem = await renew();
+        if (problem) {
+            throw new Refusal(`Nothing was done. ${problem}`);
+        }
+        answer = await post(method, path, body);
+    }
+    const {result, status} = answer;
+    if (!answer.isOk) {
+        const words = [result.message, ...Object.values(result.fields || {}), result.suggestion].filter(Boolean).join(' ');
+        throw status < 500 ? new Refusal(words) : new Error(words);
+    }
+    return result;
+}
+
+async function post(method, path, body) {
+    const headers = {'X-CSRFToken': token};
+    const options = {method, headers};
+    if (body) {
+        headers['Content-Type'] = 'application/json';
+        options.body = JSON.stringify(body);
+    }
+    try {
+        const answer = await ask(path, options, ACTION_TIMEOUT_MS);
+        return {isOk: answer.ok, status: answer.status, result: await answer.json()};
+    } catch (error) {
+        if (error instanceof LoggedOut) {
+            renew();
+        }
+        throw error instanceof Refusal ? error : new Error(nameFailure(error));
+    }
+}
+
+addEventListener('pageshow', event => {
+    // A page that comes back from the history has kept what was typed, and its token, too.
+    if (event.persisted || performance.getEntriesByType('navigation')[0]?.type === 'back_forward') {
+        renew();
+    }
+});
+document.addEventListener('visibilitychange', () => {
+    if (!document.hidden) {
+        renew();
+    }
+});

@@ -1,0 +1,424 @@
+"""The page tells the truth: ages by the server's clock, one count everywhere, trouble for as long as it lasts."""
+
+import re
+import signal
+import time
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, Route, expect
+
+from tests.browser.conftest import Panel, Visit, Witness
+from tests.browser.test_refresh import SET_VISIBILITY
+from tests.browser.test_roles import context, guarded_panel, log_in  # noqa: F401 - fixtures
+
+# A browser whose clock is wrong by `wrongMs`, which a test may change as if somebody had set it, or as if the computer
+# had slept while the monotonic clock stood.
+WRONG_CLOCK = """
+window.wrongMs = %d;
+const RealDate = Date;
+window.Date = class extends RealDate {
+    constructor(...given) { given.length ? super(...given) : super(RealDate.now() + window.wrongMs); }
+    static now() { return RealDate.now() + window.wrongMs; }
+};
+"""
+HOUR_MS = 3_600_000
+ROWS = [
+    *({"id": f"r{number}", "name": f"run-{number}"} for number in range(4)),
+    *({"id": f"s{number}", "name": f"start-{number}", "status": "pulling"} for number in range(2)),
+    {"id": "m", "name": "moving", "status": "migrating"},
+    {"id": "x", "name": "off", "status": "exited"},
+    {"id": "t", "name": "ending", "status": "toStop"},
+]
+
+
+def press(page: Page, name: str) -> None:
+    page.get_by_role("button", name=name, exact=True).click()
+
+
+def read_age(page: Page) -> int:
+    """Return how many seconds ago the page says that the last synchronization was."""
+    figure = page.locator("#figure-sync")
+    expect(figure).to_have_text(re.compile(r"^\d+ (s|min) ago$"))
+    number, unit = figure.inner_text().split()[:2]
+    return int(number) * {"s": 1, "min": 60}[unit]
+
+
+# --- Ages
+
+
+@pytest.fixture
+def aged(panel: Panel) -> Panel:
+    """A panel whose copy is some minutes old."""
+    panel.hold({"id": "a", "name": "alpha", "createdAt": str(int(time.time()) - 600)})
+    (key,) = panel.redis.find("sync")
+    panel.redis.client.hset(key, "as_of", int(panel.redis.client.hget(key, "as_of")) - 207_000)
+    return panel
+
+
+@pytest.mark.parametrize("wrong_ms", [-HOUR_MS, HOUR_MS, 26 * HOUR_MS])
+def test_ages_are_right_in_a_browser_whose_clock_is_wrong(aged: Panel, visit: Visit, wrong_ms: int) -> None:
+    page = visit("about:blank")
+    page.add_init_script(WRONG_CLOCK % wrong_ms)
+    page.goto("/")
+
+    expect(page.locator("tr[data-id] .created")).to_have_text("10 min ago")
+    assert read_age(page) == 180
+    press(page, "alpha")
+    expect(page.locator("tr.detail")).to_contain_text("(10 min ago)")
+
+
+@pytest.mark.parametrize("jump_ms", [-HOUR_MS, 8 * HOUR_MS])
+def test_after_a_sleep_or_a_set_clock_the_service_is_asked_what_time_it_is(
+    aged: Panel, visit: Visit, jump_ms: int
+) -> None:
+    page = visit("about:blank")
+    page.add_init_script(WRONG_CLOCK % 0)
+    page.goto("/")
+    assert read_age(page) == 180
+
+    with page.expect_response(lambda answer: answer.url.endswith("/api/instances")):
+        page.evaluate("jump => { window.wrongMs += jump; }", jump_ms)
+
+    expect(page.locator("tr[data-id] .created")).to_have_text("10 min ago")
+    assert read_age(page) == 180
+
+
+def test_after_a_sleep_without_the_service_no_age_is_claimed(aged: Panel, visit: Visit, witness: Witness) -> None:
+    witness.allow("Failed to load resource")
+    page = visit("about:blank")
+    page.add_init_script(WRONG_CLOCK % 0)
+    page.goto("/")
+    assert read_age(page) == 180
+    page.context.set_offline(True)
+
+    page.evaluate("jump => { window.wrongMs += jump; }", 8 * HOUR_MS)
+
+    expect(page.locator("#figure-sync")).to_have_text(re.compile(r"\d+:\d\d"))
+    expect(page.locator("#warnings")).to_contain_text("can't be reached")
+
+
+def test_a_paused_page_learns_the_time_after_a_sleep_too(aged: Panel, visit: Visit) -> None:
+    page = visit("about:blank")
+    page.add_init_script(WRONG_CLOCK % 0)
+    page.goto("/")
+    press(page, "Pause refresh")
+    read_age(page)
+
+    with page.expect_response(lambda answer: answer.url.endswith("/api/session")):
+        page.evaluate("jump => { window.wrongMs += jump; }", 8 * HOUR_MS)
+
+    assert read_age(page) == 180
+
+
+def make_ended_operation(minutes_ago: float, **fields: Any) -> dict[str, Any]:
+    ended = time.time() - 60 * minutes_ago
+    counts = dict.fromkeys(("pending", "asked", "confirmed", "stillRunning", "failed", "skipped", "unknown"), 0)
+    return {
+        **{"id": f"ended-{minutes_ago}", "kind": "stop", "state": "finished", "success": False},
+        **{"verdict": "1 of 1 still runs.", "isWholeAccount": True, "reason": "", "requestedBy": "anna"},
+        **{"source": "novita", "notes": [], "retryOf": None, "supersededBy": None},
+        "createdAt": format_time(ended - 60),
+        "deadlineAt": format_time(ended),
+        "finishedAt": format_time(ended),
+        "counts": {**counts, "stillRunning": 1},
+        "targets": [
+            {"instanceId": "a", "name": "alpha", "state": "stillRunning", "status": "running", "attempts": 1}
+            | dict.fromkeys(("askedAt", "confirmedAt", "seenAt", "error"))
+        ],
+        **fields,
+    }
+
+
+def format_time(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def show_operations(page: Page, *operations: dict[str, Any]) -> None:
+    """Let the service list these operations, the newest first."""
+
+    def show_all(route: Route) -> None:
+        route.fulfill(json={"operations": operations}, headers={"Date": formatdate(usegmt=True)})
+
+    def show(route: Route) -> None:
+        wanted = route.request.url.rpartition("/")[2]
+        route.fulfill(json=next(one for one in operations if one["id"] == wanted))
+
+    page.route("**/api/operations?*", show_all)
+    page.route("**/api/operations/*", show)
+
+
+@pytest.mark.parametrize("wrong_ms", [-HOUR_MS, HOUR_MS])
+@pytest.mark.parametrize(("minutes_ago", "is_shown"), [(5, True), (20, False)])
+def test_a_recent_result_is_recent_by_the_server_s_clock(
+    panel: Panel, visit: Visit, wrong_ms: int, minutes_ago: int, is_shown: bool
+) -> None:
+    page = visit("about:blank")
+    page.add_init_script(WRONG_CLOCK % wrong_ms)
+    show_operations(page, make_ended_operation(minutes_ago))
+    with page.expect_response("**/api/operations?*"):
+        page.goto("/")
+    expect(page.locator("#next-refresh")).to_contain_text("Next refresh in")
+
+    expect(page.locator("#operation-summary")).to_be_visible(visible=is_shown)
+    if is_shown:
+        expect(page.locator("#operation-when")).to_have_text(", ended 5 min ago.")
+
+
+# --- One result: a retry takes the place of what it retried, and what is dismissed takes the older ones with it
+
+
+def test_what_was_retried_is_no_result_any_more(panel: Panel, visit: Visit) -> None:
+    page = visit("about:blank")
+    retry = make_ended_operation(1, success=True, retryOf="ended-3", verdict="It is stopped.")
+    show_operations(page, retry, make_ended_operation(3, supersededBy="ended-1"))
+    page.goto("/")
+    expect(page.locator("#operation")).to_have_attribute("data-tone", "done")
+
+    press(page, "Dismiss")
+    with page.expect_response("**/api/operations?*"):
+        press(page, "Refresh data")
+
+    expect(page.locator("#operation-summary")).to_be_hidden()
+    # Nor for one who has dismissed nothing, once the retry is too old to be shown.
+    other = visit("about:blank")
+    show_operations(other, {**retry, "finishedAt": format_time(0)}, make_ended_operation(3, supersededBy="ended-1"))
+    with other.expect_response("**/api/operations?*"):
+        other.goto("/")
+    expect(other.locator("#next-refresh")).to_contain_text("Next refresh in")
+    expect(other.locator("#operation-summary")).to_be_hidden()
+
+
+def test_to_dismiss_a_success_brings_no_older_failure_back(panel: Panel, visit: Visit) -> None:
+    page = visit("about:blank")
+    show_operations(page, make_ended_operation(1, success=True), make_ended_operation(3), make_ended_operation(5))
+    page.goto("/")
+    expect(page.locator("#operation")).to_have_attribute("data-tone", "done")
+
+    press(page, "Dismiss")
+    with page.expect_response("**/api/operations?*"):
+        page.reload()
+    expect(page.locator("#next-refresh")).to_contain_text("Next refresh in")
+
+    expect(page.locator("#operation-summary")).to_be_hidden()
+
+
+def test_a_failure_that_ends_after_a_dismissal_is_shown(panel: Panel, visit: Visit) -> None:
+    page = visit("about:blank")
+    older = make_ended_operation(3, success=True)
+    show_operations(page, older)
+    page.goto("/")
+    press(page, "Dismiss")
+    expect(page.locator("#operation-summary")).to_be_hidden()
+
+    # It began before the one that was dismissed.
+    late = make_ended_operation(1, createdAt=format_time(time.time() - 3600))
+    page.unroute_all()
+    show_operations(page, older, late)
+    press(page, "Refresh data")
+
+    expect(page.locator("#operation-summary")).to_have_text("1 of 1 still runs.")
+
+
+# --- One count
+
+
+def get_plan(page: Page) -> Locator:
+    return page.get_by_role("dialog").locator("#plan-state")
+
+
+def test_what_runs_and_what_starts_are_counted_apart_and_together(panel: Panel, visit: Visit) -> None:
+    panel.hold(*ROWS)
+    assert panel.service.post("/api/instances/r0/protect", json={"reason": "the demo"}).ok
+    static = visit(java_script_enabled=False)
+    expect(static.locator("#figure-running").locator("..")).to_have_text("4 · 2 starting")
+    page = visit()
+    expect(page.locator("#figure-running").locator("..")).to_have_text("4 · 2 starting")
+    expect(page).to_have_title("(4) Novita panel")
+
+    press(page, "Stop all")
+
+    expect(get_plan(page)).to_have_text("5 instances will be stopped: 3 running, 2 starting.")
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("list", name="1 skipped")).to_contain_text("run-0 Protected: the demo")
+    expect(dialog.get_by_role("button", name="Stop 5 instances")).to_be_visible()
+    body = panel.service.post("/api/instances/stop-all", json={"dryRun": True}).json()
+    assert (body["message"], body["total"]) == ("Would stop 5 instances (3 running, 2 starting)", 5)
+
+
+def test_the_starting_ones_are_a_press_away(panel: Panel, visit: Visit) -> None:
+    panel.hold(*ROWS)
+    page = visit()
+
+    page.get_by_role("link", name="2 starting").click()
+
+    expect(page.locator("tr[data-id]")).to_have_count(2)
+
+
+def test_a_list_that_is_older_than_the_dialog_is_named(panel: Panel, visit: Visit) -> None:
+    panel.hold({"id": "a", "name": "alpha"})
+    page = visit()
+    expect(page.locator("tr[data-id]")).to_have_count(1)
+    panel.novita.change(add=[{"id": "b", "name": "beta"}])
+
+    press(page, "Stop all")
+
+    expect(get_plan(page)).to_have_text(
+        "2 instances will be stopped: The list on this page is older and has 1.",
+    )
+
+
+@pytest.mark.parametrize(("kind", "number"), [("Start", 1), ("Stop", 6), ("Restart", 3)])
+def test_the_button_of_a_selection_and_its_dialog_count_the_same(
+    panel: Panel, visit: Visit, kind: str, number: int
+) -> None:
+    panel.hold(*ROWS)
+    assert panel.service.post("/api/instances/r0/protect", json={"reason": "the demo"}).ok
+    page = visit()
+    page.get_by_role("checkbox", name="Select all").check()
+    expect(page.locator("#selection-words")).to_have_text("9 selected")
+
+    page.get_by_role("button", name=f"{kind} {number}", exact=True).click()
+
+    dialog = page.get_by_role("dialog")
+    expect(get_plan(page)).to_contain_text(f"{number} instance")
+    expect(get_plan(page)).not_to_contain_text("older")
+    expect(dialog.locator("#plan-targets li")).to_have_count(number)
+    expect(dialog.locator("#plan-skipped li")).to_have_count(9 - number)
+    assert all(dialog.locator("#plan-skipped .why").all_inner_texts()), "a reason is missing"
+
+
+# --- Restart
+
+
+def test_a_restart_asks_first_and_says_what_it_ends(panel: Panel, visit: Visit) -> None:
+    panel.hold({"id": "a", "name": "alpha"})
+    page = visit()
+    restarts = panel.novita.count_calls("restart")
+
+    press(page, "Restart alpha")
+    expect(page.get_by_role("group", name="Restart it?")).to_contain_text("This ends the job that runs on it.")
+    expect(page.get_by_role("button", name="Restart it")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Restart alpha")).to_be_focused()
+    assert panel.novita.count_calls("restart") == restarts
+
+    press(page, "Restart alpha")
+    press(page, "Restart it")
+
+    expect(page.locator("tr[data-id=a] .status")).to_have_attribute("data-group", "starting")
+    assert panel.novita.count_calls("restart") == restarts + 1
+
+
+def test_the_question_of_a_stop_is_not_answered_by_a_restart(panel: Panel, visit: Visit) -> None:
+    panel.hold({"id": "a", "name": "alpha"}, {"id": "b", "name": "beta"})
+    page = visit()
+    press(page, "Restart alpha")
+
+    press(page, "Stop beta")
+
+    expect(page.locator("tr[data-id=a] .confirm")).to_be_hidden()
+    expect(page.locator("tr[data-id=b] .confirm")).to_contain_text("Stop beta?")
+    press(page, "Stop it")
+    expect(page.locator("tr[data-id=b] .status")).to_have_attribute("data-group", "stopping")
+    assert panel.novita.get_truth()["a"]["status"] == "running"
+
+
+def test_a_restart_of_a_selection_says_what_it_ends(panel: Panel, visit: Visit) -> None:
+    panel.hold({"id": "a", "name": "alpha"}, {"id": "x", "name": "off", "status": "exited"})
+    page = visit()
+    page.get_by_role("checkbox", name="Select all").check()
+    press(page, "Restart 1")
+    expect(page.get_by_role("dialog")).to_contain_text("A restart ends the jobs that run on the instances.")
+
+    press(page, "Cancel")
+    press(page, "Start 1")
+
+    expect(get_plan(page)).to_contain_text("1 instance will be started")
+    expect(page.get_by_role("dialog")).not_to_contain_text("ends the jobs")
+
+
+# --- Trouble
+
+
+def test_the_end_of_a_trouble_is_noticed_within_five_seconds(panel: Panel, visit: Visit, witness: Witness) -> None:
+    witness.allow("Failed to load resource")
+    panel.hold({"id": "a", "name": "alpha"})
+    page = visit()
+    expect(page.locator("tr[data-id]")).to_have_count(1)
+    panel.redis.signal(signal.SIGSTOP)
+    page.evaluate(SET_VISIBILITY, True)
+    page.evaluate(SET_VISIBILITY, False)
+    # Some refreshes fail, so that a pause that grows has grown.
+    for _ in range(4):
+        with page.expect_response(lambda answer: answer.url.endswith("/api/instances") and answer.status == 503):
+            pass
+    expect(page.locator("#failure")).to_contain_text("Redis")
+
+    panel.redis.signal(signal.SIGCONT)
+
+    expect(page.locator("#warnings p")).to_have_count(0, timeout=6000)
+    expect(page.locator("#figure-redis")).to_have_text("up")
+
+
+def test_a_trouble_is_announced_once_and_nothing_else_is(panel: Panel, visit: Visit, witness: Witness) -> None:
+    witness.allow("Failed to load resource")
+    panel.hold({"id": "a", "name": "alpha"})
+    panel.age(hours=1)
+    page = visit()
+    expect(page.locator("#warning p")).to_have_count(1)
+    expect(page.get_by_role("status").filter(has_text="The data is stale")).to_be_visible()
+    page.evaluate("""() => {
+        window.announced = [];
+        const live = [...document.querySelectorAll('[role=status], [role=alert], [aria-live]')];
+        for (const region of live) {
+            new MutationObserver(() => region.textContent && announced.push(region.textContent))
+                .observe(region, {subtree: true, childList: true, characterData: true});
+        }
+    }""")
+    page.context.set_offline(True)
+
+    for _ in range(3):
+        with page.expect_event("requestfailed", lambda request: request.url.endswith("/api/instances")):
+            pass
+
+    expect(page.get_by_role("alert").filter(has_text="can't be reached")).to_be_visible()
+    announced = page.evaluate("announced")
+    assert len(announced) == 1 and "can't be reached" in announced[0]
+
+
+def test_errors_are_announced_at_once_and_results_politely(panel: Panel, visit: Visit, witness: Witness) -> None:
+    witness.allow("Failed to load resource")
+    page = visit()
+    panel.novita.fault("list", "status", status=401)
+    press(page, "Sync with Novita.ai")
+    expect(page.get_by_role("alert").filter(has_text="NOVITA_API_KEY")).to_be_visible()
+    panel.novita.lift()
+
+    press(page, "Sync with Novita.ai")
+
+    expect(page.locator("#status").get_by_role("status")).to_contain_text("0 instances")
+    expect(page.locator("#status").get_by_role("alert")).to_be_empty()
+
+
+# --- The layout
+
+
+@pytest.mark.parametrize("role", ["viewer", "operator"])
+def test_to_open_a_row_moves_no_column(context: Any, role: str) -> None:  # noqa: F811 - the fixture
+    page = log_in(context, role)
+    expect(page.get_by_role("row", name="trainer")).to_be_visible()
+    measure = "row => [...row.cells].map(cell => cell.getBoundingClientRect().width)"
+    row = page.locator("tr[data-id]:not(.detail)")
+    before = row.evaluate(measure)
+    size = page.locator("#instances").bounding_box()
+
+    page.get_by_role("button", name="trainer", exact=True).click()
+
+    expect(page.locator("tr.detail")).to_be_visible()
+    assert row.evaluate(measure) == before
+    after = page.locator("#instances").bounding_box()
+    assert size and after and after["width"] == size["width"]
+    detail = page.locator("tr.detail td").bounding_box()
+    assert detail and abs(detail["width"] - size["width"]) < 3

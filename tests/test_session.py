@@ -1,0 +1,84 @@
+"""A page that is older than the login: it gets a new token from the service, and its refusal is told in plain words."""
+
+import re
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from pytest_django import Settings
+
+pytestmark = pytest.mark.django_db(transaction=True)
+RUNS = "/admin/instances/syncrun/"
+
+
+@pytest.fixture
+def client(settings: Settings) -> Client:
+    """A browser in which ann is logged in."""
+    settings.REQUIRE_LOGIN = True
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(User.objects.create_superuser("ann"))
+    return client
+
+
+def get_token(client: Client) -> str:
+    token: str = client.get("/api/session").json()["csrfToken"]
+    return token
+
+
+def test_the_session_names_who_is_logged_in_and_is_stored_nowhere(client: Client) -> None:
+    answer = client.get("/api/session")
+
+    assert {**answer.json(), "csrfToken": ""} == {"user": "ann", "role": "admin", "csrfToken": ""}
+    assert answer["Cache-Control"] == "no-store"
+
+
+def test_the_token_of_the_session_is_taken(client: Client) -> None:
+    answer = client.post("/api/cache/clear", {}, "application/json", headers={"X-CSRFToken": get_token(client)})
+
+    assert answer.status_code == 200
+
+
+def test_without_a_login_there_is_no_session(client: Client) -> None:
+    client.logout()
+
+    answer = client.get("/api/session")
+
+    assert (answer.status_code, answer.json()["code"]) == (401, "NOT_AUTHENTICATED")
+
+
+def test_the_local_owner_has_a_session_too(client: Client, settings: Settings) -> None:
+    settings.REQUIRE_LOGIN = False
+
+    assert client.get("/api/session").json()["user"] == "local-owner"
+
+
+@pytest.mark.parametrize("token", ["", "a" * 32])
+@pytest.mark.parametrize("path", ["/api/instances/sync", "/api/instances/stop-all", "/api/operations"])
+def test_a_refused_request_is_told_without_jargon(client: Client, path: str, token: str) -> None:
+    answer = client.post(path, {}, "application/json", headers={"X-CSRFToken": token} if token else {})
+
+    body = answer.json()
+    assert (answer.status_code, body["code"]) == (403, "CSRF_FAILED")
+    assert "Nothing was done" in body["message"]
+    assert "Reload the page" in body["suggestion"]
+    assert "CSRF" not in body["message"] + body["suggestion"]
+
+
+def test_a_refused_form_leads_back_to_its_page(client: Client) -> None:
+    answer = client.post(f"{RUNS}sync/", headers={"Referer": f"http://testserver{RUNS}?p=1"})
+
+    page = answer.content.decode()
+    assert answer.status_code == 403
+    assert f'<a href="{RUNS}?p=1"' in page
+    assert "CSRF" not in page
+
+
+@pytest.mark.parametrize(
+    "referrer",
+    ["", "https://evil.example/login", "javascript:alert(1)", "//evil.example/", "http://testserver//evil.example/"],
+)
+def test_a_refused_form_leads_to_no_other_site(client: Client, referrer: str) -> None:
+    page = client.post(f"{RUNS}sync/", headers={"Referer": referrer}).content.decode()
+
+    links = re.findall(r'href="([^"]*)"', page)
+    assert all(link.startswith("/") and not link.startswith("//") for link in links)
