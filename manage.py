@@ -15,7 +15,10 @@ def main() -> None:
         __import__(os.environ["DJANGO_SETTINGS_MODULE"])
     except ImproperlyConfigured as exc:
         sys.exit(str(exc))
-    execute_from_command_line(sys.argv)
+    from instances.shell import recorded_command
+
+    with recorded_command(sys.argv):
+        execute_from_command_line(sys.argv)
 
 
 if __name__ == "__main__":

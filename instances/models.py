@@ -99,6 +99,7 @@ class Operation(models.Model):
     )
     reason = models.TextField(blank=True)
     requested_by = models.CharField("by", max_length=150, blank=True)
+    address = models.CharField(max_length=45, blank=True, help_text="Where the order came from.")
     request_id = models.CharField(max_length=32, blank=True)
     origin = models.CharField(max_length=300, blank=True, help_text="Where links lead: https://panel.example.com")
     created_at = models.DateTimeField("began", default=timezone.now, db_index=True)

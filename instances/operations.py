@@ -261,6 +261,7 @@ def _create(wish: Wish, running: Operation | None, ends_at: float) -> Begun | No
         selection=wish.selection,
         reason=clean_text(wish.reason),
         requested_by=wish.actor.name[:150],
+        address=wish.actor.address[:45],
         request_id=wish.actor.request_id[:32],
         origin=wish.origin[:300],
         created_at=now,

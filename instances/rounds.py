@@ -582,7 +582,7 @@ def conclude(operation: Operation, look: Look | None, *, is_complete: bool | Non
             return
         Target.objects.bulk_update(open_, ["state", "error"], batch_size=200)
         webhooks.release(operation)
-    actor = Actor(operation.requested_by, request_id=operation.request_id)
+    actor = Actor(operation.requested_by, operation.address, operation.request_id)
     audit.save([_make_entry(operation, target, actor) for target in meant if target.attempts])
     level = logging.INFO if operation.success else logging.WARNING
     log.log(level, "operation ended id=%s kind=%s verdict=%r", operation.pk, operation.kind, operation.verdict)

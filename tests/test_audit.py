@@ -1,6 +1,7 @@
 """The audit: every change and every attempt leaves an entry, and a record that fails changes nothing else."""
 
 import logging
+import uuid
 from datetime import timedelta
 
 import pytest
@@ -11,7 +12,8 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from instances import audit
-from instances.models import AuditEntry
+from instances.models import AuditEntry, Operation
+from instances.rounds import advance
 from tests.novita_answers import Account, NovitaAnswers, make_row
 from tests.operation_steps import STOP_ALL, order
 
@@ -74,6 +76,20 @@ def test_operations_are_recorded_from_their_order_to_their_cancelling(client: Cl
         ("operation.stop", body["operationId"], "", "1 targets", "done", "weekend"),
         ("operation.cancel", body["operationId"], "verifying", "cancelled", "done", ""),
     ]
+
+
+def test_each_instance_of_an_operation_is_recorded_with_the_address_and_the_request_that_ordered_it(
+    client: Client, account: Account
+) -> None:
+    body = client.post(STOP_ALL, {}, REMOTE_ADDR="127.0.0.9").json()
+    account.change("a", "exited")
+    Operation.objects.update(next_round_at=timezone.now())
+    advance(uuid.UUID(body["operationId"]))
+
+    ordered, stopped = AuditEntry.objects.order_by("pk")
+    assert (ordered.action, stopped.action, stopped.target) == ("operation.stop", "instance.stop", "a")
+    assert (stopped.actor, stopped.address) == ("local-owner", "127.0.0.9")
+    assert stopped.request_id == ordered.request_id != ""
 
 
 def test_syncing_and_clearing_are_recorded(client: Client, account: Account) -> None:

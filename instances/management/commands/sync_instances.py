@@ -5,10 +5,13 @@ import signal
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Final
 
 from django.core.management.base import BaseCommand
 
+from instances import audit
+from instances.audit import get_shell_actor
 from instances.errors import PanelError, SyncInProgress, describe
 from instances.sync import Changed, Named, SyncReport, synchronize
 
@@ -35,12 +38,16 @@ class Command(BaseCommand):
         # As an exception it releases the lock on its way out.
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         has_terminal = self.stderr.isatty() and not options["json"]
+        actor = get_shell_actor()
         try:
-            report = synchronize(
-                "command",
-                on_progress=self._show_progress if has_terminal else None,
-                dry_run=options["dry_run"],
-            )
+            # A dry run changes nothing, and leaves no entry.
+            with nullcontext() if options["dry_run"] else audit.recorded(actor, "sync"):
+                report = synchronize(
+                    "command",
+                    requested_by=actor.name,
+                    on_progress=self._show_progress if has_terminal else None,
+                    dry_run=options["dry_run"],
+                )
         except PanelError as exc:
             self._end_progress(has_terminal)
             if options["json"]:

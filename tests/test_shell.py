@@ -1,0 +1,122 @@
+"""What a shell's user does by manage.py is recorded: every command that may change something."""
+
+import getpass
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command, get_commands
+
+from instances.models import AuditEntry, SyncRun
+from instances.shell import READING, RECORDING, recorded_command
+from tests.commands import Ran
+from tests.novita_answers import NovitaAnswers, make_row
+from tests.system.conftest import migrated_database  # noqa: F401 - a fixture
+from tests.system.processes import ROOT
+
+SHELL = f"{getpass.getuser()} (shell)"
+
+
+def run(*arguments: str, **options: Any) -> None:
+    """Run a command as manage.py does."""
+    with recorded_command(["manage.py", *arguments]):
+        call_command(*arguments, **options)
+
+
+def list_entries() -> list[tuple[str, str, str, str]]:
+    return [(one.actor, one.action, one.target, one.outcome) for one in AuditEntry.objects.order_by("pk")]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_sync_from_the_shell_is_recorded_with_its_user(novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+
+    assert Ran("sync_instances").status == 0
+    account.answers("list", 401)
+    assert Ran("sync_instances").status == 1
+
+    assert list_entries() == [(SHELL, "sync", "", "done"), (SHELL, "sync", "", "NOVITA_REJECTED_KEY")]
+    assert {run.requested_by for run in SyncRun.objects.all()} == {SHELL}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_dry_run_leaves_no_entry(novita: NovitaAnswers) -> None:
+    novita.holds(make_row("a"))
+
+    assert Ran("sync_instances", "--dry-run").status == 0
+
+    assert list_entries() == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_new_superuser_is_recorded_by_name() -> None:
+    User.objects.create_user("earlier")
+
+    run("createsuperuser", "--noinput", "--username", "ann", "--email", "ann@example.com")
+
+    assert list_entries() == [(SHELL, "command.createsuperuser", "ann", "done")]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_command_that_nobody_foresaw_is_recorded() -> None:
+    run("clearsessions")
+
+    assert list_entries() == [(SHELL, "command.clearsessions", "", "done")]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_command_that_failed_is_recorded_as_that() -> None:
+    with pytest.raises(CommandError):
+        run("loaddata", "nope.json")
+
+    assert list_entries() == [(SHELL, "command.loaddata", "nope.json", "CommandError")]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_typed_into_a_shell_is_not_recorded() -> None:
+    run("shell", "-c", "secret = 'FAKE-SECRET'", verbosity=0)
+
+    assert list_entries() == [(SHELL, "command.shell", "", "done")]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("command", ["check", "showmigrations", "diffsettings"])
+def test_reading_leaves_no_entry(command: str) -> None:
+    run(command)
+
+    assert list_entries() == []
+
+
+def test_the_commands_that_are_not_recorded_exist_and_are_known() -> None:
+    ours = {name for name, app in get_commands().items() if app == "instances"}
+
+    assert ours >= RECORDING
+    assert READING & ours == {"novita_simulator", "up"}, "does the new one change anything?"
+
+
+def test_a_shell_records_it(tmp_path: Path, migrated_database: Path) -> None:  # noqa: F811 - the fixture
+    database = tmp_path / "db.sqlite3"
+    database.write_bytes(migrated_database.read_bytes())
+    environment = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "novita_site.settings",
+        "DATABASE_URL": f"sqlite:///{database}",
+        "DJANGO_SUPERUSER_PASSWORD": "FAKE-SECRET-password",
+    }
+    command = [sys.executable, "manage.py", "createsuperuser", "--noinput", "--username", "ann", "--email", ""]
+    first, second = (
+        subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60).returncode
+        for _ in range(2)
+    )
+
+    rows = sqlite3.connect(database).execute("SELECT actor, action, target, outcome FROM instances_auditentry")
+    assert (first, second) == (0, 1)
+    assert list(rows) == [
+        (SHELL, "command.createsuperuser", "ann", "done"),
+        (SHELL, "command.createsuperuser", "ann", "exit status 1"),
+    ]
