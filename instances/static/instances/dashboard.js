@@ -14,6 +14,9 @@ const REFRESH_SECONDS = 30;
 const MOVING_SECONDS = 3;
 // How long until it is noticed that a trouble is over; a second more or less, so that not all pages ask at once.
 const TROUBLE_SECONDS = 3;
+// A cleared cache is filled within seconds where the service synchronizes by itself.
+const MAX_FILL_TRIES = 8;
+const FILL_PAUSE_MS = 700;
 const DEFAULT_ORDERING = '-createdAt';
 const FILTERS = ['search', 'group', 'region'];
 
@@ -449,17 +452,18 @@ function makePageLink(title, page) {
 
 function renderNothing(found) {
     const kind = found.length ? '' : !hasCopy ? 'emptied' : !instances.length ? 'none' : 'no-match';
-    if (nothing.dataset.kind === kind) {
+    const shown = kind === 'emptied' ? `${kind} ${isSyncing}` : kind;
+    if (nothing.dataset.shown === shown) {
         return;
     }
-    nothing.dataset.kind = kind;
+    nothing.dataset.shown = shown;
     nothing.replaceChildren();
     if (!kind) {
         return;
     }
     const words = document.createElement('p');
     words.textContent = {
-        emptied: 'The cache is empty. A synchronization fills it.',
+        emptied: isSyncing ? 'The cache is empty. Synchronizing …' : 'The cache is empty. A synchronization fills it.',
         none: 'There are no instances in the account.',
         'no-match': 'No instance matches.',
     }[kind];
@@ -712,8 +716,16 @@ async function sync() {
 
 async function clear() {
     const result = await send('POST', '/api/cache/clear');
+    tell(`${result.message}. Waiting for the next synchronization …`);
+    // One that is under way may have read the list before it was cleared.
+    await refreshing;
     await refresh();
-    return `${result.message}.`;
+    for (let tries = 0; !hasCopy && tries < MAX_FILL_TRIES; tries += 1) {
+        await new Promise(resolve => setTimeout(resolve, FILL_PAUSE_MS));
+        await refresh();
+    }
+    return hasCopy ? `${result.message}, and synchronized again: ${count(instances.length)}.`
+        : `${result.message}. The next synchronization fills it.`;
 }
 
 async function act(action, id) {
