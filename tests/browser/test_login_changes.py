@@ -104,12 +104,15 @@ def test_a_page_whose_login_came_back_elsewhere_recovers_by_itself(
     log_out(context).close()
     come_back(page)
     expect(page.locator(NOTICE)).to_contain_text("You are logged out.")
+    page.get_by_role("button", name="Refresh data").click()
+    expect(page.locator("#status")).to_contain_text("you are logged out")
     expect(log_in(context, "admin").get_by_role("row", name="trainer")).to_be_visible()
 
     come_back(page)
 
     expect(page.locator(NOTICE)).to_be_empty()
     expect(page.locator("#warnings")).to_be_empty()
+    expect(page.locator("#status")).to_be_empty()
 
 
 def test_a_page_never_acts_as_somebody_else(

@@ -599,6 +599,10 @@ async function readAll() {
             take((await listing.json()).instances);
             etag = listing.headers.get('ETag') || '';
         }
+        if (failure && document.getElementById('status-error').textContent === failure) {
+            // A press on Refresh was answered by it.
+            tell('');
+        }
         failingSince = null;
         failure = '';
     } catch (error) {
