@@ -342,6 +342,14 @@ def test_everything_ends_by_itself_and_every_sync_renews_that(
     assert min(store.ttl(key) for key in lasting) > week
 
 
+def test_what_a_sync_that_failed_leaves_ends_by_itself(client: Client, store: FakeRedis, account: Account) -> None:
+    store.flushall()
+    account.answers("list", 500)
+    assert client.post("/api/instances/sync").status_code == 502
+
+    assert [key for key in store.keys("*") if store.ttl(key) < 0] == []
+
+
 def test_a_panel_that_is_only_looked_at_keeps_its_copy(client: Client, store: FakeRedis, account: Account) -> None:
     for key in store.keys("*"):
         store.expire(key, 86400)
