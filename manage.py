@@ -4,8 +4,11 @@
 import os
 import sys
 
+from novita_site import streams
+
 
 def main() -> None:
+    streams.make_safe()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "novita_site.settings")
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line

@@ -9,12 +9,13 @@ import logging
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from django.db import DatabaseError
 from django.utils import timezone
 
-from instances import audit, cache
+from instances import audit, cache, database, protections
 from instances.audit import Actor
 from instances.deadline import Budget
 from instances.errors import (
@@ -127,7 +128,7 @@ def _act(
         )
     if action != "start":
         _refuse_protected(before)
-    if action == "stop":
+    if action == "stop" and not database.find_trouble(max_age_seconds=database.REMEMBERED_SECONDS):
         withdraw_starts([before.id])
     try:
         after = ask(action, before, novita, budget, copy)
@@ -136,12 +137,14 @@ def _act(
     return ActionResult(after, True, f"{action.capitalize()} initiated for {_call(after)}")
 
 
-def withdraw_starts(ids: Collection[str] | None) -> None:
+def withdraw_starts(ids: Collection[str] | None, *, before: datetime | None = None) -> None:
     """Keep operations that run from starting again what is being stopped: these instances, or None for all.
 
     A start repeats what fails or falls back, so that it would undo a stop that comes after it.
     """
     opposed = Operation.objects.filter(kind__in=("start", "restart"), state__in=Operation.RUNNING)
+    if before is not None:
+        opposed = opposed.filter(created_at__lt=before)
     targets = Target.objects.filter(operation__in=opposed, state__in=Target.OPEN)
     if ids is not None:
         targets = targets.filter(instance_id__in=ids)
@@ -242,6 +245,7 @@ def protect(instance_id: str, reason: str, *, actor: Actor) -> Protection:
         }
         protection, is_new = Protection.objects.update_or_create(instance_id=instance_id, defaults=wanted)
         entry.before = "" if is_new else "protected"
+    protections.note_changed()
     log.info("protection set id=%s by=%s reason=%r", instance_id, actor.name, reason)
     return protection
 
@@ -263,16 +267,12 @@ def lift_protection(instance_id: str, *, actor: Actor) -> bool:
     fields = {"target_name": protection.name, "reason": protection.reason, "before": "protected"}
     with audit.recorded(actor, "protection.lift", instance_id, **fields):
         protection.delete()
+    protections.note_changed()
     log.info("protection lifted id=%s by=%s", instance_id, actor.name)
     return True
 
 
 def _refuse_protected(instance: Instance) -> None:
-    try:
-        protection = Protection.objects.filter(instance_id=instance.id).first()
-    except DatabaseError as exc:
-        # Whether it is protected is not known; what a person asks for by its name is done rather than left running.
-        log.warning("protection of %s can't be looked up: %s", instance.id, exc)
-        return
-    if protection:
+    # Where nothing is known of it, what a person asks for by its name is done rather than left running.
+    if protection := protections.find(instance.id):
         raise Protected(f"{_call(instance)} is protected: {protection.reason}")

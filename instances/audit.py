@@ -13,6 +13,7 @@ from django.db import DatabaseError
 from django.http import HttpRequest
 from django.utils import timezone
 
+from instances import journal, standby
 from instances.errors import PanelError, find_request_id
 from instances.instance import clean_text
 from instances.models import AuditEntry
@@ -30,6 +31,10 @@ class Actor:
     name: str = ""
     address: str = ""
     request_id: str = ""
+
+    def __post_init__(self) -> None:
+        # A shell's user is named by its environment.
+        object.__setattr__(self, "name", clean_text(self.name))
 
 
 WORKER: Final = Actor("worker")
@@ -97,6 +102,8 @@ def save(entries: Sequence[AuditEntry]) -> None:
         AuditEntry.objects.bulk_create(entries, batch_size=500)
     except DatabaseError as exc:
         log.warning("audit entry not recorded: %s %s: %s", entries[0].action, entries[0].target, exc)
+        if not standby.is_used():
+            journal.keep_entries(entries)
 
 
 def forget_old() -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from django.db import DatabaseError, connection
+from django.db import DatabaseError
 from django.utils import timezone
 
-from instances import cache
+from instances import cache, database
 from instances.errors import CacheUnavailable
 from instances.instance import format_time
 from instances.models import Operation, WebhookDelivery
@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 # As soon as Redis is back, what is said of it is true again.
 POLICY_SECONDS: Final = 5
+# A database that hangs must not make a probe wait.
+WAIT_SECONDS: Final = 1.0
 # What says nothing about Novita itself: our lock, our Redis, our shutdown.
 _NOVITA_CODES: Final = "NOVITA_"
 
@@ -49,10 +51,10 @@ def check() -> Health:
 
 
 def _describe(state: cache.State | None, warnings: list[str]) -> Health:
-    database = _check_database()
+    trouble = database.find_trouble(max_age_seconds=database.REMEMBERED_SECONDS, wait_seconds=WAIT_SECONDS)
     novita = _tell_novita(state)
-    if database != "up":
-        warnings.append("The database can't be used.")
+    if trouble:
+        warnings.append(f"The database can't be used: {trouble}. Stops are sent all the same, and recorded later.")
     elif state and not state.has_worker and _has_work():
         warnings.append("No worker runs: operations are not verified, and webhooks not delivered.")
     status = "unhealthy" if state is None else "degraded" if warnings else "healthy"
@@ -62,7 +64,7 @@ def _describe(state: cache.State | None, warnings: list[str]) -> Health:
         "services": {
             "redis": "up" if state else "down",
             "novita": novita,
-            "database": database,
+            "database": "down" if trouble else "up",
             "worker": _tell_worker(state),
         },
         "sync": _describe_sync(state),
@@ -121,23 +123,17 @@ def _tell_novita(state: cache.State | None) -> str:
 
 def _has_work() -> bool:
     """Tell whether something waits for a worker: without that, one that is down harms nobody."""
-    unfinished = Operation.objects.filter(finished_at=None).exists()
-    return unfinished or WebhookDelivery.objects.filter(state=WebhookDelivery.State.DUE).exists()
+    try:
+        unfinished = Operation.objects.filter(finished_at=None).exists()
+        return unfinished or WebhookDelivery.objects.filter(state=WebhookDelivery.State.DUE).exists()
+    except DatabaseError as exc:
+        log.debug("database: %s", exc)
+        return False
 
 
 def _tell_worker(state: cache.State | None) -> str:
     """Say whether a worker has lately worked: "up", "down", or "unknown" without Redis, where it is noted."""
     return "unknown" if state is None else "up" if state.has_worker else "down"
-
-
-def _check_database() -> str:
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-    except DatabaseError as exc:
-        log.debug("database: %s", exc)
-        return "down"
-    return "up"
 
 
 def _remember(seconds: float, function: Callable[[], str | None]) -> Callable[[], str | None]:

@@ -39,6 +39,9 @@ _GROUP_OF: Final = {status: group for group, statuses in GROUPS.items() for stat
 _ACTIONS: Final[dict[str, tuple[ActionName, ...]]] = {"running": ("stop", "restart"), "exited": ("start",)}
 
 
+_UNWRITABLE: Final = re.compile("[\x00\ud800-\udfff]")
+
+
 class MalformedInstance(ValueError):
     """A row of Novita's that is no instance; the message says why, without the row's contents."""
 
@@ -251,8 +254,11 @@ def _get_port_mapping(item: object) -> PortMapping:
 
 
 def clean_text(text: str, length: int | None = None) -> str:
-    """Return a text as a database can hold it: without NUL, which PostgreSQL refuses, and cut to the column."""
-    return text.replace("\x00", "�")[:length]
+    """Return a text as a database and a terminal can hold it, cut to the column.
+
+    PostgreSQL refuses NUL. Half a character pair, which a shell's argument or JSON can carry, can't be written at all.
+    """
+    return _UNWRITABLE.sub("�", text)[:length]
 
 
 def clean_texts(texts: list[str]) -> list[str]:

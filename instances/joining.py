@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
-from django.db import transaction
 from django.utils import timezone
 
+from instances import standby
 from instances.deadline import Budget
 from instances.errors import NovitaError
 from instances.instance import clean_text
@@ -73,7 +73,7 @@ def join(operation: Operation, ids: Sequence[str] | None, seconds: float, read_s
             "it is when Novita can be read."
         )
     stopped = _read_confirmed_again(operation, found, look, budget)
-    with transaction.atomic():
+    with standby.atomic():
         now = timezone.now()
         running = Operation.objects.filter(pk=operation.pk, state__in=Operation.RUNNING, deadline_at__gt=now)
         # First a write, which keeps others who join and whoever gives the verdict out until this is done.

@@ -8,17 +8,17 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from django.conf import settings
-from django.db import DatabaseError, IntegrityError, connections, transaction
+from django.db import DatabaseError, IntegrityError
 from django.db.models import Count
 from django.utils import timezone
 
-from instances import actions, audit, cache, clock, joining, webhooks
+from instances import actions, audit, cache, clock, joining, standby, webhooks
 from instances.audit import Actor
 from instances.errors import (
     CacheUnavailable,
@@ -78,6 +78,8 @@ class Wish:
     origin: str = ""
     deadline_seconds: float | None = None
     retry_of: Operation | None = None
+    # Of the operation, if it becomes a new one: a second attempt at the same wish, elsewhere, is no second operation.
+    id: uuid.UUID = field(default_factory=uuid.uuid4)
 
     @property
     def seconds(self) -> float:
@@ -132,29 +134,21 @@ def is_guess(operation: Operation) -> bool:
     return is_copied and not operation.targets.exists()
 
 
-def order(wish: Wish) -> Begun:
+def order(wish: Wish, run: Callable[[Begun, float], None], seconds: float = ANSWER_SECONDS) -> Begun:
     """Begin what is wished for, or join the operation that does so already; request, and wait for it 18 s at most.
+
+    `run` is called in a thread, and does what the function of that name here does.
 
     What is not requested by then is requested in the background, and `is_settled` is False. Raises InvalidRequest for a
     webhook that is refused, before anything is requested, and NovitaError when there is neither a fresh listing nor a
     copy.
     """
-    ends_at = time.monotonic() + ANSWER_SECONDS
+    ends_at = time.monotonic() + seconds
     begun = begin(wish, ends_at)
-    thread = threading.Thread(target=_run_alone, args=(begun, ends_at), name="operation", daemon=True)
+    thread = threading.Thread(target=standby.carry(run, begun, ends_at), name="operation", daemon=True)
     thread.start()
     thread.join(max(0.0, ends_at - time.monotonic()))
-    begun.operation.refresh_from_db()
     return begun
-
-
-def _run_alone(begun: Begun, ends_at: float) -> None:
-    try:
-        run(begun, ends_at)
-    except Exception:
-        log.exception("operation %s: a round failed", begun.operation.pk)
-    finally:
-        connections.close_all()
 
 
 def run(begun: Begun, ends_at: float) -> None:
@@ -181,22 +175,17 @@ def run(begun: Begun, ends_at: float) -> None:
 
 
 def drive(begun: Begun, ends_at: float, is_left: threading.Event) -> None:
-    """Move an operation on until it has ended, it is left, or `ends_at` of the monotonic clock; others may, too."""
-    has_run = False
+    """Move an operation on until it has ended, it is left, or `ends_at` of the monotonic clock; others may, too.
+
+    Raises DatabaseError: what was requested is requested, and the next round looks what became of it.
+    """
+    run(begun, time.monotonic())
     while time.monotonic() < ends_at and not is_left.is_set():
-        try:
-            if not has_run:
-                has_run = True
-                run(begun, time.monotonic())
-            current = Operation.objects.get(pk=begun.operation.pk)
-            if current.finished_at:
-                return
-            if not clock.is_due(current.next_round_at, MAX_ROUND_PAUSE_SECONDS) or not advance(current.pk):
-                time.sleep(WAIT_SECONDS)
-        except DatabaseError as exc:
-            # What was asked is asked; the next round looks what became of it.
-            log.warning("operation %s: a round failed: %s", begun.operation.pk, exc)
-            time.sleep(1)
+        current = Operation.objects.get(pk=begun.operation.pk)
+        if current.finished_at:
+            return
+        if not clock.is_due(current.next_round_at, MAX_ROUND_PAUSE_SECONDS) or not advance(current.pk):
+            time.sleep(WAIT_SECONDS)
 
 
 def begin(wish: Wish, ends_at: float | None = None) -> Begun:
@@ -256,6 +245,7 @@ def _create(wish: Wish, running: Operation | None, ends_at: float) -> Begun | No
     """Store a new operation with its targets, in the place of one that can't be joined; None when somebody else has."""
     now = timezone.now()
     operation = Operation(
+        id=wish.id,
         kind=wish.kind,
         is_whole_account=wish.ids is None,
         selection=wish.selection,
@@ -272,7 +262,7 @@ def _create(wish: Wish, running: Operation | None, ends_at: float) -> Begun | No
     )
     replaced = None
     try:
-        with transaction.atomic():
+        with standby.atomic():
             if running is not None and (replaced := joining.replace(running, uuid.uuid4().hex)) is None:
                 return None
             operation.save(force_insert=True)
@@ -306,11 +296,22 @@ def _note_order(wish: Wish, operation: Operation) -> None:
     _supersede(operation)
 
 
+def note_recorded(operation: Operation) -> None:
+    """Do to other operations what ordering this one would have done, now that it is recorded."""
+    if operation.kind == "stop":
+        ids = None if operation.is_whole_account else operation.targets.values_list("instance_id", flat=True)
+        actions.withdraw_starts(None if ids is None else list(ids), before=operation.created_at)
+    _supersede(operation)
+
+
 def _supersede(operation: Operation) -> None:
     """Note of finished operations that this one covers all that they left unconfirmed: it tells what is true now."""
     try:
         older = Operation.objects.filter(
-            kind=operation.kind, success=False, superseded_by=None, finished_at__isnull=False
+            kind=operation.kind,
+            success=False,
+            superseded_by=None,
+            finished_at__lte=operation.finished_at or timezone.now(),
         ).exclude(pk=operation.pk)
         if not (operation.is_whole_account and operation.kind == "stop"):
             older = Operation.objects.filter(pk__in=_list_covered(operation, list(older[:MAX_SUPERSEDED])))
@@ -442,9 +443,9 @@ def forget_old() -> None:
 # --- In the API's words
 
 
-def describe(operation: Operation) -> dict[str, Any]:
+def describe(operation: Operation, targets: Sequence[Target] | None = None) -> dict[str, Any]:
     """Return the answer of GET /api/operations/<id>."""
-    targets = list(operation.targets.all())
+    targets = list(operation.targets.all()) if targets is None else targets
     counts = dict.fromkeys(Target.State.values, 0)
     for target in targets:
         counts[target.state] += 1
@@ -584,6 +585,8 @@ def _name_targets(is_whole_account: bool, meant: Sequence[Target]) -> str:
 
 
 def _find_worker_warning() -> list[str]:
+    if standby.is_used():  # This process verifies by itself.
+        return []
     try:
         return [] if cache.read_state().has_worker else [NOBODY_VERIFIES]
     except CacheUnavailable as exc:

@@ -33,6 +33,9 @@ WORKER: Final = f"{_TAG}:worker"
 RATE: Final = f"{_TAG}:rate:"
 KNOWN: Final = f"{_TAG}:known:"
 PROBE: Final = f"{_TAG}:probe"
+# What the database could not take, by a mark of the database.
+KEPT: Final = f"{_TAG}:kept:"
+CANCEL: Final = f"{_TAG}:cancel:"
 
 # What a panel no longer uses ends by itself, the copy of an account whose key was rotated, say. Who syncs, acts or
 # reads renews it; the oldest data that can count as fresh is 7 days old.

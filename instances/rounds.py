@@ -15,11 +15,11 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Final
 
-from django.db import DatabaseError, connections, transaction
+from django.db import DatabaseError, connections
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from instances import actions, audit, clock, webhooks
+from instances import actions, audit, clock, protections, standby, webhooks
 from instances.audit import Actor
 from instances.deadline import Budget, cancellable
 from instances.errors import (
@@ -44,7 +44,6 @@ from instances.targets import (
     make_target,
     read_account,
     read_copy,
-    read_protections,
     write_targets,
 )
 
@@ -71,6 +70,8 @@ class Claim:
     def __init__(self, operation_id: uuid.UUID, token: str) -> None:
         self._operation_id = operation_id
         self.token = token
+        # Why the database takes nothing of this round, as far as it was told last.
+        self.error: DatabaseError | None = None
         self._ended = threading.Event()
         self._is_cancelled = False
         self._renewed_at = time.monotonic()
@@ -78,7 +79,7 @@ class Claim:
     def __enter__(self) -> "Claim":
         # What came before the first round may have taken longer than a claim lasts.
         self._renew()
-        threading.Thread(target=self._keep, name="claim", daemon=True).start()
+        threading.Thread(target=standby.carry(self._keep), name="claim", daemon=True).start()
         return self
 
     def __exit__(
@@ -109,7 +110,9 @@ class Claim:
             self._is_cancelled = self._get_own().filter(state=Operation.State.CANCELLED).exists()
         except DatabaseError as exc:
             log.warning("operation %s: claim not renewed", self._operation_id, exc_info=exc)
+            self.error = exc
             return
+        self.error = None
         if is_ours:
             self._renewed_at = began
         else:
@@ -162,7 +165,9 @@ class Share(Claim):
             self._is_cancelled = cancelled.exists()
         except DatabaseError as exc:
             log.warning("operation %s: share not renewed: %s", self._operation_id, exc)
+            self.error = exc
             return
+        self.error = None
         self._renewed_at = began
 
     def _reserve(self, *, until: datetime | None) -> None:
@@ -184,6 +189,8 @@ def request_share(operation: Operation, share: Share, look: Look) -> None:
                 _ask_due(operation, share.targets, look, share, budget)
             except (ShuttingDown, NovitaTimeout):
                 log.info("operation %s: the rest is left to the next round", operation.pk)
+    if share.error:
+        raise share.error
     _note_all_asked(operation.pk)
 
 
@@ -208,19 +215,26 @@ def advance(operation_id: uuid.UUID) -> bool:
 
 
 def run_round(operation_id: uuid.UUID, claim: Claim, look: Look | None) -> None:
+    """Move an operation on by one round. Raises DatabaseError, also when only an outcome could not be saved."""
     with claim:
-        operation = Operation.objects.filter(pk=operation_id, claim=claim.token).first()
-        if operation is None:  # Another process has taken it over.
-            return
-        budget = Budget(_find_budget_seconds(operation))
-        with cancellable(budget):
-            try:
-                _advance(operation, claim, budget, look)
-            except ShuttingDown:
-                log.info("operation %s: left to another process, since this one ends", operation_id)
-            except NovitaTimeout:
-                # The deadline came while it asked; the next round gives the verdict.
-                _plan_next_round(operation)
+        _run_round(operation_id, claim, look)
+    if claim.error:
+        raise claim.error
+
+
+def _run_round(operation_id: uuid.UUID, claim: Claim, look: Look | None) -> None:
+    operation = Operation.objects.filter(pk=operation_id, claim=claim.token).first()
+    if operation is None:  # Another process has taken it over.
+        return
+    budget = Budget(_find_budget_seconds(operation))
+    with cancellable(budget):
+        try:
+            _advance(operation, claim, budget, look)
+        except ShuttingDown:
+            log.info("operation %s: left to another process, since this one ends", operation_id)
+        except NovitaTimeout:
+            # The deadline came while it asked; the next round gives the verdict.
+            _plan_next_round(operation)
 
 
 def _find_budget_seconds(operation: Operation) -> float:
@@ -301,7 +315,7 @@ def _note_others(operation: Operation, last: Look) -> None:
 def _plan_next_round(operation: Operation) -> None:
     pause = min(FIRST_ROUND_PAUSE_SECONDS + operation.rounds / 2, MAX_ROUND_PAUSE_SECONDS)
     next_round_at = min(timezone.now() + timedelta(seconds=pause), max(operation.deadline_at, timezone.now()))
-    with transaction.atomic():
+    with standby.atomic():
         own = Operation.objects.filter(pk=operation.pk, claim=operation.claim)
         # One that somebody joined meanwhile is due at once.
         own.filter(listed_at=operation.listed_at).update(next_round_at=next_round_at)
@@ -392,9 +406,9 @@ def _add_started_meanwhile(operation: Operation, last: Look, budget: Budget, *, 
         again = [
             id_ for id_ in again if id_ not in direct.gone and direct.instances.get(id_, running[id_]).group in BILLED
         ]
-    protections = read_protections()
+    protected = protections.read()
     started = [
-        make_target(operation.kind, running[id_], last, protections.get(id_)) for id_ in running if id_ not in known
+        make_target(operation.kind, running[id_], last, protected.get(id_)) for id_ in running if id_ not in known
     ]
     for target in started:
         target.operation = operation
@@ -405,7 +419,7 @@ def _add_started_meanwhile(operation: Operation, last: Look, budget: Budget, *, 
     count = len(again) + sum(target.state == Target.State.PENDING for target in started)
     if count and not is_over:
         operation.notes.append(f"{count} started meanwhile: asked to stop, too.")
-    with transaction.atomic():
+    with standby.atomic():
         Target.objects.bulk_create(started, batch_size=500)
         fields = ["state", "confirmed_at", "status", "next_ask_at"]
         Target.objects.bulk_update([known[id_] for id_ in again], fields, batch_size=200)
@@ -435,7 +449,7 @@ _GONE: Final = "gone"
 def _ask_due(operation: Operation, targets: Sequence[Target], look: Look, claim: Claim, budget: Budget) -> int:
     """Ask for each target whose turn it is, some at once; returns how many were. Each outcome is saved as it comes."""
     kind: ActionName = operation.kind  # type: ignore[assignment]  # one of its choices
-    protections = read_protections() if kind != "start" else {}
+    protected = protections.read() if kind != "start" else {}
     before = dict(look.instances)
     # A restart can be told from none only by what was read before it, so that the copy doesn't serve.
     unseen = [target.instance_id for target in targets if target.instance_id not in before and kind != "restart"]
@@ -444,7 +458,7 @@ def _ask_due(operation: Operation, targets: Sequence[Target], look: Look, claim:
     for target in targets:
         if target.instance_id not in before or not _is_due(target, before[target.instance_id]):
             continue
-        if protection := protections.get(target.instance_id):
+        if protection := protected.get(target.instance_id):
             target.state, target.error = Target.State.SKIPPED, f"Protected: {protection.reason}"
             target.save(update_fields=["state", "error"])
         else:
@@ -477,7 +491,7 @@ def _ask_due(operation: Operation, targets: Sequence[Target], look: Look, claim:
         # One that slept meanwhile must not write over what another has seen since.
         if outcome is not None and claim.is_held():
             asked += 1
-            _note_outcome(kind, target, outcome)
+            _note_outcome(kind, target, outcome, claim)
     budget.check()
     return asked
 
@@ -507,7 +521,7 @@ def _allows(target: Target, instance: Instance) -> bool:
     return target.operation.kind in instance.actions
 
 
-def _note_outcome(kind: str, target: Target, outcome: Instance | str | NovitaError) -> None:
+def _note_outcome(kind: str, target: Target, outcome: Instance | str | NovitaError, claim: Claim) -> None:
     """Save what came of asking for one target."""
     now = timezone.now()
     target.attempts += 1
@@ -525,11 +539,15 @@ def _note_outcome(kind: str, target: Target, outcome: Instance | str | NovitaErr
     else:
         target.state, target.error_code = Target.State.FAILED, InstanceNotFound.code
         target.error = "It does not exist any more."
+    if claim.error:
+        # Waiting for the database once more would keep the others from being asked.
+        return
     try:
         target.save()
     except DatabaseError as exc:
         # The others are still to be asked; the next look shows what became of this one.
         log.warning("operation %s: not recorded that %s was asked: %s", target.operation_id, target.instance_id, exc)
+        claim.error = exc
 
 
 def find_failure_pause(attempts: int) -> float:
@@ -560,7 +578,7 @@ def conclude(operation: Operation, look: Look | None, *, is_complete: bool | Non
         _judge(operation, target, look)
     meant = [target for target in targets if target.state != Target.State.SKIPPED]
     are_confirmed = all(target.state == Target.State.CONFIRMED for target in meant)
-    with transaction.atomic():
+    with standby.atomic():
         held = Operation.objects.filter(
             pk=operation.pk, claim=operation.claim, listed_at=operation.listed_at, finished_at=None
         )

@@ -18,7 +18,7 @@ from typing import Any, Final
 from django.conf import settings
 from django.db import close_old_connections
 
-from instances import cache, lease, outages, sync
+from instances import cache, emergency, journal, lease, outages, sync
 from instances.deadline import Budget, cancel_running
 from instances.errors import CacheUnavailable, NotFoundAtNovita, PanelError, SyncInProgress
 from instances.instance import Instance, parse_time
@@ -89,6 +89,7 @@ def wait() -> None:
     end()
     if _thread:
         _thread.join(END_SECONDS)
+    journal.end()
 
 
 def _keep_true() -> None:
@@ -98,6 +99,7 @@ def _keep_true() -> None:
     while not _stop.wait(pause):
         try:
             refresher.tick()
+            emergency.tick()
         except outages.DATABASE_ERRORS as exc:
             outages.note_database_error(exc)
         except Exception:

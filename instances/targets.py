@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from django.db import transaction
 from django.utils import timezone
 
-from instances import cache
+from instances import cache, protections, standby
 from instances.deadline import Budget
 from instances.errors import (
     CacheUnavailable,
@@ -93,7 +92,7 @@ def write_targets(
     targets, look = choose_targets(operation, ids, also=also, seconds=seconds)
     for target in targets:
         target.operation = operation
-    with transaction.atomic():
+    with standby.atomic():
         Target.objects.bulk_create(targets, batch_size=500)
         operation.listed_at = timezone.now()
         operation.notes = clean_texts(operation.notes)
@@ -139,8 +138,8 @@ def choose_targets(
             )
     else:
         chosen = {id_: known[id_] for id_ in ids if id_ in known}
-    protections = read_protections()
-    targets = [make_target(operation.kind, one, look, protections.get(id_)) for id_, one in chosen.items()]
+    protected = protections.read()
+    targets = [make_target(operation.kind, one, look, protected.get(id_)) for id_, one in chosen.items()]
     for id_ in dict.fromkeys(ids or ()):
         if id_ not in chosen:
             targets.append(_make_unseen_target(id_, look))
@@ -195,7 +194,3 @@ def read_copy(ids: Sequence[str] | None) -> dict[str, Instance] | None:
         log.debug("operation: no copy: %s", exc)
         return None
     return {one["id"]: from_json(one) for one in listing.instances} if listing.freshness.as_of else None
-
-
-def read_protections() -> dict[str, Protection]:
-    return {protection.instance_id: protection for protection in Protection.objects.all()}

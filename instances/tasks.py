@@ -10,9 +10,11 @@ from typing import Final
 from celery import shared_task
 from django.contrib.sessions.backends.db import SessionStore
 from django.db import DatabaseError, InterfaceError, close_old_connections
+from django.utils import timezone
 
-from instances import audit, cache, operations, outages, rounds, webhooks
+from instances import audit, cache, emergency, operations, outages, rounds, webhooks
 from instances.errors import CacheUnavailable
+from instances.models import Token
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ def move_operations() -> None:
         outages.redis.note_success()
     except CacheUnavailable as exc:
         outages.note_redis_error(exc)
+    emergency.tick()
     for operation_id in rounds.list_unfinished():
         move_operation.delay(str(operation_id))
 
@@ -59,7 +62,7 @@ def move_operations() -> None:
 @shared_task
 def move_operation(operation_id: str) -> None:
     if not is_ending.is_set():
-        rounds.advance(uuid.UUID(operation_id))
+        emergency.advance(uuid.UUID(operation_id))
 
 
 @shared_task
@@ -79,6 +82,7 @@ def forget_old() -> None:
     """Delete the records that nobody needs any more."""
     operations.forget_old()
     audit.forget_old()
+    Token.objects.filter(expiry__lt=timezone.now()).delete()
 
 
 @shared_task

@@ -21,6 +21,7 @@ from rest_framework.authentication import BaseAuthentication, SessionAuthenticat
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
+from instances import database
 from instances.audit import LOCAL_OWNER
 from instances.limits import BadTokens
 from instances.models import Token
@@ -125,7 +126,9 @@ class BearerAuthentication(TokenAuthentication):  # type: ignore[misc]  # knox h
         user, known = super().authenticate_credentials(token)
         bad_tokens.succeed()
         now = timezone.now()
-        if known.last_used_at is None or now - known.last_used_at > LAST_USE:
+        is_due = known.last_used_at is None or now - known.last_used_at > LAST_USE
+        # A database that is locked must not make each request wait for it.
+        if is_due and not database.find_trouble(max_age_seconds=database.REMEMBERED_SECONDS):
             # Once a minute, so that a script that polls doesn't write at each of its requests.
             bad_tokens.remember()
             try:
@@ -133,6 +136,10 @@ class BearerAuthentication(TokenAuthentication):  # type: ignore[misc]  # knox h
             except DatabaseError as exc:
                 log.warning("token %s: last use not noted", known.name, exc_info=exc)
         return user, known
+
+    def _cleanup_token(self, token: Token) -> bool:
+        """Tell whether a token has ended. knox also deletes each that has, which a read-only database refuses."""
+        return token.expiry is not None and token.expiry < timezone.now()
 
 
 class LocalOwnerAuthentication(BaseAuthentication):

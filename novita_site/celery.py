@@ -13,6 +13,9 @@ from typing import Any, Final
 from celery import Celery, bootsteps
 from celery.signals import setup_logging, worker_shutting_down
 
+from novita_site import streams
+
+streams.make_safe()
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "novita_site.settings")
 
 log = logging.getLogger(__name__)

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import ImproperlyConfigured
 from gunicorn import util
 
+from novita_site import streams
 from novita_site.env import is_loopback
 
 if TYPE_CHECKING:
     from instances.errors import PanelError
 
+streams.make_safe()
 # The worker below reads settings as Django does.
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "novita_site.settings")
 try:

@@ -51,6 +51,7 @@ def _find_database() -> Path | None:
 
 
 def _restrict(path: Path, mode: int) -> str:
+    found = 0
     try:
         found = stat.S_IMODE(path.stat().st_mode)
         if not found & 0o077:
@@ -58,10 +59,9 @@ def _restrict(path: Path, mode: int) -> str:
         path.chmod(found & mode)
         if path.stat().st_mode & 0o077:  # Some file systems keep no modes.
             return _describe(path, found, mode)
-    except FileNotFoundError:
-        return ""
     except OSError:
-        return _describe(path, found, mode)
+        # What isn't there, or can't even be looked at, is for its user to complain of.
+        return _describe(path, found, mode) if found else ""
     log.warning("%s could be read by other users of this machine (mode %o). Now it can't (%o).", path, found, mode)
     return ""
 

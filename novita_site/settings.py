@@ -2,6 +2,8 @@
 
 import hmac
 import logging
+import secrets
+import sys
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,6 +14,9 @@ from novita_site import env as environment
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = BASE_DIR / "var"
+
+# A stop of everything goes on without what only the service needs.
+IS_STOP = sys.argv[1:2] == ["stop_all"]
 
 # What `manage.py up` started, for commands in other shells.
 RUNNING_FILE = VAR_DIR / "running.env"
@@ -42,7 +47,10 @@ if not SECRET_KEY and LOOPBACK_ONLY:
     try:
         SECRET_KEY = environment.read_or_make_secret_key(VAR_DIR / "secret-key")
     except OSError as exc:
-        env.refuse("SECRET_KEY", f"none can be kept in {VAR_DIR} ({exc.strerror}).", "Set one, or make that writable.")
+        SECRET_KEY = secrets.token_urlsafe(48)
+        if not IS_STOP:
+            cure = "Set one, or make that writable."
+            env.refuse("SECRET_KEY", f"none can be kept in {VAR_DIR} ({exc.strerror}).", cure)
 elif not SECRET_KEY:
     env.refuse(
         "SECRET_KEY",
@@ -138,7 +146,9 @@ if DATABASES["default"].get("ENGINE") == "django.db.backends.sqlite3":
     try:
         Path(str(DATABASES["default"]["NAME"])).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as exc:
-        env.refuse("DATABASE_URL", f"its folder can't be made ({exc.strerror}).", "Name one that can be written to.")
+        if not IS_STOP:
+            cure = "Name one that can be written to."
+            env.refuse("DATABASE_URL", f"its folder can't be made ({exc.strerror}).", cure)
     DATABASES["default"]["OPTIONS"] = {
         "timeout": 5,
         "transaction_mode": "IMMEDIATE",
@@ -158,6 +168,10 @@ elif DATABASES["default"]:
             **DATABASES["default"].get("OPTIONS", {}),  # type: ignore[dict-item]  # a dict
         },
     }
+# Sends an operation's queries to a database in memory while the real one takes nothing.
+DATABASE_ROUTERS = ["instances.standby.Router"]
+# What the database could not take is kept there until it does.
+FALLBACK_DIR = Path(env.text("FALLBACK_DIR", str(VAR_DIR / "fallback")))
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 env.check()
@@ -298,7 +312,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["instances.roles.RoleRequired"],
     "DEFAULT_PARSER_CLASSES": ["instances.api.parsers.StrictJsonParser"],
     "DEFAULT_RENDERER_CLASSES": [
-        "rest_framework.renderers.JSONRenderer",
+        "instances.api.renderers.JSONRenderer",
         "instances.api.renderers.SafeFormsRenderer",
     ],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",

@@ -1,6 +1,7 @@
 """Fixtures: an empty Redis for each test, and Novita's answers by `responses`."""
 
 import re
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -8,11 +9,12 @@ from typing import Any
 
 import pytest
 import responses
-from django.test import Client
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.test import Client, SimpleTestCase
 from django_redis import get_redis_connection
 from fakeredis import FakeRedis, FakeServer
 
-from instances import cache, limits, outages
+from instances import cache, database, kept, limits, outages, protections, standby
 from instances.novita import get_novita
 from novita_site import access
 from novita_site.env import is_loopback
@@ -21,6 +23,10 @@ from tests.settings import FAKE_REDIS
 
 # A shell's background job ignores Ctrl-C, and so would the processes that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Django lets a test's threads connect to the test's own databases only; the one in memory stands in for them.
+SimpleTestCase.ensure_connection_patch_method = lambda: BaseDatabaseWrapper.ensure_connection  # type: ignore[attr-defined]
 
 
 @pytest.fixture(autouse=True)
@@ -53,8 +59,12 @@ def redis_server() -> Iterator[FakeServer]:
     outages.redis.reset()
     outages.database.reset()
     access._owner = (0.0, None)
+    database._last = None
+    protections._last = None
+    shutil.rmtree(kept.get_folder(), ignore_errors=True)
     yield FAKE_REDIS
     FAKE_REDIS.connected = True
+    standby.forget()
 
 
 @pytest.fixture

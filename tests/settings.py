@@ -16,6 +16,7 @@ env.read = lambda root, running: env.Env(
         "NOVITA_BASE_URL": "https://novita.test",
         "NOVITA_SYNC_ON_STARTUP": "0",
         "NOVITA_SYNC_INTERVAL": "0",
+        "FALLBACK_DIR": tempfile.mkdtemp(prefix="novita-panel-tests-"),
     }
 )
 

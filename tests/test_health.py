@@ -199,7 +199,9 @@ def test_without_the_database_the_service_is_degraded_until_it_is_back(client: C
     back = read_health(client)
 
     assert (away["status"], away["services"]["database"]) == ("degraded", "down")
-    assert away["warnings"] == ["The database can't be used."]
+    assert away["warnings"] == [
+        "The database can't be used: its disk is full. Stops are sent all the same, and recorded later."
+    ]
     assert (back["status"], back["services"]["database"]) == ("healthy", "up")
 
 

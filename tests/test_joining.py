@@ -13,7 +13,7 @@ from django.test import Client
 from django.utils import timezone
 from fakeredis import FakeServer
 
-from instances import joining, operations, rounds
+from instances import emergency, joining, operations, rounds
 from instances.audit import Actor
 from instances.models import Operation, Target
 from tests.conftest import ApiClient
@@ -530,9 +530,9 @@ def wish(seconds: float) -> operations.Wish:
 def test_joining_moves_the_deadline_back_and_never_forward(
     first: float, second: float, left: float, account: Account
 ) -> None:
-    operations.order(wish(first))
+    operations.order(wish(first), emergency.run)
 
-    begun = operations.order(wish(second))
+    begun = operations.order(wish(second), emergency.run)
 
     assert (begun.is_new, Operation.objects.count()) == (False, 1)
     assert left - 5 < find_seconds_left() <= left

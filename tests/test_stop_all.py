@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from django.core.management import CommandError, execute_from_command_line
+from django.core.management import execute_from_command_line
 from django.db import connection
 from django.test import Client
 from fakeredis import FakeServer
@@ -225,16 +225,18 @@ def test_without_a_listing_and_a_copy_it_says_why(novita: NovitaAnswers) -> None
     assert json.loads(in_json.out)["code"] == "NOVITA_REJECTED_KEY"
 
 
-def test_a_database_without_tables_is_named_with_the_cure(novita: NovitaAnswers) -> None:
-    novita.holds()
+def test_a_database_without_tables_is_named_with_the_cure_and_the_stop_goes_on(novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    carry_out(account, "a")
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE instances_operation RENAME TO elsewhere")
     try:
-        with pytest.raises(CommandError, match=r"manage\.py migrate"):
-            Ran("--yes")
+        ran = Ran("--yes")
     finally:
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE elsewhere RENAME TO instances_operation")
+    assert (ran.status, ran.out.strip(), account.orders) == (0, "It is stopped.", ["stop a"])
+    assert "manage.py migrate" in ran.err
 
 
 def test_one_that_runs_already_is_followed(client: Client, novita: NovitaAnswers) -> None:

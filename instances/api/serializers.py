@@ -10,7 +10,7 @@ from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
 from instances.errors import InvalidRequest
-from instances.instance import GROUPS
+from instances.instance import GROUPS, clean_text
 
 ORDERINGS = (
     "name",
@@ -81,10 +81,17 @@ class NothingSerializer(StrictSerializer):
     """The body of a request that needs none: absent, or an empty object."""
 
 
+class NoteField(TextField):
+    """Takes a text as far as it can be stored: a note must not decide whether a stop is sent."""
+
+    def to_internal_value(self, data: Any) -> str:
+        return super().to_internal_value(clean_text(data) if isinstance(data, str) else data)
+
+
 class OrderSerializer(StrictSerializer):
     """The body of stop-all."""
 
-    reason = TextField(required=False, allow_blank=True, max_length=500, help_text="Why; it is recorded.")
+    reason = NoteField(required=False, allow_blank=True, max_length=500, help_text="Why; it is recorded.")
     webhookUrl = TextField(
         required=False,
         min_length=1,
@@ -363,7 +370,7 @@ class StatsSerializer(serializers.Serializer[Any]):
 class ServicesSerializer(serializers.Serializer[Any]):
     redis = serializers.ChoiceField(choices=["up", "down"])
     novita = serializers.ChoiceField(choices=["up", "down", "unknown"])
-    database = serializers.ChoiceField(choices=["up", "down"])
+    database = serializers.ChoiceField(choices=["up", "down"], help_text="Whether a write works.")
     worker = serializers.ChoiceField(choices=["up", "down", "unknown"])
 
 

@@ -22,7 +22,7 @@ from rest_framework.reverse import reverse
 from rest_framework.views import APIView
 from rest_framework.viewsets import ViewSet
 
-from instances import actions, audit, cache, health, limits, operations, queries
+from instances import actions, audit, cache, emergency, health, limits, operations, queries
 from instances.api import serializers
 from instances.audit import get_actor
 from instances.errors import BodyNotJson, InstanceNotFound, InvalidRequest, LengthRequired, NotFound
@@ -260,10 +260,9 @@ def _order(
         retry_of=retry_of,
     )
     if wanted.get("dryRun"):
-        return Response(operations.describe_preview(wish, operations.preview(wish)))
-    begun = operations.order(wish)
-    status = HTTPStatus.OK if begun.is_settled else HTTPStatus.ACCEPTED
-    return Response(operations.describe_order(wish, begun), status=status)
+        return Response(emergency.preview(wish))
+    body, is_settled = emergency.order(wish)
+    return Response(body, status=HTTPStatus.OK if is_settled else HTTPStatus.ACCEPTED)
 
 
 class OperationViewSet(ApiView, ViewSet):
@@ -282,8 +281,7 @@ class OperationViewSet(ApiView, ViewSet):
     )
     def list(self, request: Request) -> Response:
         page, size = self.query.get("page", 1), self.query.get("pageSize", 20)
-        found, total = operations.list_recorded(self.query.get("state"), page, size)
-        return Response({"operations": operations.describe_all(found), "total": total})
+        return Response(emergency.list_all(self.query.get("state"), page, size))
 
     @extend_schema(
         summary="Start, stop or restart some instances",
@@ -311,7 +309,7 @@ class OperationViewSet(ApiView, ViewSet):
         responses={200: serializers.OperationSerializer, **_ERRORS, **_NOT_FOUND},
     )
     def retrieve(self, request: Request, pk: str) -> Response:
-        return Response(operations.describe(operations.get(pk)))
+        return Response(emergency.describe(pk))
 
     @extend_schema(
         summary="End the asking of an operation",
@@ -322,9 +320,9 @@ class OperationViewSet(ApiView, ViewSet):
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, pk: str) -> Response:
         """Requests no further instances of this operation. Those requested are still verified."""
-        if operations.get(pk).is_whole_account:
+        if emergency.describe(pk)["isWholeAccount"]:
             require(request, Role.ADMIN)
-        return Response(operations.describe(operations.cancel(pk, actor=get_actor(request))))
+        return Response(emergency.cancel(pk, actor=get_actor(request)))
 
 
 class ProtectionViewSet(ApiView, ViewSet):

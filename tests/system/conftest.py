@@ -65,6 +65,7 @@ def environment(tmp_path: Path, redis_process: Redis, novita: Novita, migrated_d
         "NOVITA_API_KEY": "FAKE-SECRET-key",
         "NOVITA_BASE_URL": novita.url,
         "WEB_WORKERS": "2",
+        "FALLBACK_DIR": str(tmp_path / "fallback"),
     }
 
 

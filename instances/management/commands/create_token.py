@@ -9,6 +9,7 @@ from django.db import DatabaseError
 
 from instances.accounts import DEFAULT_DAYS, MAX_DAYS, create_token
 from instances.audit import get_shell_actor
+from instances.instance import clean_text
 from instances.roles import ROLES, get_role
 
 
@@ -28,13 +29,14 @@ class Command(BaseCommand):
             raise CommandError(f"--days: from 1 to {MAX_DAYS}, not {options['days']}.", returncode=2)
         if not 0 < len(options["name"]) <= 100:
             raise CommandError("--name: from 1 to 100 characters.", returncode=2)
+        name, username = clean_text(options["name"]), clean_text(options["username"])
         try:
-            user = User.objects.get(username=options["username"], is_active=True)
+            user = User.objects.get(username=username, is_active=True)
             if ROLES[options["role"]] > get_role(user):
                 raise CommandError(f"{user.username}'s own role is lower: {get_role(user).label}.")
-            token, text = create_token(user, options["name"], options["role"], options["days"], actor=get_shell_actor())
+            token, text = create_token(user, name, options["role"], options["days"], actor=get_shell_actor())
         except User.DoesNotExist as exc:
-            raise CommandError(f"There is no active user {options['username']!r}.") from exc
+            raise CommandError(f"There is no active user {username!r}.") from exc
         except DatabaseError as exc:
             raise CommandError(f"The database can't be used: {exc}. Does `manage.py migrate` help?") from exc
         self.stdout.write(text)

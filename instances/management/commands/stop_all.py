@@ -11,14 +11,15 @@ from argparse import ArgumentParser
 from typing import Any, Final
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError, connections
+from django.core.management.base import BaseCommand
+from django.db import connections
 from django.utils import timezone
 
-from instances import operations, rounds
+from instances import emergency, journal, operations, rounds
 from instances.audit import get_shell_actor
 from instances.deadline import cancel_running
 from instances.errors import PanelError, describe
+from instances.instance import parse_time
 from instances.models import Operation
 
 EXIT_NOT_ALL: Final = 1
@@ -82,20 +83,20 @@ class Command(BaseCommand):
                     return
                 self._confirm(count)
             began = time.monotonic()
-            begun = operations.begin(wish)
+            begun, warnings = emergency.begin(wish)
         except PanelError as exc:
             if options["json"]:
                 self.stdout.write(json.dumps(describe(exc)))
             self.stderr.write(_clean(" ".join(filter(None, [exc.message, exc.suggestion]))))
             sys.exit(EXIT_NOT_ALL)
-        except DatabaseError as exc:
-            raise CommandError(f"The database can't be used: {exc}. Does `manage.py migrate` help?") from exc
         except KeyboardInterrupt:
             self.stderr.write(
                 "\nInterrupted before anything was asked. Once confirmed, a worker carries it on, if one runs."
             )
             sys.exit(128 + signal.SIGINT)
         operation = begun.operation
+        for warning in warnings:
+            self.stderr.write(_clean(warning))
         if not options["json"]:
             if not begun.is_new:
                 self.stderr.write(f"One is running already, since {operation.created_at:%H:%M:%S} UTC: following it.")
@@ -103,7 +104,8 @@ class Command(BaseCommand):
                 self.stderr.write(_clean(warning))
         ends_at = began + wish.seconds
         is_left = threading.Event()
-        worker = threading.Thread(target=_drive, args=(begun, ends_at + GRACE_SECONDS, is_left), daemon=True)
+        ended: list[dict[str, Any]] = []
+        worker = threading.Thread(target=_drive, args=(begun, ends_at + GRACE_SECONDS, is_left, ended), daemon=True)
         worker.start()
         try:
             if not self._follow(worker, operation, ends_at, as_json=options["json"]):
@@ -112,10 +114,16 @@ class Command(BaseCommand):
                 worker.join(LEAVE_SECONDS)
         except KeyboardInterrupt:
             self.stderr.write("\nInterrupted. What was asked is asked; a worker, if one runs, carries it on.")
+            journal.end()
             sys.exit(128 + signal.SIGINT)
-        operation.refresh_from_db()
-        self._tell(operation, wish.seconds, as_json=options["json"])
-        sys.exit(0 if operation.success else EXIT_NOT_ALL)
+        except SystemExit:
+            journal.end()
+            raise
+        described = ended[0] if ended else emergency.find(operation)
+        if described:
+            self._tell(described, wish.seconds, as_json=options["json"])
+        self._tell_unrecorded()
+        sys.exit(0 if described and described["success"] else EXIT_NOT_ALL)
 
     def _refuse(self, words: str) -> None:
         self.stderr.write(words)
@@ -123,7 +131,7 @@ class Command(BaseCommand):
 
     def _show_preview(self, wish: operations.Wish, *, as_json: bool) -> int:
         """Print what would be stopped; returns how many."""
-        preview = operations.describe_preview(wish, operations.preview(wish))
+        preview = emergency.preview(wish)
         if as_json:
             self.stdout.write(json.dumps(preview))
             return int(preview["total"])
@@ -157,25 +165,24 @@ class Command(BaseCommand):
         while worker.is_alive():
             worker.join(LOOK_SECONDS)
             is_late = time.monotonic() >= ends_at
-            if has_terminal or is_late:
-                operation.refresh_from_db()
-            is_left = is_late and not operation.finished_at and operation.deadline_at > timezone.now()
+            described = emergency.find(operation) if has_terminal or is_late else None
+            if described and is_late and not emergency.is_in_memory(operation.pk):
+                is_left = not described["finishedAt"] and parse_time(described["deadlineAt"]) > timezone.now()
             if is_left:
                 break
-            if has_terminal:
-                counts = operations.describe_all([operation])[0]["counts"]
+            if described and has_terminal:
+                counts = described["counts"]
                 words = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
                 seconds = time.monotonic() - began
                 self.stderr.write(
-                    f"\r\x1b[K{operation.state}: {words or 'reading the account'}, {seconds:.0f} s", ending=""
+                    f"\r\x1b[K{described['state']}: {words or 'reading the account'}, {seconds:.0f} s", ending=""
                 )
                 self.stderr.flush()
         if has_terminal:
             self.stderr.write("\r\x1b[K", ending="")
         return not is_left
 
-    def _tell(self, operation: Operation, seconds: float, *, as_json: bool) -> None:
-        described = operations.describe(operation)
+    def _tell(self, described: dict[str, Any], seconds: float, *, as_json: bool) -> None:
         if as_json:
             self.stdout.write(json.dumps(described))
             return
@@ -190,20 +197,35 @@ class Command(BaseCommand):
             self.stdout.write(_clean(f"left out: {target['name'] or target['instanceId']}: {target['error']}"))
         for note in described["notes"]:
             self.stdout.write(_clean(note))
-        self.stdout.write(_clean(described["verdict"]) or self._say_open(operation, seconds, described["counts"]))
+        self.stdout.write(_clean(described["verdict"]) or self._say_open(described, seconds))
 
-    def _say_open(self, operation: Operation, seconds: float, counts: dict[str, int]) -> str:
+    def _say_open(self, described: dict[str, Any], seconds: float) -> str:
+        counts = described["counts"]
         total = sum(counts.values()) - counts["skipped"]
+        until = f"{parse_time(described['deadlineAt']):%H:%M:%S} UTC"
         return (
             f"{counts['confirmed']} of {total} verified as stopped after {seconds:g} s. The operation goes on until "
-            f"{operation.deadline_at:%H:%M:%S} UTC if a worker runs: GET /api/operations/{operation.pk}"
+            f"{until} if a worker runs: GET /api/operations/{described['id']}"
         )
 
+    def _tell_unrecorded(self) -> None:
+        """Say where the record is when the database doesn't have it."""
+        if not emergency.record():
+            places = " and ".join(journal.get_places())
+            self.stderr.write(
+                f"Not recorded yet: the database can't be written. A copy is kept in {places}; it is recorded when the "
+                "service or the next command can."
+                if places
+                else "Not recorded: the database can't be written, and neither can Redis or FALLBACK_DIR."
+            )
 
-def _drive(begun: operations.Begun, ends_at: float, is_left: threading.Event) -> None:
-    """Move the operation on until it has ended, together with whoever else does."""
+
+def _drive(begun: operations.Begun, ends_at: float, is_left: threading.Event, ended: list[dict[str, Any]]) -> None:
+    """Move the operation on until it has ended, together with whoever else does; what became of it is in `ended`."""
     try:
-        operations.drive(begun, ends_at, is_left)
+        with journal.held():
+            if described := emergency.drive(begun, ends_at, is_left):
+                ended.append(described)
     finally:
         connections.close_all()
 

@@ -1,0 +1,124 @@
+"""Can the database be written, told by really writing: a full disk and a read-only file answer every SELECT."""
+
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+from django.conf import settings
+from django.db import DatabaseError, connection, transaction
+
+from instances.models import Operation
+
+log = logging.getLogger(__name__)
+
+# A stop of everything doesn't wait for longer before it goes on without the database.
+WAIT_SECONDS: Final = 2.0
+# An answer for a page or a probe may be this old: a write costs the disk something.
+REMEMBERED_SECONDS: Final = 5.0
+# The record of a stop of 1,000 instances takes less.
+NEEDED_BYTES: Final = 512 * 1024
+
+_SILENT: Final = "it doesn't answer"
+# A word of the database's error → what people are told.
+_REASONS: Final = {
+    "readonly": "it is read-only",
+    "read-only": "it is read-only",
+    "full": "its disk is full",
+    "locked": "another program holds it locked",
+    "no such table": "its tables are missing: run manage.py migrate",
+    "does not exist": "its tables are missing: run manage.py migrate",
+    "malformed": "its file is damaged",
+    "unable to open": "its file can't be opened",
+    "not a database": "its file is damaged",
+}
+
+
+class _Probe:
+    """One attempt to write, in a thread of its own: a database that hangs must not hang who asks."""
+
+    def __init__(self) -> None:
+        self.began_at = time.monotonic()
+        self.trouble: str | None = None
+        self._thread = threading.Thread(target=self._run, name="database", daemon=True)
+        self._thread.start()
+
+    def wait(self, seconds: float) -> str:
+        """Return what is wrong, "" for nothing."""
+        self._thread.join(seconds)
+        return _SILENT if self.trouble is None else self.trouble
+
+    def _run(self) -> None:
+        try:
+            self.trouble = _try_to_write(is_ours=True)
+        finally:
+            connection.close()
+
+    @property
+    def is_running(self) -> bool:
+        return self._thread.is_alive()
+
+
+_lock = threading.Lock()
+_last: _Probe | None = None
+
+
+def find_trouble(*, max_age_seconds: float = 0, wait_seconds: float = WAIT_SECONDS) -> str:
+    """Return why the database can't be written, in a few words; "" when a write has just worked."""
+    global _last
+    if connection.in_atomic_block:
+        # Another thread's write would wait for this transaction.
+        return _try_to_write()
+    with _lock:
+        probe = _last
+        is_old = probe is None or time.monotonic() - probe.began_at > max_age_seconds
+        # One that hangs is not followed by others.
+        if probe is None or (is_old and not probe.is_running):
+            probe = _last = _Probe()
+    return probe.wait(wait_seconds)
+
+
+def _try_to_write(*, is_ours: bool = False) -> str:
+    """Write, by a connection that is the probe's own or one that others use."""
+    try:
+        with connection.cursor() as cursor:
+            if connection.vendor == "sqlite":
+                if is_ours:
+                    cursor.execute(f"PRAGMA busy_timeout = {int(WAIT_SECONDS * 800)}")
+                # One page of the file. Nothing else here uses that number.
+                cursor.execute(f"PRAGMA user_version = {int(time.time() * 10) & 0x7FFFFFFF}")
+            else:
+                _write_to_postgresql()
+        Operation.objects.exists()
+    except DatabaseError as exc:
+        log.debug("database: %s", exc)
+        return explain(exc)
+    return _find_full_disk()
+
+
+def _write_to_postgresql() -> None:
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL lock_timeout = '1500ms'")
+        cursor.execute("SET LOCAL statement_timeout = '1500ms'")
+        cursor.execute("UPDATE django_migrations SET name = name WHERE id = (SELECT min(id) FROM django_migrations)")
+
+
+def _find_full_disk() -> str:
+    """Look at SQLite's disk: what was allocated before takes a small write on a full one, too."""
+    path = Path(str(settings.DATABASES["default"].get("NAME", "")))
+    if connection.vendor != "sqlite" or not path.is_absolute():
+        return ""
+    try:
+        disk = os.statvfs(path.parent)
+    except OSError as exc:
+        log.debug("database's disk: %s", exc)
+        return ""
+    return "its disk is full" if disk.f_bavail * disk.f_frsize < NEEDED_BYTES else ""
+
+
+def explain(error: DatabaseError) -> str:
+    """Say in a few words what a database's error means; its own words may name hosts and users."""
+    text = str(error).lower()
+    return next((reason for word, reason in _REASONS.items() if word in text), "it can't be used")

@@ -1,0 +1,105 @@
+"""Texts kept outside of the database, in Redis and in a file, for the time when it can't be used. Both are best effort:
+the disk may be what is full."""
+
+import hashlib
+import logging
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from django.conf import settings
+
+from instances import redis_client as keys
+from instances.errors import CacheUnavailable
+from instances.redis_client import get_redis, redis_errors
+
+log = logging.getLogger(__name__)
+
+_FILE_NAME: Final = re.compile(r"[\w.-]+\.json")
+
+
+def get_folder() -> Path:
+    return Path(settings.FALLBACK_DIR) / _get_mark()
+
+
+def _get_key() -> str:
+    return f"{keys.KEPT}{_get_mark()}"
+
+
+def _get_mark() -> str:
+    """Return a mark of the database: panels with databases of their own keep apart what each has to record."""
+    database = settings.DATABASES["default"]
+    parts = [str(database.get(name, "")) for name in ("ENGINE", "HOST", "PORT", "NAME")]
+    if "sqlite" in parts[0]:
+        parts.append(socket.gethostname())
+    return hashlib.sha256(chr(0).join(parts).encode("utf-8", "replace")).hexdigest()[:12]
+
+
+def write(name: str, text: str) -> list[str]:
+    """Keep a text; returns where it was kept."""
+    places = []
+    try:
+        with redis_errors(), get_redis().pipeline(transaction=True) as pipeline:
+            pipeline.hset(_get_key(), name, text)
+            pipeline.expire(_get_key(), keys.KEEP_SECONDS)
+            pipeline.execute()
+        places.append("Redis")
+    except CacheUnavailable as exc:
+        log.debug("%s not kept in redis: %s", name, exc)
+    path = get_folder() / f"{name}.json"
+    draft = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+        draft.replace(path)
+        places.append(str(path))
+    except OSError as exc:
+        log.debug("%s not kept in a file: %s", name, exc)
+        with suppress(OSError):
+            draft.unlink()
+    return places
+
+
+def read(name: str) -> list[str]:
+    """Return the copies of a text that are left."""
+    texts = []
+    try:
+        with redis_errors():
+            value = get_redis().hget(_get_key(), name)
+        texts += [value.decode("utf-8", "replace")] if isinstance(value, bytes) else []
+    except CacheUnavailable as exc:
+        log.debug("%s not read from redis: %s", name, exc)
+    with suppress(OSError, ValueError):
+        texts.append((get_folder() / f"{name}.json").read_text(encoding="utf-8"))
+    return texts
+
+
+def read_all(prefix: str) -> Iterator[tuple[str, str]]:
+    """Yield the names that begin so, each with a text; a name comes twice when it is kept twice."""
+    try:
+        with redis_errors():
+            found: dict[Any, Any] = get_redis().hgetall(_get_key())
+        for name, value in found.items():
+            if name.startswith(prefix.encode()):
+                yield name.decode("utf-8", "replace"), value.decode("utf-8", "replace")
+    except CacheUnavailable as exc:
+        log.debug("not read from redis: %s", exc)
+    with suppress(OSError, ValueError):
+        for path in get_folder().iterdir():
+            if path.name.startswith(prefix) and _FILE_NAME.fullmatch(path.name):
+                yield path.stem, path.read_text(encoding="utf-8")
+
+
+def remove(name: str) -> None:
+    try:
+        with redis_errors():
+            get_redis().hdel(_get_key(), name)
+    except CacheUnavailable as exc:
+        log.debug("%s not removed from redis: %s", name, exc)
+    with suppress(OSError):
+        (get_folder() / f"{name}.json").unlink(missing_ok=True)

@@ -1,0 +1,203 @@
+"""No text, terminal or log decides what is done: arguments that are no UTF-8, outputs that are closed, full or gone."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.conftest import Start
+from tests.system.processes import ROOT, Novita, Service, ended, wait_until
+
+NO_SYNC = {"NOVITA_SYNC_ON_STARTUP": "0", "NOVITA_SYNC_INTERVAL": "0"}
+ODD_TEXT = b"w\xe9ekend"
+
+
+@pytest.fixture(autouse=True)
+def all_running(novita: Novita) -> None:
+    """25 instances, all of them running."""
+    novita.change(running=True)
+
+
+def run_in_shell(environment: dict[str, str], command: str, **variables: str) -> int:
+    """Run a line of bash in which $MANAGE is manage.py; returns its exit status."""
+    manage = f"{sys.executable} {ROOT / 'manage.py'}"
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=ROOT,
+        env={**environment, "MANAGE": manage, **variables},
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+    ).returncode
+
+
+def list_reasons(environment: dict[str, str]) -> list[str]:
+    connection = sqlite3.connect(environment["DATABASE_URL"].removeprefix("sqlite:///"))
+    rows = connection.execute("SELECT reason FROM instances_operation").fetchall()
+    connection.close()
+    return [reason for (reason,) in rows]
+
+
+# --- Outputs
+
+OUTPUTS = {
+    "closed": "$MANAGE {} >&-",
+    "both closed": "$MANAGE {} >&- 2>&-",
+    "all closed": "$MANAGE {} <&- >&- 2>&-",
+    "full": "$MANAGE {} >/dev/full",
+    "both full": "$MANAGE {} >/dev/full 2>&1",
+    "read by nobody": "$MANAGE {} | head -0; exit ${{PIPESTATUS[0]}}",
+    "ascii": "PYTHONIOENCODING=ascii LC_ALL=C $MANAGE {}",
+}
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_stop_all_stops_and_its_exit_status_tells_so_whatever_its_output(
+    output: str, environment: dict[str, str], novita: Novita
+) -> None:
+    id_ = min(novita.get_truth())
+    novita.change(set={id_: {"name": "Ünïcode 🚂"}})
+
+    assert run_in_shell(environment, OUTPUTS[output].format("stop_all --yes")) == 0
+
+    assert novita.are_all("exited")
+
+
+@pytest.mark.parametrize("output", ["closed", "full", "read by nobody"])
+def test_stop_that_fails_has_its_exit_status_whatever_its_output(
+    output: str, environment: dict[str, str], novita: Novita
+) -> None:
+    novita.fault("stop", "ignore", instanceId=min(novita.get_truth()))
+
+    assert run_in_shell(environment, OUTPUTS[output].format("stop_all --yes --timeout 4")) == 1
+
+
+@pytest.mark.parametrize("output", ["both closed", "both full", "read by nobody", "ascii"])
+@pytest.mark.parametrize(
+    ("command", "status"), [("sync_instances", 0), ("sync_instances --json", 0), ("create_token nobody --name x", 1)]
+)
+def test_other_commands_have_their_exit_status_whatever_their_output(
+    command: str, status: int, output: str, environment: dict[str, str], novita: Novita
+) -> None:
+    novita.change(set={min(novita.get_truth()): {"name": "Ünïcode 🚂"}})
+
+    assert run_in_shell(environment, OUTPUTS[output].format(command)) == status
+
+
+def test_closed_output_is_never_the_database(environment: dict[str, str], novita: Novita) -> None:
+    """The next file that is opened would have the number of a closed output."""
+    assert run_in_shell(environment, "$MANAGE stop_all --yes <&- >&- 2>&-") == 0
+
+    assert list_reasons(environment) == [""]
+
+
+@pytest.mark.parametrize("output", [">/dev/full 2>&1", ">&- 2>&-"])
+def test_web_server_serves_and_stops_with_a_log_that_takes_nothing(
+    output: str, environment: dict[str, str], tmp_path: Path, novita: Novita
+) -> None:
+    gunicorn = "-m gunicorn -c python:novita_site.gunicorn novita_site.wsgi"
+    with ended(start_redirected(f"{gunicorn} {output}", environment, tmp_path)) as service:
+        service.wait_until_alive()
+        novita.fault("stop", "status", status=500, times=1)
+
+        ordered = service.stop_all(reason="the log is full")
+
+        assert ordered["total"] == 25
+        wait_until(lambda: len(set(novita.list_stops())) == 25, "each is requested")
+
+
+def start_redirected(arguments: str, environment: dict[str, str], folder: Path) -> Service:
+    """Start Python with these arguments, written as for a shell."""
+    line = f"exec {sys.executable} {arguments}"
+    (folder / "redirected.py").write_text(f"import os\nos.execvp('bash', ['bash', '-c', {line!r}])\n")
+    return Service({**environment, **NO_SYNC, "PYTHONPATH": str(folder)}, folder, ["redirected"])
+
+
+def test_up_starts_and_ends_with_an_output_that_takes_nothing(
+    environment: dict[str, str], tmp_path: Path, novita: Novita
+) -> None:
+    with ended(start_redirected("manage.py up >/dev/full 2>&1", environment, tmp_path)) as service:
+        service.wait_until_alive()
+        assert service.stop_all()["count"] == 25
+        service.popen.send_signal(signal.SIGTERM)
+        assert service.wait() in {0, 128 + signal.SIGTERM, -signal.SIGTERM}
+
+
+# --- Texts
+
+
+def test_reason_that_is_no_utf8_stops_nothing_of_it(environment: dict[str, str], novita: Novita) -> None:
+    command = [sys.executable, "manage.py", "stop_all", "--yes", "--json", "--reason"]
+    done = subprocess.run([*command, ODD_TEXT], cwd=ROOT, env=environment, capture_output=True, timeout=120)
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["reason"] == "w�ekend"
+    assert list_reasons(environment) == ["w�ekend"]
+    assert novita.are_all("exited")
+
+
+def test_shell_user_that_is_no_utf8_stops_nothing_of_it(environment: dict[str, str], novita: Novita) -> None:
+    odd: dict[bytes, bytes] = {os.fsencode(name): os.fsencode(value) for name, value in environment.items()}
+    odd |= dict.fromkeys([b"LOGNAME", b"USER", b"HOSTNAME"], ODD_TEXT)
+    command = [sys.executable, "manage.py", "stop_all", "--yes"]
+    done = subprocess.run(command, cwd=ROOT, env=odd, capture_output=True, timeout=120)
+
+    assert done.returncode == 0, done.stderr
+    assert novita.are_all("exited")
+
+
+@pytest.mark.parametrize("arguments", [[ODD_TEXT, "--name", b"x"], [b"eve", "--name", ODD_TEXT]])
+def test_token_for_a_name_that_is_no_utf8_is_no_traceback(arguments: list[Any], environment: dict[str, str]) -> None:
+    subprocess.run(
+        [sys.executable, "manage.py", "createsuperuser", "--noinput", "--username", "eve", "--email", "e@example.com"],
+        cwd=ROOT,
+        env={**environment, "DJANGO_SUPERUSER_PASSWORD": "FAKE-SECRET-password"},
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    command = [sys.executable, "manage.py", "create_token", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=60)
+
+    assert b"Traceback" not in done.stderr
+    assert done.returncode == (0 if arguments[0] == b"eve" else 1), done.stderr
+
+
+@pytest.fixture
+def service(start_service: Start) -> Service:
+    return start_service(**NO_SYNC).wait_until_alive()
+
+
+@pytest.mark.parametrize("reason", [r"half \ud800 a pair", r"nul \u0000 inside", r"\udce9"])
+def test_reason_in_json_that_cannot_be_stored_stops_nothing_of_it(
+    reason: str, service: Service, novita: Novita
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = service.post("/api/instances/stop-all", data=f'{{"reason": "{reason}"}}', headers=headers)
+
+    assert (answer.status_code, answer.json()["count"]) == (200, 25), answer.text
+    assert "�" in service.get_operation(answer.json())["reason"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/instances/stop-all", r'{"ids": ["\ud800"]}'),
+        ("/api/instances/stop-all", r'{"\ud800": 1}'),
+        ("/api/instances/stop-all", r'{"webhookUrl": "https://\ud800/"}'),
+        ("/api/instances/stop-all", r'{"reason": ["\ud800"]}'),
+        ("/api/operations", r'{"kind": "\ud800", "ids": ["a"]}'),
+        ("/api/operations", r'{"kind": "stop", "ids": ["\u0000"]}'),
+        ("/api/operations", r'{"kind": "stop", "fromOperation": "\ud800"}'),
+        ("/api/instances/a/protect", r'{"reason": "\ud800"}'),
+    ],
+)
+def test_other_texts_that_cannot_be_stored_are_refused(path: str, body: str, service: Service, novita: Novita) -> None:
+    answer = service.post(path, data=body, headers={"Content-Type": "application/json"})
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "INVALID_REQUEST"), answer.text
+    assert novita.list_stops() == []
