@@ -66,7 +66,7 @@ def _explain_certificate(error: ssl.SSLCertVerificationError, where: str) -> tup
     words = error.verify_message.strip(" .") or "no reason given"
     cure = f"Check the certificate of {where}, and this machine's clock."
     if error.verify_code in _UNKNOWN_AUTHORITY:
-        cure = "If a private authority signs it, set CA_BUNDLE to a PEM file with the authority's certificate."
+        cure = "Set CA_BUNDLE to a PEM file with the certificate of the private authority that signs it."
     return f"certificate verify failed: the certificate of {where} is not trusted: {words}.", cure
 
 

@@ -171,7 +171,7 @@ def test_without_the_setting_the_error_names_certificate_host_and_setting(novita
         "Novita can't be reached: certificate verify failed: the certificate of localhost is not trusted: "
         "self-signed certificate in certificate chain."
     )
-    assert error.suggestion and "set CA_BUNDLE to a PEM file" in error.suggestion
+    assert error.suggestion and "Set CA_BUNDLE to a PEM file" in error.suggestion
 
 
 def test_another_authority_is_not_trusted(novita: Server, settings: Settings, tmp_path: Path) -> None:

@@ -80,9 +80,9 @@ def test_what_is_missing_is_named_in_answer_log_and_record(
 
     assert synced.status_code == login.status_code == 502
     assert "certificate verify failed: the certificate of novita.test is not trusted" in synced.json()["message"]
-    assert "set CA_BUNDLE" in synced.json()["suggestion"]
+    assert "Set CA_BUNDLE" in synced.json()["suggestion"]
     for text in (service.log, read_errors(environment)):
-        assert "the certificate of login.test is not trusted" in text and "set CA_BUNDLE" in text
+        assert "the certificate of login.test is not trusted" in text and "Set CA_BUNDLE" in text
     assert PASSWORD not in service.log + synced.text + login.text + read_errors(environment)
 
 
