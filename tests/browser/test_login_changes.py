@@ -154,10 +154,9 @@ def test_a_form_of_the_records_survives_a_new_login_with_what_was_typed(
     page.get_by_label("Name").fill("the script")
     log_in_again(context)
 
-    come_back(page)
+    with page.expect_response("**/api/session"):
+        come_back(page)
     page.get_by_label("User").select_option("admin")
-    # The page that was left may still be renewing its token.
-    page.wait_for_load_state("networkidle")
     page.get_by_role("button", name="Save", exact=True).click()
 
     expect(page.locator("#content")).to_contain_text("the script")
@@ -176,10 +175,10 @@ def test_a_form_that_is_refused_says_what_to_do_and_keeps_what_was_typed(
     expect(page.get_by_role("heading", name="Nothing was done")).to_be_visible()
     expect(page.locator("body")).not_to_contain_text("CSRF")
 
-    page.get_by_role("link", name="Go back").click()
+    with page.expect_response("**/api/session"):
+        page.get_by_role("link", name="Go back").click()
 
     expect(page.get_by_label("Name")).to_have_value("the script")
-    page.wait_for_load_state("networkidle")
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_role("heading", name="Nothing was done")).to_have_count(0)
     expect(page.locator("#content")).to_contain_text("the script")

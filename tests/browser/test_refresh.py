@@ -228,8 +228,10 @@ def test_a_failed_refresh_keeps_the_rows_says_since_when_and_recovers(
     expect(page.locator("#instances")).to_have_class("is-old")
     assert page.title().startswith("⚠")
     for _ in range(7):
+        expect(page.locator("#next-refresh")).to_have_text(re.compile("in [34] s"))
         assert stop_clock.pass_by(4.1) >= 1
 
+    expect(page.locator("#next-refresh")).to_have_text(re.compile("in [34] s"))
     page.context.set_offline(False)
     stop_clock.pass_by(4.1)
 
