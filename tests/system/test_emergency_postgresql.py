@@ -1,0 +1,114 @@
+"""A stop of everything while PostgreSQL is away, read-only or locked: sent, verified, and recorded afterwards."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.system.conftest import Start
+from tests.system.postgresql import PostgreSQL, running
+from tests.system.processes import ROOT, Novita, wait_until
+
+NO_SYNC = {"NOVITA_SYNC_ON_STARTUP": "0", "NOVITA_SYNC_INTERVAL": "0"}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgreSQL]:
+    # A short path: a socket's may have 107 bytes. And one that another user may enter.
+    with tempfile.TemporaryDirectory(prefix="pg-") as folder:
+        Path(folder).chmod(0o755)
+        with running(Path(folder)) as process:
+            environment = {**os.environ, "DATABASE_URL": process.url, "DJANGO_SETTINGS_MODULE": "novita_site.settings"}
+            subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=environment, check=True)
+            yield process
+
+
+@pytest.fixture
+def environment(environment: dict[str, str], server: PostgreSQL) -> dict[str, str]:
+    return {**environment, "DATABASE_URL": server.url}
+
+
+@contextlib.contextmanager
+def away(server: PostgreSQL) -> Iterator[None]:
+    server.stop()
+    yield
+    server.start()
+
+
+@contextlib.contextmanager
+def read_only(server: PostgreSQL) -> Iterator[None]:
+    """What a failover to a standby server looks like."""
+    execute(server, "ALTER DATABASE postgres SET default_transaction_read_only = on")
+    disconnect(server)
+    yield
+    execute(server, "SET default_transaction_read_only = off", "ALTER DATABASE postgres RESET ALL")
+    disconnect(server)
+
+
+@contextlib.contextmanager
+def locked(server: PostgreSQL) -> Iterator[None]:
+    """A migration holds a table's lock, and doesn't end."""
+    with psycopg.connect(server.url) as connection:
+        connection.execute("LOCK TABLE instances_operation, instances_target IN ACCESS EXCLUSIVE MODE")
+        yield
+        connection.rollback()
+
+
+def execute(server: PostgreSQL, *statements: str) -> list[Any]:
+    """Execute statements; returns the rows of the last one."""
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        for statement in statements:
+            cursor = connection.execute(statement)
+        return cursor.fetchall() if cursor.description else []
+
+
+def disconnect(server: PostgreSQL) -> None:
+    execute(server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle'")
+
+
+def list_recorded(server: PostgreSQL) -> list[tuple[str, bool, int]]:
+    """Return each recorded operation: its id, whether it succeeded, and how many of its targets are confirmed."""
+    rows = execute(
+        server,
+        "SELECT operation.id, operation.success, count(*) FILTER (WHERE target.state = 'confirmed') "
+        "FROM instances_operation operation JOIN instances_target target ON target.operation_id = operation.id "
+        "GROUP BY operation.id",
+    )
+    return [(str(id_), success, count) for id_, success, count in rows]
+
+
+@pytest.mark.parametrize("fault", [away, read_only, locked], ids=lambda fault: fault.__name__)
+def test_stop_all_goes_through_and_is_recorded_afterwards(
+    fault: Callable[[PostgreSQL], contextlib.AbstractContextManager[None]],
+    start_service: Start,
+    server: PostgreSQL,
+    novita: Novita,
+) -> None:
+    novita.change(running=True)
+    service = start_service(**NO_SYNC).wait_until_alive()
+    assert service.get("/api/operations").ok
+    with fault(server):
+        began = time.monotonic()
+        answer = service.post("/api/instances/stop-all", json={"reason": fault.__name__})
+        seconds = time.monotonic() - began
+
+        ordered = answer.json()
+        assert answer.status_code == 200, answer.text
+        assert seconds < 20
+        assert (ordered["count"], ordered["total"]) == (25, 25)
+        operation = service.wait_until_finished(ordered)
+        assert (operation["success"], operation["verdict"]) == (True, "All 25 are stopped.")
+        assert novita.are_all("exited")
+        assert service.get("/health").json()["services"]["database"] == "down"
+
+    recorded = (ordered["operationId"], True, 25)
+    wait_until(lambda: recorded in list_recorded(server), "it is recorded")
+    assert service.get_operation(ordered)["verdict"] == "All 25 are stopped."
