@@ -4,6 +4,7 @@ It stands in this process's `standby`. A thread copies it to Redis and to a file
 can show it, and so that it is recorded when this process dies, too.
 """
 
+import atexit
 import json
 import logging
 import os
@@ -32,6 +33,7 @@ TICK_SECONDS: Final = 0.5
 SIGN_SECONDS: Final = 10
 DEAD_AFTER: Final = timedelta(seconds=45)
 RECORD_EVERY_SECONDS: Final = 2
+MAX_ENTRIES: Final = 5000
 NOTE: Final = "Recorded afterwards: the database could not be written when this ran."
 NOTE_DEAD: Final = "Its process ended while the database could not be written."
 _ADVISORY_LOCK: Final = 0x6E6F7669
@@ -86,6 +88,9 @@ def start() -> None:
     global _thread
     with _lock:
         if _thread is None or not _thread.is_alive():
+            # A command ends when its work is done; a second registration does nothing.
+            atexit.unregister(end)
+            atexit.register(end)
             _thread = threading.Thread(target=_keep, name="journal", daemon=True)
             _thread.start()
 
@@ -109,10 +114,13 @@ def get_places() -> list[str]:
 
 
 def keep_entries(entries: Sequence[AuditEntry]) -> None:
-    """Keep audit entries that the database did not take."""
-    for entry in entries:
-        entry.pk = None
+    """Keep audit entries that the database did not take, as many as memory has room for: anybody can fail to log in."""
     with standby.used():
+        if AuditEntry.objects.count() + len(entries) > MAX_ENTRIES:
+            log.warning("%d audit entries dropped: the database has been away for too long", len(entries))
+            return
+        for entry in entries:
+            entry.pk = None
         AuditEntry.objects.bulk_create(entries)
     start()
 
@@ -145,7 +153,7 @@ def _keep() -> None:
 
 def end() -> None:
     """Leave to others what this process could not record, as it ends."""
-    if standby.exists():
+    if standby.exists() and not _is_ending.is_set():
         _is_ending.set()
         if rows := _read_own():
             _keep_copy(rows, is_last=True)

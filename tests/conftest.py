@@ -14,7 +14,7 @@ from django.test import Client, SimpleTestCase
 from django_redis import get_redis_connection
 from fakeredis import FakeRedis, FakeServer
 
-from instances import cache, database, kept, limits, outages, protections, standby
+from instances import cache, database, journal, kept, limits, outages, protections, standby
 from instances.novita import get_novita
 from novita_site import access
 from novita_site.env import is_loopback
@@ -61,9 +61,13 @@ def redis_server() -> Iterator[FakeServer]:
     access._owner = (0.0, None)
     database._last = None
     protections._last = None
+    journal._is_ending.clear()
     shutil.rmtree(kept.get_folder(), ignore_errors=True)
     yield FAKE_REDIS
     FAKE_REDIS.connected = True
+    journal._is_ending.set()
+    if journal._thread:
+        journal._thread.join(10)
     standby.forget()
 
 

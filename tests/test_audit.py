@@ -16,6 +16,7 @@ from instances.models import AuditEntry, Operation
 from instances.rounds import advance
 from tests.novita_answers import Account, NovitaAnswers, make_row
 from tests.operation_steps import STOP_ALL, order
+from tests.system.processes import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -144,6 +145,24 @@ def test_what_can_not_be_recorded_is_done_and_said_in_the_log(
     assert (answer.status_code, account.orders) == (202, ["stop a"])
     (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert warning.startswith("audit entry not recorded: instance.stop a: ")
+
+
+def test_entries_that_are_kept_without_the_database_have_an_end(
+    client: Client, account: Account, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.get("/health")
+    monkeypatch.setattr("instances.journal.MAX_ENTRIES", 1)
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE instances_auditentry RENAME TO elsewhere")
+    try:
+        for _ in range(3):
+            client.post("/api/instances/sync")
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE elsewhere RENAME TO instances_auditentry")
+
+    assert "1 audit entries dropped" in caplog.text
+    wait_until(lambda: AuditEntry.objects.filter(action="sync").count() == 1, "the first one is recorded afterwards")
 
 
 def test_a_bug_is_recorded_as_one() -> None:

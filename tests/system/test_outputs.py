@@ -111,6 +111,14 @@ def test_web_server_serves_and_stops_with_a_log_that_takes_nothing(
         wait_until(lambda: len(set(novita.list_stops())) == 25, "each is requested")
 
 
+def test_worker_verifies_with_a_log_that_takes_nothing(
+    environment: dict[str, str], tmp_path: Path, start_service: Start
+) -> None:
+    service = start_service(**NO_SYNC).wait_until_alive()
+    with ended(start_redirected("-m celery -q -A novita_site worker >/dev/full 2>&1", environment, tmp_path)):
+        assert service.wait_until_finished(service.stop_all())["success"]
+
+
 def start_redirected(arguments: str, environment: dict[str, str], folder: Path) -> Service:
     """Start Python with these arguments, written as for a shell."""
     line = f"exec {sys.executable} {arguments}"
