@@ -159,7 +159,7 @@ def test_without_the_database_the_rows_are_shown_all_the_same(client: Client) ->
         page = read(client)
 
     assert len(list_names(page)) == 100
-    assert "The database can&#x27;t be used." in page
+    assert "The database can&#x27;t be used: its disk is full." in page
 
 
 @pytest.mark.usefixtures("account")

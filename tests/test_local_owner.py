@@ -141,7 +141,7 @@ def test_a_foreign_referer_is_forgiven_to_a_link_only(client: ApiClient, change:
 @pytest.mark.parametrize("path", ["/", LIST, "/api/docs", "/admin/"])
 def test_http_1_0_is_a_proxys_and_needs_a_login(client: ApiClient, path: str) -> None:
     assert wants_login(client.get(path, SERVER_PROTOCOL="HTTP/1.0"))
-    assert wants_login(client.post("/api/instances/stop-all", SERVER_PROTOCOL="HTTP/1.0"))
+    assert wants_login(client.post("/api/instances/stop-all", SERVER_PROTOCOL="HTTP/1.0", CONTENT_LENGTH="0"))
 
 
 @pytest.mark.usefixtures("account")

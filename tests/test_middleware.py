@@ -230,12 +230,12 @@ def test_a_hostile_id_stays_in_its_line(client: Client, log_stream: io.StringIO,
 
 
 def test_a_hostile_error_stays_in_its_line(client: Client, log_stream: io.StringIO) -> None:
-    with connection.execute_wrapper(Mock(side_effect=OperationalError("no\nCRITICAL forged\x1b[2J"))):
+    with connection.execute_wrapper(Mock(side_effect=OperationalError("no\x1b[2J\nCRITICAL forged"))):
         client.get("/api/instances")
 
     lines = log_stream.getvalue().splitlines()
     assert len(lines) == 1
-    assert lines[0].isprintable() and "no\\nCRITICAL forged\\x1b[2J" in lines[0]
+    assert lines[0].isprintable() and lines[0].endswith("database is away: no\\x1b[2J")
 
 
 @pytest.mark.usefixtures("known_owner")

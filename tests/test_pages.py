@@ -70,9 +70,10 @@ def open_page(client: Client, novita: NovitaAnswers) -> Callable[[str], Any]:
     )
     novita.lists(row)
     assert client.post("/api/instances/sync").status_code == 200
+    other = User.objects.create_user("other")
 
     def open_page(path: str) -> Any:
-        path = path.format(run=SyncRun.objects.latest("pk").pk, user=User.objects.latest("pk").pk)
+        path = path.format(run=SyncRun.objects.latest("pk").pk, user=other.pk)
         return client.get(path, headers=HTML)
 
     return open_page

@@ -401,7 +401,7 @@ class SessionView(ApiView):
             "role": find_role(request).label,
             "csrfToken": get_token(request._request),
         }
-        return Response(body, headers={"Cache-Control": "no-store"})
+        return Response(body)
 
 
 class NoSuchApiView(ApiView):
