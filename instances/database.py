@@ -65,8 +65,11 @@ _lock = threading.Lock()
 _last: _Probe | None = None
 
 
-def find_trouble(*, max_age_seconds: float = 0, wait_seconds: float = WAIT_SECONDS) -> str:
-    """Return why the database can't be written, in a few words; "" when a write has just worked."""
+def find_trouble(*, max_age_seconds: float = 0, wait_seconds: float | None = None) -> str:
+    """Return why the database can't be written, in a few words; "" when a write has just worked.
+
+    Waits WAIT_SECONDS for the write unless told otherwise.
+    """
     global _last
     if connection.in_atomic_block:
         # Another thread's write would wait for this transaction.
@@ -77,7 +80,7 @@ def find_trouble(*, max_age_seconds: float = 0, wait_seconds: float = WAIT_SECON
         # One that hangs is not followed by others.
         if probe is None or (is_old and not probe.is_running):
             probe = _last = _Probe()
-    return probe.wait(wait_seconds)
+    return probe.wait(WAIT_SECONDS if wait_seconds is None else wait_seconds)
 
 
 def _try_to_write(*, is_ours: bool = False) -> str:

@@ -73,6 +73,12 @@ def redis_server() -> Iterator[FakeServer]:
     standby.forget()
 
 
+@pytest.fixture(autouse=True)
+def patient_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a write may take seconds, and no test must take that for a broken database."""
+    monkeypatch.setattr(database, "WAIT_SECONDS", 20.0)
+
+
 @pytest.fixture
 def store(redis_server: FakeServer) -> FakeRedis:
     """The same Redis, by a connection of the test's own."""

@@ -158,7 +158,7 @@ def take_stock(novita: NovitaAnswers, store: FakeRedis) -> tuple[Any, ...]:
         list(Operation.objects.values_list("state", "notes")),
         list(WebhookDelivery.objects.values_list("state", "tries")),
         # The limits count refused requests, too.
-        sorted(key for key in store.keys() if b":rate:" not in key and b":known:" not in key),
+        sorted(key for key in store if b":rate:" not in key and b":known:" not in key),
         len(novita.mock.calls),
     )
 
@@ -234,8 +234,9 @@ def test_the_api_does_for_each_role_what_it_may(
                 is_right = answer.status_code == 403 and is_refusal(answer, method, "NOT_ALLOWED")
             else:
                 is_right = answer.status_code not in {401, 403, 500} and _has_method(template, method, answer)
-            if role < needed and take_stock(novita, store) != before:
-                wrong.append(f"{who} {method}: something happened")
+            if role < needed and (after := take_stock(novita, store)) != before:
+                changes = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
+                wrong.append(f"{who} {method}: {changes}")
             if not is_right:
                 wrong.append(f"{who} {method}: {answer.status_code}")
 
@@ -383,8 +384,9 @@ def test_a_page_does_for_each_role_what_it_may(
             else:
                 is_right = not is_led_to_login and answer.status_code not in {401, 403, 500}
                 is_right |= template == AUTOCOMPLETE and answer.status_code == 403
-            if role < needed and take_stock(novita, store) != before:
-                wrong.append(f"{who} {method}: something happened")
+            if role < needed and (after := take_stock(novita, store)) != before:
+                changes = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
+                wrong.append(f"{who} {method}: {changes}")
             if not is_right:
                 wrong.append(f"{who} {method}: {answer.status_code}")
             if template == "/admin/logout" and role >= VIEWER and method == "POST":
