@@ -18,7 +18,7 @@ def main() -> None:
         __import__(os.environ["DJANGO_SETTINGS_MODULE"])
     except ImproperlyConfigured as exc:
         sys.exit(str(exc))
-    from instances.shell import recorded_command
+    from instances.access.shell import recorded_command
 
     with recorded_command(sys.argv):
         execute_from_command_line(sys.argv)

@@ -9,10 +9,11 @@ class InstancesConfig(AppConfig):
 
     def ready(self) -> None:
         # Django loads apps before models; startup needs the models.
-        from instances import outages, startup
+        from instances import outages, refresher
+        from instances.access import logins  # noqa: F401 - receives Django's signals
         from novita_site import private_files
 
         private_files.log_problems()
         register(private_files.check, Tags.security)
         connection_created.connect(outages.watch_connection)
-        startup.begin()
+        refresher.begin()

@@ -10,9 +10,10 @@ from typing import Any, Final
 from django.db import DatabaseError
 from django.utils import timezone
 
-from instances import cache, database
 from instances.errors import CacheUnavailable
+from instances.fallback import database
 from instances.instance import format_time
+from instances.inventory import store
 from instances.models import Operation, WebhookDelivery
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class Health:
 def is_ready() -> bool:
     """Tell whether there is a copy, and it isn't stale."""
     try:
-        return not cache.read_state().freshness.is_stale
+        return not store.read_state().freshness.is_stale
     except CacheUnavailable:
         return False
 
@@ -44,13 +45,13 @@ def is_ready() -> bool:
 def check() -> Health:
     """Look at every part: "unhealthy" without Redis, "degraded" when something else is wrong or old."""
     try:
-        state = cache.read_state()
+        state = store.read_state()
     except CacheUnavailable as exc:
         return _describe(None, [exc.message])
     return _describe(state, list(_find_warnings(state)))
 
 
-def _describe(state: cache.State | None, warnings: list[str]) -> Health:
+def _describe(state: store.State | None, warnings: list[str]) -> Health:
     trouble = database.find_trouble(max_age_seconds=database.REMEMBERED_SECONDS, wait_seconds=WAIT_SECONDS)
     novita = _tell_novita(state)
     if trouble:
@@ -73,7 +74,7 @@ def _describe(state: cache.State | None, warnings: list[str]) -> Health:
     return Health(state is not None, body)
 
 
-def _describe_sync(state: cache.State | None) -> dict[str, Any]:
+def _describe_sync(state: store.State | None) -> dict[str, Any]:
     last_sync = state.last_sync if state else None
     cleared_at = state.cleared_at if state and state.freshness.as_of is None else None
     age = state.freshness.age_seconds if state else None
@@ -88,7 +89,7 @@ def _describe_sync(state: cache.State | None) -> dict[str, Any]:
     }
 
 
-def _find_warnings(state: cache.State) -> list[str]:
+def _find_warnings(state: store.State) -> list[str]:
     """Say in a sentence each what is wrong; the dashboard shows them as they are."""
     warnings = []
     if state.error:
@@ -112,7 +113,7 @@ def _say_time(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _tell_novita(state: cache.State | None) -> str:
+def _tell_novita(state: store.State | None) -> str:
     """Say what the last sync saw of Novita: "up", "down", or "unknown"."""
     if state is None or state.attempt_at is None:
         return "unknown"
@@ -131,7 +132,7 @@ def _has_work() -> bool:
         return False
 
 
-def _tell_worker(state: cache.State | None) -> str:
+def _tell_worker(state: store.State | None) -> str:
     """Say whether a worker has lately worked: "up", "down", or "unknown" without Redis, where it is noted."""
     return "unknown" if state is None else "up" if state.has_worker else "down"
 
@@ -154,4 +155,4 @@ def _remember(seconds: float, function: Callable[[], str | None]) -> Callable[[]
     return remembered
 
 
-_find_policy = _remember(POLICY_SECONDS, cache.find_eviction_policy)
+_find_policy = _remember(POLICY_SECONDS, store.find_eviction_policy)

@@ -12,9 +12,13 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.db import DatabaseError, InterfaceError, close_old_connections
 from django.utils import timezone
 
-from instances import audit, cache, emergency, operations, outages, rounds, webhooks
+from instances import outages
+from instances.access import audit
 from instances.errors import CacheUnavailable
+from instances.inventory import store
 from instances.models import Token
+from instances.notifications import webhooks
+from instances.operations import emergency, orders, rounds
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +54,7 @@ def _try(begin: Callable[[], object]) -> None:
 def move_operations() -> None:
     """Move every operation on that is due; also the sign that a worker works."""
     try:
-        cache.note_worker()
+        store.note_worker()
         outages.redis.note_success()
     except CacheUnavailable as exc:
         outages.note_redis_error(exc)
@@ -80,7 +84,7 @@ def deliver_webhook(delivery_id: int) -> None:
 @shared_task
 def forget_old() -> None:
     """Delete the records that nobody needs any more."""
-    operations.forget_old()
+    orders.forget_old()
     audit.forget_old()
     Token.objects.filter(expiry__lt=timezone.now()).delete()
 

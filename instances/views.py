@@ -14,10 +14,11 @@ from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
 
-from instances import cache, health, queries
+from instances import health
+from instances.access.roles import Role, find_role
 from instances.instance import GROUPS
+from instances.inventory import queries, store
 from instances.models import Protection
-from instances.roles import Role, find_role
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     if role < Role.VIEWER:
         raise PermissionDenied
     state = health.check()
-    listing = cache.read_listing() if state.is_serving else None
+    listing = store.read_listing() if state.is_serving else None
     instances = listing.instances if listing else []
     query = _read_query(request.GET)
     found, total = queries.select(instances, {**query, "pageSize": PAGE_SIZE})
@@ -67,7 +68,7 @@ def _read_query(query_dict: QueryDict) -> dict[str, Any]:
     return query
 
 
-def _describe_figures(listing: cache.Listing | None, state: health.Health) -> dict[str, Any]:
+def _describe_figures(listing: store.Listing | None, state: health.Health) -> dict[str, Any]:
     has_copy = listing is not None and listing.freshness.as_of is not None
     groups = Counter(one["group"] for one in listing.instances) if listing else Counter[str]()
     return {
@@ -117,7 +118,7 @@ def _describe_pager(query: Mapping[str, Any], total: int) -> dict[str, Any]:
     }
 
 
-def _say_nothing(listing: cache.Listing | None) -> str:
+def _say_nothing(listing: store.Listing | None) -> str:
     """Say why there are no rows."""
     if listing is None:
         return "Redis can't be reached, so there is nothing to show. It recovers by itself."

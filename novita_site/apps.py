@@ -2,4 +2,4 @@ from django.contrib.admin.apps import AdminConfig
 
 
 class PanelAdminConfig(AdminConfig):
-    default_site = "novita_site.admin_site.PanelAdminSite"
+    default_site = "instances.access.admin_site.PanelAdminSite"

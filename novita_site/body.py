@@ -11,9 +11,10 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 from gunicorn.http.errors import ParseException
 
-from instances.errors import BodyEncoded, BodyTooLarge, InvalidRequest, LengthRequired, PanelError, to_response
+from instances.access.origins import SAFE_METHODS
+from instances.answers import to_response
+from instances.errors import BodyEncoded, BodyTooLarge, InvalidRequest, LengthRequired, PanelError
 from novita_site.middleware import Handler
-from novita_site.origins import SAFE_METHODS
 
 PIECE_BYTES: Final = 64 * 1024
 # Clients send the head and the body apart. Where no length is given, a body that comes late must not be missed.

@@ -51,7 +51,7 @@ def keep_logging(**kwargs: Any) -> None:
 def end(**kwargs: Any) -> None:
     """Begin nothing more, and end what waits for others, so that the worker is gone soon. Each signal calls this."""
     from instances import tasks
-    from instances.deadline import cancel_running
+    from instances.outgoing.deadline import cancel_running
 
     tasks.is_ending.set()
     timer = threading.Timer(END_SECONDS, leave)

@@ -75,12 +75,12 @@ def find_rest(req: Any, wait_seconds: float) -> bool:
 
 def post_worker_init(worker: Any) -> None:
     """Make SIGTERM end a running sync at once, and with it the lock; then gunicorn goes on as it does."""
-    from instances import startup
+    from instances import refresher
 
     stop_gracefully = signal.getsignal(signal.SIGTERM)
 
     def stop(signal_number: int, frame: Any) -> None:
-        startup.end()
+        refresher.end()
         if callable(stop_gracefully):
             stop_gracefully(signal_number, frame)
 
@@ -88,9 +88,9 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    from instances import startup
+    from instances import refresher
 
-    startup.wait()
+    refresher.wait()
 
 
 def write_error(sock: Any, status: int, reason: str, message: str) -> None:
@@ -103,7 +103,7 @@ def write_error(sock: Any, status: int, reason: str, message: str) -> None:
 
 def make_answer(error: "PanelError", status: int, reason: str) -> bytes:
     """Return the answer for an error in the API's own shape, with the headers that Django would give it."""
-    from instances.errors import describe
+    from instances.answers import describe
     from novita_site.middleware import HEADERS
 
     body = json.dumps(describe(error, uuid.uuid4().hex[:16])).encode()

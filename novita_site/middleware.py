@@ -26,7 +26,7 @@ def request_id(get_response: Handler) -> Handler:
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         name = uuid.uuid4().hex[:16]
-        request.request_id = name  # type: ignore[attr-defined]  # read by instances.errors
+        request.request_id = name  # type: ignore[attr-defined]  # read by instances.answers
         token = log.request_id.set(name)
         try:
             response = get_response(request)

@@ -169,7 +169,7 @@ elif DATABASES["default"]:
         },
     }
 # Sends an operation's queries to a database in memory while the real one takes nothing.
-DATABASE_ROUTERS = ["instances.standby.Router"]
+DATABASE_ROUTERS = ["instances.fallback.standby.Router"]
 # What the database could not take is kept there until it does.
 FALLBACK_DIR = Path(env.text("FALLBACK_DIR", str(VAR_DIR / "fallback")))
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -197,20 +197,20 @@ MIDDLEWARE = [
     "novita_site.middleware.drop_body",
     "novita_site.middleware.choose_encoding",
     "novita_site.middleware.request_id",
-    "novita_site.proxies.find_client_address",
+    "instances.access.proxies.find_client_address",
     "novita_site.middleware.add_headers",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.middleware.gzip.GZipMiddleware",
-    "novita_site.origins.refuse_cross_site",
+    "instances.access.origins.refuse_cross_site",
     "novita_site.body.read_body",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "novita_site.access.admit_local_owner",
-    "novita_site.access.RequireLogin",
+    "instances.access.visitors.admit_local_owner",
+    "instances.access.visitors.RequireLogin",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
@@ -285,7 +285,7 @@ SILENCED_SYSTEM_CHECKS = [
     "security.W012",  # middleware.add_headers marks every cookie Secure on a request that came over TLS
     "security.W016",
 ]
-CSRF_FAILURE_VIEW = "instances.errors.csrf_failure"
+CSRF_FAILURE_VIEW = "instances.answers.csrf_failure"
 DEFAULT_EXCEPTION_REPORTER_FILTER = "novita_site.debug.ReportFilter"
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
@@ -305,18 +305,18 @@ CONTENT_SECURITY_POLICY = {
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        "novita_site.access.BearerAuthentication",
-        "novita_site.access.LocalOwnerAuthentication",
+        "instances.access.visitors.BearerAuthentication",
+        "instances.access.visitors.LocalOwnerAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
-    "DEFAULT_PERMISSION_CLASSES": ["instances.roles.RoleRequired"],
+    "DEFAULT_PERMISSION_CLASSES": ["instances.access.roles.RoleRequired"],
     "DEFAULT_PARSER_CLASSES": ["instances.api.parsers.StrictJsonParser"],
     "DEFAULT_RENDERER_CLASSES": [
         "instances.api.renderers.JSONRenderer",
         "instances.api.renderers.SafeFormsRenderer",
     ],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "EXCEPTION_HANDLER": "instances.errors.answer",
+    "EXCEPTION_HANDLER": "instances.answers.answer",
     "URL_FORMAT_OVERRIDE": "format",
 }
 
@@ -330,7 +330,7 @@ REST_KNOX = {
     "TOKEN_TTL": timedelta(days=90),
 }
 
-AUTHENTICATION_BACKENDS = ["novita_site.access.PasswordBackend"]
+AUTHENTICATION_BACKENDS = ["instances.access.visitors.PasswordBackend"]
 
 # Single sign-on, by allauth; `novita_site.sso` says what is used of it.
 if HAS_SSO:
@@ -341,11 +341,11 @@ if HAS_SSO:
         "allauth.socialaccount.providers.openid_connect",
     ]
     MIDDLEWARE.append("allauth.account.middleware.AccountMiddleware")
-    ACCOUNT_ADAPTER = "novita_site.sso.AccountAdapter"
+    ACCOUNT_ADAPTER = "instances.access.sso.AccountAdapter"
     ACCOUNT_EMAIL_VERIFICATION = "none"
     # Nothing can be guessed here; and its counters would be foreign keys in our Redis.
     ACCOUNT_RATE_LIMITS = False
-    SOCIALACCOUNT_ADAPTER = "novita_site.sso.SocialAdapter"
+    SOCIALACCOUNT_ADAPTER = "instances.access.sso.SocialAdapter"
     SOCIALACCOUNT_STORE_TOKENS = False
 
 SPECTACULAR_SETTINGS = {
@@ -355,7 +355,7 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "SERVE_PERMISSIONS": ["instances.roles.RoleRequired"],
+    "SERVE_PERMISSIONS": ["instances.access.roles.RoleRequired"],
     "ENUM_ADD_EXPLICIT_BLANK_NULL_CHOICE": False,
     "ENUM_NAME_OVERRIDES": {
         "UpDownEnum": ["up", "down"],
@@ -370,7 +370,7 @@ SPECTACULAR_SETTINGS = {
         "instances.api.description.allow_empty_values",
     ],
     "AUTHENTICATION_WHITELIST": [
-        "novita_site.access.BearerAuthentication",
+        "instances.access.visitors.BearerAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
     # The local owner needs neither.

@@ -7,17 +7,17 @@ from django.contrib import admin
 from django.contrib.auth.views import LogoutView
 from django.urls import URLPattern, include, path, re_path
 
-from instances import errors
+from instances import answers
+from instances.access.admin_site import PanelLoginView
 from instances.api.views import HealthView, livez, readyz
 from instances.views import dashboard
-from novita_site.admin_site import PanelLoginView
 
 LOGIN_CONTEXT = {"site_header": admin.site.site_header, "sso_name": urlsplit(settings.OIDC_ISSUER).hostname}
 
 sso_urls: list[URLPattern] = []
 if settings.HAS_SSO:
     # Before the admin's addresses are made: it takes allauth's pages out of them.
-    from novita_site import sso
+    from instances.access import sso
 
     sso_urls = [path("sso/", sso.begin, name="sso"), path("sso/callback/", sso.finish, name="sso_callback")]
 
@@ -33,7 +33,7 @@ urlpatterns = [
     re_path(r"^readyz/?$", readyz),
 ]
 
-handler400 = errors.bad_request
-handler403 = errors.permission_denied
-handler404 = errors.page_not_found
-handler500 = errors.server_error
+handler400 = answers.bad_request
+handler403 = answers.permission_denied
+handler404 = answers.page_not_found
+handler500 = answers.server_error

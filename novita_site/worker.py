@@ -198,7 +198,7 @@ class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
 
 def _find_limited_network(address: str) -> str:
     """Return the client whose connections are limited in number; "" for this machine, and for a trusted proxy."""
-    from novita_site.proxies import client_network, is_trusted
+    from instances.access.proxies import client_network, is_trusted
 
     return "" if is_loopback(address) or is_trusted(address) else client_network(address)
 

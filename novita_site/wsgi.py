@@ -1,4 +1,4 @@
-"""The entry for WSGI servers. Importing it is how `instances.startup` knows that a server runs."""
+"""The entry for WSGI servers. Importing it is how `instances.refresher` knows that a server runs."""
 
 import os
 

@@ -14,9 +14,12 @@ from django.test import Client, SimpleTestCase
 from django_redis import get_redis_connection
 from fakeredis import FakeRedis, FakeServer
 
-from instances import cache, database, journal, kept, limits, outages, protections, standby
-from instances.novita import get_novita
-from novita_site import access
+from instances import outages
+from instances.access import limits, visitors
+from instances.fallback import database, journal, kept, standby
+from instances.inventory import store
+from instances.novita.client import get_novita
+from instances.operations import protections
 from novita_site.env import is_loopback
 from tests.novita_answers import NovitaAnswers
 from tests.settings import FAKE_REDIS
@@ -56,11 +59,11 @@ def redis_server() -> Iterator[FakeServer]:
     get_redis_connection("default").connection_pool.disconnect()
     FAKE_REDIS.dbs.clear()
     FAKE_REDIS.connected = True
-    cache._parsed = None
+    store._parsed = None
     limits.memory.clear()
     outages.redis.reset()
     outages.database.reset()
-    access._owner = (0.0, None)
+    visitors._owner = (0.0, None)
     database._last = None
     protections._last = None
     journal._is_ending.clear()
@@ -80,7 +83,7 @@ def patient_database(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def store(redis_server: FakeServer) -> FakeRedis:
+def raw_redis(redis_server: FakeServer) -> FakeRedis:
     """The same Redis, by a connection of the test's own."""
     return FakeRedis(server=redis_server)
 
@@ -108,5 +111,5 @@ def client() -> ApiClient:
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Novita is asked again at once."""
-    monkeypatch.setattr("instances.novita.FIRST_PAUSE_SECONDS", 0)
-    monkeypatch.setattr("instances.actions.SECOND_LOOK_SECONDS", 0)
+    monkeypatch.setattr("instances.novita.client.FIRST_PAUSE_SECONDS", 0)
+    monkeypatch.setattr("instances.operations.single.SECOND_LOOK_SECONDS", 0)

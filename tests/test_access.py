@@ -13,8 +13,8 @@ from django.test import Client
 from django.urls import get_resolver, reverse
 from pytest_django import Settings
 
-from instances.audit import LOCAL_OWNER
-from instances.sync import synchronize
+from instances.access.audit import LOCAL_OWNER
+from instances.inventory.sync import synchronize
 from novita_site.settings import CSRF_COOKIE_NAME, SESSION_COOKIE_NAME
 from tests.conftest import ApiClient
 from tests.novita_answers import NovitaAnswers, make_row

@@ -29,8 +29,8 @@ LOST_IDS = ["reset", "silence", "502", "a gateway's 404", "invalid state change"
 @pytest.fixture(autouse=True)
 def clean(redis_server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """No pauses."""
-    monkeypatch.setattr("instances.novita.FIRST_PAUSE_SECONDS", 0)
-    monkeypatch.setattr("instances.actions.SECOND_LOOK_SECONDS", 0)
+    monkeypatch.setattr("instances.novita.client.FIRST_PAUSE_SECONDS", 0)
+    monkeypatch.setattr("instances.operations.single.SECOND_LOOK_SECONDS", 0)
 
 
 def fill(client: Client, novita: NovitaAnswers, *rows: Json) -> None:

@@ -14,7 +14,7 @@ from django.utils import timezone
 from fakeredis import FakeServer
 from pytest_django import Settings
 
-from instances import lease
+from instances.inventory import lease
 from instances.models import SyncRun
 from tests.novita_answers import NovitaAnswers, make_row
 

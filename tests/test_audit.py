@@ -11,9 +11,9 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
-from instances import audit
+from instances.access import audit
 from instances.models import AuditEntry, Operation
-from instances.rounds import advance
+from instances.operations.rounds import advance
 from tests.novita_answers import Account, NovitaAnswers, make_row
 from tests.operation_steps import STOP_ALL, order
 from tests.system.processes import wait_until
@@ -151,7 +151,7 @@ def test_entries_that_are_kept_without_the_database_have_an_end(
     client: Client, account: Account, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client.get("/health")
-    monkeypatch.setattr("instances.journal.MAX_ENTRIES", 1)
+    monkeypatch.setattr("instances.fallback.journal.MAX_ENTRIES", 1)
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE instances_auditentry RENAME TO elsewhere")
     try:

@@ -16,10 +16,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from instances import cache
 from instances.api.serializers import InstanceSerializer, ListingSerializer, PortMappingSerializer
 from instances.instance import Instance, from_novita
-from instances.novita import get_novita
+from instances.inventory import store
+from instances.novita.client import get_novita
 from tests.conftest import ApiClient
 from tests.novita_answers import NovitaAnswers, make_row
 from tests.redis_keys import name_of
@@ -75,9 +75,9 @@ def test_a_change_makes_another_etag(path: str, client: Client) -> None:
 
 @pytest.mark.usefixtures("copy")
 @LISTINGS
-def test_an_old_copy_says_so_even_in_a_304(path: str, client: Client, store: FakeRedis) -> None:
+def test_an_old_copy_says_so_even_in_a_304(path: str, client: Client, raw_redis: FakeRedis) -> None:
     first = client.get(path)
-    store.hincrby(name_of("sync"), "as_of", -3600_000)
+    raw_redis.hincrby(name_of("sync"), "as_of", -3600_000)
 
     again = client.get(path, headers={"If-None-Match": first["ETag"]})
 
@@ -126,10 +126,10 @@ def test_an_instance_is_shown_as_in_the_listing(client: Client) -> None:
 
 
 @pytest.mark.usefixtures("copy")
-def test_the_rendered_listing_is_sent_as_it_is_stored(client: Client, store: FakeRedis) -> None:
+def test_the_rendered_listing_is_sent_as_it_is_stored(client: Client, raw_redis: FakeRedis) -> None:
     client.get("/api/instances")
-    (name,) = store.keys(name_of("body:*"))
-    store.set(name, cache.seal_body(gzip.compress(b"as it is")))
+    (name,) = raw_redis.keys(name_of("body:*"))
+    raw_redis.set(name, store.seal_body(gzip.compress(b"as it is")))
 
     assert client.get("/api/instances").content == b"as it is"
 
@@ -143,11 +143,11 @@ def make_instance(id_: str, status: str) -> Instance:
 
 @pytest.mark.usefixtures("copy")
 def test_a_read_that_began_before_an_action_does_not_cover_it(client: Client) -> None:
-    began = cache.read_state().tick
+    began = store.read_state().tick
     client.post("/api/instances/a/stop")
 
-    cache.write_instance(make_instance("a", "running"), read_began=began)
-    cache.remove_instance("a", read_began=began)
+    store.write_instance(make_instance("a", "running"), read_began=began)
+    store.remove_instance("a", read_began=began)
 
     assert read_statuses(client) == {"a": "toStop", "b": "exited"}
 
@@ -156,7 +156,7 @@ def test_a_read_that_began_before_an_action_does_not_cover_it(client: Client) ->
 def test_a_read_that_began_after_an_action_shows(client: Client) -> None:
     client.post("/api/instances/a/stop")
 
-    cache.write_instance(make_instance("a", "exited"), read_began=cache.read_state().tick)
+    store.write_instance(make_instance("a", "exited"), read_began=store.read_state().tick)
 
     assert read_statuses(client) == {"a": "exited", "b": "exited"}
 
@@ -177,31 +177,33 @@ def test_a_cleared_copy_is_no_copy(client: Client) -> None:
 
 
 @pytest.mark.usefixtures("copy")
-def test_clearing_touches_the_copy_only(client: Client, store: FakeRedis) -> None:
+def test_clearing_touches_the_copy_only(client: Client, raw_redis: FakeRedis) -> None:
     ours = {name_of("gen"), name_of("lease"), name_of("fence")}
     of_another_version = {"{novita}:current", "{novita}:gen:1", "{novita}:lease"}
     of_another_account = {"{novita:0123456789}:current", "{novita:0123456789}:gen:1"}
     others = {"celery", "{novita}", "novita:current", *ours, *of_another_version, *of_another_account}
     for name in others:
-        store.set(name, "1", ex=20)
+        raw_redis.set(name, "1", ex=20)
 
     client.post("/api/cache/clear")
 
-    assert others <= {key.decode() for key in store.keys("*")}
-    assert not store.keys(name_of("gen:*")) and not store.exists(name_of("current"))
+    assert others <= {key.decode() for key in raw_redis.keys("*")}
+    assert not raw_redis.keys(name_of("gen:*")) and not raw_redis.exists(name_of("current"))
 
 
 @pytest.mark.parametrize(
     "rows", [[make_row("a"), make_row("b", status="exited")], [make_row("c")]], ids=["the same", "another"]
 )
 def test_the_cache_cleared_during_a_sync_is_filled_by_it(
-    rows: list[Any], client: Client, novita: NovitaAnswers, store: FakeRedis, copy: None
+    rows: list[Any], client: Client, novita: NovitaAnswers, raw_redis: FakeRedis, copy: None
 ) -> None:
     novita.mock.reset()
     novita.lacks("a")
     novita.lacks("b")
     leases: list[Any] = []
-    novita.lists_during(lambda: (client.post("/api/cache/clear"), leases.append(store.get(name_of("lease")))), *rows)
+    novita.lists_during(
+        lambda: (client.post("/api/cache/clear"), leases.append(raw_redis.get(name_of("lease")))), *rows
+    )
 
     answer = client.post("/api/instances/sync")
 
@@ -210,13 +212,15 @@ def test_the_cache_cleared_during_a_sync_is_filled_by_it(
 
 
 @pytest.mark.usefixtures("copy")
-@pytest.mark.parametrize("empty", [lambda client, store: client.post("/api/cache/clear"), lambda _, s: s.flushall()])
+@pytest.mark.parametrize(
+    "empty", [lambda client, raw_redis: client.post("/api/cache/clear"), lambda _, s: s.flushall()]
+)
 def test_an_etag_never_comes_again(
-    empty: Callable[[Client, FakeRedis], object], client: Client, store: FakeRedis
+    empty: Callable[[Client, FakeRedis], object], client: Client, raw_redis: FakeRedis
 ) -> None:
     client.post("/api/instances/a/stop")
     old = client.get("/api/instances")["ETag"]
-    empty(client, store)
+    empty(client, raw_redis)
     client.post("/api/instances/sync")
 
     answer = client.get("/api/instances", headers={"If-None-Match": old})
@@ -229,8 +233,8 @@ def test_an_etag_never_comes_again(
 
 
 @pytest.mark.usefixtures("copy")
-def test_forgotten_scripts_are_loaded_again(client: Client, store: FakeRedis) -> None:
-    store.script_flush()
+def test_forgotten_scripts_are_loaded_again(client: Client, raw_redis: FakeRedis) -> None:
+    raw_redis.script_flush()
 
     answers = [client.get("/api/instances"), client.post("/api/instances/a/stop"), client.post("/api/instances/sync")]
 
@@ -240,12 +244,12 @@ def test_forgotten_scripts_are_loaded_again(client: Client, store: FakeRedis) ->
 @pytest.mark.usefixtures("copy")
 @pytest.mark.parametrize("name", ["current", "revision", "gen:*", "sync", "body:*", "[gb]*:*", "moving", "touched"])
 def test_a_key_that_was_evicted_never_makes_an_empty_account(
-    name: str, client: Client, store: FakeRedis, monkeypatch: pytest.MonkeyPatch
+    name: str, client: Client, raw_redis: FakeRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client.post("/api/instances/a/stop")
     whole = client.get("/api/instances")
-    store.delete(*store.keys(name_of(f"{name}")))
-    monkeypatch.setattr("instances.cache._parsed", None)  # As in a process that has not read the listing yet.
+    raw_redis.delete(*raw_redis.keys(name_of(f"{name}")))
+    monkeypatch.setattr("instances.inventory.store._parsed", None)  # As in a process that has not read the listing yet.
 
     answer = client.get("/api/instances")
 
@@ -285,12 +289,12 @@ def test_a_lost_answer_of_redis_leaves_a_whole_listing(
 @pytest.mark.usefixtures("copy")
 @pytest.mark.parametrize("fault", ["out of memory", "a part dropped"])
 def test_a_half_written_listing_is_never_shown(
-    fault: str, client: Client, novita: NovitaAnswers, store: FakeRedis, monkeypatch: pytest.MonkeyPatch
+    fault: str, client: Client, novita: NovitaAnswers, raw_redis: FakeRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old, kept = client.get("/api/instances").content, store.keys(name_of("gen:*"))
+    old, kept = client.get("/api/instances").content, raw_redis.keys(name_of("gen:*"))
     novita.mock.reset()
     novita.lists(make_row("a"), make_row("b"))
-    monkeypatch.setattr("instances.cache.WRITE_CHUNK", 1)
+    monkeypatch.setattr("instances.inventory.store.WRITE_CHUNK", 1)
     execute, writes = redis.client.Pipeline.execute, []
 
     def fail(pipeline: redis.client.Pipeline, *args: Any) -> Any:
@@ -298,7 +302,7 @@ def test_a_half_written_listing_is_never_shown(
         if len(writes) == 3 and fault == "out of memory":
             raise redis.exceptions.OutOfMemoryError("command not allowed when used memory > 'maxmemory'.")
         if len(writes) == 3:
-            store.delete(*(set(store.keys(name_of("gen:*"))) - set(kept)))
+            raw_redis.delete(*(set(raw_redis.keys(name_of("gen:*"))) - set(kept)))
         return execute(pipeline, *args)
 
     monkeypatch.setattr("redis.client.Pipeline.execute", fail)
@@ -308,7 +312,7 @@ def test_a_half_written_listing_is_never_shown(
     assert failure.status_code == 503
     assert failure.json()["message"] in {"Redis is out of memory.", "Redis dropped a part of the new listing."}
     assert client.get("/api/instances").content == old
-    assert (store.keys(name_of("gen:*")), store.exists(name_of("lease"))) == (kept, 0)
+    assert (raw_redis.keys(name_of("gen:*")), raw_redis.exists(name_of("lease"))) == (kept, 0)
 
 
 # --- What others wrote under our keys
@@ -328,17 +332,17 @@ class Trap:
 @pytest.mark.parametrize("name", ["current", "revision", "sync", "touched", "moving", "gen", "body"])
 @pytest.mark.parametrize("kind", ["bytes", "a field"])
 def test_foreign_bytes_are_never_loaded_and_can_be_cleared(
-    name: str, kind: str, client: Client, store: FakeRedis, tmp_path: Path
+    name: str, kind: str, client: Client, raw_redis: FakeRedis, tmp_path: Path
 ) -> None:
     client.get("/api/instances")
-    (key,) = store.keys(name_of(f"{name}*")) or [name_of(f"{name}")]
+    (key,) = raw_redis.keys(name_of(f"{name}*")) or [name_of(f"{name}")]
     foreign = pickle.dumps(Trap(tmp_path / "loaded"))
     if kind == "bytes":
-        store.set(key, foreign)
+        raw_redis.set(key, foreign)
     else:
-        if store.type(key) != b"hash":
-            store.delete(key)
-        store.hset(key, mapping={"as_of" if name == "sync" else "a": foreign})
+        if raw_redis.type(key) != b"hash":
+            raw_redis.delete(key)
+        raw_redis.hset(key, mapping={"as_of" if name == "sync" else "a": foreign})
 
     answers = [client.get("/api/instances"), client.get("/health"), client.post("/api/instances/sync")]
     cleared = client.post("/api/cache/clear")
@@ -360,9 +364,9 @@ def write(writes: dict[str, str | None]) -> None:
     """Write instances as actions do; None removes."""
     for id_, status in writes.items():
         if status:
-            cache.write_instance(make_instance(id_, status))
+            store.write_instance(make_instance(id_, status))
         else:
-            cache.remove_instance(id_)
+            store.remove_instance(id_)
 
 
 class Readers(RuleBasedStateMachine):

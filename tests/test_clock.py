@@ -8,9 +8,12 @@ from django.test import Client
 from django.utils import timezone
 from fakeredis import FakeRedis
 
-from instances import cache, clock, rounds, tasks, webhooks
+from instances import clock, tasks
+from instances.inventory import store
 from instances.models import Operation, SyncRun, WebhookDelivery
-from instances.startup import Refresher
+from instances.notifications import webhooks
+from instances.operations import rounds
+from instances.refresher import Refresher
 from tests.novita_answers import NovitaAnswers, make_row
 from tests.operation_steps import Json, order, show
 from tests.redis_keys import name_of
@@ -142,18 +145,18 @@ def test_a_webhook_that_waits_for_hours_is_not_sent_early() -> None:
 
 
 def test_the_copy_is_kept_true_when_redis_clock_was_set_back(
-    client: Client, novita: NovitaAnswers, store: FakeRedis, settings: Any
+    client: Client, novita: NovitaAnswers, raw_redis: FakeRedis, settings: Any
 ) -> None:
     novita.lists(make_row("a"))
     client.post("/api/instances/sync")
     settings.NOVITA_SYNC_INTERVAL = 60
-    state = cache.read_state()
+    state = store.read_state()
     age = state.freshness.age_seconds
     assert age is not None
     refresher = Refresher()
     assert refresher._find_due(state) is None
 
     # What was written before is an hour ahead of Redis's clock now.
-    store.hset(name_of("sync"), "as_of", str(round((READ_NOW() + HOUR).timestamp() * 1000)))
+    raw_redis.hset(name_of("sync"), "as_of", str(round((READ_NOW() + HOUR).timestamp() * 1000)))
 
-    assert refresher._find_due(cache.read_state()) == SyncRun.Trigger.INTERVAL
+    assert refresher._find_due(store.read_state()) == SyncRun.Trigger.INTERVAL

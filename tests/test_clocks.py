@@ -9,9 +9,9 @@ from django.test import Client
 from fakeredis import FakeRedis
 from pytest_django import Settings
 
-from instances import cache, lease
 from instances.instance import from_json
-from instances.startup import Refresher
+from instances.inventory import lease, store
+from instances.refresher import Refresher
 from tests.novita_answers import Account, NovitaAnswers, make_row
 from tests.redis_keys import name_of
 
@@ -100,11 +100,11 @@ def test_a_lock_of_a_dead_process_blocks_nobody(
 
 @BOTH_WAYS
 def test_a_failed_sync_is_tried_again(
-    seconds: float, client: Client, account: Account, set_redis_clock: SetClock, store: FakeRedis
+    seconds: float, client: Client, account: Account, set_redis_clock: SetClock, raw_redis: FakeRedis
 ) -> None:
     account.answers("list", 500)
     client.post("/api/instances/sync")
-    store.hset(name_of("sync"), mapping={"failures": 10})
+    raw_redis.hset(name_of("sync"), mapping={"failures": 10})
     account.answers("list", None)
     set_redis_clock(seconds)
 
@@ -137,7 +137,7 @@ def test_what_is_done_during_a_sync_survives_it(
     def act() -> None:
         if when == "during":
             set_redis_clock(seconds)
-        cache.write_instance(from_json({**make_shown(client), "status": "toStop"}))
+        store.write_instance(from_json({**make_shown(client), "status": "toStop"}))
 
     if when == "before":
         set_redis_clock(seconds)
@@ -189,25 +189,25 @@ def test_a_host_whose_clock_is_wrong_follows_what_moves(
 def test_a_dead_worker_does_not_look_alive_for_an_hour(
     client: Client, account: Account, set_redis_clock: SetClock
 ) -> None:
-    cache.note_worker()
+    store.note_worker()
     set_redis_clock(-HOUR)
     dead = client.get("/health").json()["services"]["worker"]
 
-    cache.note_worker()
+    store.note_worker()
 
     assert (dead, client.get("/health").json()["services"]["worker"]) == ("down", "up")
 
 
 def test_nobody_is_limited_for_an_hour(
-    client: Client, account: Account, set_redis_clock: SetClock, settings: Settings, store: FakeRedis
+    client: Client, account: Account, set_redis_clock: SetClock, settings: Settings, raw_redis: FakeRedis
 ) -> None:
     client.post("/api/cache/clear")
     set_redis_clock(-HOUR)
 
     client.post("/api/cache/clear")
 
-    (key,) = store.keys(name_of("rate:*"))
-    assert store.ttl(key) <= 60
+    (key,) = raw_redis.keys(name_of("rate:*"))
+    assert raw_redis.ttl(key) <= 60
 
 
 def test_after_a_clear_a_sync_begins_at_once(client: Client, account: Account, set_redis_clock: SetClock) -> None:

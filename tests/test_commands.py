@@ -19,7 +19,7 @@ from django.test import Client
 from fakeredis import FakeServer
 from pytest_django import Settings
 
-from instances import lease
+from instances.inventory import lease
 from instances.models import SyncRun
 from tests import commands
 from tests.novita_answers import NovitaAnswers, make_row

@@ -10,9 +10,9 @@ import pytest
 from django.test import Client
 from fakeredis import FakeRedis
 
-from instances import cache
 from instances.instance import from_json
-from instances.startup import Refresher
+from instances.inventory import store
+from instances.refresher import Refresher
 from tests.novita_answers import Account, NovitaAnswers, make_row
 from tests.redis_keys import name_of
 
@@ -23,22 +23,22 @@ STATUSES = {"a": "running", "b": "exited"}
 NAMES = ["current", "gen", "body", "revision", "touched", "moving", "sync", "lease", "fence", "moving-turn", "worker"]
 
 DAMAGES: dict[str, Damage] = {
-    "text": lambda store, key: store.set(key, "garbage"),
-    "nothing": lambda store, key: store.set(key, ""),
-    "bytes": lambda store, key: store.set(key, b"\x80\x04\x95\xff"),
-    "JSON": lambda store, key: store.set(key, '{"id": ["a"], "pid": {"b": NaN}}'),
-    "deep JSON": lambda store, key: store.set(key, "[" * 100_000),
-    "a gzipped text": lambda store, key: store.set(key, gzip.compress(b"garbage")),
-    "1e300": lambda store, key: store.set(key, "1e300"),
-    "2^63": lambda store, key: store.set(key, str(2**63)),
-    "a long number": lambda store, key: store.set(key, "9" * 5000),
-    "a number of no year": lambda store, key: store.set(key, "999999999999999"),
-    "a negative number": lambda store, key: store.set(key, "-5"),
-    "a fraction": lambda store, key: store.set(key, "1.5"),
-    "a list": lambda store, key: store.rpush(key, "a", "b"),
-    "a hash": lambda store, key: store.hset(key, mapping={"": "1", "a": "garbage", "as_of": "x"}),
-    "a set": lambda store, key: store.sadd(key, "a", b"\xff", *range(50)),
-    "a sorted set": lambda store, key: store.zadd(key, {"a": 1e300, "b": float("inf"), "c": -1, "z": 8.5e14}),
+    "text": lambda raw_redis, key: raw_redis.set(key, "garbage"),
+    "nothing": lambda raw_redis, key: raw_redis.set(key, ""),
+    "bytes": lambda raw_redis, key: raw_redis.set(key, b"\x80\x04\x95\xff"),
+    "JSON": lambda raw_redis, key: raw_redis.set(key, '{"id": ["a"], "pid": {"b": NaN}}'),
+    "deep JSON": lambda raw_redis, key: raw_redis.set(key, "[" * 100_000),
+    "a gzipped text": lambda raw_redis, key: raw_redis.set(key, gzip.compress(b"garbage")),
+    "1e300": lambda raw_redis, key: raw_redis.set(key, "1e300"),
+    "2^63": lambda raw_redis, key: raw_redis.set(key, str(2**63)),
+    "a long number": lambda raw_redis, key: raw_redis.set(key, "9" * 5000),
+    "a number of no year": lambda raw_redis, key: raw_redis.set(key, "999999999999999"),
+    "a negative number": lambda raw_redis, key: raw_redis.set(key, "-5"),
+    "a fraction": lambda raw_redis, key: raw_redis.set(key, "1.5"),
+    "a list": lambda raw_redis, key: raw_redis.rpush(key, "a", "b"),
+    "a hash": lambda raw_redis, key: raw_redis.hset(key, mapping={"": "1", "a": "garbage", "as_of": "x"}),
+    "a set": lambda raw_redis, key: raw_redis.sadd(key, "a", b"\xff", *range(50)),
+    "a sorted set": lambda raw_redis, key: raw_redis.zadd(key, {"a": 1e300, "b": float("inf"), "c": -1, "z": 8.5e14}),
 }
 FIELDS = {"sync": ["as_of", "attempt_at", "completed_at", "cleared_at", "failures", "failing_since", "not_modified"]}
 VALUES = ["garbage", "", b"\xff", "1e300", str(2**63), "9" * 5000, "999999999999999", "-5", "nan", "0"]
@@ -50,20 +50,20 @@ def account(client: Client, novita: NovitaAnswers) -> Account:
     account = novita.holds(make_row("a"), make_row("b", status="exited"))
     assert client.post("/api/instances/sync").status_code == 200
     client.get("/api/instances")
-    cache.note_worker()
+    store.note_worker()
     return account
 
 
-def damage(store: FakeRedis, name: str, how: Damage) -> None:
-    (key,) = store.keys(name_of(f"{name}:*")) or [name_of(name).encode()]
-    store.delete(key)
-    how(store, key.decode())
+def damage(raw_redis: FakeRedis, name: str, how: Damage) -> None:
+    (key,) = raw_redis.keys(name_of(f"{name}:*")) or [name_of(name).encode()]
+    raw_redis.delete(key)
+    how(raw_redis, key.decode())
 
 
 def assert_every_answer_is_sane(client: Client) -> None:
     """Ask all that reads the stores, as a process does that has read nothing yet."""
     for path in ("/api/instances", "/api/instances?ordering=changedAt&search=a", "/api/instances/a", "/", "/health"):
-        cache._parsed = None
+        store._parsed = None
         answer = client.get(path)
         assert answer.status_code in {200, 404}, (path, answer.content)
     for path in ("/api/cache/stats", "/readyz"):
@@ -77,7 +77,7 @@ def assert_every_answer_is_sane(client: Client) -> None:
 
 
 def assert_all_is_right(client: Client) -> None:
-    cache._parsed = None
+    store._parsed = None
     answer = client.get("/api/instances")
     assert {one["id"]: one["status"] for one in answer.json()["instances"]} == STATUSES
     assert answer["Data-Stale"] == "false"
@@ -86,15 +86,15 @@ def assert_all_is_right(client: Client) -> None:
     assert health["sync"]["available"] and health["sync"]["cacheSize"] == 2, health
     assert health["sync"]["ageSeconds"] in range(60) and not health["sync"]["isLocked"]
     assert client.get("/readyz").status_code == 200
-    assert cache.read_state().moving == frozenset()
+    assert store.read_state().moving == frozenset()
 
 
 @pytest.mark.parametrize("how", DAMAGES.values(), ids=DAMAGES)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_damaged_key_breaks_no_answer_and_is_cured_by_a_sync(
-    name: str, how: Damage, client: Client, store: FakeRedis, account: Account
+    name: str, how: Damage, client: Client, raw_redis: FakeRedis, account: Account
 ) -> None:
-    damage(store, name, how)
+    damage(raw_redis, name, how)
 
     assert_every_answer_is_sane(client)
     # A second, too: the first may find what damage leaves behind.
@@ -106,9 +106,9 @@ def test_a_damaged_key_breaks_no_answer_and_is_cured_by_a_sync(
 @pytest.mark.parametrize("how", [DAMAGES[kind] for kind in ("text", "1e300", "a list", "a sorted set")])
 @pytest.mark.parametrize("name", NAMES)
 def test_clearing_cures_a_damaged_key(
-    name: str, how: Damage, client: Client, store: FakeRedis, account: Account
+    name: str, how: Damage, client: Client, raw_redis: FakeRedis, account: Account
 ) -> None:
-    damage(store, name, how)
+    damage(raw_redis, name, how)
 
     assert client.post("/api/cache/clear").status_code == 200
 
@@ -122,9 +122,9 @@ def test_clearing_cures_a_damaged_key(
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: repr(value[:20]))
 @pytest.mark.parametrize("field", FIELDS["sync"])
 def test_a_damaged_note_of_the_last_sync_breaks_nothing(
-    field: str, value: str, client: Client, store: FakeRedis, account: Account
+    field: str, value: str, client: Client, raw_redis: FakeRedis, account: Account
 ) -> None:
-    store.hset(name_of("sync"), field, value)
+    raw_redis.hset(name_of("sync"), field, value)
 
     assert_every_answer_is_sane(client)
     assert client.post("/api/instances/sync").status_code == 200
@@ -135,13 +135,13 @@ def test_a_damaged_note_of_the_last_sync_breaks_nothing(
 # --- Stored instances
 
 
-def change_row(store: FakeRedis, change: Callable[[dict[str, Any]], Any]) -> None:
-    (generation,) = store.keys(name_of("gen:*"))
-    row = json.loads(store.hget(generation, "a") or b"")
+def change_row(raw_redis: FakeRedis, change: Callable[[dict[str, Any]], Any]) -> None:
+    (generation,) = raw_redis.keys(name_of("gen:*"))
+    row = json.loads(raw_redis.hget(generation, "a") or b"")
     changed = change(row)
-    store.hset(generation, "a", changed if isinstance(changed, bytes | str) else json.dumps(changed))
-    store.delete(*store.keys(name_of("body:*")))
-    cache._parsed = None
+    raw_redis.hset(generation, "a", changed if isinstance(changed, bytes | str) else json.dumps(changed))
+    raw_redis.delete(*raw_redis.keys(name_of("body:*")))
+    store._parsed = None
 
 
 FIELD_NAMES = [*from_json({"id": "-", "status": "-"}).to_json(), "changedAt"]
@@ -150,9 +150,9 @@ FIELD_NAMES = [*from_json({"id": "-", "status": "-"}).to_json(), "changedAt"]
 @pytest.mark.parametrize("value", [None, 5, [1], "\ud800"], ids=repr)
 @pytest.mark.parametrize("name", FIELD_NAMES)
 def test_a_stored_field_of_another_type_breaks_no_answer(
-    name: str, value: Any, client: Client, store: FakeRedis, account: Account
+    name: str, value: Any, client: Client, raw_redis: FakeRedis, account: Account
 ) -> None:
-    change_row(store, lambda row: {**row, name: value})
+    change_row(raw_redis, lambda row: {**row, name: value})
 
     assert_every_answer_is_sane(client)
     assert client.post("/api/instances/sync").status_code == 200
@@ -162,9 +162,9 @@ def test_a_stored_field_of_another_type_breaks_no_answer(
 
 @pytest.mark.parametrize("name", FIELD_NAMES)
 def test_a_stored_field_that_is_missing_breaks_no_answer(
-    name: str, client: Client, store: FakeRedis, account: Account
+    name: str, client: Client, raw_redis: FakeRedis, account: Account
 ) -> None:
-    change_row(store, lambda row: {key: value for key, value in row.items() if key != name})
+    change_row(raw_redis, lambda row: {key: value for key, value in row.items() if key != name})
 
     shown = client.get("/api/instances").json()
 
@@ -190,12 +190,12 @@ ROWS: dict[str, Callable[[dict[str, Any]], Any]] = {
 def test_a_damaged_row_is_no_copy_until_the_refresher_has_made_one(
     change: Callable[[dict[str, Any]], Any],
     client: Client,
-    store: FakeRedis,
+    raw_redis: FakeRedis,
     account: Account,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("instances.startup.MIN_PAUSE", timedelta(0))
-    change_row(store, change)
+    monkeypatch.setattr("instances.refresher.MIN_PAUSE", timedelta(0))
+    change_row(raw_redis, change)
     assert_every_answer_is_sane(client)
 
     Refresher().tick()
@@ -203,34 +203,34 @@ def test_a_damaged_row_is_no_copy_until_the_refresher_has_made_one(
     assert_all_is_right(client)
 
 
-def test_a_field_that_no_instance_has_here_is_left_out(client: Client, store: FakeRedis, account: Account) -> None:
+def test_a_field_that_no_instance_has_here_is_left_out(client: Client, raw_redis: FakeRedis, account: Account) -> None:
     before = client.get("/api/instances").json()
-    change_row(store, lambda row: {**row, "aFieldOfTomorrow": {"a": 1}})
+    change_row(raw_redis, lambda row: {**row, "aFieldOfTomorrow": {"a": 1}})
 
     assert client.get("/api/instances").json() == before
     assert client.get("/api/cache/stats").json()["size"] == 2
 
 
 def test_a_row_of_a_version_without_a_field_is_completed_and_called_unchanged(
-    client: Client, store: FakeRedis, account: Account
+    client: Client, raw_redis: FakeRedis, account: Account
 ) -> None:
     account.rows["a"]["spotStatus"] = None
     client.post("/api/instances/sync")
     before = client.get("/api/instances/a").json()
-    change_row(store, lambda row: {key: value for key, value in row.items() if key != "spotStatus"})
+    change_row(raw_redis, lambda row: {key: value for key, value in row.items() if key != "spotStatus"})
 
     report = client.post("/api/instances/sync").json()
 
     assert (report["added"], report["changed"], report["deleted"]) == (0, 0, 0)
-    (generation,) = [key for key in store.keys(name_of("gen:*")) if store.ttl(key) > 3600]
-    assert "spotStatus" in json.loads(store.hget(generation, "a") or b"")
+    (generation,) = [key for key in raw_redis.keys(name_of("gen:*")) if raw_redis.ttl(key) > 3600]
+    assert "spotStatus" in json.loads(raw_redis.hget(generation, "a") or b"")
     assert client.get("/api/instances/a").json() == before
 
 
 @pytest.mark.parametrize("number", ["1", "3", "", "garbage", "9" * 400])
-def test_a_copy_of_another_format_is_none(number: str, client: Client, store: FakeRedis, account: Account) -> None:
-    (generation,) = store.keys(name_of("gen:*"))
-    store.hset(generation, "", number)
+def test_a_copy_of_another_format_is_none(number: str, client: Client, raw_redis: FakeRedis, account: Account) -> None:
+    (generation,) = raw_redis.keys(name_of("gen:*"))
+    raw_redis.hset(generation, "", number)
 
     assert client.get("/api/instances").json() == {"instances": [], "total": 0}
     assert_every_answer_is_sane(client)
@@ -239,133 +239,139 @@ def test_a_copy_of_another_format_is_none(number: str, client: Client, store: Fa
 
 
 def test_two_versions_that_can_not_read_each_other_do_not_sync_in_turn_without_end(
-    client: Client, store: FakeRedis, account: Account
+    client: Client, raw_redis: FakeRedis, account: Account
 ) -> None:
     refresher = Refresher()
     refresher.tick()
     listings = account.calls.count("list")
 
     for _ in range(5):
-        for generation in store.keys(name_of("gen:*")):
-            store.hset(generation, "", "another")
+        for generation in raw_redis.keys(name_of("gen:*")):
+            raw_redis.hset(generation, "", "another")
         refresher.tick()
 
     assert account.calls.count("list") == listings
 
 
-def test_what_an_older_version_left_is_ignored_and_stays(client: Client, store: FakeRedis, account: Account) -> None:
+def test_what_an_older_version_left_is_ignored_and_stays(
+    client: Client, raw_redis: FakeRedis, account: Account
+) -> None:
     old = {"{novita}:current": "1", "{novita}:revision": "1", "{novita}:lease": "held", "novita": "a queue"}
     for name, value in old.items():
-        store.set(name, value)
+        raw_redis.set(name, value)
 
     assert client.post("/api/instances/sync").status_code == 200
     assert client.post("/api/cache/clear").status_code == 200
 
-    assert {name: (store.get(name) or b"").decode() for name in old} == old
+    assert {name: (raw_redis.get(name) or b"").decode() for name in old} == old
 
 
 # --- Locks without an end
 
 
-def test_a_lock_without_an_end_is_none(client: Client, store: FakeRedis, account: Account) -> None:
-    store.set(name_of("lease"), '{"id": "x", "host": "h", "pid": 1}')
+def test_a_lock_without_an_end_is_none(client: Client, raw_redis: FakeRedis, account: Account) -> None:
+    raw_redis.set(name_of("lease"), '{"id": "x", "host": "h", "pid": 1}')
 
     assert client.get("/health").json()["sync"]["isLocked"] is False
     assert client.post("/api/instances/sync").status_code == 200
-    assert not store.exists(name_of("lease"))
+    assert not raw_redis.exists(name_of("lease"))
 
 
-def test_clearing_ends_a_lock_without_an_end_and_no_other(client: Client, store: FakeRedis, account: Account) -> None:
-    store.set(name_of("lease"), "held", px=20_000)
+def test_clearing_ends_a_lock_without_an_end_and_no_other(
+    client: Client, raw_redis: FakeRedis, account: Account
+) -> None:
+    raw_redis.set(name_of("lease"), "held", px=20_000)
     client.post("/api/cache/clear")
-    is_kept = store.exists(name_of("lease"))
-    store.set(name_of("lease"), "held")
+    is_kept = raw_redis.exists(name_of("lease"))
+    raw_redis.set(name_of("lease"), "held")
 
     client.post("/api/cache/clear")
 
-    assert (is_kept, store.exists(name_of("lease"))) == (1, 0)
+    assert (is_kept, raw_redis.exists(name_of("lease"))) == (1, 0)
 
 
-def test_a_turn_without_an_end_does_not_stop_the_following(client: Client, store: FakeRedis, account: Account) -> None:
+def test_a_turn_without_an_end_does_not_stop_the_following(
+    client: Client, raw_redis: FakeRedis, account: Account
+) -> None:
     account.change("a", "toStop")
     client.post("/api/instances/sync")
     account.change("a", "exited")
-    store.set(name_of("moving-turn"), "1")
+    raw_redis.set(name_of("moving-turn"), "1")
 
     Refresher().tick()
 
     assert client.get("/api/instances/a").json()["status"] == "exited"
 
 
-def test_a_mark_of_a_worker_without_an_end_is_none(client: Client, store: FakeRedis, account: Account) -> None:
-    store.set(name_of("worker"), "up")
+def test_a_mark_of_a_worker_without_an_end_is_none(client: Client, raw_redis: FakeRedis, account: Account) -> None:
+    raw_redis.set(name_of("worker"), "up")
 
     assert client.get("/health").json()["services"]["worker"] == "down"
 
 
 @pytest.mark.parametrize("value", ["999999", "garbage", str(2**63 - 1)])
 def test_a_count_without_an_end_locks_nobody_out(
-    value: str, client: Client, store: FakeRedis, account: Account
+    value: str, client: Client, raw_redis: FakeRedis, account: Account
 ) -> None:
     client.post("/api/cache/clear")
-    (key,) = store.keys(name_of("rate:*"))
-    store.set(key, value)
+    (key,) = raw_redis.keys(name_of("rate:*"))
+    raw_redis.set(key, value)
 
     answer = client.post("/api/cache/clear")
 
     # What could be a count holds, for a minute.
     assert answer.status_code == (429 if value == "999999" else 200)
-    assert 0 < store.ttl(key) <= 60
+    assert 0 < raw_redis.ttl(key) <= 60
 
 
 # --- What is left in Redis
 
 
 def test_everything_ends_by_itself_and_every_sync_renews_that(
-    client: Client, store: FakeRedis, account: Account
+    client: Client, raw_redis: FakeRedis, account: Account
 ) -> None:
     client.post("/api/instances/a/stop")
 
     def list_endless() -> list[bytes]:
-        return [key for key in store.keys("*") if store.ttl(key) < 0]
+        return [key for key in raw_redis.keys("*") if raw_redis.ttl(key) < 0]
 
     assert not list_endless()
     week = 7 * 86400
     lasting = [name_of(name) for name in ("current", "revision", "sync", "touched", "fence")]
-    for key in [*lasting, *store.keys(name_of("gen:*"))]:
-        assert store.ttl(key) > 4 * week - 86400, key
-        store.expire(key, 1000)
+    for key in [*lasting, *raw_redis.keys(name_of("gen:*"))]:
+        assert raw_redis.ttl(key) > 4 * week - 86400, key
+        raw_redis.expire(key, 1000)
 
     client.post("/api/instances/sync")
 
     assert not list_endless()
-    assert min(store.ttl(key) for key in lasting) > week
+    assert min(raw_redis.ttl(key) for key in lasting) > week
 
 
-def test_what_a_sync_that_failed_leaves_ends_by_itself(client: Client, store: FakeRedis, account: Account) -> None:
-    store.flushall()
+def test_what_a_sync_that_failed_leaves_ends_by_itself(client: Client, raw_redis: FakeRedis, account: Account) -> None:
+    raw_redis.flushall()
     account.answers("list", 500)
     assert client.post("/api/instances/sync").status_code == 502
 
-    assert [key for key in store.keys("*") if store.ttl(key) < 0] == []
+    assert [key for key in raw_redis.keys("*") if raw_redis.ttl(key) < 0] == []
 
 
-def test_a_panel_that_is_only_looked_at_keeps_its_copy(client: Client, store: FakeRedis, account: Account) -> None:
-    for key in store.keys("*"):
-        store.expire(key, 86400)
+def test_a_panel_that_is_only_looked_at_keeps_its_copy(client: Client, raw_redis: FakeRedis, account: Account) -> None:
+    for key in raw_redis.keys("*"):
+        raw_redis.expire(key, 86400)
 
     client.get("/health")
 
-    (generation,) = store.keys(name_of("gen:*"))
+    (generation,) = raw_redis.keys(name_of("gen:*"))
     for key in (name_of("current"), name_of("revision"), name_of("sync"), generation):
-        assert store.ttl(key) > 7 * 86400, key
+        assert raw_redis.ttl(key) > 7 * 86400, key
 
 
 # --- After a clear
 
 
 def test_the_last_synchronization_stays_known_when_the_cache_is_cleared(
-    client: Client, store: FakeRedis, account: Account
+    client: Client, raw_redis: FakeRedis, account: Account
 ) -> None:
     before = client.get("/health").json()["sync"]
 

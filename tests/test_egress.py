@@ -13,10 +13,11 @@ import pytest
 import requests
 from pytest_django import Settings
 
-from instances import egress, receivers
-from instances.deadline import Budget, WatchedAdapter
 from instances.errors import NovitaError, NovitaTimeout, NovitaUnavailable
-from instances.novita import Novita
+from instances.notifications import receivers
+from instances.novita.client import Novita
+from instances.outgoing import egress
+from instances.outgoing.deadline import Budget, WatchedAdapter
 from novita_site.env import Env, InvalidSettings
 from tests.certificates import Authority
 from tests.tls_servers import Proxy, Server, drip, make_answer, read_head, serve_listing
@@ -63,7 +64,7 @@ def proxy(novita: Server, stack: contextlib.ExitStack) -> Proxy:
 
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("instances.novita.FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("instances.novita.client.FIRST_PAUSE_SECONDS", 0.001)
 
 
 def make_novita(url: str = f"https://{NAME}", read_timeout: float = 20) -> Novita:

@@ -15,7 +15,8 @@ from django_redis import get_redis_connection
 from fakeredis import FakeServer
 from pytest_django import Settings
 
-from instances import deadline, lease
+from instances.inventory import lease
+from instances.outgoing import deadline
 from tests.conftest import ApiClient
 from tests.novita_answers import NovitaAnswers, make_refusal, make_row
 from tests.redis_keys import name_of
@@ -27,7 +28,7 @@ Json = dict[str, Any]
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("instances.novita.FIRST_PAUSE_SECONDS", 0)
+    monkeypatch.setattr("instances.novita.client.FIRST_PAUSE_SECONDS", 0)
 
 
 @pytest.fixture

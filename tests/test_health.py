@@ -14,7 +14,8 @@ from django_redis import get_redis_connection
 from fakeredis import FakeRedis, FakeServer
 from pytest_django import Settings
 
-from instances import cache, health, lease, tasks
+from instances import health, tasks
+from instances.inventory import lease, store
 from instances.models import Operation
 from novita_site.settings import SESSION_COOKIE_NAME
 from tests.novita_answers import NovitaAnswers, make_refusal, make_row
@@ -40,7 +41,7 @@ def read_health(client: Client, status: int = 200) -> Json:
 def tell_policy(monkeypatch: pytest.MonkeyPatch, policy: str) -> None:
     """Make Redis tell its eviction policy: the one in memory has none. The service has not asked yet."""
     monkeypatch.setattr(redis.Redis, "info", lambda self, section: {"maxmemory_policy": policy})
-    monkeypatch.setattr(health, "_find_policy", health._remember(health.POLICY_SECONDS, cache.find_eviction_policy))
+    monkeypatch.setattr(health, "_find_policy", health._remember(health.POLICY_SECONDS, store.find_eviction_policy))
 
 
 def leave_unfinished() -> None:
@@ -306,13 +307,13 @@ def test_a_failed_sync_leaves_a_good_copy_ready(client: Client, novita: NovitaAn
 
 @database
 @pytest.mark.usefixtures("account")
-def test_a_worker_is_up_as_long_as_it_works(client: Client, store: FakeRedis) -> None:
+def test_a_worker_is_up_as_long_as_it_works(client: Client, raw_redis: FakeRedis) -> None:
     assert read_health(client)["services"]["worker"] == "down"
 
     tasks.move_operations()
 
     assert read_health(client)["services"]["worker"] == "up"
-    assert 0 < store.ttl(name_of("worker")) <= 15
+    assert 0 < raw_redis.ttl(name_of("worker")) <= 15
 
 
 @database
@@ -324,7 +325,7 @@ def test_a_worker_that_is_down_matters_when_something_waits_for_it(client: Clien
 
     assert body["status"] == "degraded"
     assert body["warnings"] == ["No worker runs: operations are not verified, and webhooks not delivered."]
-    cache.note_worker()
+    store.note_worker()
     assert read_health(client)["status"] == "healthy"
 
 

@@ -13,9 +13,9 @@ from django.test import Client
 from django.utils import timezone
 from fakeredis import FakeServer
 
-from instances import emergency, joining, operations, rounds
-from instances.audit import Actor
+from instances.access.audit import Actor
 from instances.models import Operation, Target
+from instances.operations import emergency, joining, orders, rounds
 from tests.conftest import ApiClient
 from tests.novita_answers import Account, NovitaAnswers, make_refusal, make_row
 from tests.operation_steps import STOP_ALL, Json, move_on, order, pass_deadline, show, show_states, show_target
@@ -239,7 +239,7 @@ def test_share_that_slept_requests_nothing(client: Client, account: Account, mon
     operation = Operation.objects.get()
     joined = joining.join(operation, None, 600, 5)
     assert joined
-    monkeypatch.setattr("instances.rounds.CLAIM_SECONDS", -1)
+    monkeypatch.setattr("instances.operations.rounds.CLAIM_SECONDS", -1)
 
     rounds.request_share(operation, joined.share, joined.look)
 
@@ -249,7 +249,7 @@ def test_share_that_slept_requests_nothing(client: Client, account: Account, mon
 def test_cancelling_ends_what_a_joined_process_requests(
     client: Client, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("instances.rounds.HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr("instances.operations.rounds.HEARTBEAT_SECONDS", 0.05)
     first = order(client)
     hold_claim(first)
     ids = [f"i{number:02}" for number in range(20)]
@@ -522,17 +522,17 @@ def find_seconds_left() -> float:
     return (Operation.objects.latest("created_at").deadline_at - timezone.now()).total_seconds()
 
 
-def wish(seconds: float) -> operations.Wish:
-    return operations.Wish(kind="stop", ids=None, actor=Actor("x"), deadline_seconds=seconds)
+def wish(seconds: float) -> orders.Wish:
+    return orders.Wish(kind="stop", ids=None, actor=Actor("x"), deadline_seconds=seconds)
 
 
 @pytest.mark.parametrize(("first", "second", "left"), [(60, 600, 600), (600, 60, 600), (600, 600, 600)])
 def test_joining_moves_the_deadline_back_and_never_forward(
     first: float, second: float, left: float, account: Account
 ) -> None:
-    operations.order(wish(first), emergency.run)
+    orders.order(wish(first), emergency.run)
 
-    begun = operations.order(wish(second), emergency.run)
+    begun = orders.order(wish(second), emergency.run)
 
     assert (begun.is_new, Operation.objects.count()) == (False, 1)
     assert left - 5 < find_seconds_left() <= left
@@ -560,7 +560,7 @@ def test_answer_is_202_while_something_is_pending_on_joining_too(
 ) -> None:
     order(client)
     account.change("c", "running")
-    monkeypatch.setattr("instances.operations.ANSWER_SECONDS", 2.5)
+    monkeypatch.setattr("instances.operations.orders.ANSWER_SECONDS", 2.5)
     go_on = threading.Event()
     account.answers("stop c", lambda: go_on.wait(20) and None)
 
@@ -576,7 +576,7 @@ def test_answer_is_202_while_something_is_pending_on_joining_too(
 def test_while_another_process_reads_the_account_nothing_is_called_done(
     client: Client, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("instances.operations.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("instances.operations.orders.ANSWER_SECONDS", 0.5)
     Operation.objects.create(
         kind="stop",
         is_whole_account=True,

@@ -9,8 +9,8 @@ import redis
 from django.test import Client
 from fakeredis import FakeRedis, FakeServer
 
-from instances import lease
 from instances.errors import CacheUnavailable, SyncInProgress
+from instances.inventory import lease
 from instances.models import SyncRun
 from tests.novita_answers import NovitaAnswers, make_row
 from tests.redis_keys import name_of
@@ -31,14 +31,14 @@ def wait_until(is_so: Callable[[], bool]) -> bool:
 # --- One owner
 
 
-def test_the_lock_has_one_owner(store: FakeRedis) -> None:
+def test_the_lock_has_one_owner(raw_redis: FakeRedis) -> None:
     with lease.acquire("api"):
         with pytest.raises(SyncInProgress) as refusal, lease.acquire("api"):
             pass
-        assert store.exists(LEASE)
+        assert raw_redis.exists(LEASE)
 
     assert refusal.value.retry_after
-    assert not store.exists(LEASE)
+    assert not raw_redis.exists(LEASE)
 
 
 def test_a_released_lock_can_be_taken_again_at_once() -> None:
@@ -49,10 +49,10 @@ def test_a_released_lock_can_be_taken_again_at_once() -> None:
         pass
 
 
-def test_the_lock_ends_by_itself_when_its_owner_dies(store: FakeRedis) -> None:
+def test_the_lock_ends_by_itself_when_its_owner_dies(raw_redis: FakeRedis) -> None:
     lease.acquire("api")
 
-    assert 0 < store.pttl(LEASE) <= 30_000
+    assert 0 < raw_redis.pttl(LEASE) <= 30_000
 
 
 @pytest.mark.django_db
@@ -64,11 +64,11 @@ def test_a_lock_says_who_holds_it(client: Client) -> None:
     assert health["sync"]["isLocked"] is True
 
 
-def test_a_lock_that_another_took_meanwhile_is_not_released(store: FakeRedis) -> None:
+def test_a_lock_that_another_took_meanwhile_is_not_released(raw_redis: FakeRedis) -> None:
     with lease.acquire("api"):
-        store.set(LEASE, "another", px=3000)
+        raw_redis.set(LEASE, "another", px=3000)
 
-    assert store.get(LEASE) == b"another"
+    assert raw_redis.get(LEASE) == b"another"
 
 
 def test_an_outage_at_the_release_is_said_and_no_error(
@@ -80,13 +80,15 @@ def test_an_outage_at_the_release_is_said_and_no_error(
     assert "lease not released, it ends by itself in 30 s" in caplog.text
 
 
-@pytest.mark.parametrize("forget", [FakeRedis.flushall, lambda store: store.delete(FENCE), lambda store: None])
-def test_each_owner_has_a_higher_fence(forget: Callable[[FakeRedis], object], store: FakeRedis) -> None:
+@pytest.mark.parametrize(
+    "forget", [FakeRedis.flushall, lambda raw_redis: raw_redis.delete(FENCE), lambda raw_redis: None]
+)
+def test_each_owner_has_a_higher_fence(forget: Callable[[FakeRedis], object], raw_redis: FakeRedis) -> None:
     fences = []
     for _ in range(4):
         with lease.acquire("api") as held:
             fences.append(held.fence)
-        forget(store)
+        forget(raw_redis)
         time.sleep(0.002)
 
     assert sorted(set(fences)) == fences
@@ -97,35 +99,35 @@ def test_each_owner_has_a_higher_fence(forget: Callable[[FakeRedis], object], st
 
 @pytest.fixture
 def quick_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("instances.lease.RENEW_SECONDS", 0.02)
+    monkeypatch.setattr("instances.inventory.lease.RENEW_SECONDS", 0.02)
 
 
 @pytest.mark.usefixtures("quick_renewal")
-def test_a_lock_is_renewed_while_it_is_held(store: FakeRedis) -> None:
+def test_a_lock_is_renewed_while_it_is_held(raw_redis: FakeRedis) -> None:
     with lease.acquire("api"):
-        store.pexpire(LEASE, 3000)
-        assert wait_until(lambda: store.pttl(LEASE) > 20_000)
+        raw_redis.pexpire(LEASE, 3000)
+        assert wait_until(lambda: raw_redis.pttl(LEASE) > 20_000)
 
 
 @pytest.mark.usefixtures("quick_renewal")
-def test_the_lock_of_another_is_not_renewed(store: FakeRedis, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_lock_of_another_is_not_renewed(raw_redis: FakeRedis, caplog: pytest.LogCaptureFixture) -> None:
     with lease.acquire("api"):
-        store.set(LEASE, "another", px=3000)
+        raw_redis.set(LEASE, "another", px=3000)
         assert wait_until(lambda: "lease lost" in caplog.text)
 
-    assert store.pttl(LEASE) <= 3000
+    assert raw_redis.pttl(LEASE) <= 3000
 
 
 @pytest.mark.usefixtures("quick_renewal")
 def test_an_outage_does_not_end_the_renewal(
-    store: FakeRedis, redis_server: FakeServer, caplog: pytest.LogCaptureFixture
+    raw_redis: FakeRedis, redis_server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     with lease.acquire("api"):
         redis_server.connected = False
         assert wait_until(lambda: "lease not renewed" in caplog.text)
         redis_server.connected = True
-        store.pexpire(LEASE, 3000)
-        assert wait_until(lambda: store.pttl(LEASE) > 20_000)
+        raw_redis.pexpire(LEASE, 3000)
+        assert wait_until(lambda: raw_redis.pttl(LEASE) > 20_000)
 
 
 # --- Answers that get lost
@@ -147,21 +149,21 @@ def lost_reply(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("lost_reply")
-def test_a_lock_taken_without_an_answer_is_held_and_released(store: FakeRedis) -> None:
+def test_a_lock_taken_without_an_answer_is_held_and_released(raw_redis: FakeRedis) -> None:
     with lease.acquire("api") as held:
-        assert (store.get(LEASE), store.get(FENCE)) == (held.token.encode(), str(held.fence).encode())
+        assert (raw_redis.get(LEASE), raw_redis.get(FENCE)) == (held.token.encode(), str(held.fence).encode())
 
-    assert not store.exists(LEASE)
+    assert not raw_redis.exists(LEASE)
 
 
 @pytest.mark.usefixtures("lost_reply")
-def test_without_an_answer_the_lock_of_another_stays(store: FakeRedis) -> None:
-    store.set(LEASE, "another", px=3000)
+def test_without_an_answer_the_lock_of_another_stays(raw_redis: FakeRedis) -> None:
+    raw_redis.set(LEASE, "another", px=3000)
 
     with pytest.raises(CacheUnavailable), lease.acquire("api"):
         pass
 
-    assert store.get(LEASE) == b"another"
+    assert raw_redis.get(LEASE) == b"another"
 
 
 # --- A sync and its lock
@@ -200,7 +202,7 @@ def test_redis_away_during_a_sync_keeps_the_old_listing(
 @pytest.mark.django_db
 @pytest.mark.parametrize("listed", ["b", "a"], ids=["as listed since", "as stored before"])
 def test_a_sync_that_lost_its_lock_leaves_the_newer_listing(
-    listed: str, client: Client, novita: NovitaAnswers, store: FakeRedis
+    listed: str, client: Client, novita: NovitaAnswers, raw_redis: FakeRedis
 ) -> None:
     novita.lists(make_row("a"))
     client.post(SYNC)
@@ -208,7 +210,7 @@ def test_a_sync_that_lost_its_lock_leaves_the_newer_listing(
     newer: list[bytes] = []
 
     def let_another_sync() -> None:
-        store.delete(LEASE)
+        raw_redis.delete(LEASE)
         novita.mock.reset()
         novita.lists(make_row("b", status="exited"))
         novita.lacks("a")
@@ -221,30 +223,30 @@ def test_a_sync_that_lost_its_lock_leaves_the_newer_listing(
 
     assert (answer.status_code, answer.json()["code"]) == (503, "SYNC_LOST_LOCK")
     assert client.get("/api/instances").content == newer[0]
-    assert len(store.keys(name_of("gen:*"))) == 2  # The newer one and the one that expires; no draft.
+    assert len(raw_redis.keys(name_of("gen:*"))) == 2  # The newer one and the one that expires; no draft.
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     "steal",
     [
-        lambda store: store.set(LEASE, "another", px=3000),
-        lambda store: store.incr(FENCE),
-        lambda store: store.delete(LEASE),
-        lambda store: store.flushall(),
+        lambda raw_redis: raw_redis.set(LEASE, "another", px=3000),
+        lambda raw_redis: raw_redis.incr(FENCE),
+        lambda raw_redis: raw_redis.delete(LEASE),
+        lambda raw_redis: raw_redis.flushall(),
     ],
     ids=["another owner", "a later fence", "expired", "an emptied Redis"],
 )
 def test_a_sync_without_its_lock_publishes_nothing(
-    steal: Callable[[FakeRedis], object], client: Client, novita: NovitaAnswers, store: FakeRedis
+    steal: Callable[[FakeRedis], object], client: Client, novita: NovitaAnswers, raw_redis: FakeRedis
 ) -> None:
-    novita.lists_during(lambda: steal(store), make_row("a"))
+    novita.lists_during(lambda: steal(raw_redis), make_row("a"))
 
     answer = client.post(SYNC)
 
     assert (answer.status_code, answer.json()["code"]) == (503, "SYNC_LOST_LOCK")
     assert client.get("/api/instances")["Data-Stale"] == "true"
-    assert not store.keys(name_of("gen:*"))
+    assert not raw_redis.keys(name_of("gen:*"))
 
 
 # --- Redis's refusals in our words

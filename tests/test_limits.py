@@ -57,22 +57,22 @@ def test_reading_is_not_counted(client: ApiClient) -> None:
 
 
 @pytest.mark.usefixtures("limited")
-def test_the_minute_ends(client: ApiClient, store: FakeRedis) -> None:
+def test_the_minute_ends(client: ApiClient, raw_redis: FakeRedis) -> None:
     act(client, 4)
-    (key,) = store.scan_iter(name_of("rate:*"))
-    assert 0 < store.ttl(key) <= 60
+    (key,) = raw_redis.scan_iter(name_of("rate:*"))
+    assert 0 < raw_redis.ttl(key) <= 60
 
-    store.delete(key)
+    raw_redis.delete(key)
 
     assert act(client, 1) == [200]
 
 
 @pytest.mark.usefixtures("limited")
-def test_a_limit_is_shared_with_other_processes(client: ApiClient, store: FakeRedis) -> None:
+def test_a_limit_is_shared_with_other_processes(client: ApiClient, raw_redis: FakeRedis) -> None:
     act(client, 1)
-    (key,) = store.scan_iter(name_of("rate:*"))
+    (key,) = raw_redis.scan_iter(name_of("rate:*"))
 
-    store.incrby(key, 5)  # as another process would
+    raw_redis.incrby(key, 5)  # as another process would
 
     assert act(client, 1) == [429]
 
@@ -98,11 +98,11 @@ def test_tokens_and_addresses_make_no_more_of_a_user(settings: Settings) -> None
 
 
 @pytest.mark.usefixtures("limited")
-def test_who_may_not_act_uses_nothing_up(settings: Settings, store: FakeRedis) -> None:
+def test_who_may_not_act_uses_nothing_up(settings: Settings, raw_redis: FakeRedis) -> None:
     settings.REQUIRE_LOGIN = True
 
     assert act(ApiClient(), 10) == [401] * 10
-    assert not list(store.scan_iter(name_of("rate:*")))
+    assert not list(raw_redis.scan_iter(name_of("rate:*")))
 
 
 @pytest.mark.usefixtures("limited")
@@ -116,11 +116,11 @@ def test_without_redis_nothing_is_counted(client: ApiClient, redis_server: FakeS
     assert act(client, 1) == [200]
 
 
-def test_zero_is_any_number(client: ApiClient, settings: Settings, store: FakeRedis) -> None:
+def test_zero_is_any_number(client: ApiClient, settings: Settings, raw_redis: FakeRedis) -> None:
     settings.API_RATE_LIMIT = 0
 
     assert set(act(client, 20)) == {200}
-    assert not list(store.scan_iter(name_of("rate:*")))
+    assert not list(raw_redis.scan_iter(name_of("rate:*")))
 
 
 # --- How much

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pytest_django import Settings
 
-from instances.sync import synchronize
+from instances.inventory.sync import synchronize
 from tests.conftest import ApiClient
 from tests.novita_answers import NovitaAnswers, make_row
 

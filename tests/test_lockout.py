@@ -7,9 +7,9 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 from pytest_django import Settings
 
-from instances.audit import LOCAL_OWNER
+from instances.access import visitors
+from instances.access.audit import LOCAL_OWNER
 from instances.models import Token
-from novita_site import access
 
 pytestmark = pytest.mark.django_db
 
@@ -55,7 +55,7 @@ def change(client: Client, user: User, **fields: str) -> Any:
 
 def forget_the_owner() -> None:
     """Let the service read the owner's row again, as it does after a minute or in another process."""
-    access._owner = (0.0, None)
+    visitors._owner = (0.0, None)
 
 
 # --- The local owner
@@ -135,7 +135,7 @@ def test_where_a_login_is_wanted_nobody_is_the_owner(settings: Settings, owner: 
 
     assert answer.status_code == 200, "the form again"
     logged_in = Client()
-    logged_in.force_login(owner, backend="novita_site.access.PasswordBackend")
+    logged_in.force_login(owner, backend="instances.access.visitors.PasswordBackend")
     assert logged_in.get("/").status_code == 302, "a session that somebody made opens nothing"
 
 

@@ -241,8 +241,8 @@ def test_a_long_refusal_is_cut(kept: Kept) -> None:
 
 def test_what_the_service_does_is_never_held_back(kept: Kept) -> None:
     for number in range(100):
-        logging.getLogger("instances.operations").warning("operation %d: stop failed", number)
-        logging.getLogger("instances.operations").warning("the same")
+        logging.getLogger("instances.operations.orders").warning("operation %d: stop failed", number)
+        logging.getLogger("instances.operations.orders").warning("the same")
 
     assert len(kept.lines) == 200
 

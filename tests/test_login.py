@@ -215,11 +215,11 @@ def test_a_password_that_is_refused_stays(ann: User, words: dict[str, str]) -> N
 # --- Who guesses
 
 
-def pass_time(store: FakeRedis, seconds: int) -> None:
+def pass_time(raw_redis: FakeRedis, seconds: int) -> None:
     """Let every count have begun so long ago."""
-    for key in store.scan_iter(name_of("rate:*")):
-        left = store.ttl(key) - seconds
-        store.expire(key, left) if left > 0 else store.delete(key)
+    for key in raw_redis.scan_iter(name_of("rate:*")):
+        left = raw_redis.ttl(key) - seconds
+        raw_redis.expire(key, left) if left > 0 else raw_redis.delete(key)
 
 
 def count_hashes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -266,20 +266,20 @@ def test_one_address_can_t_try_one_password_on_many_names(
     assert AuditEntry.objects.count() == 1
 
 
-def test_many_addresses_can_t_guess_one_password_fast(store: FakeRedis) -> None:
+def test_many_addresses_can_t_guess_one_password_fast(raw_redis: FakeRedis) -> None:
     def guess() -> list[int]:
         return [log_in(f"guess-{n}", REMOTE_ADDR=f"192.0.2.{n}").status_code for n in range(30)]
 
     assert guess() == [200] * 10 + [429] * 20
-    pass_time(store, 60)
+    pass_time(raw_redis, 60)
     assert guess()[:10] == [200] * 10
 
 
-def test_an_attack_from_elsewhere_locks_nobody_out_who_has_logged_in_before(store: FakeRedis) -> None:
+def test_an_attack_from_elsewhere_locks_nobody_out_who_has_logged_in_before(raw_redis: FakeRedis) -> None:
     User.objects.create_user("bob", password=PASSWORD)
     at_home = "198.51.100.7"
     assert log_in(REMOTE_ADDR=at_home).status_code == 302
-    pass_time(store, 15 * 60)
+    pass_time(raw_redis, 15 * 60)
     for n in range(30):
         log_in(f"guess-{n}", REMOTE_ADDR=f"192.0.2.{n}")
     for n in range(100):
@@ -308,23 +308,23 @@ def test_another_way_to_write_a_name_opens_no_lock(name: str) -> None:
     assert log_in().status_code == 429
 
 
-def test_names_are_not_kept_in_redis(store: FakeRedis) -> None:
+def test_names_are_not_kept_in_redis(raw_redis: FakeRedis) -> None:
     log_in("x", "FAKE-SECRET-typed-as-a-name")
     log_in()
 
-    assert not [key for key in store.scan_iter("*") if b"FAKE-SECRET" in key or b"ann" in key]
-    assert all(store.ttl(key) > 0 for key in store.scan_iter("*"))
+    assert not [key for key in raw_redis.scan_iter("*") if b"FAKE-SECRET" in key or b"ann" in key]
+    assert all(raw_redis.ttl(key) > 0 for key in raw_redis.scan_iter("*"))
 
 
-def test_a_count_without_an_end_gets_one(store: FakeRedis) -> None:
+def test_a_count_without_an_end_gets_one(raw_redis: FakeRedis) -> None:
     for number in range(6):
         log_in(f"guess-{number}")
-    for key in store.scan_iter(name_of("rate:*")):
-        store.persist(key)
+    for key in raw_redis.scan_iter(name_of("rate:*")):
+        raw_redis.persist(key)
 
     assert log_in().status_code == 429
 
-    assert all(store.ttl(key) > 0 for key in store.scan_iter(name_of("rate:login:*")))
+    assert all(raw_redis.ttl(key) > 0 for key in raw_redis.scan_iter(name_of("rate:login:*")))
 
 
 def test_a_stolen_session_can_t_guess_the_old_password(ann: User, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -395,14 +395,14 @@ def test_behind_a_trusted_proxy_the_lock_is_of_the_visitors_address(settings: Se
     assert AuditEntry.objects.filter(action="login", outcome="done").get().address == "192.0.2.8"
 
 
-def test_the_lock_ends_after_a_quarter_of_an_hour(store: FakeRedis) -> None:
+def test_the_lock_ends_after_a_quarter_of_an_hour(raw_redis: FakeRedis) -> None:
     for number in range(6):
         log_in(f"guess-{number}")
     answer = log_in()
     assert answer.status_code == 429
     assert 14 * 60 < int(answer["Retry-After"]) <= 15 * 60
 
-    pass_time(store, 15 * 60)
+    pass_time(raw_redis, 15 * 60)
 
     assert log_in().status_code == 302
 
@@ -466,10 +466,10 @@ def test_logins_failures_and_logouts_are_recorded() -> None:
     ]
 
 
-def test_failures_are_recorded_once_a_minute_with_their_number(store: FakeRedis) -> None:
+def test_failures_are_recorded_once_a_minute_with_their_number(raw_redis: FakeRedis) -> None:
     for number in range(30):
         log_in(f"guess-{number}")
-    pass_time(store, 60)
+    pass_time(raw_redis, 60)
     log_in()
 
     last, first = AuditEntry.objects.filter(action="login")

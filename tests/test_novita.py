@@ -11,7 +11,6 @@ import responses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instances.deadline import Budget
 from instances.errors import (
     InsufficientResource,
     InvalidStateChange,
@@ -24,7 +23,8 @@ from instances.errors import (
     NovitaTimeout,
     NovitaUnavailable,
 )
-from instances.novita import Cluster, Novita, Product, find_pause, parse_retry_after
+from instances.novita.client import Cluster, Novita, Product, find_pause, parse_retry_after
+from instances.outgoing.deadline import Budget
 from tests.novita_answers import API, NovitaAnswers, make_refusal, make_row
 
 LISTING = f"{API}/gpu/instances"
@@ -43,7 +43,7 @@ def connect(*, api_key: str = "FAKE-SECRET-key", concurrency: int = 4) -> Novita
 
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("instances.novita.FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("instances.novita.client.FIRST_PAUSE_SECONDS", 0.001)
 
 
 # --- Paging
@@ -140,7 +140,7 @@ def test_a_listing_short_of_its_total_is_read_again_and_merged(novita: NovitaAns
 
 
 def test_a_listing_that_never_ends_is_given_up(novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("instances.novita.MAX_PAGES", 20)
+    monkeypatch.setattr("instances.novita.client.MAX_PAGES", 20)
     pages = Pages(novita, *map(str, range(1000)), cap=1)
 
     with pytest.raises(NovitaBadAnswer, match="did not end within 20 pages"):

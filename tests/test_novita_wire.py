@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from instances.deadline import Budget
 from instances.errors import (
     NovitaBadAnswer,
     NovitaError,
@@ -24,7 +23,8 @@ from instances.errors import (
     NovitaUnavailable,
     ShuttingDown,
 )
-from instances.novita import Novita
+from instances.novita.client import Novita
+from instances.outgoing.deadline import Budget
 
 KEY = "FAKE-SECRET-key"
 ROWS = b'{"instances": [{"id": "a"}], "total": 1}'
@@ -77,7 +77,7 @@ def serve() -> Iterator[Serve]:
 
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("instances.novita.FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("instances.novita.client.FIRST_PAUSE_SECONDS", 0.001)
 
 
 def connect(url: str, read_timeout_seconds: float = 20) -> Novita:
@@ -221,7 +221,7 @@ def test_an_action_is_sent_once_whatever_comes_of_it(serve: Serve, write: Write)
     ids=["200", "500", "302"],
 )
 def test_a_gzip_bomb_is_refused_in_bounded_memory(serve: Serve, monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
-    monkeypatch.setattr("instances.novita.MAX_BODY_BYTES", 1 << 20)
+    monkeypatch.setattr("instances.novita.client.MAX_BODY_BYTES", 1 << 20)
     server = serve(say(head, gzip.compress(b" " * (64 << 20))))
     tracemalloc.start()
 

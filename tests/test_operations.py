@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from fakeredis import FakeServer
 
-from instances import cache
+from instances.inventory import store
 from instances.models import AuditEntry, Operation, Target
 from tests.conftest import ApiClient
 from tests.novita_answers import INVALID_STATE_CHANGE, Account, NovitaAnswers, make_row
@@ -52,7 +52,7 @@ def protect(client: Client, id_: str, reason: str = "the demo runs on it") -> No
 def test_stop_all_answers_what_was_asked(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", name="train"), make_row("b", status="exited"))
     sync(client, account)
-    cache.note_worker()
+    store.note_worker()
 
     answer = client.post(STOP_ALL, {"reason": "weekend"})
 
@@ -365,7 +365,7 @@ def test_a_dry_run_tells_and_changes_nothing(client: Client, novita: NovitaAnswe
     sync(client, account)
     protect(client, "b")
     entries = AuditEntry.objects.count()
-    cache.note_worker()
+    store.note_worker()
 
     body = order(client, dryRun=True)
 
@@ -415,7 +415,7 @@ def test_a_dry_run_says_that_no_worker_runs(client: Client, novita: NovitaAnswer
 
 def test_a_dry_run_of_nothing_warns_of_no_loss(client: Client, novita: NovitaAnswers) -> None:
     novita.holds(make_row("a", status="exited"))
-    cache.note_worker()
+    store.note_worker()
 
     body = order(client, dryRun=True)
 
@@ -602,7 +602,7 @@ def test_a_key_that_is_rejected_for_everything_ends_it_at_once(client: Client, n
 def test_who_waits_for_long_is_told_what_is_still_to_be_asked(
     client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("instances.operations.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("instances.operations.orders.ANSWER_SECONDS", 0.5)
     account = novita.holds(make_row("a"))
     go_on = threading.Event()
     account.answers("stop a", lambda: go_on.wait(20) and None)
@@ -750,7 +750,7 @@ def test_a_cancelled_one_ends_at_once_when_nobody_was_asked(client: Client, novi
 def test_what_is_cancelled_while_it_asks_asks_nobody_more(
     client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("instances.rounds.HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr("instances.operations.rounds.HEARTBEAT_SECONDS", 0.05)
     ids = [f"i{number:02}" for number in range(20)]
     account = novita.holds(*(make_row(id_) for id_ in ids))
 

@@ -9,8 +9,8 @@ from django.test import Client
 from fakeredis import FakeRedis
 from pytest_django import Settings
 
+from instances.access.proxies import client_network, read_address
 from instances.models import AuditEntry
-from novita_site.proxies import client_network, read_address
 from tests.redis_keys import name_of
 
 PASSWORD = "correct horse battery"
@@ -117,11 +117,11 @@ def test_a_lockout_is_of_one_client_whatever_the_form_of_its_address(form: str) 
 
 
 @pytest.mark.usefixtures("ann")
-def test_six_addresses_of_one_64_are_one_client(store: FakeRedis) -> None:
+def test_six_addresses_of_one_64_are_one_client(raw_redis: FakeRedis) -> None:
     guesses = [log_in(f"2001:db8:0:1::{number}", f"guess-{number}").status_code for number in range(1, 7)]
 
     assert guesses[-1] == 429
-    assert store.exists(name_of("rate:login-client:2001:db8:0:1::"))
+    assert raw_redis.exists(name_of("rate:login-client:2001:db8:0:1::"))
     assert AuditEntry.objects.get(action="login").address == "2001:db8:0:1::1", "the audit keeps the full address"
 
 

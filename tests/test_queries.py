@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from instances.api.serializers import ORDERINGS
-from instances.queries import get_natural_key, select
+from instances.inventory.queries import get_natural_key, select
 from tests.natural_order import NAMES, SEARCHES
 from tests.novita_answers import NovitaAnswers, make_row
 

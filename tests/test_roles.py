@@ -18,6 +18,8 @@ from drf_spectacular.generators import SchemaGenerator
 from fakeredis import FakeRedis
 from pytest_django import Settings
 
+from instances.access.roles import ROLES, Role
+from instances.inventory.sync import synchronize
 from instances.models import (
     AuditEntry,
     Operation,
@@ -27,8 +29,6 @@ from instances.models import (
     Token,
     WebhookDelivery,
 )
-from instances.roles import ROLES, Role
-from instances.sync import synchronize
 from tests.conftest import ApiClient
 from tests.novita_answers import NovitaAnswers, make_row
 
@@ -100,7 +100,7 @@ BODIES: Final[Mapping[str, Mapping[str, Any]]] = {
 def login_wanted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.REQUIRE_LOGIN = True
     settings.API_RATE_LIMIT = 0
-    monkeypatch.setattr("instances.novita.FIRST_PAUSE_SECONDS", 0)
+    monkeypatch.setattr("instances.novita.client.FIRST_PAUSE_SECONDS", 0)
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def make_clients() -> Iterator[tuple[str, int, Client, bool]]:
         yield f"{name}'s token", Role.ADMIN if role is None else role, token_client, True
 
 
-def take_stock(novita: NovitaAnswers, store: FakeRedis) -> tuple[Any, ...]:
+def take_stock(novita: NovitaAnswers, raw_redis: FakeRedis) -> tuple[Any, ...]:
     """Return all that an act would change."""
     models = (AuditEntry, Operation, Protection, SyncRun, Token, User, Session)
     return (
@@ -158,7 +158,7 @@ def take_stock(novita: NovitaAnswers, store: FakeRedis) -> tuple[Any, ...]:
         list(Operation.objects.values_list("state", "notes")),
         list(WebhookDelivery.objects.values_list("state", "tries")),
         # The limits count refused requests, too.
-        sorted(key for key in store if b":rate:" not in key and b":known:" not in key),
+        sorted(key for key in raw_redis if b":rate:" not in key and b":known:" not in key),
         len(novita.mock.calls),
     )
 
@@ -215,14 +215,14 @@ def test_every_method_of_the_api_has_its_entry_here() -> None:
 
 @pytest.mark.parametrize("template", [*API, *API_PAGES])
 def test_the_api_does_for_each_role_what_it_may(
-    account: Mapping[str, str], novita: NovitaAnswers, store: FakeRedis, template: str
+    account: Mapping[str, str], novita: NovitaAnswers, raw_redis: FakeRedis, template: str
 ) -> None:
     path = find_path(template, account)
     wrong = []
     for who, role, client, _ in make_clients():
         for method in METHODS:
             needed = API.get(template, {}).get(method, VIEWER)
-            before = take_stock(novita, store) if role < needed else ()
+            before = take_stock(novita, raw_redis) if role < needed else ()
 
             answer = client.generic(method, path, _write_body(template, method), "application/json")
 
@@ -234,7 +234,7 @@ def test_the_api_does_for_each_role_what_it_may(
                 is_right = answer.status_code == 403 and is_refusal(answer, method, "NOT_ALLOWED")
             else:
                 is_right = answer.status_code not in {401, 403, 500} and _has_method(template, method, answer)
-            if role < needed and (after := take_stock(novita, store)) != before:
+            if role < needed and (after := take_stock(novita, raw_redis)) != before:
                 changes = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
                 wrong.append(f"{who} {method}: {changes}")
             if not is_right:
@@ -307,16 +307,16 @@ def running_operations() -> dict[bool, str]:
     ],
 )
 def test_webhooks_and_stop_all_are_an_admins(
-    novita: NovitaAnswers, store: FakeRedis, role: Role, path: str, body: str
+    novita: NovitaAnswers, raw_redis: FakeRedis, role: Role, path: str, body: str
 ) -> None:
     client = ApiClient()
     client.force_login(make_user(role))
-    before = take_stock(novita, store)
+    before = take_stock(novita, raw_redis)
 
     answer = client.post(path, body)
 
     assert (answer.status_code, answer.json()["code"]) == (403, "NOT_ALLOWED")
-    assert take_stock(novita, store) == before
+    assert take_stock(novita, raw_redis) == before
 
 
 def test_an_operator_may_try_out_a_stop_of_some(novita: NovitaAnswers) -> None:
@@ -358,7 +358,7 @@ def test_only_an_admin_cancels_a_stop_of_all(
 
 @pytest.mark.parametrize("template", PAGES, ids=lambda template: template or "/")
 def test_a_page_does_for_each_role_what_it_may(
-    account: Mapping[str, str], novita: NovitaAnswers, store: FakeRedis, template: str
+    account: Mapping[str, str], novita: NovitaAnswers, raw_redis: FakeRedis, template: str
 ) -> None:
     path = f"{find_path(template, account)}/" if template else "/"
     reader, sender = PAGES[template]
@@ -372,7 +372,7 @@ def test_a_page_does_for_each_role_what_it_may(
             needed = reader if method in READS else sender
             if method not in READS and method != "POST":
                 needed = min(reader, sender)  # Django takes them for a GET, or doesn't have them.
-            before = take_stock(novita, store) if role < needed else ()
+            before = take_stock(novita, raw_redis) if role < needed else ()
 
             answer = client.generic(method, path)
 
@@ -384,7 +384,7 @@ def test_a_page_does_for_each_role_what_it_may(
             else:
                 is_right = not is_led_to_login and answer.status_code not in {401, 403, 500}
                 is_right |= template == AUTOCOMPLETE and answer.status_code == 403
-            if role < needed and (after := take_stock(novita, store)) != before:
+            if role < needed and (after := take_stock(novita, raw_redis)) != before:
                 changes = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
                 wrong.append(f"{who} {method}: {changes}")
             if not is_right:
@@ -397,19 +397,19 @@ def test_a_page_does_for_each_role_what_it_may(
 
 @pytest.mark.parametrize("template", [*API, *API_PAGES, *PAGES], ids=lambda template: template or "/")
 def test_reading_changes_nothing(
-    account: Mapping[str, str], novita: NovitaAnswers, store: FakeRedis, template: str
+    account: Mapping[str, str], novita: NovitaAnswers, raw_redis: FakeRedis, template: str
 ) -> None:
     """No image, link or prefetched address acts, whoever follows it."""
     client = Client()
     client.force_login(make_user(None))
     path = find_path(template, account) or "/"
-    before = take_stock(novita, store)
+    before = take_stock(novita, raw_redis)
 
     for method in READS:
         client.generic(method, path, headers={"Sec-Fetch-Site": "cross-site"})
         client.generic(method, f"{path}/", headers={"Connection": "Upgrade", "Upgrade": "websocket"})
 
-    assert take_stock(novita, store) == before
+    assert take_stock(novita, raw_redis) == before
 
 
 # --- What a role is

@@ -12,8 +12,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command, get_commands
 
+from instances.access.shell import READING, RECORDING, recorded_command
 from instances.models import AuditEntry, SyncRun
-from instances.shell import READING, RECORDING, recorded_command
 from tests.commands import Ran
 from tests.novita_answers import NovitaAnswers, make_row
 from tests.system.conftest import migrated_database  # noqa: F401 - a fixture

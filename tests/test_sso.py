@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from django.test import Client
 
-from instances.roles import ROLES
+from instances.access.roles import ROLES
 from novita_site import env
 from novita_site.env import Env, InvalidSettings
 

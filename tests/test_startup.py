@@ -16,10 +16,10 @@ from django.test import Client
 from fakeredis import FakeRedis, FakeServer
 from pytest_django import Settings
 
-from instances import cache, startup
 from instances.instance import from_novita
+from instances.inventory import refresher, store
 from instances.models import SyncRun
-from instances.startup import Refresher, is_web_process
+from instances.refresher import Refresher, is_web_process
 from tests.novita_answers import API, NovitaAnswers, make_row
 from tests.redis_keys import name_of
 
@@ -42,8 +42,8 @@ def fill(client: Client, novita: NovitaAnswers, *rows: dict[str, Any]) -> None:
     novita.mock.reset()
 
 
-def make_older(store: FakeRedis, seconds: float) -> None:
-    store.hincrby(STATE, "as_of", -round(seconds * 1000))
+def make_older(raw_redis: FakeRedis, seconds: float) -> None:
+    raw_redis.hincrby(STATE, "as_of", -round(seconds * 1000))
 
 
 def read_statuses(client: Client) -> dict[str, str]:
@@ -121,20 +121,20 @@ def test_a_process_that_finds_a_fresh_copy_does_not_sync(
 def test_the_first_sync_is_made_once(novita: NovitaAnswers, settings: Settings) -> None:
     settings.NOVITA_SYNC_INTERVAL = 0
     novita.lists(make_row("a"))
-    refresher = Refresher()
+    ticker = Refresher()
 
     for _ in range(3):
-        refresher.tick()
+        ticker.tick()
 
     assert len(novita.mock.calls) == 1
 
 
 def test_without_startup_and_interval_nothing_is_ever_read(
-    client: Client, novita: NovitaAnswers, settings: Settings, store: FakeRedis
+    client: Client, novita: NovitaAnswers, settings: Settings, raw_redis: FakeRedis
 ) -> None:
     settings.NOVITA_SYNC_ON_STARTUP, settings.NOVITA_SYNC_INTERVAL = False, 0
     fill(client, novita, make_row("a"))
-    make_older(store, 7 * 86400)
+    make_older(raw_redis, 7 * 86400)
 
     Refresher().tick()
 
@@ -146,10 +146,10 @@ def test_without_startup_and_interval_nothing_is_ever_read(
 
 @pytest.mark.parametrize(("age", "is_read"), [(50, False), (61, True)])
 def test_a_copy_older_than_the_interval_is_read_anew(
-    age: float, is_read: bool, client: Client, novita: NovitaAnswers, store: FakeRedis
+    age: float, is_read: bool, client: Client, novita: NovitaAnswers, raw_redis: FakeRedis
 ) -> None:
     fill(client, novita, make_row("a"))
-    make_older(store, age)
+    make_older(raw_redis, age)
     if is_read:
         novita.lists(make_row("a", status="exited"))
 
@@ -159,43 +159,43 @@ def test_a_copy_older_than_the_interval_is_read_anew(
     assert len(novita.mock.calls) == is_read
 
 
-def test_two_processes_make_one_sync(client: Client, novita: NovitaAnswers, store: FakeRedis) -> None:
+def test_two_processes_make_one_sync(client: Client, novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
     refreshers = [Refresher(), Refresher()]
     novita.lists(make_row("a"))
 
-    for refresher in refreshers:
-        refresher.tick()
+    for ticker in refreshers:
+        ticker.tick()
 
     assert len(novita.mock.calls) == 1
 
 
-def test_a_sync_of_another_process_is_left_alone(novita: NovitaAnswers, store: FakeRedis) -> None:
-    store.set(name_of("lease"), "another", ex=30)
+def test_a_sync_of_another_process_is_left_alone(novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
+    raw_redis.set(name_of("lease"), "another", ex=30)
 
     Refresher().tick()
 
     assert not novita.mock.calls and not SyncRun.objects.exists()
 
 
-def test_a_copy_that_redis_lost_is_read_anew(client: Client, novita: NovitaAnswers, store: FakeRedis) -> None:
-    refresher = Refresher()
+def test_a_copy_that_redis_lost_is_read_anew(client: Client, novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
+    ticker = Refresher()
     novita.lists(make_row("a"))
-    refresher.tick()
-    store.flushall()
+    ticker.tick()
+    raw_redis.flushall()
 
-    refresher.tick()
+    ticker.tick()
 
     assert read_statuses(client) == {"a": "running"}
 
 
 def test_a_cleared_copy_is_filled_again_at_once(client: Client, novita: NovitaAnswers) -> None:
-    refresher = Refresher()
+    ticker = Refresher()
     fill(client, novita, make_row("a"))
-    refresher.tick()
+    ticker.tick()
     client.post("/api/cache/clear")
     novita.lists(make_row("a"))
 
-    refresher.tick()
+    ticker.tick()
 
     assert read_statuses(client) == {"a": "running"}
 
@@ -204,12 +204,12 @@ def test_a_cleared_copy_stays_empty_where_only_people_synchronize(
     client: Client, novita: NovitaAnswers, settings: Settings
 ) -> None:
     settings.NOVITA_SYNC_INTERVAL = 0
-    refresher = Refresher()
+    ticker = Refresher()
     fill(client, novita, make_row("a"))
-    refresher.tick()
+    ticker.tick()
     client.post("/api/cache/clear")
 
-    refresher.tick()
+    ticker.tick()
 
     assert not novita.mock.calls
 
@@ -217,17 +217,17 @@ def test_a_cleared_copy_stays_empty_where_only_people_synchronize(
 @pytest.mark.parametrize(("failures", "pause"), [(1, 5), (2, 10), (3, 20), (4, 40), (5, 60), (99, 60)])
 @pytest.mark.parametrize("is_over", [False, True])
 def test_a_failed_sync_is_tried_again_later_and_later(
-    failures: int, pause: int, is_over: bool, client: Client, novita: NovitaAnswers, store: FakeRedis
+    failures: int, pause: int, is_over: bool, client: Client, novita: NovitaAnswers, raw_redis: FakeRedis
 ) -> None:
     fill(client, novita, make_row("a"))
-    make_older(store, 3600)
+    make_older(raw_redis, 3600)
     novita.lists(status=401)
-    refresher = Refresher()
-    refresher.tick()
-    store.hset(STATE, "failures", failures)
-    store.hincrby(STATE, "attempt_at", -(pause * 1000 + (100 if is_over else -3000)))
+    ticker = Refresher()
+    ticker.tick()
+    raw_redis.hset(STATE, "failures", failures)
+    raw_redis.hincrby(STATE, "attempt_at", -(pause * 1000 + (100 if is_over else -3000)))
 
-    refresher.tick()
+    ticker.tick()
 
     assert len(novita.mock.calls) == 1 + is_over
 
@@ -236,10 +236,10 @@ def test_a_failing_novita_fails_no_round(
     client: Client, novita: NovitaAnswers, caplog: pytest.LogCaptureFixture
 ) -> None:
     novita.lists(status=401)
-    refresher = Refresher()
+    ticker = Refresher()
 
     for _ in range(3):
-        refresher.tick()
+        ticker.tick()
 
     (warning,) = get_warnings(caplog)
     assert warning.startswith("sync failed trigger=startup ")
@@ -256,16 +256,16 @@ def test_a_redis_that_takes_nothing_is_not_asked_each_second(
             raise redis.exceptions.OutOfMemoryError("command not allowed when used memory > 'maxmemory'.")
         return execute(client, *args, **options)
 
-    refresher = Refresher()
+    ticker = Refresher()
     with monkeypatch.context() as full:
         full.setattr(redis.Redis, "execute_command", refuse)
         for _ in range(3):
-            refresher.tick()
+            ticker.tick()
     (warning,) = get_warnings(caplog)
     assert "code=CACHE_UNAVAILABLE" in warning and not novita.mock.calls
     novita.lists(make_row("a"))
 
-    refresher.tick()
+    ticker.tick()
 
     assert read_statuses(client) == {"a": "running"}, "it is noticed when Redis takes writes again"
 
@@ -274,11 +274,11 @@ def test_an_outage_of_redis_is_said_when_it_begins_and_when_it_ends(
     client: Client, novita: NovitaAnswers, redis_server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     fill(client, novita, make_row("a"))
-    refresher = Refresher()
+    ticker = Refresher()
 
     for is_connected in (True, False, False, False, True, True):
         redis_server.connected = is_connected
-        refresher.tick()
+        ticker.tick()
 
     away, back = get_warnings(caplog)
     assert away.startswith("redis is away: Redis can't be reached.") and back.startswith("redis is back after ")
@@ -295,17 +295,17 @@ def stopping(client: Client, novita: NovitaAnswers) -> None:
 
 
 @pytest.mark.usefixtures("stopping")
-def test_what_moves_is_read_until_it_rests(client: Client, novita: NovitaAnswers, store: FakeRedis) -> None:
+def test_what_moves_is_read_until_it_rests(client: Client, novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
     novita.shows(make_row("a", status="stopping"))
     novita.shows(make_row("a", status="exited"))
     novita.shows(make_row("b", status="exited"))
-    refresher = Refresher()
+    ticker = Refresher()
     seen = []
 
     for _ in range(3):
-        refresher.tick()
+        ticker.tick()
         seen.append(read_statuses(client))
-        store.delete(TURN)
+        raw_redis.delete(TURN)
 
     assert [statuses["a"] for statuses in seen] == ["stopping", "exited", "exited"]
     assert seen[-1] == {"a": "exited", "b": "exited", "c": "running"}
@@ -323,33 +323,33 @@ def test_what_moves_and_is_gone_is_removed(client: Client, novita: NovitaAnswers
 
 
 @pytest.mark.usefixtures("stopping")
-def test_one_process_at_a_time_reads_what_moves(novita: NovitaAnswers, store: FakeRedis) -> None:
+def test_one_process_at_a_time_reads_what_moves(novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
     refreshers = [Refresher(), Refresher()]
     novita.shows(make_row("a", status="stopping"))
     novita.shows(make_row("b", status="stopping"))
 
-    for refresher in refreshers:
-        refresher.tick()
+    for ticker in refreshers:
+        ticker.tick()
 
     assert len(novita.mock.calls) == 2
-    assert 1000 < store.pttl(TURN) <= 3000
+    assert 1000 < raw_redis.pttl(TURN) <= 3000
 
 
 @pytest.mark.usefixtures("stopping")
-def test_a_novita_in_trouble_is_not_asked_every_few_seconds(novita: NovitaAnswers, store: FakeRedis) -> None:
+def test_a_novita_in_trouble_is_not_asked_every_few_seconds(novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
     novita.shows(make_row("a"), status=401)
     novita.shows(make_row("b", status="stopping"))
 
     Refresher().tick()
 
-    assert 10_000 < store.pttl(TURN) <= 20_000
+    assert 10_000 < raw_redis.pttl(TURN) <= 20_000
 
 
 @pytest.mark.usefixtures("stopping")
 def test_an_action_during_a_read_of_what_moves_is_not_covered(client: Client, novita: NovitaAnswers) -> None:
     def answer(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
         for id_ in "ab":
-            cache.write_instance(from_novita(make_row(id_, status="toRestart")))
+            store.write_instance(from_novita(make_row(id_, status="toRestart")))
         return 200, {}, json.dumps(make_row(str(request.url)[-1], status="stopping"))
 
     novita.mock.add_callback(responses.GET, f"{API}/gpu/instance", answer)
@@ -361,13 +361,13 @@ def test_an_action_during_a_read_of_what_moves_is_not_covered(client: Client, no
 
 @pytest.mark.parametrize(("minutes", "reads"), [(9, 1), (11, 0)])
 def test_what_is_stuck_is_left_to_the_syncs(
-    minutes: int, reads: int, client: Client, novita: NovitaAnswers, store: FakeRedis
+    minutes: int, reads: int, client: Client, novita: NovitaAnswers, raw_redis: FakeRedis
 ) -> None:
     fill(client, novita, make_row("a", status="toStop"))
-    (generation,) = store.keys(name_of("gen:*"))
+    (generation,) = raw_redis.keys(name_of("gen:*"))
     changed_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - minutes * 60))
-    row = json.loads(store.hget(generation, "a"))
-    store.hset(generation, "a", json.dumps({**row, "changedAt": changed_at}))
+    row = json.loads(raw_redis.hget(generation, "a"))
+    raw_redis.hset(generation, "a", json.dumps({**row, "changedAt": changed_at}))
     if reads:
         novita.shows(make_row("a", status="toStop"))
 
@@ -383,11 +383,11 @@ def test_too_many_that_move_are_listed_instead(
     is_listed: bool,
     client: Client,
     novita: NovitaAnswers,
-    store: FakeRedis,
+    raw_redis: FakeRedis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("instances.startup.MAX_MOVING_READS", 1)
-    make_older(store, age)
+    monkeypatch.setattr("instances.refresher.MAX_MOVING_READS", 1)
+    make_older(raw_redis, age)
     if is_listed:
         novita.lists(make_row("a", status="exited"), make_row("b", status="exited"), make_row("c"))
 
@@ -401,29 +401,29 @@ def test_too_many_that_move_are_listed_instead(
 
 
 def test_a_shutdown_ends_a_sync_and_frees_its_lock(
-    client: Client, novita: NovitaAnswers, store: FakeRedis, monkeypatch: pytest.MonkeyPatch
+    client: Client, novita: NovitaAnswers, raw_redis: FakeRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("instances.startup._stop", threading.Event())
+    monkeypatch.setattr("instances.refresher._stop", threading.Event())
     fill(client, novita, make_row("a"))
-    novita.lists_during(startup.end, make_row("b"))
+    novita.lists_during(refresher.end, make_row("b"))
 
     answer = client.post("/api/instances/sync")
 
     assert (answer.status_code, answer.json()["code"]) == (503, "SHUTTING_DOWN")
     assert read_statuses(client) == {"a": "running"}
-    assert not store.exists(name_of("lease"))
+    assert not raw_redis.exists(name_of("lease"))
     assert client.get("/health").json()["sync"]["lastError"] is None
 
 
 def test_a_shutdown_while_the_lock_is_taken_frees_it(
-    client: Client, novita: NovitaAnswers, store: FakeRedis, monkeypatch: pytest.MonkeyPatch
+    client: Client, novita: NovitaAnswers, raw_redis: FakeRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("instances.startup._stop", threading.Event())
+    monkeypatch.setattr("instances.refresher._stop", threading.Event())
     execute = redis.Redis.execute_command
 
     def end_meanwhile(client: redis.Redis, *args: Any, **options: Any) -> Any:
         if args[0] == "EVALSHA" and args[3] == name_of("lease"):
-            startup.end()
+            refresher.end()
         return execute(client, *args, **options)
 
     monkeypatch.setattr(redis.Redis, "execute_command", end_meanwhile)
@@ -431,4 +431,4 @@ def test_a_shutdown_while_the_lock_is_taken_frees_it(
     answer = client.post("/api/instances/sync")
 
     assert (answer.status_code, answer.json()["code"]) == (503, "SHUTTING_DOWN")
-    assert not novita.mock.calls and not store.exists(name_of("lease"))
+    assert not novita.mock.calls and not raw_redis.exists(name_of("lease"))

@@ -74,9 +74,9 @@ def test_a_script_that_stops_all_again_and_again_is_not_refused(client: ApiClien
     ],
 )
 def test_requests_that_do_nothing_use_nothing_up(
-    client: ApiClient, store: FakeRedis, path: str, body: str, content_type: str, status: int
+    client: ApiClient, raw_redis: FakeRedis, path: str, body: str, content_type: str, status: int
 ) -> None:
     assert send(client, path, body, times=10, content_type=content_type) == {status}
 
-    assert not list(store.scan_iter(name_of("rate:*")))
+    assert not list(raw_redis.scan_iter(name_of("rate:*")))
     assert send(client, ACT, times=LIMIT) == {200}

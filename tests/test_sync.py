@@ -10,8 +10,8 @@ from django.db import OperationalError, connection
 from django.test import Client
 from fakeredis import FakeRedis
 
+from instances.inventory.sync import synchronize
 from instances.models import SyncRun
-from instances.sync import synchronize
 from tests.novita_answers import NovitaAnswers, make_refusal, make_row
 from tests.redis_keys import name_of
 
@@ -25,7 +25,7 @@ LONG_AGO = "2020-01-01T00:00:00Z"
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("instances.novita.FIRST_PAUSE_SECONDS", 0)
+    monkeypatch.setattr("instances.novita.client.FIRST_PAUSE_SECONDS", 0)
 
 
 def sync(client: Client, status: int = 200) -> Json:
@@ -47,7 +47,7 @@ def fill(client: Client, novita: NovitaAnswers, *rows: Json) -> bytes:
 
 
 def get_lines(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]:
-    return [r.getMessage() for r in caplog.records if r.name == "instances.sync" and r.levelno >= level]
+    return [r.getMessage() for r in caplog.records if r.name == "instances.inventory.sync" and r.levelno >= level]
 
 
 def test_a_sync_copies_the_account(client: Client, novita: NovitaAnswers) -> None:
@@ -128,7 +128,7 @@ def test_the_log_has_one_line_of_a_sync(client: Client, caplog: pytest.LogCaptur
 
 
 def test_no_secret_of_an_instance_is_kept(
-    client: Client, novita: NovitaAnswers, store: FakeRedis, caplog: pytest.LogCaptureFixture
+    client: Client, novita: NovitaAnswers, raw_redis: FakeRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
     fill(client, novita, make_row("a"), make_row("b"))
     novita.lists(make_row("a", sshPassword="FAKE-SECRET-new"))
@@ -136,7 +136,7 @@ def test_no_secret_of_an_instance_is_kept(
 
     sync(client)
 
-    kept = [str(store.dump(key)) for key in store.scan_iter() if b"body" not in key]
+    kept = [str(raw_redis.dump(key)) for key in raw_redis.scan_iter() if b"body" not in key]
     kept += [client.get("/api/instances").content.decode(), caplog.text]
     kept += [str(values) for values in SyncRun.objects.values()]
     assert len(kept) > 5 and not [text for text in kept if "FAKE-SECRET" in text]
@@ -152,12 +152,14 @@ def test_what_novita_counts_and_does_not_list_is_said(client: Client, novita: No
     assert answer["errors"] == ["Novita counts 1 instances more than it lists."]
 
 
-def test_changed_at_moves_only_for_what_changed(client: Client, novita: NovitaAnswers, store: FakeRedis) -> None:
+def test_changed_at_moves_only_for_what_changed(client: Client, novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
     fill(client, novita, make_row("same"), make_row("stopped"))
-    (generation,) = store.keys(name_of("gen:*"))
-    for id_, value in store.hgetall(generation).items():
+    (generation,) = raw_redis.keys(name_of("gen:*"))
+    for id_, value in raw_redis.hgetall(generation).items():
         if id_:
-            store.hset(generation, id_, json.dumps({**json.loads(value), "changedAt": LONG_AGO}, separators=(",", ":")))
+            raw_redis.hset(
+                generation, id_, json.dumps({**json.loads(value), "changedAt": LONG_AGO}, separators=(",", ":"))
+            )
     novita.lists(make_row("same"), make_row("stopped", status="exited"))
 
     sync(client)
@@ -167,16 +169,18 @@ def test_changed_at_moves_only_for_what_changed(client: Client, novita: NovitaAn
     assert changed_at["stopped"] > LONG_AGO
 
 
-def test_a_sync_without_a_change_moves_only_the_age(client: Client, novita: NovitaAnswers, store: FakeRedis) -> None:
+def test_a_sync_without_a_change_moves_only_the_age(
+    client: Client, novita: NovitaAnswers, raw_redis: FakeRedis
+) -> None:
     fill(client, novita, make_row("a"), make_row("b"))
-    store.hincrby(name_of("sync"), "as_of", -60_000)
-    listing, generations = client.get("/api/instances"), store.keys(name_of("gen:*"))
+    raw_redis.hincrby(name_of("sync"), "as_of", -60_000)
+    listing, generations = client.get("/api/instances"), raw_redis.keys(name_of("gen:*"))
 
     sync(client)
 
     again = client.get("/api/instances")
     assert (again.content, again["ETag"]) == (listing.content, listing["ETag"])
-    assert store.keys(name_of("gen:*")) == generations
+    assert raw_redis.keys(name_of("gen:*")) == generations
     assert again["Data-As-Of"] > listing["Data-As-Of"]
 
 
@@ -357,7 +361,7 @@ def test_what_can_not_be_read_is_kept_as_unconfirmed(answer: Json, client: Clien
 @pytest.fixture
 def few_direct_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four missing are too many to ask for each; three are asked as a sample."""
-    monkeypatch.setattr("instances.sync.MAX_DIRECT_READS", 3)
+    monkeypatch.setattr("instances.inventory.sync.MAX_DIRECT_READS", 3)
 
 
 @pytest.mark.usefixtures("few_direct_reads")
@@ -442,16 +446,16 @@ def test_an_action_before_a_sync_gives_way_to_what_novita_lists(client: Client, 
     assert read_statuses(client) == {"a": "exited"}
 
 
-def test_a_dry_run_changes_nothing(client: Client, novita: NovitaAnswers, store: FakeRedis) -> None:
+def test_a_dry_run_changes_nothing(client: Client, novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
     fill(client, novita, make_row("a"), make_row("b"))
     novita.mock.reset()
     novita.lists(make_row("c"))
     novita.lacks("a")
     novita.lacks("b")
-    before = {key: store.dump(key) for key in store.scan_iter()}
+    before = {key: raw_redis.dump(key) for key in raw_redis.scan_iter()}
 
     report = synchronize("command", dry_run=True).to_json()
 
     assert (report["added"], report["deleted"]) == (1, 2)
-    assert {key: store.dump(key) for key in store.scan_iter()} == before
+    assert {key: raw_redis.dump(key) for key in raw_redis.scan_iter()} == before
     assert SyncRun.objects.count() == 1

@@ -213,7 +213,7 @@ def test_a_part_of_a_token_is_none(ann: User) -> None:
 
 
 def test_the_text_is_on_one_page_and_nowhere_else(
-    ann: User, settings: Settings, store: FakeRedis, caplog: pytest.LogCaptureFixture
+    ann: User, settings: Settings, raw_redis: FakeRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     client = Client()
@@ -230,7 +230,7 @@ def test_the_text_is_on_one_page_and_nowhere_else(
     assert text not in str(answer.cookies) and text not in str(dict(client.session))
     assert text not in caplog.text
     assert text not in dump_database()
-    assert not [key for key in store.scan_iter() if text.encode() in key]
+    assert not [key for key in raw_redis.scan_iter() if text.encode() in key]
     token = Token.objects.get()
     for path in ("", "add/", f"{token.pk}/change/", f"{token.pk}/history/", f"{token.pk}/delete/"):
         assert text not in client.get(f"/admin/instances/token/{path}").content.decode()

@@ -28,9 +28,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from instances import receivers, webhooks
 from instances.errors import InvalidRequest
 from instances.models import Operation, Target, WebhookAttempt, WebhookDelivery
+from instances.notifications import receivers, webhooks
 
 pytestmark = pytest.mark.django_db
 

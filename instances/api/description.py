@@ -9,7 +9,7 @@ from drf_spectacular.openapi import AutoSchema
 class BearerScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # registers itself, untyped
     """A script's token."""
 
-    target_class = "novita_site.access.BearerAuthentication"
+    target_class = "instances.access.visitors.BearerAuthentication"
     name = "token"
 
     def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, str]:

@@ -22,14 +22,17 @@ from rest_framework.reverse import reverse
 from rest_framework.views import APIView
 from rest_framework.viewsets import ViewSet
 
-from instances import actions, audit, cache, emergency, health, limits, operations, queries
+from instances import health
+from instances.access import audit, limits
+from instances.access.audit import get_actor
+from instances.access.roles import Role, find_role, require
 from instances.api import serializers
-from instances.audit import get_actor
 from instances.errors import BodyNotJson, InstanceNotFound, InvalidRequest, LengthRequired, NotFound
 from instances.instance import ActionName, format_time
+from instances.inventory import queries, store
+from instances.inventory.sync import synchronize
 from instances.models import Operation, Protection
-from instances.roles import Role, find_role, require
-from instances.sync import synchronize
+from instances.operations import emergency, orders, single
 
 HTML_PAGE_SIZE = 100
 # A viewset's actions that stop, and the one that ends a stop; these are never refused for their number.
@@ -132,8 +135,8 @@ class InstanceViewSet(ApiView, ViewSet):
             query = {"page": 1, "pageSize": HTML_PAGE_SIZE, **query}
         known = None if is_html else _get_known_revision(request)
         if not query:
-            return _answer_body(request, cache.read_body(known))
-        listing = cache.read_listing()
+            return _answer_body(request, store.read_body(known))
+        listing = store.read_listing()
         response: HttpResponseBase
         if known is not None and known == listing.revision:
             response = HttpResponseNotModified()
@@ -143,7 +146,7 @@ class InstanceViewSet(ApiView, ViewSet):
         return _add_headers(response, listing.freshness, None if is_html else listing.revision)
 
     def retrieve(self, request: Request, pk: str) -> HttpResponseBase:
-        freshness, instance = cache.find_instance(pk)
+        freshness, instance = store.find_instance(pk)
         if instance is None:
             raise InstanceNotFound
         return _add_headers(Response(instance), freshness, None)
@@ -209,7 +212,7 @@ class InstanceViewSet(ApiView, ViewSet):
     )
     @action(detail=True, methods=["post"])
     def protect(self, request: Request, pk: str) -> Response:
-        protection = actions.protect(pk, self.wish["reason"], actor=get_actor(request))
+        protection = single.protect(pk, self.wish["reason"], actor=get_actor(request))
         body = {
             "success": True,
             "message": f"{protection} is protected",
@@ -227,14 +230,14 @@ class InstanceViewSet(ApiView, ViewSet):
     )
     @protect.mapping.delete
     def lift_protection(self, request: Request, pk: str) -> Response:
-        was_protected = actions.lift_protection(pk, actor=get_actor(request))
+        was_protected = single.lift_protection(pk, actor=get_actor(request))
         message = "The protection is lifted" if was_protected else "It was not protected"
         timestamp = format_time(timezone.now())
         return Response({"success": True, "message": message, "instanceId": pk, "timestamp": timestamp})
 
 
 def _act(request: Request, name: ActionName, instance_id: str) -> Response:
-    result = actions.act(name, instance_id, actor=get_actor(request))
+    result = single.act(name, instance_id, actor=get_actor(request))
     body = {
         "success": True,
         "message": result.message,
@@ -250,7 +253,7 @@ def _order(
 ) -> Response:
     if wanted.get("webhookUrl"):
         require(request, Role.ADMIN)
-    wish = operations.Wish(
+    wish = orders.Wish(
         kind=kind,
         ids=wanted.get("ids"),
         actor=get_actor(request),
@@ -299,8 +302,8 @@ class OperationViewSet(ApiView, ViewSet):
         wanted = self.wish
         if "fromOperation" not in wanted:
             return _order(request, wanted["kind"], wanted)
-        retried = operations.get(wanted["fromOperation"])
-        ids = operations.list_unconfirmed(retried)
+        retried = orders.get(wanted["fromOperation"])
+        ids = orders.list_unconfirmed(retried)
         kind: ActionName = retried.kind  # type: ignore[assignment]  # one of its choices
         return _order(request, kind, {"reason": retried.reason, **wanted, "ids": ids}, retried)
 
@@ -358,7 +361,7 @@ class CacheViewSet(ApiView, ViewSet):
     def clear(self, request: Request) -> Response:
         """Drops the cached listing; the next synchronization fills it again. It changes nothing at Novita."""
         with audit.recorded(get_actor(request), "cache.clear") as entry:
-            cleared = cache.clear()  # instances.cache: by the names of its keys; Django's own would be FLUSHDB
+            cleared = store.clear()  # By the names of its keys; the clear() of Django's cache would be FLUSHDB
             entry.before = f"{cleared} instances"
         message = f"Cleared {cleared} instance{'' if cleared == 1 else 's'} from the cache"
         timestamp = format_time(timezone.now())
@@ -367,7 +370,7 @@ class CacheViewSet(ApiView, ViewSet):
     @extend_schema(summary="Describe the copy", responses={200: serializers.StatsSerializer, **_ERRORS})
     @action(detail=False, methods=["get"])
     def stats(self, request: Request) -> Response:
-        return Response(cache.describe())
+        return Response(store.describe())
 
 
 class ApiRootView(ApiView):
@@ -446,7 +449,7 @@ def _get_known_revision(request: Request) -> int | None:
     return max(revisions, default=None)
 
 
-def _answer_body(request: Request, body: cache.Body) -> HttpResponseBase:
+def _answer_body(request: Request, body: store.Body) -> HttpResponseBase:
     """Send the rendered listing as it is stored."""
     response: HttpResponse
     if body.gzipped is None:
@@ -460,7 +463,7 @@ def _answer_body(request: Request, body: cache.Body) -> HttpResponseBase:
     return _add_headers(response, body.freshness, body.revision)
 
 
-def _add_headers(response: HttpResponseBase, freshness: cache.Freshness, revision: int | None) -> HttpResponseBase:
+def _add_headers(response: HttpResponseBase, freshness: store.Freshness, revision: int | None) -> HttpResponseBase:
     """Say how old the data is; on a 304 too, since that moves while the body stays."""
     if freshness.as_of:
         response["Data-As-Of"] = format_time(freshness.as_of)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from instances.lease import TTL_SECONDS
+from instances.inventory.lease import TTL_SECONDS
 from tests.system.conftest import Start
 from tests.system.processes import ROOT, Novita, Process, Redis, wait_until
 

@@ -7,10 +7,10 @@ from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
-from instances.accounts import DEFAULT_DAYS, MAX_DAYS, create_token
-from instances.audit import get_shell_actor
+from instances.access.audit import get_shell_actor
+from instances.access.roles import ROLES, get_role
+from instances.access.tokens import DEFAULT_DAYS, MAX_DAYS, create_token
 from instances.instance import clean_text
-from instances.roles import ROLES, get_role
 
 
 class Command(BaseCommand):

@@ -15,12 +15,14 @@ from django.core.management.base import BaseCommand
 from django.db import connections
 from django.utils import timezone
 
-from instances import emergency, journal, operations, rounds
-from instances.audit import get_shell_actor
-from instances.deadline import cancel_running
-from instances.errors import PanelError, describe
+from instances.access.audit import get_shell_actor
+from instances.answers import describe
+from instances.errors import PanelError
+from instances.fallback import journal
 from instances.instance import parse_time
 from instances.models import Operation
+from instances.operations import emergency, orders, rounds
+from instances.outgoing.deadline import cancel_running
 
 EXIT_NOT_ALL: Final = 1
 EXIT_USAGE: Final = 2
@@ -65,10 +67,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if not (options["yes"] or options["dry_run"] or sys.stdin.isatty()):
             self._refuse("There is no terminal to ask for confirmation: give --yes, or --dry-run.")
-        if len(options["reason"]) > operations.MAX_REASON_LENGTH:
-            self._refuse(f"--reason may have {operations.MAX_REASON_LENGTH} characters.")
+        if len(options["reason"]) > orders.MAX_REASON_LENGTH:
+            self._refuse(f"--reason may have {orders.MAX_REASON_LENGTH} characters.")
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-        wish = operations.Wish(
+        wish = orders.Wish(
             kind="stop",
             ids=None,
             actor=get_shell_actor(),
@@ -129,7 +131,7 @@ class Command(BaseCommand):
         self.stderr.write(words)
         sys.exit(EXIT_USAGE)
 
-    def _show_preview(self, wish: operations.Wish, *, as_json: bool) -> int:
+    def _show_preview(self, wish: orders.Wish, *, as_json: bool) -> int:
         """Print what would be stopped; returns how many."""
         preview = emergency.preview(wish)
         if as_json:
@@ -143,7 +145,7 @@ class Command(BaseCommand):
         for skipped in preview["skipped"]:
             self.stdout.write(_clean(f"  left out: {skipped['name'] or skipped['instanceId']}: {skipped['reason']}"))
         for warning in preview["warnings"]:
-            if warning != operations.NOBODY_VERIFIES:  # This command verifies by itself.
+            if warning != orders.NOBODY_VERIFIES:  # This command verifies by itself.
                 self.stdout.write(_clean(warning))
         return int(preview["total"])
 
@@ -220,7 +222,7 @@ class Command(BaseCommand):
             )
 
 
-def _drive(begun: operations.Begun, ends_at: float, is_left: threading.Event, ended: list[dict[str, Any]]) -> None:
+def _drive(begun: orders.Begun, ends_at: float, is_left: threading.Event, ended: list[dict[str, Any]]) -> None:
     """Move the operation on until it has ended, together with whoever else does; what became of it is in `ended`."""
     try:
         with journal.held():

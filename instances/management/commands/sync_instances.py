@@ -10,10 +10,11 @@ from typing import Any, Final
 
 from django.core.management.base import BaseCommand
 
-from instances import audit
-from instances.audit import get_shell_actor
-from instances.errors import PanelError, SyncInProgress, describe
-from instances.sync import Changed, Named, SyncReport, synchronize
+from instances.access import audit
+from instances.access.audit import get_shell_actor
+from instances.answers import describe
+from instances.errors import PanelError, SyncInProgress
+from instances.inventory.sync import Changed, Named, SyncReport, synchronize
 
 EXIT_FAILED: Final = 1
 EXIT_IN_PROGRESS: Final = 3

@@ -27,8 +27,8 @@ from django.db import DatabaseError
 from honcho.manager import Manager
 from honcho.process import Popen, Process
 
-from instances import cache
 from instances.errors import CacheUnavailable
+from instances.inventory import store
 
 # A unix socket's path may have 107 bytes.
 MAX_SOCKET_PATH: Final = 107
@@ -86,7 +86,7 @@ class Command(BaseCommand):
 
     def _warn_of_silent_redis(self) -> None:
         try:
-            cache.read_state()
+            store.read_state()
         except CacheUnavailable as exc:
             self.stderr.write(f"Warning: REDIS_URL: {exc.message} The service starts, and recovers when Redis does.")
 

@@ -1,0 +1,93 @@
+"""The admin pages' frame: every role may enter, and each page asks for more. The login is our own."""
+
+from collections.abc import Callable
+from functools import wraps
+from http import HTTPStatus
+from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit
+
+from django.contrib.admin import AdminSite
+from django.contrib.auth.decorators import login_not_required
+from django.contrib.auth.signals import user_login_failed
+from django.contrib.auth.views import LoginView
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.urls import reverse
+from django.utils.decorators import method_decorator
+
+from instances.access import audit
+from instances.access.limits import Login
+from instances.access.roles import Role, find_role
+from instances.answers import lock_out
+from instances.errors import TooManyRequests
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+@method_decorator(login_not_required, name="dispatch")
+class PanelLoginView(LoginView):
+    redirect_authenticated_user = True
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Count an attempt before anything is looked up or hashed for it; refuse who has failed too often."""
+        if request.method == "POST":
+            name = request.POST.get("username", "")
+            self.attempt = Login(request.META.get("REMOTE_ADDR", ""), name)
+            if wait_seconds := self.attempt.begin():
+                user_login_failed.send(
+                    sender=__name__, credentials={"username": name}, request=request, code=TooManyRequests.code
+                )
+                return lock_out(request, wait_seconds)
+        return super().dispatch(request, *args, **kwargs)
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        self.attempt.succeed()
+        return super().form_valid(form)
+
+    def get_redirect_url(self) -> str:  # type: ignore[override]  # the stubs know a later Django
+        """Return where to go after the login: not to a login page, which would lead there again."""
+        url = super().get_redirect_url()
+        return "" if urlsplit(url).path in {reverse("login"), reverse("admin:login")} else url
+
+
+class PanelAdminSite(AdminSite):
+    site_header = site_title = "Novita panel"
+    index_title = "Records"
+
+    def has_permission(self, request: HttpRequest) -> bool:
+        return find_role(request) >= Role.VIEWER
+
+    def admin_view(self, view: View, cacheable: bool = False) -> View:
+        """Guard a page. Who is logged in and has no role is told so: another login would not help."""
+        guarded = super().admin_view(view, cacheable)
+
+        @wraps(guarded)
+        def inner(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            if request.user.is_authenticated and not self.has_permission(request):
+                raise PermissionDenied
+            return guarded(request, *args, **kwargs)
+
+        return cast(View, inner)
+
+    @method_decorator(login_not_required)
+    def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        if request.user.is_authenticated and not self.has_permission(request):
+            raise PermissionDenied
+        answer = PanelLoginView.as_view(next_page="admin:index", extra_context=self.each_context(request))(request)
+        return cast(HttpResponse, answer)
+
+    def password_change(  # type: ignore[override]  # a refusal is no template's answer
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponseBase:
+        """Change one's password. Whoever holds somebody's session can't guess the old one here."""
+        attempt = Login(request.META.get("REMOTE_ADDR", ""), request.user.get_username())
+        if request.method == "POST" and (wait_seconds := attempt.begin()):
+            return lock_out(request, wait_seconds)
+        answer = super().password_change(request, extra_context)
+        form = (getattr(answer, "context_data", None) or {}).get("form")
+        if request.method == "POST" and (form is None or "old_password" not in form.errors):
+            attempt.succeed()
+        if answer.status_code == HTTPStatus.FOUND:
+            name = request.user.get_username()
+            audit.save([audit.make_entry(audit.get_actor(request), "user.password", name)])
+        return answer

@@ -1,0 +1,111 @@
+"""The record of who or what changed something, or tried to. What can't be recorded is said in the log."""
+
+import getpass
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from django.db import DatabaseError
+from django.http import HttpRequest
+from django.utils import timezone
+
+from instances.answers import find_request_id
+from instances.errors import PanelError
+from instances.fallback import journal, standby
+from instances.instance import clean_text
+from instances.models import AuditEntry
+
+log = logging.getLogger(__name__)
+
+KEEP_DAYS: Final = 400
+DONE: Final = "done"
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who acts: a user's name, "worker", or a shell's user; the address and the id of the request, if there is one."""
+
+    name: str = ""
+    address: str = ""
+    request_id: str = ""
+
+    def __post_init__(self) -> None:
+        # A shell's user is named by its environment.
+        object.__setattr__(self, "name", clean_text(self.name))
+
+
+WORKER: Final = Actor("worker")
+# The account of whoever sits at the machine, where nobody logs in.
+LOCAL_OWNER: Final = "local-owner"
+# No user may have these names, in any case of their letters.
+RESERVED_NAMES: Final = {LOCAL_OWNER, WORKER.name}
+
+
+def get_actor(request: HttpRequest) -> Actor:
+    """Return who sent a request; a script's token is named with its owner."""
+    token = getattr(request, "auth", None)
+    return Actor(
+        name=f"{request.user.get_username()}{f' (token {token.name})' if token else ''}",
+        address=request.META.get("REMOTE_ADDR", ""),
+        request_id=find_request_id(request) or "",
+    )
+
+
+def get_shell_actor() -> Actor:
+    """Return the machine's user who runs a command."""
+    try:
+        return Actor(f"{getpass.getuser()} (shell)")
+    except (OSError, KeyError):  # A user id without a name, as containers have.
+        return Actor(f"uid {os.getuid()} (shell)")
+
+
+def make_entry(actor: Actor, action: str, target: str = "", **fields: str) -> AuditEntry:
+    """Return an entry that isn't saved yet; texts are cut to what the columns hold."""
+    entry = AuditEntry(
+        actor=actor.name[:150],
+        address=actor.address[:45],
+        request_id=actor.request_id[:32],
+        action=action,
+        target=clean_text(target, 128),
+        outcome=DONE,
+    )
+    for name, value in fields.items():
+        setattr(entry, name, value)
+    return entry
+
+
+@contextmanager
+def recorded(actor: Actor, action: str, target: str = "", **fields: str) -> Iterator[AuditEntry]:
+    """Record the block's outcome: done, or the PanelError that it raised. The block may fill in the entry."""
+    entry = make_entry(actor, action, target, **fields)
+    try:
+        yield entry
+    except PanelError as exc:
+        entry.outcome, entry.error = exc.code, exc.message
+        raise
+    except Exception:
+        entry.outcome = PanelError.code
+        raise
+    finally:
+        save([entry])
+
+
+def save(entries: Sequence[AuditEntry]) -> None:
+    for entry in entries:
+        entry.target_name = clean_text(entry.target_name, 255)
+        entry.before, entry.after = clean_text(entry.before, 255), clean_text(entry.after, 255)
+        entry.reason, entry.error = clean_text(entry.reason), clean_text(entry.error)
+    try:
+        AuditEntry.objects.bulk_create(entries, batch_size=500)
+    except DatabaseError as exc:
+        log.warning("audit entry not recorded: %s %s: %s", entries[0].action, entries[0].target, exc)
+        if not standby.is_used():
+            journal.keep_entries(entries)
+
+
+def forget_old() -> None:
+    AuditEntry.objects.filter(at__lt=timezone.now() - timedelta(days=KEEP_DAYS)).delete()

@@ -1,0 +1,264 @@
+"""How often a caller may act, log in or present a token. Counted in Redis, for all processes together.
+
+Stops are never counted and never refused: `check_acting` says what a stop is.
+"""
+
+import hashlib
+import logging
+import threading
+import time
+import unicodedata
+from dataclasses import dataclass
+from typing import Final
+
+from django.conf import settings
+from rest_framework.request import Request
+
+from instances import redis_client
+from instances.access.proxies import client_network
+from instances.errors import CacheUnavailable, TooManyRequests
+
+log = logging.getLogger(__name__)
+
+MINUTE: Final = 60
+DAY: Final = 86400
+LOCKED_SECONDS: Final = 15 * 60
+KNOWN_SECONDS: Final = 90 * DAY
+# Failures of one account from one client, and of one client whatever the account: passwords are sprayed, too.
+PER_LOGIN: Final = 5
+PER_CLIENT: Final = 20
+# A minute's failures of one account, and of all together, whatever the address: these slow a botnet down. They don't
+# hold for an address that has logged in to the account before, so nobody locks an admin out from afar.
+PER_ACCOUNT: Final = 10
+OVERALL: Final = 60
+# A minute's calls of the provider for one client, two for each login, and a minute's tokens of it that are no good.
+SINGLE_SIGN_ON: Final = 60
+BAD_TOKENS: Final = 60
+# Failures that the audit has a line for, a minute.
+NOTED_FAILURES: Final = 60
+UNLIMITED: Final = 10**9
+MEMORY_KEYS: Final = 10_000
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """At most `limit` in `seconds`."""
+
+    key: str
+    limit: int
+    seconds: int
+
+
+_TAKE: Final = """
+-- What is no count goes; one that would last for too long, since it has no end or a clock was set back, gets its end.
+for i, key in ipairs(KEYS) do
+  if not whole(get(key)) then
+    redis.call('DEL', key)
+  elseif not is_held(key, ARGV[2 * i] * 1000) then
+    redis.call('EXPIRE', key, ARGV[2 * i])
+  end
+end
+for i, key in ipairs(KEYS) do
+  if (whole(get(key)) or 0) >= tonumber(ARGV[2 * i - 1]) then return -math.max(1, redis.call('TTL', key)) end
+end
+local value = 0
+for i, key in ipairs(KEYS) do
+  value = redis.call('INCR', key)
+  if value == 1 then redis.call('EXPIRE', key, ARGV[2 * i]) end
+end
+return value
+"""
+
+_GIVE_BACK: Final = """
+for i, key in ipairs(KEYS) do
+  if (whole(get(key)) or 0) > 0 then redis.call('DECR', key) end
+end
+"""
+
+
+class _Memory:
+    """What is counted while Redis is away, for this process alone."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: dict[str, tuple[int, float]] = {}
+
+    def take(self, buckets: tuple[Bucket, ...]) -> int:
+        now = time.monotonic()
+        with self._lock:
+            for bucket in buckets:
+                count, ends_at = self._find(bucket, now)
+                if count >= bucket.limit:
+                    return -max(1, round(ends_at - now))
+            for bucket in buckets:
+                count, ends_at = self._find(bucket, now)
+                self._counts[bucket.key] = (count + 1, ends_at)
+            while len(self._counts) > MEMORY_KEYS:
+                del self._counts[next(iter(self._counts))]
+        return count + 1
+
+    def _find(self, bucket: Bucket, now: float) -> tuple[int, float]:
+        count, ends_at = self._counts.get(bucket.key, (0, 0.0))
+        return (count, ends_at) if ends_at > now else (0, now + bucket.seconds)
+
+    def give_back(self, buckets: tuple[Bucket, ...]) -> None:
+        with self._lock:
+            for bucket in buckets:
+                count, ends_at = self._counts.get(bucket.key, (0, 0.0))
+                if count > 0:
+                    self._counts[bucket.key] = (count - 1, ends_at)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._counts.clear()
+
+
+memory: Final = _Memory()
+
+
+def take(*buckets: Bucket) -> int:
+    """Count one in each bucket, unless one of them is full.
+
+    Returns the last bucket's count, or, negative, the seconds to wait. Raises CacheUnavailable.
+    """
+    keys = [f"{redis_client.RATE}{bucket.key}" for bucket in buckets]
+    args = [number for bucket in buckets for number in (bucket.limit, bucket.seconds)]
+    return int(redis_client.run_script(_TAKE, keys, args))
+
+
+def take_always(*buckets: Bucket) -> int:
+    """Count as `take` does; without Redis in this process's memory."""
+    try:
+        return take(*buckets)
+    except CacheUnavailable:
+        return memory.take(buckets)
+
+
+def _give_back(*buckets: Bucket) -> None:
+    memory.give_back(buckets)
+    try:
+        redis_client.run_script(_GIVE_BACK, [f"{redis_client.RATE}{bucket.key}" for bucket in buckets], [])
+    except CacheUnavailable as exc:
+        log.warning("attempts not forgiven: %s", exc.message, extra={"rejection": "redis"})
+
+
+# --- Acting
+
+
+def check_acting(request: Request, *, is_stop: bool) -> None:
+    """Count a request that would change something. Raises TooManyRequests.
+
+    A stop always passes, and so does ending one: whatever a script has sent, its user and the others on this machine
+    can stop. A flood of stops costs calls at Novita and nothing else: equal ones join one operation. A request that
+    is refused for its form, its address or its role has not come this far, and is not counted. Without Redis
+    nothing is.
+    """
+    if is_stop or not settings.API_RATE_LIMIT:
+        return
+    client = client_network(request.META.get("REMOTE_ADDR", ""))
+    who = f"user:{request.user.pk}" if request.user.is_authenticated else f"address:{client}"
+    try:
+        count = take(Bucket(who, settings.API_RATE_LIMIT, MINUTE))
+    except CacheUnavailable:
+        return
+    if count < 0:
+        log.warning("too many acting requests by %s", who, extra={"rejection": "acting"})
+        raise TooManyRequests(retry_after=-count)
+
+
+# --- Logging in
+
+
+class Login:
+    """An attempt to log in to an account from an address. No name is stored: it may be a password, typed in haste."""
+
+    def __init__(self, address: str, name: str) -> None:
+        client = client_network(address)
+        account = unicodedata.normalize("NFKC", name).strip().casefold()
+        self._mark = f"login:{_hash(client, account)}"
+        self._buckets = [
+            Bucket(self._mark, PER_LOGIN, LOCKED_SECONDS),
+            Bucket(f"login-client:{client}", PER_CLIENT, LOCKED_SECONDS),
+        ]
+        if not is_known(self._mark):
+            self._buckets += [
+                Bucket(f"login-account:{_hash(account)}", PER_ACCOUNT, MINUTE),
+                Bucket("login-overall", OVERALL, MINUTE),
+            ]
+
+    def begin(self) -> int:
+        """Count the attempt, before its password is looked at. Returns 0, or the seconds to wait."""
+        return max(0, -take_always(*self._buckets))
+
+    def succeed(self) -> None:
+        """Take the attempt back, and the account's earlier failures from this address; remember the address."""
+        _give_back(*[self._buckets[0]] * PER_LOGIN, *self._buckets[1:])
+        remember(self._mark)
+
+
+def count_failed_login(address: str) -> int:
+    """Count a failed or refused login. Returns how many the client has had within a day, or 0 when nothing needs to be
+    written down: one was, within the last minute, or as many as a minute may have from all clients.
+    """
+    client = client_network(address)
+    count = take_always(Bucket(f"login-failures:{client}", UNLIMITED, DAY))
+    noted = take_always(Bucket(f"login-noted:{client}", 1, MINUTE), Bucket("login-noted", NOTED_FAILURES, MINUTE))
+    return count if noted > 0 else 0
+
+
+def begin_single_sign_on(address: str) -> int:
+    """Count a request that makes us call the provider. Returns 0, or the seconds to wait."""
+    return max(0, -take_always(Bucket(f"sso:{client_network(address)}", SINGLE_SIGN_ON, MINUTE)))
+
+
+# --- Presenting a token
+
+
+class BadTokens:
+    """The tokens of a client that are no good. One that was good before is looked up whatever the others were."""
+
+    def __init__(self, address: str, token: bytes) -> None:
+        self._bucket = Bucket(f"token:{client_network(address)}", BAD_TOKENS, MINUTE)
+        self._mark = f"token:{_hash(token.decode('latin-1'))}"
+
+    def begin(self) -> None:
+        """Count the token as one that is no good, before it is looked up. Raises TooManyRequests.
+
+        In this process's memory: a script's every request has a token, and must not wait for Redis.
+        """
+        self._count = memory.take((self._bucket,))
+        if self._count < 0 and not is_known(self._mark):
+            log.warning("too many bad tokens: %s", self._bucket.key, extra={"rejection": "token"})
+            raise TooManyRequests("Too many tokens from your address are no good.", retry_after=-self._count)
+
+    def succeed(self) -> None:
+        if self._count > 0:
+            memory.give_back((self._bucket,))
+
+    def remember(self) -> None:
+        remember(self._mark)
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:40]
+
+
+# --- What was good before
+
+
+def remember(name: str) -> None:
+    """Keep for 90 days that this was good."""
+    try:
+        with redis_client.redis_errors():
+            redis_client.get_redis().set(f"{redis_client.KNOWN}{name}", 1, ex=KNOWN_SECONDS)
+    except CacheUnavailable as exc:
+        log.warning("not remembered as good: %s", exc.message, extra={"rejection": "redis"})
+
+
+def is_known(name: str) -> bool:
+    """Tell whether it was good before. Without Redis everything was: better one more look than a friend refused."""
+    try:
+        with redis_client.redis_errors():
+            return bool(redis_client.get_redis().exists(f"{redis_client.KNOWN}{name}"))
+    except CacheUnavailable:
+        return True

@@ -1,0 +1,158 @@
+"""Who the visitor is: on loopback the local owner, who needs no login; elsewhere who logged in, or a script's token."""
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.backends import ModelBackend
+from django.contrib.auth.middleware import LoginRequiredMiddleware
+from django.contrib.auth.models import AnonymousUser, User
+from django.db import DatabaseError
+from django.http import HttpRequest, HttpResponseBase
+from django.shortcuts import resolve_url
+from django.utils import timezone
+from django.utils.functional import SimpleLazyObject
+from knox.auth import TokenAuthentication
+from rest_framework.authentication import BaseAuthentication, SessionAuthentication
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.request import Request
+
+from instances.access.audit import LOCAL_OWNER
+from instances.access.limits import BadTokens
+from instances.access.proxies import is_local_owner
+from instances.fallback import database
+from instances.models import Token
+from novita_site.middleware import Handler
+
+log = logging.getLogger(__name__)
+
+OWNER_SECONDS = 60
+TOKEN_FORM = re.compile(rb"[\w-]{16,128}", re.ASCII)
+LAST_USE = timedelta(minutes=1)
+_owner: tuple[float, User | None] = (0.0, None)
+
+
+def get_local_owner() -> User:
+    """Return the local owner's account, as it was a minute ago at most: it is wanted at every request."""
+    global _owner
+    read_at, owner = _owner
+    if owner is None or time.monotonic() - read_at > OWNER_SECONDS:
+        owner = _read_local_owner()
+        _owner = (time.monotonic(), owner)
+    return owner
+
+
+def _read_local_owner() -> User:
+    """Read the account, made at its first need: a superuser whom nobody can log in as.
+
+    Whoever sits at the machine is the owner, whatever the row says: one that somebody deactivated or demoted must lock
+    nobody out. The row stays as it is, so that tokens that ended with it don't come back. While the database can't be
+    asked it is an account that isn't stored, so that the copy stays readable.
+    """
+    try:
+        owner, is_new = User.objects.get_or_create(
+            username=LOCAL_OWNER,
+            # The mark of an unusable password; nobody can log in by it, here or after a move to a network.
+            defaults={"is_staff": True, "is_superuser": True, "password": "!"},
+        )
+    except DatabaseError as exc:
+        log.warning("local owner not read from the database", exc_info=exc)
+        return User(username=LOCAL_OWNER, is_staff=True, is_superuser=True)
+    if is_new:
+        log.info("local owner made: on loopback nobody logs in")
+    owner.is_active = owner.is_staff = owner.is_superuser = True
+    return owner
+
+
+def admit_local_owner(get_response: Handler) -> Handler:
+    """Make the visitor the local owner where nobody logs in. Comes after Django's own authentication."""
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        if is_local_owner(request):
+            request.user = SimpleLazyObject(get_local_owner)  # type: ignore[assignment]  # as Django itself sets it
+        return get_response(request)
+
+    return middleware
+
+
+class PasswordBackend(ModelBackend):
+    """Lets nobody log in as the local owner, even if somebody gave the account a password."""
+
+    def user_can_authenticate(self, user: User | AnonymousUser | None) -> bool:
+        is_owner = user is not None and user.get_username() == LOCAL_OWNER
+        return not is_owner and super().user_can_authenticate(user)
+
+
+class RequireLogin(LoginRequiredMiddleware):
+    """Leaves alone what wants no login: Django's own asks who the visitor is all the same, and a probe must not need a
+    database. The API's views are such too: they ask themselves, and answer in their own form.
+    """
+
+    def process_view(
+        self, request: HttpRequest, view_func: Callable[..., Any], view_args: Any, view_kwargs: Any
+    ) -> HttpResponseBase | None:
+        if not getattr(view_func, "login_required", True):
+            return None
+        return super().process_view(request, view_func, view_args, view_kwargs)
+
+    def get_login_url(self, view_func: Callable[..., Any]) -> str:
+        """Return the one page to log in at; the admin pages name one of their own, which knows no single sign-on."""
+        return resolve_url(settings.LOGIN_URL)
+
+
+class BearerAuthentication(TokenAuthentication):  # type: ignore[misc]  # knox has no types
+    """A script's token. One that is sent and not good is refused, on loopback too."""
+
+    def authenticate(self, request: Request) -> tuple[User, Token] | None:
+        self.address = request.META.get("REMOTE_ADDR", "")
+        found: tuple[User, Token] | None = super().authenticate(request)
+        header = request.META.get("HTTP_AUTHORIZATION", "").strip()
+        # A proxy in front may want a password of its own, and browsers send that along. Any other header was meant
+        # for us, and whoever sent it must not be taken for the local owner.
+        if found is None and header and not header.lower().startswith("basic "):
+            raise AuthenticationFailed
+        return found
+
+    def authenticate_credentials(self, token: bytes) -> tuple[User, Token]:
+        if not TOKEN_FORM.fullmatch(token):
+            # The database is not asked for it: PostgreSQL raises for a NUL.
+            raise AuthenticationFailed
+        bad_tokens = BadTokens(self.address, token)
+        bad_tokens.begin()
+        user, known = super().authenticate_credentials(token)
+        bad_tokens.succeed()
+        now = timezone.now()
+        is_due = known.last_used_at is None or now - known.last_used_at > LAST_USE
+        # A database that is locked must not make each request wait for it.
+        if is_due and not database.find_trouble(max_age_seconds=database.REMEMBERED_SECONDS):
+            # Once a minute, so that a script that polls doesn't write at each of its requests.
+            bad_tokens.remember()
+            try:
+                Token.objects.filter(pk=known.pk).update(last_used_at=now)
+            except DatabaseError as exc:
+                log.warning("token %s: last use not noted", known.name, exc_info=exc)
+        return user, known
+
+    def _cleanup_token(self, token: Token) -> bool:
+        """Tell whether a token has ended. knox also deletes each that has, which a read-only database refuses."""
+        return token.expiry is not None and token.expiry < timezone.now()
+
+
+class LocalOwnerAuthentication(BaseAuthentication):
+    """The API's view of the local owner: no CSRF token wanted, since no cookie says who it is.
+
+    A browser does send cookies. One that says nothing of where its request comes from has not passed
+    `refuse_cross_site`, and needs the token.
+    """
+
+    def authenticate(self, request: Request) -> tuple[User, None] | None:
+        if not is_local_owner(request._request):
+            return None
+        tells_origin = request.headers.keys() & {"Sec-Fetch-Site", "Origin"}
+        if settings.SESSION_COOKIE_NAME in request.COOKIES and not tells_origin:
+            SessionAuthentication().enforce_csrf(request)
+        return request._request.user, None  # type: ignore[return-value]  # a lazy User

@@ -1,0 +1,5 @@
+"""The records and the accounts as admin pages. Importing the modules registers the pages."""
+
+from instances.admin import accounts, audit, operations, protections, sync_runs, webhooks
+
+__all__ = ["accounts", "audit", "operations", "protections", "sync_runs", "webhooks"]

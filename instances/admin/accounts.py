@@ -1,0 +1,209 @@
+"""Users, their roles and their tokens as admin pages."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.contrib.auth.admin import UserAdmin
+from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
+from django.contrib.auth.models import Group, User
+from django.core.exceptions import PermissionDenied
+from django.db.models import Model
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+
+from instances.access import audit
+from instances.access.audit import LOCAL_OWNER, RESERVED_NAMES
+from instances.access.roles import ROLES, Role, find_role, get_role
+from instances.access.tokens import DEFAULT_DAYS, MAX_DAYS, create_token
+from instances.admin.lists import ListAdmin
+from instances.models import Token
+
+
+class AccountAdmin(ListAdmin):
+    """A page for admins only; what is done there is recorded."""
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return find_role(request) >= Role.ADMIN
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return find_role(request) >= Role.ADMIN
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return find_role(request) >= Role.ADMIN
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return find_role(request) >= Role.ADMIN
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return find_role(request) >= Role.ADMIN
+
+    def _record(self, request: HttpRequest, action: str, target: str, **fields: str) -> None:
+        audit.save([audit.make_entry(audit.get_actor(request), action, target, **fields)])
+
+
+class _FreeName(forms.ModelForm):  # type: ignore[type-arg]  # Django takes no argument at run time
+    def clean_username(self) -> str:
+        name: str = self.cleaned_data["username"]
+        if "username" in self.changed_data and name.lower() in RESERVED_NAMES:
+            raise forms.ValidationError("This name means something else here. Choose another.")
+        return name
+
+
+class NewUserForm(_FreeName, AdminUserCreationForm):  # type: ignore[type-arg]  # likewise
+    def clean_username(self) -> str:
+        # Of the two, this one also refuses names that differ in case only.
+        AdminUserCreationForm.clean_username(self)
+        return super().clean_username()
+
+
+class UserForm(_FreeName, UserChangeForm):  # type: ignore[type-arg]  # likewise
+    is_own = False
+    role = forms.ChoiceField(
+        choices=[("", "none: nobody gets in by it"), *((name, name) for name in ROLES)],
+        required=False,
+        help_text="viewer: read. operator: sync, start, stop, restart, protect. admin: everything.",
+    )
+
+    class Meta:
+        model = User
+        fields = ("username", "email", "is_active")
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        role = get_role(self.instance) if self.instance.pk else Role.NONE
+        self.fields["role"].initial = role.label if role else ""
+        if self.instance.is_superuser:
+            self.fields["role"].disabled = True
+        if self.is_own:
+            for name in ("role", "is_active"):
+                self.fields[name].disabled = True
+                self.fields[name].help_text = "Your own account: another admin can change this."
+
+
+class PanelUserAdmin(AccountAdmin, UserAdmin):  # type: ignore[type-arg]  # likewise
+    """Nobody can shut everybody out here: whoever changes an account keeps their own, and so there is an admin."""
+
+    form = UserForm
+    add_form = NewUserForm
+    fieldsets = ((None, {"fields": ("username", "password", "email", "role", "is_active")}),)
+    readonly_fields = ("last_login", "date_joined")
+    list_display = ("username", "email", "shown_role", "is_active", "last_login")
+    list_filter = ("is_active", "groups")
+    search_fields = ("username", "email")
+    filter_horizontal = ()
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        # Whoever sits at the machine has this account, and nobody logs in by it: there is nothing to change.
+        is_owner = obj is not None and obj.get_username() == LOCAL_OWNER
+        return not is_owner and super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        is_kept = obj is not None and (obj.get_username() == LOCAL_OWNER or obj.pk == request.user.pk)
+        return not is_kept and super().has_delete_permission(request, obj)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        if obj is not None and not self.has_change_permission(request, obj):
+            return ((None, {"fields": ("username", "email", "shown_role", "is_active")}),)
+        return super().get_fieldsets(request, obj)
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **options: Any) -> Any:
+        form = super().get_form(request, obj, change=change, **options)
+        is_own = obj is not None and obj.pk == request.user.pk and self.has_change_permission(request, obj)
+        return type("OwnForm", (form,), {"is_own": True}) if is_own else form
+
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
+        if id == str(request.user.pk) and request.POST.get("usable_password") == "false":
+            raise PermissionDenied("You can't take away the password that you log in with. Another admin can.")
+        return super().user_change_password(request, id, form_url)
+
+    @admin.display(description="role")
+    def shown_role(self, user: User) -> str:
+        return get_role(user).label
+
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        before = get_role(User.objects.get(pk=obj.pk)).label if change else ""
+        super().save_model(request, obj, form, change)
+        role = form.cleaned_data.get("role") if isinstance(form, UserForm) else None
+        if role is not None and not obj.is_superuser:
+            obj.groups.set([Group.objects.get_or_create(name=role)[0]] if role else [])
+        after = get_role(User.objects.get(pk=obj.pk)).label
+        state = "" if obj.is_active else ", not active"
+        action = "user.change" if change else "user.add"
+        self._record(request, action, obj.get_username(), before=before, after=f"{after}{state}")
+
+    def delete_model(self, request: HttpRequest, obj: User) -> None:
+        super().delete_model(request, obj)
+        self._record(request, "user.delete", obj.get_username())
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        for user in queryset:
+            self.delete_model(request, user)
+
+    def log_change(self, request: HttpRequest, obj: Model, message: Any) -> Any:
+        # The page for a new password saves without save_model.
+        if request.path.endswith("/password/"):
+            self._record(request, "user.password", str(obj))
+        return super().log_change(request, obj, message)
+
+
+class TokenForm(forms.ModelForm):  # type: ignore[type-arg]  # likewise
+    days = forms.IntegerField(min_value=1, max_value=MAX_DAYS, initial=DEFAULT_DAYS, help_text="Until it ends.")
+
+    class Meta:
+        model = Token
+        fields = ("user", "name", "role")
+
+    def clean(self) -> dict[str, Any]:
+        values: dict[str, Any] = super().clean() or {}
+        user, role = values.get("user"), values.get("role")
+        if user and role and ROLES[role] > get_role(user):
+            raise forms.ValidationError(f"The user's own role is lower: {get_role(user).label}.")
+        return values
+
+
+@admin.register(Token)
+class TokenAdmin(AccountAdmin):
+    change_list_template = "admin/change_list.html"  # the records' own has a download
+    fields = ("name", "user", "role", "token_key", "created", "expiry", "last_used_at")
+    list_display = fields
+    list_filter = ("role", "user")
+    search_fields = ("name", "user__username")
+    list_select_related = ("user",)
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **options: Any) -> Any:
+        return TokenForm if obj is None else super().get_form(request, obj, change, **options)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return ("user", "name", "role", "days") if obj is None else self.fields
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        return {"user": request.user.pk, "role": Token.Role.VIEWER}
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def save_model(self, request: HttpRequest, obj: Token, form: Any, change: bool) -> None:
+        token, text = create_token(
+            obj.user, obj.name, obj.role, form.cleaned_data["days"], actor=audit.get_actor(request)
+        )
+        obj.digest, obj.token_key, obj.expiry = token.digest, token.token_key, token.expiry
+        obj._text = text  # for the answer to this request only
+
+    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
+        # On this page only: a message would be kept in a cookie or the database until it is shown.
+        context = {**self.admin_site.each_context(request), "token": obj, "text": obj._text}
+        return TemplateResponse(request, "admin/instances/token/made.html", context)
+
+    def delete_model(self, request: HttpRequest, obj: Token) -> None:
+        owner, name, role = obj.user.get_username(), obj.name, obj.role
+        super().delete_model(request, obj)
+        self._record(request, "token.revoke", owner, target_name=name, before=role)
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        for token in queryset.select_related("user"):
+            self.delete_model(request, token)
+
+
+admin.site.unregister([User, Group])
+admin.site.register(User, PanelUserAdmin)

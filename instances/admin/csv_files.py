@@ -1,0 +1,62 @@
+"""A list of records as a CSV file, with no cell that a spreadsheet runs as a formula."""
+
+import csv
+import io
+import unicodedata
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Any, Final
+
+from instances.instance import format_time
+
+CSV_ROWS_AT_ONCE: Final = 500
+
+# What begins with more that can't be seen is no name.
+MAX_BLANKS: Final = 200
+
+# A spreadsheet takes a text that begins so for a formula; some drop what can't be seen before it.
+FORMULA_SIGNS: Final = "=+-@\N{MINUS SIGN}"
+BYTE_ORDER_MARK: Final = "\ufeff"
+
+
+def name_column(field: str) -> str:
+    """Name a column as the API would: `operation__kind` is `operationKind`."""
+    first, *others = field.replace("__", "_").split("_")
+    return first + "".join(word.capitalize() for word in others)
+
+
+def write_cell(value: Any) -> Any:
+    match value:
+        case bool():
+            return str(value).lower()
+        case datetime():
+            return format_time(value)
+        case str() if may_be_formula(value):
+            return f"'{value}"
+    return value
+
+
+def may_be_formula(text: str) -> bool:
+    if text.startswith(("\t", "\r", "\n")):
+        return True
+    for char in text[:MAX_BLANKS]:
+        # Full-width and small signs count as the plain ones; spaces and what can't be seen count as nothing.
+        for plain in unicodedata.normalize("NFKC", char):
+            if unicodedata.category(plain)[0] not in "CMZ":
+                return plain in FORMULA_SIGNS
+    return len(text) > MAX_BLANKS
+
+
+def write_csv(fields: Iterable[str], rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
+    buffer = io.StringIO()
+    # Without it Excel reads the file in the machine's old code page.
+    buffer.write(BYTE_ORDER_MARK)
+    writer = csv.writer(buffer)
+    writer.writerow(name_column(field) for field in fields)
+    for number, row in enumerate(rows, 1):
+        writer.writerow(write_cell(value) for value in row)
+        if number % CSV_ROWS_AT_ONCE == 0:
+            yield buffer.getvalue()
+            buffer.seek(0)
+            buffer.truncate()
+    yield buffer.getvalue()

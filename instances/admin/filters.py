@@ -1,0 +1,69 @@
+"""Filters that several lists of records share."""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+
+from instances.models import Operation, SyncRun, Target
+
+
+class ChangeFilter(admin.SimpleListFilter):
+    """Most syncs find nothing changed; the others are what people look for."""
+
+    title = "what it found"
+    parameter_name = "found"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("changes", "changes"), ("removals", "removals"), ("nothing", "nothing new")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[SyncRun]) -> QuerySet[SyncRun]:
+        changes = Q(added_count__gt=0) | Q(changed_count__gt=0) | Q(removed_count__gt=0)
+        match self.value():
+            case "changes":
+                return queryset.filter(changes)
+            case "removals":
+                return queryset.filter(removed_count__gt=0)
+            case "nothing":
+                return queryset.exclude(changes)
+        return queryset
+
+
+class OperationFilter(admin.SimpleListFilter):
+    """The targets of one operation, whose page links to them; without that link there is nothing to choose."""
+
+    title = "operation"
+    parameter_name = "operation"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        if (id_ := self._read_id()) is None:
+            return []
+        operation = Operation.objects.filter(pk=id_).first()
+        return [(str(id_), str(operation or "a forgotten one"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Target]) -> QuerySet[Target]:
+        id_ = self._read_id()
+        return queryset if id_ is None else queryset.filter(operation=id_)
+
+    def _read_id(self) -> UUID | None:
+        """Return the operation's id from the address. Raises what Django's list takes for a wrong filter."""
+        try:
+            return UUID(value) if (value := self.value()) else None
+        except ValueError as exc:
+            raise IncorrectLookupParameters(exc) from exc
+
+
+class NameFilter(admin.AllValuesFieldListFilter):
+    """Every name that occurs; that nobody is named must be a link with words, too."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.title = "who"
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        for choice in super().choices(changelist):
+            yield {**choice, "display": choice["display"] or "(nobody)"}

@@ -1,0 +1,207 @@
+"""The operations and their targets."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Case, Count, QuerySet, Value, When
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from instances.admin.columns import MAX_SHOWN, count_rows, link_record, text_column, time_column
+from instances.admin.filters import OperationFilter
+from instances.admin.records import RecordAdmin
+from instances.models import Operation, Target, WebhookDelivery
+
+
+@admin.register(Operation)
+class OperationAdmin(RecordAdmin):
+    list_display = (
+        "shown_created",
+        "kind",
+        "shown_scope",
+        "state",
+        "shown_result",
+        "shown_confirmed",
+        "requested_by",
+        "shown_reason",
+    )
+    list_filter = ("kind", "state", "success", "is_whole_account", "source", "created_at")
+    search_fields = (
+        "id",
+        "reason",
+        "requested_by",
+        "request_id",
+        "verdict",
+        "targets__instance_id",
+        "targets__name",
+    )
+    date_hierarchy = "created_at"
+    fieldsets = (
+        (None, {"fields": ("id", "kind", "shown_scope", "state", "success", "verdict", "shown_notes")}),
+        ("Who wanted it", {"fields": ("requested_by", "reason", "request_id", "origin", "shown_audit")}),
+        (
+            "How it went",
+            {
+                "fields": (
+                    "shown_created",
+                    "source",
+                    "shown_listed",
+                    "shown_deadline",
+                    "shown_finish",
+                    "rounds",
+                    "shown_webhook",
+                )
+            },
+        ),
+    )
+    readonly_fields = (
+        "id",
+        "shown_scope",
+        "shown_notes",
+        "shown_audit",
+        "shown_created",
+        "shown_listed",
+        "shown_deadline",
+        "shown_finish",
+        "shown_webhook",
+    )
+    csv_fields = (
+        "id",
+        "kind",
+        "is_whole_account",
+        "state",
+        "success",
+        "verdict",
+        "target_count",
+        "confirmed_count",
+        "skipped_count",
+        "reason",
+        "requested_by",
+        "request_id",
+        "source",
+        "created_at",
+        "deadline_at",
+        "finished_at",
+    )
+
+    shown_created = time_column("created_at", "created")
+    shown_listed = time_column("listed_at", "targets listed")
+    shown_deadline = time_column("deadline_at", "verdict due")
+    shown_finish = time_column("finished_at", "finished")
+    shown_reason = text_column("reason", "reason")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Operation]:
+        operations: QuerySet[Operation] = super().get_queryset(request)
+        targets = Target.objects.all()
+        return operations.annotate(
+            target_count=count_rows(targets, "operation"),
+            confirmed_count=count_rows(targets.filter(state=Target.State.CONFIRMED), "operation"),
+            skipped_count=count_rows(targets.filter(state=Target.State.SKIPPED), "operation"),
+        )
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: Any = None,
+    ) -> HttpResponse:
+        # The first 500 must not hide what went wrong behind what went well.
+        worst_first = Case(
+            When(state__in=(Target.State.STILL_RUNNING, Target.State.FAILED, Target.State.UNKNOWN), then=Value(0)),
+            When(state__in=(Target.State.PENDING, Target.State.ASKED), then=Value(1)),
+            When(state=Target.State.CONFIRMED, then=Value(2)),
+            default=Value(3),
+        )
+        counts = dict(obj.targets.order_by().values_list("state").annotate(Count("pk")))
+        context["targets"] = obj.targets.order_by(worst_first, "name", "instance_id")[:MAX_SHOWN]
+        context["counts"] = [(label, counts[state]) for state, label in Target.State.choices if state in counts]
+        context["more"] = max(0, sum(counts.values()) - MAX_SHOWN)
+        return super().render_change_form(request, context, add, change, form_url, obj)
+
+    @admin.display(description="of", ordering="is_whole_account")
+    def shown_scope(self, operation: Operation) -> str:
+        return "the whole account" if operation.is_whole_account else "a selection"
+
+    @admin.display(description="result", ordering="success")
+    def shown_result(self, operation: Operation) -> str:
+        words = {True: "all confirmed", False: "not all confirmed", None: self.get_empty_value_display()}
+        return operation.verdict or words[operation.success]
+
+    @admin.display(description="confirmed")
+    def shown_confirmed(self, operation: Any) -> str:
+        return f"{operation.confirmed_count} of {operation.target_count - operation.skipped_count}"
+
+    @admin.display(description="notes")
+    def shown_notes(self, operation: Operation) -> str:
+        return "\n".join(str(note) for note in operation.notes) or self.get_empty_value_display()
+
+    @admin.display(description="audit")
+    def shown_audit(self, operation: Operation) -> SafeString:
+        address = reverse("admin:instances_auditentry_changelist")
+        return format_html('<a href="{}?q={}">Audit entries of this operation</a>', address, operation.pk)
+
+    @admin.display(description="webhook")
+    def shown_webhook(self, operation: Operation) -> str:
+        delivery = WebhookDelivery.objects.defer("sealed_url", "payload").filter(operation=operation).first()
+        if delivery is None:
+            return "none"
+        return format_html("{}: {}", link_record(delivery), delivery.get_state_display())
+
+
+@admin.register(Target)
+class TargetAdmin(RecordAdmin):
+    list_display = (
+        "shown_name",
+        "instance_id",
+        "state",
+        "status",
+        "attempts",
+        "shown_asked",
+        "shown_confirmation",
+        "shown_error",
+        "shown_operation",
+    )
+    list_filter = (OperationFilter, "state", "operation__kind")
+    list_select_related = ("operation",)
+    search_fields = ("instance_id", "name")
+    date_hierarchy = "operation__created_at"
+    fieldsets = (
+        (None, {"fields": ("shown_operation", "instance_id", "name", "state", "error_code", "error")}),
+        ("Its status at Novita", {"fields": ("first_status", "status", "shown_seen", "started_before")}),
+        ("What was asked", {"fields": ("attempts", "shown_asked", "shown_next", "shown_confirmation")}),
+    )
+    readonly_fields = ("shown_operation", "shown_seen", "shown_asked", "shown_next", "shown_confirmation")
+    csv_fields = (
+        "operation_id",
+        "operation__kind",
+        "instance_id",
+        "name",
+        "state",
+        "first_status",
+        "status",
+        "seen_at",
+        "attempts",
+        "asked_at",
+        "confirmed_at",
+        "error_code",
+        "error",
+    )
+
+    shown_seen = time_column("seen_at", "seen")
+    shown_asked = time_column("asked_at", "asked")
+    shown_next = time_column("next_ask_at", "to be asked next")
+    shown_confirmation = time_column("confirmed_at", "confirmed")
+    shown_error = text_column("error", "error")
+
+    @admin.display(description="name", ordering="name")
+    def shown_name(self, target: Target) -> str:
+        return target.name or "(no name)"
+
+    @admin.display(description="operation", ordering="operation__created_at")
+    def shown_operation(self, target: Target) -> SafeString:
+        return link_record(target.operation)

@@ -1,0 +1,117 @@
+"""The synchronizations, and the button that starts one."""
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect
+from django.urls import URLPattern, path
+from django.utils.safestring import SafeString
+from django.views.decorators.http import require_POST
+
+from instances.access import audit
+from instances.access.roles import Role, find_role
+from instances.admin.columns import show_instances, time_column
+from instances.admin.filters import ChangeFilter
+from instances.admin.records import RecordAdmin, check_press
+from instances.inventory.sync import say_counts, try_to_synchronize
+from instances.models import SyncRun
+
+
+@admin.register(SyncRun)
+class SyncRunAdmin(RecordAdmin):
+    list_display = (
+        "shown_start",
+        "trigger",
+        "requested_by",
+        "outcome",
+        "novita_instances",
+        "shown_counts",
+        "shown_duration",
+    )
+    list_filter = (ChangeFilter, "outcome", "trigger", "started_at")
+    search_fields = ("requested_by", "error", "error_code", "added", "changed", "removed")
+    date_hierarchy = "started_at"
+    fieldsets = (
+        (None, {"fields": ("shown_start", "trigger", "requested_by", "outcome", "error_code", "error")}),
+        ("What changed", {"fields": ("shown_added", "shown_changed", "shown_removed", "shown_unconfirmed")}),
+        (
+            "Figures",
+            {
+                "fields": (
+                    ("novita_instances", "redis_instances"),
+                    ("pages", "calls", "retries"),
+                    ("fetch_ms", "confirm_ms", "publish_ms", "duration_ms"),
+                )
+            },
+        ),
+    )
+    readonly_fields = ("shown_start", "shown_added", "shown_changed", "shown_removed", "shown_unconfirmed")
+    csv_fields = (
+        "started_at",
+        "trigger",
+        "requested_by",
+        "outcome",
+        "error_code",
+        "error",
+        "novita_instances",
+        "redis_instances",
+        "added_count",
+        "changed_count",
+        "removed_count",
+        "unconfirmed_count",
+        "pages",
+        "calls",
+        "retries",
+        "fetch_ms",
+        "confirm_ms",
+        "publish_ms",
+        "duration_ms",
+    )
+
+    shown_start = time_column("started_at", "started")
+
+    def get_urls(self) -> list[URLPattern]:
+        sync = path("sync/", self.admin_site.admin_view(require_POST(self.sync)), name="instances_syncrun_sync")
+        return [sync, *super().get_urls()]
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        may_sync = find_role(request) >= Role.OPERATOR
+        return super().changelist_view(request, {**(extra_context or {}), "may_sync": may_sync})
+
+    def sync(self, request: HttpRequest) -> HttpResponseBase:
+        if find_role(request) < Role.OPERATOR:
+            raise PermissionDenied
+        check_press(request)
+        actor = audit.get_actor(request)
+        with audit.recorded(actor, "sync") as entry:
+            is_done, words = try_to_synchronize("admin", requested_by=actor.name)
+            if not is_done:
+                entry.outcome, entry.error = "failed", words
+        messages.add_message(request, messages.SUCCESS if is_done else messages.ERROR, words)
+        return redirect("admin:instances_syncrun_changelist")
+
+    @admin.display(description="found")
+    def shown_counts(self, run: SyncRun) -> str:
+        return run.error or say_counts(run.added_count, run.changed_count, run.removed_count, run.unconfirmed_count)
+
+    @admin.display(description="took", ordering="duration_ms")
+    def shown_duration(self, run: SyncRun) -> str:
+        return f"{run.duration_ms / 1000:.1f} s"
+
+    @admin.display(description="added")
+    def shown_added(self, run: SyncRun) -> SafeString:
+        return show_instances(run.added)
+
+    @admin.display(description="changed")
+    def shown_changed(self, run: SyncRun) -> SafeString:
+        return show_instances(run.changed)
+
+    @admin.display(description="removed")
+    def shown_removed(self, run: SyncRun) -> SafeString:
+        return show_instances(run.removed)
+
+    @admin.display(description="kept, not confirmed as gone")
+    def shown_unconfirmed(self, run: SyncRun) -> SafeString:
+        return show_instances(run.unconfirmed)

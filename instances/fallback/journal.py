@@ -1,0 +1,304 @@
+"""What could not be recorded: kept outside of the database, and recorded once the database takes it, exactly once.
+
+It stands in this process's `standby`. A thread copies it to Redis and to a file every second, so that other processes
+can show it, and so that it is recorded when this process dies, too.
+"""
+
+import atexit
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from django.core import serializers
+from django.db import DatabaseError, connection, connections, models, transaction
+from django.utils import timezone
+
+from instances.fallback import kept, standby
+from instances.models import AuditEntry, Operation, Target, WebhookDelivery
+
+log = logging.getLogger(__name__)
+
+PREFIX: Final = "unrecorded-"
+TICK_SECONDS: Final = 0.5
+# An unchanged copy is written again, as a sign that its process lives.
+SIGN_SECONDS: Final = 10
+DEAD_AFTER: Final = timedelta(seconds=45)
+RECORD_EVERY_SECONDS: Final = 2
+MAX_ENTRIES: Final = 5000
+NOTE: Final = "Recorded afterwards: the database could not be written when this ran."
+NOTE_DEAD: Final = "Its process ended while the database could not be written."
+_ADVISORY_LOCK: Final = 0x6E6F7669
+
+
+@dataclass
+class Copy:
+    """What one process could not record."""
+
+    name: str
+    kept_at: datetime
+    is_last: bool = False
+    operations: list[Operation] = field(default_factory=list)
+    targets: list[Target] = field(default_factory=list)
+    deliveries: list[WebhookDelivery] = field(default_factory=list)
+    entries: list[AuditEntry] = field(default_factory=list)
+
+    @property
+    def is_dead(self) -> bool:
+        # Either way: a clock may have been set back.
+        return self.is_last or abs(timezone.now() - self.kept_at) > DEAD_AFTER
+
+    def find_targets(self, operation: Operation) -> list[Target]:
+        return [target for target in self.targets if target.operation_id == operation.pk]
+
+
+# What else an operation's record changes.
+after_recording: list[Callable[[Operation], None]] = []
+
+_thread: threading.Thread | None = None
+_lock = threading.Lock()
+_is_ending = threading.Event()
+_holders = 0
+_places: list[str] = []
+_name = ""
+
+
+def get_name() -> str:
+    """Return the name of this process's copy; a forked process has one of its own."""
+    global _name
+    own = f"{PREFIX}{socket.gethostname()[:40]}-{os.getpid()}-".encode("ascii", "replace").decode().replace("?", "-")
+    if not _name.startswith(own):
+        _name = own + uuid.uuid4().hex[:8]
+    return _name
+
+
+# --- Keeping
+
+
+def start() -> None:
+    """Keep and record what stands in this process's memory, until nothing does."""
+    global _thread
+    with _lock:
+        if _thread is None or not _thread.is_alive():
+            # A command ends when its work is done; a second registration does nothing.
+            atexit.unregister(end)
+            atexit.register(end)
+            _thread = threading.Thread(target=_keep, name="journal", daemon=True)
+            _thread.start()
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Leave what stands in memory there while the block reads it."""
+    global _holders
+    with _lock:
+        _holders += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _holders -= 1
+
+
+def get_places() -> list[str]:
+    """Return where the copy is: Redis, and the path of a file."""
+    return list(_places)
+
+
+def keep_entries(entries: Sequence[AuditEntry]) -> None:
+    """Keep audit entries that the database did not take, as many as memory has room for: anybody can fail to log in."""
+    with standby.used():
+        if AuditEntry.objects.count() + len(entries) > MAX_ENTRIES:
+            log.warning("%d audit entries dropped: the database has been away for too long", len(entries))
+            return
+        for entry in entries:
+            entry.pk = None
+        AuditEntry.objects.bulk_create(entries)
+    start()
+
+
+def _keep() -> None:
+    """Copy and record until there is nothing left, or the process ends."""
+    global _thread
+    text, kept_at, tried_at = "", float("-inf"), float("-inf")
+    try:
+        while not _is_ending.is_set():
+            try:
+                rows = _read_own()
+                if text != (text := json.dumps(rows)) or time.monotonic() - kept_at > SIGN_SECONDS:
+                    _keep_copy(rows)
+                    kept_at = time.monotonic()
+                if _has_work(rows) and time.monotonic() - tried_at > RECORD_EVERY_SECONDS:
+                    tried_at = time.monotonic()
+                    record_own()
+                with _lock:
+                    if not _read_own():
+                        kept.remove(get_name())
+                        _thread = None
+                        return
+            except Exception:
+                log.exception("journal: a round failed")
+            time.sleep(TICK_SECONDS)
+    finally:
+        connections.close_all()
+
+
+def end() -> None:
+    """Leave to others what this process could not record, as it ends."""
+    if standby.exists() and not _is_ending.is_set():
+        _is_ending.set()
+        if rows := _read_own():
+            _keep_copy(rows, is_last=True)
+        else:
+            kept.remove(get_name())
+
+
+def _keep_copy(rows: list[dict[str, Any]], *, is_last: bool = False) -> None:
+    global _places
+    document = {"keptAt": timezone.now().isoformat(), "isLast": is_last, "rows": rows}
+    _places = kept.write(get_name(), json.dumps(document)) if rows else _places
+
+
+def _read_own() -> list[dict[str, Any]]:
+    if not standby.exists():
+        return []
+    with standby.used():
+        found: list[models.Model] = []
+        for model in (Operation, Target, WebhookDelivery, AuditEntry):
+            found += model._default_manager.all()
+    rows: list[dict[str, Any]] = json.loads(serializers.serialize("json", found))
+    return rows
+
+
+def _has_work(rows: list[dict[str, Any]]) -> bool:
+    return any(row["model"].endswith("auditentry") or row["fields"].get("finished_at") for row in rows)
+
+
+# --- Recording
+
+
+def record_own() -> bool:
+    """Record what has ended here; False when the database doesn't take it, or somebody still reads it."""
+    copy = _parse(get_name(), {"keptAt": timezone.now().isoformat(), "rows": _read_own()})
+    copy.operations = [operation for operation in copy.operations if operation.finished_at]
+    if not _record(copy):
+        return False
+    with _lock:
+        if _holders:
+            return False
+        with standby.used():
+            # With their targets.
+            Operation.objects.filter(pk__in=[operation.pk for operation in copy.operations]).delete()
+            AuditEntry.objects.filter(pk__in=[entry.pk for entry in copy.entries]).delete()
+    return True
+
+
+def record_left_behind() -> None:
+    """Record what a process could not before it died; a worker moves on what was still running."""
+    for copy in read_copies():
+        if copy.name != get_name() and copy.is_dead and _record(copy, is_dead=True):
+            kept.remove(copy.name)
+
+
+def _record(copy: Copy, *, is_dead: bool = False) -> bool:
+    try:
+        with transaction.atomic():
+            if connection.vendor == "postgresql":
+                # Processes that notice at the same moment take turns; SQLite's transactions do so anyway.
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_ADVISORY_LOCK])
+            for operation in copy.operations:
+                _record_operation(copy, operation, is_dead=is_dead)
+            for entry in copy.entries:
+                same = {name: getattr(entry, name) for name in ("at", "action", "actor", "target")}
+                if not AuditEntry.objects.filter(**same).exists():
+                    _insert(entry)
+    except DatabaseError as exc:
+        log.debug("%s not recorded yet: %s", copy.name, exc)
+        # One that was opened while the file was read-only stays so.
+        if not connection.in_atomic_block:
+            connection.close()
+        return False
+    for operation in copy.operations:
+        log.warning("operation recorded afterwards id=%s verdict=%r", operation.pk, operation.verdict)
+        for work in after_recording:
+            work(operation)
+    return True
+
+
+def _record_operation(copy: Copy, operation: Operation, *, is_dead: bool) -> None:
+    recorded = Operation.objects.filter(pk=operation.pk).first()
+    if recorded is not None and (recorded.finished_at or NOTE in recorded.notes):
+        return
+    targets = copy.find_targets(operation)
+    operation.notes = [*operation.notes, NOTE]
+    operation.claim, operation.claimed_until, operation.next_round_at = "", None, timezone.now()
+    if is_dead and operation.finished_at is None:
+        operation.notes.append(NOTE_DEAD)
+        same = Operation.objects.filter(selection=operation.selection, state__in=Operation.RUNNING)
+        if same.exclude(pk=operation.pk).exists():
+            _end_unseen(operation, targets)
+    for name in ("retry_of_id", "superseded_by_id"):
+        pk = getattr(operation, name)
+        is_known = pk in {one.pk for one in copy.operations} or Operation.objects.filter(pk=pk).exists()
+        setattr(operation, name, pk if is_known else None)
+    # What the database took of it before it failed is older.
+    Operation.objects.filter(pk=operation.pk).delete()
+    operation.save(force_insert=True, using="default")
+    for row in (*targets, *(one for one in copy.deliveries if one.operation_id == operation.pk)):
+        _insert(row)
+
+
+def _end_unseen(operation: Operation, targets: Sequence[Target]) -> None:
+    """End an operation that another of the same kind has followed already: that one verifies what runs now."""
+    for target in targets:
+        if target.state in Target.OPEN:
+            target.state = Target.State.UNKNOWN
+            target.error = "Whether it was done is not known; its process ended before it was verified."
+    operation.state, operation.finished_at, operation.success = Operation.State.FINISHED, timezone.now(), False
+    operation.verdict = "Not verified: its process ended, and another operation has followed it."
+
+
+def _insert(row: models.Model) -> None:
+    """Insert a copy of a row under a number of the database's own."""
+    number, row.pk = row.pk, None
+    row.save(force_insert=True, using="default")
+    row.pk = number
+
+
+# --- Reading
+
+
+def read_copies() -> list[Copy]:
+    """Return what processes could not record, the newest copy of each."""
+    copies: dict[str, Copy] = {}
+    for name, text in kept.read_all(PREFIX):
+        try:
+            copy = _parse(name, json.loads(text))
+        except (ValueError, KeyError, TypeError, serializers.base.DeserializationError) as exc:
+            log.warning("%s can't be read: %s", name, exc)
+            continue
+        if name not in copies or copies[name].kept_at < copy.kept_at:
+            copies[name] = copy
+    return list(copies.values())
+
+
+def _parse(name: str, document: dict[str, Any]) -> Copy:
+    copy = Copy(name, datetime.fromisoformat(document["keptAt"]).astimezone(UTC), document.get("isLast") is True)
+    lists: dict[type[models.Model], list[Any]] = {
+        Operation: copy.operations,
+        Target: copy.targets,
+        WebhookDelivery: copy.deliveries,
+        AuditEntry: copy.entries,
+    }
+    for parsed in serializers.deserialize("python", document["rows"], ignorenonexistent=True):
+        lists[type(parsed.object)].append(parsed.object)
+    return copy

@@ -1,0 +1,462 @@
+"""The copy in Redis: complete listings, which of them readers get, and what readers get.
+
+A sync writes a listing aside as a new generation, and one script makes it the current one; so a reader sees one
+complete listing or the one before it. An action writes its one instance into the current generation and notes that in
+`touched`; a sync carries over what was touched after it began to fetch. Instances are JSON, and `changedAt` stands last
+in each, so that whether one changed is a comparison of bytes.
+"""
+
+import gzip
+import json
+import logging
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from django.conf import settings
+
+from instances import redis_client as keys
+from instances.errors import CacheUnavailable, LeaseLost
+from instances.instance import Instance, check_time, format_time, from_json
+from instances.inventory import scripts as scripts
+from instances.redis_client import get_redis, redis_errors, run_script
+
+log = logging.getLogger(__name__)
+
+# A field of each generation that is no instance; it holds the format. An empty account is not the same as an evicted
+# generation.
+MARKER: Final = b""
+WRITE_CHUNK: Final = 1000
+DRAFT_SECONDS: Final = 120
+OLD_GENERATION_SECONDS: Final = 60
+BODY_SECONDS: Final = 86400
+TOUCHED_SECONDS: Final = 3600
+GZIP_LEVEL: Final = 5
+# How far the time of a read may lie ahead of now. Farther, a clock was set back, and the age is not known.
+CLOCK_SLACK_MS: Final = 2000
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """How old the copy is, by Redis's clock. `as_of` is when the last complete read of Novita began; None: no copy.
+
+    An age of None beside a time: the clock was set back since, so that nobody can tell.
+    """
+
+    as_of: datetime | None = None
+    age_seconds: float | None = None
+
+    @property
+    def is_stale(self) -> bool:
+        return self.age_seconds is None or self.age_seconds > settings.NOVITA_STALE_AFTER
+
+
+@dataclass(frozen=True)
+class Body:
+    """The answer of the plain listing. `gzipped` is None when the reader has this revision already."""
+
+    freshness: Freshness
+    revision: int | None
+    gzipped: bytes | None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The instances as the API shows them, newest first. Not to be changed: readers share it."""
+
+    freshness: Freshness
+    revision: int | None
+    instances: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The sync that a listing comes from: its lock, when it began by Redis's clock, and why it ran."""
+
+    token: str
+    fence: int
+    began_ms: int
+    trigger: str
+
+    def to_args(self) -> list[Any]:
+        return [self.token, self.fence, self.began_ms, self.trigger]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a sync compares with: the current generation as it is stored, id → JSON. No `generation`: no copy."""
+
+    generation: int | None
+    rows: dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class State:
+    """What is known of the copy without reading it. Times are of Redis's clock."""
+
+    now: datetime
+    # What a reader of single instances gives as `read_began`.
+    tick: int
+    freshness: Freshness
+    # When the last complete sync was, whether or not its copy is there still.
+    last_sync: datetime | None
+    generation: int | None
+    revision: int | None
+    size: int
+    moving: frozenset[str]
+    attempt_at: datetime | None
+    completed_at: datetime | None
+    cleared_at: datetime | None
+    failures: int
+    failing_since: datetime | None
+    code: str
+    error: str
+    not_modified: int
+    lease: dict[str, Any] | None
+    lease_seconds: float
+    has_worker: bool
+
+
+# The last listing that was parsed here; most readers want the same one.
+_parsed: Listing | None = None
+
+
+def read_body(known_revision: int | None = None) -> Body:
+    """Read the plain listing's answer as it is sent; rendered here once when nobody has yet."""
+    answer = _read("body", known_revision)
+    if answer is None:
+        return Body(Freshness(), None, gzip.compress(_render([]), GZIP_LEVEL, mtime=0))
+    _, revision, freshness, body = answer
+    if revision == known_revision:
+        return Body(freshness, revision, None)
+    gzipped = _unseal_body(body)
+    return _render_body() if gzipped is None else Body(freshness, revision, gzipped)
+
+
+def _render_body() -> Body:
+    listing = read_listing()
+    gzipped = gzip.compress(_render(listing.instances), GZIP_LEVEL, mtime=0)
+    if listing.revision is not None:
+        try:
+            run_script(scripts.KEEP_BODY, scripts.KEYS, [listing.revision, seal_body(gzipped), BODY_SECONDS])
+        except CacheUnavailable as exc:
+            log.debug("the rendered listing was not kept: %s", exc)
+    return Body(listing.freshness, listing.revision, gzipped)
+
+
+def _render(instances: list[dict[str, Any]]) -> bytes:
+    document = {"instances": instances, "total": len(instances)}
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+# Which fields an instance has here: what another version has rendered may lack one.
+_FIELDS: Final = zlib.crc32(repr(sorted(from_json({"id": "-", "status": "-"}).to_json())).encode())
+
+
+def seal_body(gzipped: bytes) -> bytes:
+    """Mark a rendered listing, so that what is damaged, or of another version, is told from it."""
+    return b"%d %08x %08x " % (scripts.FORMAT, _FIELDS, zlib.crc32(gzipped)) + gzipped
+
+
+def _unseal_body(sealed: bytes) -> bytes | None:
+    gzipped = sealed[len(seal_body(b"")) :]
+    return gzipped if gzipped and sealed == seal_body(gzipped) else None
+
+
+def read_listing() -> Listing:
+    """Read the current listing; parsed once for each revision in this process. Raises CacheUnavailable."""
+    global _parsed
+    parsed = _parsed
+    answer = _read("rows", parsed.revision if parsed else None)
+    if answer is None:
+        return Listing(Freshness(), None, [])
+    generation, revision, freshness, flat = answer
+    if parsed and parsed.revision == revision:
+        return Listing(freshness, revision, parsed.instances)
+    instances = []
+    for field, value in _pairs(flat):
+        instance = _parse(field, value)
+        if instance is not None:
+            instances.append(instance)
+        elif field != MARKER:
+            _discard(generation, revision)
+            return Listing(Freshness(), None, [])
+    instances.sort(key=lambda instance: (instance["createdAt"] or "", instance["id"]), reverse=True)
+    _parsed = Listing(freshness, revision, instances)
+    return _parsed
+
+
+def find_instance(instance_id: str) -> tuple[Freshness, dict[str, Any] | None]:
+    """Read one instance as the API shows it, and how fresh the copy is. None when the copy doesn't have it."""
+    freshness, found = _find([instance_id])
+    return freshness, found.get(instance_id)
+
+
+def find_instances(ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read some instances as the API shows them, by id; those that the copy doesn't have are left out."""
+    return _find(ids)[1]
+
+
+def _find(ids: Sequence[str]) -> tuple[Freshness, dict[str, dict[str, Any]]]:
+    answer = _read("some", None, *ids)
+    if answer is None:
+        return Freshness(), {}
+    generation, revision, freshness, values = answer
+    found = {}
+    for id_, value in zip(ids, values, strict=True):
+        if value is None or not id_:
+            continue
+        instance = _parse(id_.encode(), value)
+        if instance is None:
+            _discard(generation, revision)
+            return Freshness(), {}
+        found[id_] = instance
+    return freshness, found
+
+
+def read_stored() -> Stored:
+    """Read the current generation as it is stored. One that is damaged is no copy."""
+    answer = _read("rows", None)
+    if answer is None:
+        return Stored(None, {})
+    generation, _, _, flat = answer
+    rows = {field: value for field, value in _pairs(flat) if field != MARKER}
+    if any(_parse(field, value) is None for field, value in rows.items()):
+        return Stored(None, {})
+    return Stored(generation, {field.decode(): value for field, value in rows.items()})
+
+
+def _discard(generation: int, revision: int) -> None:
+    """Drop a copy that can't be read, unless another has taken its place: the refresher then makes a new one."""
+    try:
+        if run_script(scripts.DISCARD, scripts.KEYS, [generation, revision, OLD_GENERATION_SECONDS]):
+            log.warning("the cached inventory is damaged, or from another version: it is synchronized anew")
+    except CacheUnavailable as exc:
+        log.debug("a damaged copy is not dropped: %s", exc)
+
+
+def _read(what: str, known_revision: int | None, *ids: str) -> tuple[int, int, Freshness, Any] | None:
+    """Run the reading script; None when there is no copy. The last part is None when the revision is known already."""
+    answer = run_script(scripts.READ, scripts.KEYS, ["" if known_revision is None else known_revision, what, *ids])
+    if len(answer) == 1:
+        return None
+    now, generation, revision, as_of = (_to_int(value) for value in answer[:4])
+    if now is None or generation is None or revision is None or as_of is None:
+        return None
+    return generation, revision, _measure(now, as_of), answer[4] if len(answer) > 4 else None
+
+
+def encode(instance: Instance) -> bytes:
+    """Return the stored form of an instance up to `changedAt`: equal bytes mean an unchanged instance."""
+    return json.dumps(instance.to_json(), ensure_ascii=False, separators=(",", ":")).encode()[:-1]
+
+
+def seal(encoded: bytes, changed_at: datetime) -> bytes:
+    """Complete what `encode` returned with the time at which the copy saw it change."""
+    return encoded + _end(changed_at)
+
+
+def _end(changed_at: datetime) -> bytes:
+    return f',"changedAt":"{format_time(changed_at)}"}}'.encode()
+
+
+def parse_stored(value: bytes) -> dict[str, Any] | None:
+    """Read a stored instance, with defaults for fields that it lacks; None when it is none that we can read."""
+    try:
+        stored = json.loads(value)
+        instance = from_json(stored)
+        return {**instance.to_json(), "changedAt": check_time(stored.get("changedAt"))}
+    except (ValueError, RecursionError):
+        return None
+
+
+def _parse(field: bytes, value: bytes) -> dict[str, Any] | None:
+    instance = parse_stored(value)
+    return instance if instance is not None and instance["id"].encode() == field else None
+
+
+def publish(rows: Mapping[str, bytes], moving: Iterable[str], source: Source) -> None:
+    """Make a listing the current one: `rows` maps ids to sealed instances, `moving` are those starting or stopping.
+
+    Raises LeaseLost when the lock is no longer held, and CacheUnavailable. Readers
+    keep the listing they had, or have the new one when only the answer was lost.
+    """
+    generation = f"{keys.GENERATION}{source.fence}"
+    fields: list[tuple[str | bytes, bytes]] = [(MARKER, b"%d" % scripts.FORMAT), *rows.items()]
+    try:
+        with redis_errors():
+            for start in range(0, len(fields), WRITE_CHUNK):
+                with get_redis().pipeline(transaction=True) as pipeline:
+                    pipeline.hset(generation, mapping=dict(fields[start : start + WRITE_CHUNK]))
+                    pipeline.expire(generation, DRAFT_SECONDS)
+                    pipeline.execute()
+        args = [*source.to_args(), len(fields), OLD_GENERATION_SECONDS, *moving]
+        outcome = run_script(scripts.PUBLISH, scripts.KEYS, args)
+    except CacheUnavailable:
+        if _drop_draft(source.fence):
+            return
+        raise
+    if outcome != 1:
+        _drop_draft(source.fence)
+        raise LeaseLost if outcome == -1 else CacheUnavailable("Redis dropped a part of the new listing.")
+
+
+def _drop_draft(fence: int) -> bool:
+    """Delete a generation that is not published. True when it is: the answer to publishing it was lost."""
+    try:
+        return bool(run_script(scripts.DROP_DRAFT, scripts.KEYS, [fence]))
+    except CacheUnavailable as exc:
+        log.debug("a draft ends by itself in %s s: %s", DRAFT_SECONDS, exc)
+        return False
+
+
+def note_unchanged(generation: int, moving: Iterable[str], source: Source) -> bool:
+    """Note that a complete read found the copy true. False when that copy is gone meanwhile. Raises LeaseLost."""
+    outcome = run_script(scripts.NOTE_UNCHANGED, scripts.KEYS, [*source.to_args(), generation, *moving])
+    if outcome == -1:
+        raise LeaseLost
+    return bool(outcome == 1)
+
+
+def note_failure(code: str, error: str, trigger: str) -> int:
+    """Note a failed sync; returns how many have failed in a row."""
+    return int(run_script(scripts.NOTE_FAILURE, scripts.KEYS, [code, error, trigger]))
+
+
+def write_instance(instance: Instance, *, read_began: int | None = None) -> bool:
+    """Write one instance into the current generation; True when that was a visible change.
+
+    A reader gives `read_began`, the tick of a state that it had before, so that what it read never covers what was
+    written after that; an action leaves it out.
+    """
+    is_moving = instance.group in {"starting", "stopping"}
+    return _write(instance.id, encode(instance), read_began, is_moving)
+
+
+def remove_instance(instance_id: str, *, read_began: int | None = None) -> bool:
+    """Take one instance out of the current generation: Novita itself said that it doesn't exist."""
+    return _write(instance_id, b"", read_began, is_moving=False)
+
+
+def _write(instance_id: str, encoded: bytes, read_began: int | None, is_moving: bool) -> bool:
+    began = "" if read_began is None else read_began
+    args = [instance_id, encoded, _end(keys.read_time()), began, int(is_moving), TOUCHED_SECONDS]
+    return bool(run_script(scripts.WRITE_INSTANCE, scripts.KEYS, args))
+
+
+def clear() -> int:
+    """Delete the copy and all that is damaged, by the names of the keys; returns how many instances it held.
+
+    A lock that a sync holds stays.
+    """
+    return int(run_script(scripts.CLEAR, scripts.KEYS, []))
+
+
+def read_state() -> State:
+    answer = run_script(scripts.READ_STATE, scripts.KEYS, [])
+    now, tick, generation, revision, size, flat, moving, lease, lease_ms, has_worker = answer
+    sync = {field.decode("utf-8", "replace"): value for field, value in _pairs(flat)}
+    as_of = _to_int(sync.get("as_of"))
+    has_copy = generation != b"" and as_of is not None
+    return State(
+        now=_to_time(int(now)),
+        tick=int(tick),
+        freshness=_measure(int(now), as_of) if has_copy and as_of is not None else Freshness(),
+        last_sync=_find_time(sync.get("as_of")),
+        generation=_to_int(generation) if has_copy else None,
+        revision=_to_int(revision) if has_copy else None,
+        size=size if has_copy else 0,
+        moving=frozenset(id_.decode("utf-8", "replace") for id_ in moving) if has_copy else frozenset(),
+        attempt_at=_find_time(sync.get("attempt_at")),
+        completed_at=_find_time(sync.get("completed_at")),
+        cleared_at=_find_time(sync.get("cleared_at")),
+        failures=_to_int(sync.get("failures")) or 0,
+        failing_since=_find_time(sync.get("failing_since")) if _to_int(sync.get("failures")) else None,
+        code=sync.get("code", b"").decode("utf-8", "replace"),
+        error=sync.get("error", b"").decode("utf-8", "replace"),
+        not_modified=_to_int(sync.get("not_modified")) or 0,
+        lease=_parse_lease(lease),
+        lease_seconds=max(lease_ms, 0) / 1000,
+        has_worker=bool(has_worker),
+    )
+
+
+def note_worker() -> None:
+    """Note that a worker works; it counts as up for a while from then on."""
+    with redis_errors():
+        get_redis().set(keys.WORKER, "up", ex=scripts.WORKER_SECONDS)
+
+
+def describe() -> dict[str, Any]:
+    """Return the figures of GET /api/cache/stats."""
+    state = read_state()
+    lease = {**state.lease, "endsInSeconds": state.lease_seconds} if state.lease is not None else None
+    return {
+        "size": state.size,
+        "bytes": _measure_bytes(state.generation) if state.generation is not None else 0,
+        "generation": state.generation,
+        "revision": state.revision,
+        "ageSeconds": state.freshness.age_seconds,
+        "notModified": state.not_modified,
+        "lease": lease,
+    }
+
+
+def _measure_bytes(generation: int) -> int | None:
+    """Return the memory that a generation takes, estimated from a sample of it; None where Redis doesn't tell."""
+    try:
+        with redis_errors():
+            size = get_redis().memory_usage(f"{keys.GENERATION}{generation}", samples=100)
+    except CacheUnavailable as exc:
+        log.debug("redis doesn't tell how large the copy is: %s", exc)
+        return None
+    return int(size) if size is not None else None
+
+
+def find_eviction_policy() -> str | None:
+    """Return Redis's `maxmemory-policy`; None where Redis doesn't tell."""
+    with redis_errors():
+        info: dict[str, Any] = get_redis().info("memory")
+    return info.get("maxmemory_policy")
+
+
+def _parse_lease(value: bytes) -> dict[str, Any] | None:
+    """Return what a lock says of its owner; {} for one of another program."""
+    if not value:
+        return None
+    try:
+        lease = json.loads(value)
+    except (ValueError, RecursionError):
+        return {}
+    kinds = {"host": str, "pid": int, "trigger": str, "since": str}
+    return (
+        {name: lease[name] for name, kind in kinds.items() if isinstance(lease.get(name), kind)}
+        if isinstance(lease, dict)
+        else {}
+    )
+
+
+def _pairs(flat: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    return zip(flat[::2], flat[1::2], strict=True)
+
+
+def _to_int(value: bytes | None) -> int | None:
+    """Read a number as the scripts do."""
+    number = int(value) if value is not None and value.isdigit() and len(value) <= 15 else None
+    return number if number is not None and number <= keys.MAX_NUMBER else None
+
+
+def _to_time(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _find_time(value: bytes | None) -> datetime | None:
+    number = _to_int(value)
+    return _to_time(number) if number is not None else None
+
+
+def _measure(now_ms: int, as_of_ms: int) -> Freshness:
+    age_ms = now_ms - as_of_ms
+    return Freshness(_to_time(as_of_ms), max(0, age_ms) / 1000 if age_ms >= -CLOCK_SLACK_MS else None)

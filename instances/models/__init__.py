@@ -1,0 +1,21 @@
+"""The records that must outlive Redis, one file for each noun."""
+
+from instances.models.audit import AuditEntry
+from instances.models.fields import ReadableEncoder
+from instances.models.operation import Operation, Target
+from instances.models.protection import Protection
+from instances.models.sync_run import SyncRun
+from instances.models.token import Token
+from instances.models.webhook import WebhookAttempt, WebhookDelivery
+
+__all__ = [
+    "AuditEntry",
+    "Operation",
+    "Protection",
+    "ReadableEncoder",
+    "SyncRun",
+    "Target",
+    "Token",
+    "WebhookAttempt",
+    "WebhookDelivery",
+]

@@ -1,0 +1,28 @@
+"""The record of changes."""
+
+from django.db import models
+from django.utils import timezone
+
+
+class AuditEntry(models.Model):
+    """Who or what changed something, or tried to. Made once and never changed."""
+
+    at = models.DateTimeField("when", default=timezone.now, db_index=True)
+    actor = models.CharField("who", max_length=150, help_text="A user, a shell's user, or the worker.")
+    address = models.CharField(max_length=45, blank=True)
+    request_id = models.CharField(max_length=32, blank=True)
+    action = models.CharField(max_length=40, db_index=True, help_text="instance.stop, protection.set, cache.clear, …")
+    target = models.CharField(max_length=128, blank=True, db_index=True, help_text="An instance's or operation's id.")
+    target_name = models.CharField(max_length=255, blank=True)
+    reason = models.TextField(blank=True)
+    before = models.CharField(max_length=255, blank=True)
+    after = models.CharField(max_length=255, blank=True)
+    outcome = models.CharField(max_length=40, help_text="done, or the code of the error.")
+    error = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ("-at", "-pk")
+        verbose_name_plural = "audit entries"
+
+    def __str__(self) -> str:
+        return f"{self.at:%Y-%m-%d %H:%M:%S} UTC {self.action}"

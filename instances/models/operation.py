@@ -1,0 +1,119 @@
+"""A stop, start or restart of many instances, and its targets."""
+
+import uuid
+
+from django.db import models
+from django.utils import timezone
+
+from instances.models.fields import ReadableEncoder
+
+
+class Operation(models.Model):
+    """A start, stop or restart of many instances, followed until each is seen to be so."""
+
+    class Kind(models.TextChoices):
+        STOP = "stop", "stop"
+        START = "start", "start"
+        RESTART = "restart", "restart"
+
+    class State(models.TextChoices):
+        ASKING = "asking", "asking"
+        VERIFYING = "verifying", "verifying"
+        FINISHED = "finished", "finished"
+        CANCELLED = "cancelled", "cancelled"
+
+    class Source(models.TextChoices):
+        NOVITA = "novita", "Novita"
+        CACHE = "cache", "the copy"
+
+    RUNNING = (State.ASKING, State.VERIFYING)
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    kind = models.CharField(max_length=10, choices=Kind)
+    is_whole_account = models.BooleanField("whole account", help_text="All that may be billed; otherwise a selection.")
+    selection = models.CharField(max_length=64, help_text="The same for two calls that want the same.")
+    state = models.CharField(max_length=10, choices=State, default=State.ASKING)
+    source = models.CharField(
+        "targets from", max_length=10, choices=Source, default=Source.NOVITA, help_text="Where the targets were read."
+    )
+    reason = models.TextField(blank=True)
+    requested_by = models.CharField("by", max_length=150, blank=True)
+    address = models.CharField(max_length=45, blank=True, help_text="Where the order came from.")
+    request_id = models.CharField(max_length=32, blank=True)
+    origin = models.CharField(max_length=300, blank=True, help_text="Where links lead: https://panel.example.com")
+    created_at = models.DateTimeField("began", default=timezone.now, db_index=True)
+    listed_at = models.DateTimeField(null=True, help_text="When the targets were written down.")
+    deadline_at = models.DateTimeField(help_text="When the verdict is due.")
+    finished_at = models.DateTimeField(null=True, db_index=True)
+    success = models.BooleanField(null=True, help_text="Whether every target that was not skipped is confirmed.")
+    verdict = models.TextField(blank=True)
+    notes = models.JSONField(encoder=ReadableEncoder, default=list, help_text="Sentences on what is not known.")
+    retry_of = models.ForeignKey(
+        "self", models.SET_NULL, null=True, related_name="retries", help_text="Whose unconfirmed targets it retries."
+    )
+    superseded_by = models.ForeignKey(
+        "self",
+        models.SET_NULL,
+        null=True,
+        related_name="superseded",
+        help_text="A later one that covers everything this one left unconfirmed.",
+    )
+
+    # Which process moves it on; one that dies lets go by itself.
+    claim = models.CharField(max_length=36, blank=True)
+    claimed_until = models.DateTimeField(null=True)
+    next_round_at = models.DateTimeField(default=timezone.now)
+    rounds = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        ordering = ("-created_at", "-pk")
+        constraints = [
+            # Two people who press at the same moment get one operation.
+            models.UniqueConstraint(
+                fields=["selection"],
+                condition=models.Q(state__in=("asking", "verifying")),
+                name="one_running_operation",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.created_at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+class Target(models.Model):
+    """One instance of an operation, and how far it is."""
+
+    class State(models.TextChoices):
+        PENDING = "pending", "to be asked"
+        ASKED = "asked", "asked"
+        CONFIRMED = "confirmed", "confirmed"
+        STILL_RUNNING = "stillRunning", "still running"
+        FAILED = "failed", "failed"
+        SKIPPED = "skipped", "skipped"
+        UNKNOWN = "unknown", "unknown"
+
+    OPEN = (State.PENDING, State.ASKED, State.FAILED)
+    # Of an operation that has ended.
+    UNCONFIRMED = (State.STILL_RUNNING, State.FAILED, State.UNKNOWN)
+
+    operation = models.ForeignKey(Operation, models.CASCADE, related_name="targets")
+    instance_id = models.CharField(max_length=128, db_index=True)
+    name = models.CharField(max_length=255, blank=True)
+    state = models.CharField(max_length=12, choices=State, default=State.PENDING)
+    first_status = models.CharField(max_length=64, blank=True, help_text="Novita's status when it became a target.")
+    status = models.CharField(max_length=64, blank=True, help_text="Novita's status as last read.")
+    seen_at = models.DateTimeField(null=True, help_text="When that read began.")
+    attempts = models.PositiveIntegerField(default=0, help_text="How often Novita was asked.")
+    asked_at = models.DateTimeField(null=True, help_text="When Novita last took the order.")
+    next_ask_at = models.DateTimeField(null=True)
+    started_before = models.CharField(max_length=20, blank=True, help_text="Its last start before a restart.")
+    confirmed_at = models.DateTimeField(null=True, help_text="When the read began that showed it.")
+    error_code = models.CharField(max_length=40, blank=True)
+    error = models.TextField(blank=True, help_text="Why it failed, or was skipped.")
+
+    class Meta:
+        ordering = ("operation", "name", "instance_id")
+        constraints = [models.UniqueConstraint(fields=["operation", "instance_id"], name="one_target_an_instance")]
+
+    def __str__(self) -> str:
+        return self.name or self.instance_id

@@ -1,0 +1,20 @@
+"""The instances that nothing here stops or restarts."""
+
+from django.db import models
+from django.utils import timezone
+
+
+class Protection(models.Model):
+    """An instance that nothing here stops or restarts, until somebody lifts it."""
+
+    instance_id = models.CharField(max_length=128, unique=True)
+    name = models.CharField(max_length=255, blank=True)
+    reason = models.TextField()
+    protected_by = models.CharField("by", max_length=150, blank=True)
+    protected_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ("name", "instance_id")
+
+    def __str__(self) -> str:
+        return self.name or self.instance_id

@@ -1,0 +1,58 @@
+"""What a synchronization changed, or why it failed."""
+
+from django.db import models
+
+from instances.models.fields import ReadableEncoder
+
+
+class SyncRun(models.Model):
+    """One synchronization, as it ended. Made once and never changed."""
+
+    class Trigger(models.TextChoices):
+        STARTUP = "startup", "startup"
+        INTERVAL = "interval", "interval"
+        API = "api", "API"
+        COMMAND = "command", "command"
+        ADMIN = "admin", "admin"
+
+    class Outcome(models.TextChoices):
+        SUCCEEDED = "succeeded", "succeeded"
+        FAILED = "failed", "failed"
+
+    started_at = models.DateTimeField(db_index=True)
+    trigger = models.CharField(max_length=20, choices=Trigger)
+    requested_by = models.CharField("by", max_length=150, blank=True, help_text="The user; empty when nobody asked.")
+    outcome = models.CharField(max_length=20, choices=Outcome)
+    error_code = models.CharField(max_length=40, blank=True)
+    error = models.TextField(blank=True)
+
+    novita_instances = models.PositiveIntegerField("listed", null=True, help_text="Instances that Novita listed.")
+    redis_instances = models.PositiveIntegerField("held before", null=True, help_text="Instances in the copy before.")
+    added = models.JSONField(encoder=ReadableEncoder, default=list, help_text='[{"id", "name"}]')
+    changed = models.JSONField(
+        encoder=ReadableEncoder, default=list, help_text='[{"id", "name", "fields": {"status": [from, to]}}]'
+    )
+    removed = models.JSONField(encoder=ReadableEncoder, default=list, help_text='[{"id", "name"}]')
+    unconfirmed = models.JSONField(
+        encoder=ReadableEncoder,
+        default=list,
+        help_text='[{"id", "name"}]: kept, since Novita did not confirm that they are gone.',
+    )
+    added_count = models.PositiveIntegerField(default=0)
+    changed_count = models.PositiveIntegerField(default=0)
+    removed_count = models.PositiveIntegerField(default=0)
+    unconfirmed_count = models.PositiveIntegerField(default=0)
+
+    pages = models.PositiveIntegerField(default=0)
+    calls = models.PositiveIntegerField(default=0)
+    retries = models.PositiveIntegerField(default=0)
+    fetch_ms = models.PositiveIntegerField(default=0)
+    confirm_ms = models.PositiveIntegerField(default=0)
+    publish_ms = models.PositiveIntegerField(default=0)
+    duration_ms = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        ordering = ("-started_at", "-pk")
+
+    def __str__(self) -> str:
+        return f"{self.started_at:%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,225 @@
+"""Signed delivery of an operation's outcome to a URL that somebody typed in, after the Standard Webhooks specification.
+
+Each operation has one delivery at most, and each delivery one event, tried until it arrives or a day has passed. The
+URL's path and query may be secret: they are encrypted in the database and in no log.
+"""
+
+import base64
+import hmac
+import json
+import logging
+import random
+import time
+import uuid
+from datetime import timedelta
+from http import HTTPStatus
+from typing import Any, Final
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Count, F, Q
+from django.utils import timezone
+from django.utils.encoding import force_bytes
+
+from instances import clock
+from instances.errors import InvalidRequest, ShuttingDown
+from instances.instance import format_time
+from instances.models import Operation, Target, WebhookAttempt, WebhookDelivery
+from instances.notifications import receivers
+from instances.novita.client import USER_AGENT
+from novita_site.env import MAKE_WEBHOOK_KEY
+
+log = logging.getLogger(__name__)
+
+MAX_PAYLOAD_BYTES: Final = 20_000
+# Longer than an attempt takes: a killed one is tried again after it.
+CLAIM: Final = timedelta(seconds=60)
+# Receivers that hang keep a thread for 10 s each; at a tick every 2 s, 20 of the worker's 32.
+MAX_A_TICK: Final = 4
+FIRST_PAUSE_SECONDS: Final = 5.0
+MAX_PAUSE_SECONDS: Final = 6 * 3600.0
+GIVE_UP_SECONDS: Final = 24 * 3600.0
+
+
+def check_url(url: str) -> None:
+    """Raise InvalidRequest with a sentence on `webhookUrl`, unless the URL may get webhooks. Looks its host up."""
+    try:
+        receivers.check_addresses(receivers.read_url(url))
+    except receivers.RefusedURL as exc:
+        raise InvalidRequest(fields={"webhookUrl": str(exc)}) from exc
+    if not settings.WEBHOOK_SECRET:
+        sentence = f"Webhooks are off until WEBHOOK_SECRET is set. Make one: {MAKE_WEBHOOK_KEY}"
+        raise InvalidRequest(fields={"webhookUrl": sentence})
+
+
+# --- The record
+
+
+def register(operation: Operation, url: str) -> None:
+    """Note that an operation's outcome goes to this URL, which `check_url` has let pass."""
+    WebhookDelivery.objects.create(
+        operation=operation,
+        message_id=f"msg_{uuid.uuid4().hex}",
+        receiver=receivers.read_url(url).origin,
+        sealed_url=_get_cipher().encrypt(url.encode()).decode(),
+    )
+
+
+def release(operation: Operation) -> None:
+    """Write what the receiver gets and make it due; in the transaction in which the operation ends."""
+    waiting = WebhookDelivery.objects.filter(operation=operation, state=WebhookDelivery.State.WAITING)
+    if waiting.exists():
+        waiting.update(
+            state=WebhookDelivery.State.DUE, payload=_make_payload(operation), next_attempt_at=timezone.now()
+        )
+
+
+def list_due() -> list[int]:
+    """Return whose time has come, oldest first, as many as one tick of the worker may take."""
+    due = WebhookDelivery.objects.filter(_find_due(), state=WebhookDelivery.State.DUE)
+    return list(due.order_by("next_attempt_at", "pk").values_list("pk", flat=True)[:MAX_A_TICK])
+
+
+def _find_due() -> Q:
+    """Return the condition that its time has come, even if the clock was set back: a first try isn't planned ahead."""
+    is_first_pause_over = Q(tries__lte=3) & clock.find_due("next_attempt_at", CLAIM.total_seconds())
+    return is_first_pause_over | clock.find_due("next_attempt_at", 1.1 * MAX_PAUSE_SECONDS)
+
+
+def send_again(delivery: WebhookDelivery) -> bool:
+    """Make a dead delivery due, with all its attempts before it; False when it isn't dead."""
+    dead = WebhookDelivery.objects.filter(pk=delivery.pk, state=WebhookDelivery.State.DEAD)
+    return bool(dead.update(state=WebhookDelivery.State.DUE, tries=0, next_attempt_at=timezone.now(), ended_at=None))
+
+
+def find_pause(tries: int) -> float | None:
+    """Return the seconds from the failed attempt number `tries` to the next; None when over 24 h have passed in all."""
+    pauses = [min(FIRST_PAUSE_SECONDS * 2.0**number, MAX_PAUSE_SECONDS) for number in range(min(tries, 100))]
+    return pauses[-1] if sum(pauses[:-1]) <= GIVE_UP_SECONDS else None
+
+
+def _get_cipher() -> MultiFernet:
+    ciphers = []
+    for key in [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]:
+        derived = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"webhook url").derive(force_bytes(key))
+        ciphers.append(Fernet(base64.urlsafe_b64encode(derived)))
+    return MultiFernet(ciphers)
+
+
+def _make_payload(operation: Operation) -> str:
+    """Return the event as it is signed and sent: below 20 kB, however many targets there are and whatever they say."""
+    counted = operation.targets.values_list("state").annotate(Count("pk")).order_by()
+    counts = {**dict.fromkeys(Target.State.values, 0), **dict(counted)}
+    settled = (Target.State.CONFIRMED, Target.State.SKIPPED)
+    open_targets = operation.targets.exclude(state__in=settled).values_list("instance_id", "name", "state", "error")
+    unconfirmed: list[dict[str, str | None]] = []
+    data: dict[str, Any] = {
+        "operationId": str(operation.pk),
+        "kind": operation.kind,
+        "state": operation.state,
+        "success": operation.success,
+        "verdict": _cut(operation.verdict, 500),
+        "reason": _cut(operation.reason, 500),
+        "counts": counts,
+        "unconfirmed": unconfirmed,
+        "moreUnconfirmed": sum(counts.values()) - sum(counts[state] for state in settled),
+        "url": f"{operation.origin}/api/operations/{operation.pk}",
+    }
+    event = {
+        "type": "operation.finished",
+        "timestamp": format_time(operation.finished_at or timezone.now()),
+        "data": data,
+    }
+    room = MAX_PAYLOAD_BYTES - len(_dump(event).encode())
+    # The smallest that one can be is larger than 50 bytes.
+    for instance_id, name, state, error in open_targets[: MAX_PAYLOAD_BYTES // 50]:
+        target = {
+            "instanceId": _cut(instance_id, 128),
+            "name": _cut(name, 255),
+            "state": state,
+            "error": _cut(error, 200) or None,
+        }
+        room -= len(_dump(target).encode()) + len(",")
+        if room <= 0:
+            break
+        unconfirmed.append(target)
+        data["moreUnconfirmed"] -= 1
+    return _dump(event)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _dump(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+# --- The attempt
+
+
+def deliver(delivery_id: int) -> None:
+    """Try once, if it is due and nobody else tries it: note how it went, and when to try again."""
+    now = timezone.now()
+    due = WebhookDelivery.objects.filter(pk=delivery_id, state=WebhookDelivery.State.DUE)
+    if not due.filter(_find_due()).update(next_attempt_at=now + CLAIM, tries=F("tries") + 1):
+        return
+    delivery = WebhookDelivery.objects.get(pk=delivery_id)
+    began = time.monotonic()
+    try:
+        status, error = _attempt(delivery)
+    except ShuttingDown:
+        # It may have arrived, and comes again with the same id; another worker sends it at once.
+        due.filter(tries=delivery.tries).update(next_attempt_at=now, tries=F("tries") - 1)
+        return
+    milliseconds = round(1000 * (time.monotonic() - began))
+    log.info("webhook %s to %s: %s", delivery.message_id, delivery.receiver, error or f"HTTP {status}")
+    pause = None if status == HTTPStatus.GONE else find_pause(delivery.tries)
+    with transaction.atomic():
+        WebhookAttempt.objects.create(
+            delivery=delivery, attempted_at=now, status=status, milliseconds=milliseconds, error=error
+        )
+        if not error:
+            due.update(state=WebhookDelivery.State.DELIVERED, next_attempt_at=None, ended_at=timezone.now())
+            return
+        # One that slept through its claim doesn't undo what came after it.
+        own = due.filter(tries=delivery.tries)
+        if pause is None:
+            own.update(state=WebhookDelivery.State.DEAD, next_attempt_at=None, ended_at=timezone.now())
+        else:
+            own.update(next_attempt_at=timezone.now() + timedelta(seconds=pause * random.uniform(1.0, 1.1)))
+
+
+def _attempt(delivery: WebhookDelivery) -> tuple[int | None, str]:
+    """Send it; return the receiver's status, and in words why that is no success, "" when it is one."""
+    try:
+        receiver = receivers.read_url(_get_cipher().decrypt(delivery.sealed_url).decode())
+        if not settings.WEBHOOK_SECRET:
+            return None, "WEBHOOK_SECRET is not set."
+        body = delivery.payload.encode()
+        status = receivers.post(receiver, _sign(delivery.message_id, int(time.time()), body), body)
+    except InvalidToken:
+        return None, "SECRET_KEY has changed, so the URL can't be read any more."
+    except (receivers.RefusedURL, receivers.NotDelivered) as exc:
+        return None, str(exc)[:200]
+    if 200 <= status < 300:
+        return status, ""
+    hint = ", a redirect, which is not followed" if 300 <= status < 400 else ""
+    return status, f"The receiver answered HTTP {status}{hint}."
+
+
+def _sign(message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
+    """Return the request's headers, with a signature for each secret: a receiver may know the old or the new one."""
+    signed = f"{message_id}.{timestamp}.".encode() + body
+    keys = [base64.b64decode(secret.removeprefix("whsec_")) for secret in settings.WEBHOOK_SECRET]
+    macs = [base64.b64encode(hmac.digest(key, signed, "sha256")).decode() for key in keys]
+    return {
+        "content-type": "application/json",
+        "user-agent": USER_AGENT,
+        "webhook-id": message_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": " ".join(f"v1,{mac}" for mac in macs),
+    }

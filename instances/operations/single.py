@@ -1,0 +1,281 @@
+"""Start, stop, restart of one instance, and its protection from the last two.
+
+Novita only takes an order, so an action reports "initiated", and the copy shows what Novita says until a fresh read
+shows the effect. An answer that got lost, or that contradicts itself, is resolved by reading the instance.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from django.db import DatabaseError
+from django.utils import timezone
+
+from instances.access import audit
+from instances.access.audit import Actor
+from instances.errors import (
+    CacheUnavailable,
+    InstanceNotFound,
+    InvalidState,
+    InvalidStateChange,
+    NotFoundAtNovita,
+    NovitaBadAnswer,
+    NovitaError,
+    NovitaTimeout,
+    NovitaUnavailable,
+    PanelError,
+    Protected,
+)
+from instances.fallback import database
+from instances.instance import ActionName, Group, Instance, clean_text, from_json
+from instances.inventory import store
+from instances.models import AuditEntry, Operation, Protection, Target
+from instances.novita.client import Novita, get_novita
+from instances.operations import protections
+from instances.outgoing.deadline import Budget
+
+log = logging.getLogger(__name__)
+
+ACTION_SECONDS: Final = 45
+SECOND_LOOK_SECONDS: Final = 1
+MAX_ID_LENGTH: Final = 128
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The status that Novita gives first, and the groups that show the action asked or done."""
+
+    first_status: str
+    effects: tuple[Group, ...]
+
+
+RULES: Final[dict[ActionName, Rule]] = {
+    "start": Rule("toStart", ("starting", "running")),
+    "stop": Rule("toStop", ("stopping", "stopped")),
+    "restart": Rule("toRestart", ("starting",)),
+}
+
+
+@dataclass(frozen=True)
+class ActionResult:
+    """`is_initiated` is False when the instance was already so, and nothing was asked."""
+
+    instance: Instance
+    is_initiated: bool
+    message: str
+
+
+class Copy:
+    """Shows in the copy what was done. After a failure no more: a silent Redis must not slow the next stop down."""
+
+    def __init__(self) -> None:
+        self._is_away = False
+
+    def write(self, instance: Instance) -> None:
+        self._try(lambda: store.write_instance(instance), f"{instance.status} of {instance.id}")
+
+    def remove(self, instance_id: str) -> None:
+        self._try(lambda: store.remove_instance(instance_id), f"that {instance_id} is gone")
+
+    def _try(self, write: Callable[[], bool], what: str) -> None:
+        if self._is_away:
+            return
+        try:
+            write()
+        except CacheUnavailable as exc:
+            # What Novita was asked stands.
+            self._is_away = True
+            log.warning("the copy does not show %s yet: %s", what, exc)
+
+
+def act(action: ActionName, instance_id: str, *, actor: Actor) -> ActionResult:
+    """Ask Novita for an action on an instance, and show its new status in the copy at once.
+
+    Raises InstanceNotFound, InvalidState when the status doesn't allow it, Protected, NovitaError when Novita did not
+    take it or it can't be told whether it did, and CacheUnavailable before anything is asked.
+    """
+    with audit.recorded(actor, f"instance.{action}", instance_id) as entry:
+        try:
+            result = _act(action, instance_id, get_novita(), Budget(ACTION_SECONDS), Copy(), entry)
+        except PanelError as exc:
+            log.info(
+                "action %s id=%.64s by=%s outcome=%s error=%r", action, instance_id, actor.name, exc.code, exc.message
+            )
+            raise
+        entry.after = result.instance.status
+    outcome = "initiated" if result.is_initiated else "already"
+    status = result.instance.status
+    log.info("action %s id=%s by=%s outcome=%s status=%s", action, instance_id, actor.name, outcome, status)
+    return result
+
+
+def _act(
+    action: ActionName, instance_id: str, novita: Novita, budget: Budget, copy: Copy, entry: AuditEntry
+) -> ActionResult:
+    check_id(instance_id)
+    _, shown = store.find_instance(instance_id)
+    before = from_json(shown) if shown else None
+    if before is None or action not in before.actions:
+        # The copy may be old: it must neither forbid a stop nor call something stopped that was started meanwhile.
+        before = _read(instance_id, novita, budget, copy)
+    entry.target_name, entry.before = before.name, before.status
+    if before.group in RULES[action].effects:
+        return ActionResult(before, False, f"{_call(before)} is already {before.status}")
+    if action not in before.actions:
+        raise InvalidState(
+            f"{_call(before)} is {before.status}: a {action} is not possible now.", suggestion=_suggest(before)
+        )
+    if action != "start":
+        _refuse_protected(before)
+    if action == "stop" and not database.find_trouble(max_age_seconds=database.REMEMBERED_SECONDS):
+        withdraw_starts([before.id])
+    try:
+        after = ask(action, before, novita, budget, copy)
+    except NotFoundAtNovita as exc:
+        raise InstanceNotFound from exc
+    return ActionResult(after, True, f"{action.capitalize()} initiated for {_call(after)}")
+
+
+def withdraw_starts(ids: Collection[str] | None, *, before: datetime | None = None) -> None:
+    """Keep operations that run from starting again what is being stopped: these instances, or None for all.
+
+    A start repeats what fails or falls back, so that it would undo a stop that comes after it.
+    """
+    opposed = Operation.objects.filter(kind__in=("start", "restart"), state__in=Operation.RUNNING)
+    if before is not None:
+        opposed = opposed.filter(created_at__lt=before)
+    targets = Target.objects.filter(operation__in=opposed, state__in=Target.OPEN)
+    if ids is not None:
+        targets = targets.filter(instance_id__in=ids)
+    try:
+        targets.update(state=Target.State.SKIPPED, error="Stopped by a later request.")
+        if ids is None:
+            opposed.update(state=Operation.State.CANCELLED, next_round_at=timezone.now())
+    except DatabaseError as exc:
+        # A stop is sent all the same.
+        log.warning("running starts not withdrawn: %s", exc)
+
+
+def check_id(instance_id: str) -> None:
+    """Raise InstanceNotFound for what can't be an id."""
+    if not instance_id or len(instance_id) > MAX_ID_LENGTH or not instance_id.isprintable():
+        raise InstanceNotFound
+
+
+def ask(action: ActionName, before: Instance, novita: Novita, budget: Budget, copy: Copy) -> Instance:
+    """Ask Novita once, and return the instance as it is then; an answer that tells nothing is resolved by reading it.
+
+    Raises NotFoundAtNovita when the instance is gone, and NovitaError when the effect isn't seen.
+    """
+    try:
+        state = novita.ask(action, before.id, budget)
+    except NotFoundAtNovita:
+        copy.remove(before.id)
+        raise
+    except (NovitaTimeout, NovitaUnavailable, NovitaBadAnswer, InvalidStateChange) as exc:
+        return _find_effect(action, before, exc, novita, budget, copy)
+    after = dataclasses.replace(before, status=state or RULES[action].first_status)
+    copy.write(after)
+    return after
+
+
+def _find_effect(
+    action: ActionName, before: Instance, error: NovitaError, novita: Novita, budget: Budget, copy: Copy
+) -> Instance:
+    """Read the instance after an answer that tells nothing; return it if it shows the effect, else raise the truth."""
+    try:
+        after = _read(before.id, novita, budget, copy)
+        if not _shows_effect(action, before, after):
+            budget.pause(SECOND_LOOK_SECONDS)
+            after = _read(before.id, novita, budget, copy)
+    except NovitaError as unread:
+        error.message += " Whether it was done is not known: the instance can't be read either."
+        error.suggestion = "Look again in a minute before you repeat it."
+        raise error from unread
+    if _shows_effect(action, before, after):
+        return after
+    error.message += f" {_call(after)}, read just now, is {after.status}."
+    error.suggestion = _suggest(after)
+    raise error
+
+
+def _shows_effect(action: ActionName, before: Instance, after: Instance) -> bool:
+    # An instance that runs again may have restarted or not; only a later start tells.
+    has_restarted = action == "restart" and after.last_started_at != before.last_started_at
+    return after.group in RULES[action].effects or (after.group == "running" and has_restarted)
+
+
+def _call(instance: Instance) -> str:
+    return instance.name or instance.id
+
+
+def _suggest(instance: Instance) -> str:
+    if instance.actions:
+        return f"Possible now: {', '.join(instance.actions)}."
+    if instance.group in {"starting", "stopping"}:
+        return "Wait until it rests; the copy follows it every few seconds."
+    return "No action is possible in this status."
+
+
+def _read(instance_id: str, novita: Novita, budget: Budget, copy: Copy) -> Instance:
+    try:
+        instance = novita.get_instance(instance_id, budget)
+    except NotFoundAtNovita as exc:
+        copy.remove(instance_id)
+        raise InstanceNotFound from exc
+    copy.write(instance)
+    return instance
+
+
+# --- Protection
+
+
+def protect(instance_id: str, reason: str, *, actor: Actor) -> Protection:
+    """Keep an instance from being stopped or restarted here. Raises InstanceNotFound and NovitaError."""
+    with audit.recorded(actor, "protection.set", instance_id, reason=reason) as entry:
+        check_id(instance_id)
+        name = _find_name(instance_id)
+        entry.target_name, entry.after = name, "protected"
+        wanted = {
+            "name": clean_text(name, 255),
+            "reason": clean_text(reason),
+            "protected_by": actor.name,
+            "protected_at": timezone.now(),
+        }
+        protection, is_new = Protection.objects.update_or_create(instance_id=instance_id, defaults=wanted)
+        entry.before = "" if is_new else "protected"
+    protections.note_changed()
+    log.info("protection set id=%s by=%s reason=%r", instance_id, actor.name, reason)
+    return protection
+
+
+def _find_name(instance_id: str) -> str:
+    with suppress(CacheUnavailable):
+        _, shown = store.find_instance(instance_id)
+        if shown:
+            return str(shown["name"])
+    return _read(instance_id, get_novita(), Budget(ACTION_SECONDS), Copy()).name
+
+
+def lift_protection(instance_id: str, *, actor: Actor) -> bool:
+    """Let an instance be stopped again; False when it was not protected. Raises InstanceNotFound for no id at all."""
+    check_id(instance_id)
+    protection = Protection.objects.filter(instance_id=instance_id).first()
+    if protection is None:
+        return False
+    fields = {"target_name": protection.name, "reason": protection.reason, "before": "protected"}
+    with audit.recorded(actor, "protection.lift", instance_id, **fields):
+        protection.delete()
+    protections.note_changed()
+    log.info("protection lifted id=%s by=%s", instance_id, actor.name)
+    return True
+
+
+def _refuse_protected(instance: Instance) -> None:
+    # Where nothing is known of it, what a person asks for by its name is done rather than left running.
+    if protection := protections.find(instance.id):
+        raise Protected(f"{_call(instance)} is protected: {protection.reason}")

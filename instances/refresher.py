@@ -1,0 +1,231 @@
+"""Which process syncs when the service starts, and the thread that keeps the copy true afterwards.
+
+Every web process has such a thread. The lock and the age of the copy, both in Redis, make one sync of it for the whole
+cluster: who comes second finds the lock taken or the copy fresh.
+"""
+
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from django.conf import settings
+from django.db import close_old_connections
+
+from instances import outages
+from instances.errors import CacheUnavailable, NotFoundAtNovita, PanelError, SyncInProgress
+from instances.fallback import journal
+from instances.instance import Instance, parse_time
+from instances.inventory import lease, store, sync
+from instances.models import SyncRun
+from instances.novita.client import call_each, get_novita
+from instances.operations import emergency
+from instances.outgoing.deadline import Budget, cancel_running
+from instances.redis_client import takes_writes
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS: Final = 1.0
+END_SECONDS: Final = 5
+MIN_PAUSE: Final = timedelta(seconds=4)
+FIRST_RETRY_SECONDS: Final = 5
+MAX_RETRY_SECONDS: Final = 60
+MOVING_PAUSE_SECONDS: Final = 3
+MOVING_TROUBLE_PAUSE_SECONDS: Final = 20
+MOVING_ROUND_SECONDS: Final = 20
+# More than so many are read by a sync: a page of the listing costs one call, and so does one instance.
+MAX_MOVING_READS: Final = 40
+MOVING_SYNC_SECONDS: Final = 10
+# What moves for longer is stuck, and left to the syncs.
+STUCK_AFTER: Final = timedelta(minutes=10)
+
+_stop = threading.Event()
+_thread: threading.Thread | None = None
+
+
+def begin() -> None:
+    """Start the thread in a process that serves the web, and in no other; called when Django is ready."""
+    if not (settings.NOVITA_SYNC_ON_STARTUP or settings.NOVITA_SYNC_INTERVAL) or not is_web_process(sys.argv):
+        return
+    # A thread doesn't survive a fork: under gunicorn's --preload this process only makes those that serve.
+    os.register_at_fork(after_in_child=_start_thread)
+    if not is_gunicorn_master():
+        _start_thread()
+
+
+def is_web_process(argv: list[str]) -> bool:
+    """Tell a web server from every other command: servers import `wsgi`, and runserver serves in its child only."""
+    if argv[1:2] == ["runserver"]:
+        return os.environ.get("RUN_MAIN") == "true" or "--noreload" in argv
+    return "novita_site.wsgi" in sys.modules
+
+
+def is_gunicorn_master() -> bool:
+    """Tell whether gunicorn loads us before it forks: its workers have set their signal handlers by now."""
+    if "gunicorn.arbiter" not in sys.modules:
+        return False
+    from gunicorn.workers.base import Worker
+
+    return not isinstance(getattr(signal.getsignal(signal.SIGTERM), "__self__", None), Worker)
+
+
+def _start_thread() -> None:
+    global _thread
+    _thread = threading.Thread(target=_keep_true, name="refresher", daemon=True)
+    _thread.start()
+
+
+def end() -> None:
+    """Begin to end what this process does for the copy, so that its lock is free at once."""
+    _stop.set()
+    cancel_running()
+
+
+def wait() -> None:
+    """Wait for the thread to have released what it holds."""
+    end()
+    if _thread:
+        _thread.join(END_SECONDS)
+    journal.end()
+
+
+def _keep_true() -> None:
+    refresher = Refresher()
+    # Processes that start together don't all ask at the same moment.
+    pause = random.uniform(0, 0.2)
+    while not _stop.wait(pause):
+        try:
+            refresher.tick()
+            emergency.tick()
+        except outages.DATABASE_ERRORS as exc:
+            outages.note_database_error(exc)
+        except Exception:
+            log.exception("refresher: a round failed")
+        finally:
+            close_old_connections()
+        pause = TICK_SECONDS * random.uniform(0.8, 1.2)
+
+
+class Refresher:
+    """One process's part in keeping the copy true; `tick` is called about once a second."""
+
+    def __init__(self) -> None:
+        self._is_started = not settings.NOVITA_SYNC_ON_STARTUP
+        self._refusals = 0
+        self._paused_until = 0.0
+        self._takes_writes = True
+        self._has_read = False
+
+    def tick(self) -> None:
+        """Sync when it is due, else follow the instances that move."""
+        try:
+            state = store.read_state()
+            outages.redis.note_success()
+            if not self._has_read and state.freshness.as_of:
+                # What another version left behind is found now, rather than by the first reader.
+                self._has_read = True
+                store.read_listing()
+                state = store.read_state()
+            trigger = self._find_due(state)
+            if trigger and self._is_redis_willing():
+                self._synchronize(trigger)
+            elif 0 < len(state.moving) <= MAX_MOVING_READS:
+                _follow_moving(state)
+        except CacheUnavailable as exc:
+            outages.note_redis_error(exc)
+
+    def _find_due(self, state: store.State) -> SyncRun.Trigger | None:
+        """Return why a sync is due now, None when it isn't."""
+        interval = settings.NOVITA_SYNC_INTERVAL
+        as_of = state.freshness.as_of
+        if not self._is_started:
+            # Another process, or this one's predecessor, has just done it.
+            fresh = timedelta(seconds=interval or settings.NOVITA_STALE_AFTER)
+            self._is_started = as_of is not None and _is_within(fresh, as_of, state.now)
+        if state.lease is not None or not _is_retry_due(state):
+            return None
+        if not self._is_started:
+            return SyncRun.Trigger.STARTUP
+        if as_of is None and not state.cleared_at:
+            # Lost or damaged: it is restored, whatever the interval.
+            return None if _has_just_synced(state) else SyncRun.Trigger.INTERVAL
+        if not interval:
+            return None
+        wanted_age = min(interval, MOVING_SYNC_SECONDS) if len(state.moving) > MAX_MOVING_READS else interval
+        is_young = as_of is not None and _is_within(timedelta(seconds=wanted_age), as_of, state.now)
+        return None if is_young else SyncRun.Trigger.INTERVAL
+
+    def _is_redis_willing(self) -> bool:
+        """Tell whether a sync is worth its calls, after one that Redis did not take."""
+        if not self._takes_writes and takes_writes():
+            # It was full, or a replica, and is no longer.
+            self._takes_writes, self._paused_until = True, 0.0
+        return self._takes_writes and time.monotonic() >= self._paused_until
+
+    def _synchronize(self, trigger: SyncRun.Trigger) -> None:
+        try:
+            sync.synchronize(trigger)
+            self._is_started = True
+            self._refusals = 0
+        except CacheUnavailable as exc:
+            # A Redis that is read but takes nothing can't keep count of the failures, as it does of Novita's.
+            self._refusals += 1
+            self._paused_until = time.monotonic() + _get_retry_pause(self._refusals)
+            self._takes_writes = takes_writes()
+            log.debug("refresher: %s", exc)
+        except SyncInProgress:
+            log.debug("refresher: another process syncs")
+        except PanelError as exc:
+            log.debug("refresher: %s", exc)
+
+
+def _is_retry_due(state: store.State) -> bool:
+    """Tell whether a failed sync may be tried again: after 5 s, 10 s, … up to a minute."""
+    pause = timedelta(seconds=_get_retry_pause(state.failures))
+    return not state.failures or state.attempt_at is None or not _is_within(pause, state.attempt_at, state.now)
+
+
+def _has_just_synced(state: store.State) -> bool:
+    """Tell whether the last copy is a few seconds old: two versions that can't read each other's would not rest."""
+    return state.completed_at is not None and _is_within(MIN_PAUSE, state.completed_at, state.now)
+
+
+def _is_within(pause: timedelta, since: datetime, now: datetime) -> bool:
+    """Tell whether a pause goes on. It does not when it begins later than now: a clock was set back."""
+    return timedelta(0) <= now - since < pause
+
+
+def _get_retry_pause(failures: int) -> float:
+    return min(FIRST_RETRY_SECONDS * 2.0 ** min(failures - 1, 10), MAX_RETRY_SECONDS)
+
+
+def _follow_moving(state: store.State) -> None:
+    """Read the instances that are starting or stopping; one process of the cluster at a time, every few seconds."""
+    if not lease.take_turn():
+        return
+    pause = MOVING_PAUSE_SECONDS
+    try:
+        novita, budget = get_novita(), Budget(MOVING_ROUND_SECONDS)
+        shown = store.find_instances(sorted(state.moving))
+        wanted = [id_ for id_, instance in shown.items() if not _is_stuck(instance, state)]
+        for id_, outcome in call_each(lambda id_: novita.get_instance(id_, budget), wanted, novita.concurrency):
+            if isinstance(outcome, Instance):
+                store.write_instance(outcome, read_began=state.tick)
+            elif isinstance(outcome, NotFoundAtNovita):
+                store.remove_instance(id_, read_began=state.tick)
+            else:
+                # A provider in trouble is not asked every few seconds.
+                pause = MOVING_TROUBLE_PAUSE_SECONDS
+                log.debug("refresher: %s not read: %s", id_, outcome)
+    finally:
+        lease.end_turn(pause)
+
+
+def _is_stuck(shown: Mapping[str, Any], state: store.State) -> bool:
+    return state.now - parse_time(shown["changedAt"]) > STUCK_AFTER

@@ -1,0 +1,245 @@
+"""The account: instances whose statuses move."""
+
+import itertools
+import json
+import math
+import random
+import threading
+import time
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+from instances.simulator.answers import Answer, Refusal, Row, invalid, invalid_state
+from instances.simulator.routes import MOVES, STARTING_POINT
+from instances.simulator.rows import FIRST_MOVES, SLOW_CREATION, add_details, build_row
+
+
+@dataclass(eq=False, slots=True)
+class Instance:
+    """A row, and the statuses to come, each with the monotonic time at which it begins."""
+
+    row: Row
+    plan: list[tuple[float, str]] = field(default_factory=list)
+    rendered: bytes | None = None
+
+    def render(self) -> bytes:
+        if self.rendered is None:
+            self.rendered = json.dumps(self.row).encode()
+        return self.rendered
+
+    def created_at(self) -> int:
+        """Return Unix seconds, 0 for a value that is no number: whoever tests may set any."""
+        try:
+            return int(self.row["createdAt"])
+        except (TypeError, ValueError, OverflowError):
+            return 0
+
+
+@dataclass
+class PageQuery:
+    """What a listing asks for; a filter that is empty lets everything through."""
+
+    size: int
+    number: int
+    name: str = ""
+    product_name: str = ""
+    status: str = ""
+    hidden: frozenset[str] = frozenset()
+
+    def is_narrow(self) -> bool:
+        """Tell whether anything can be left out; asking each of 10,000 instances takes 8 ms."""
+        return self != PageQuery(self.size, self.number)
+
+    def matches(self, row: Row) -> bool:
+        return (
+            row["id"] not in self.hidden
+            and self.name in str(row["name"])
+            and self.product_name in str(row["productName"])
+            and self.status in ("", row["status"])
+        )
+
+
+@dataclass
+class Page:
+    """One page of a listing, its rows rendered; `shown` is what this page and those before it list."""
+
+    rows: list[bytes]
+    total: int | None
+    is_first: bool = True
+    shown: list[Instance] = field(default_factory=list)
+
+    def answer(self) -> Answer:
+        total = b"" if self.total is None else b', "total": %d' % self.total
+        return Answer(body=b'{"instances": [' + b", ".join(self.rows) + b"]" + total + b"}")
+
+
+class Account:
+    """All instances of one account, newest first; safe to use from many threads.
+
+    The same seed gives the same instances; their times count back from now. Statuses are brought up to date
+    when somebody reads. Counting pages from 1 answers page 0 as page 1, which fits every client seen.
+    """
+
+    def __init__(
+        self,
+        instances: int = 25,
+        seed: int = 1,
+        page_base: int = 1,
+        step_seconds: float = 2.0,
+    ) -> None:
+        self.page_base, self.step_seconds = page_base, step_seconds
+        self._lock = threading.RLock()
+        self._rng = random.Random(seed)
+        self._numbers = itertools.count(instances)
+        self._instances: dict[str, Instance] = {}
+        self._moving: dict[str, Instance] = {}
+        self._next_move = 0.0
+        now, begun = int(time.time()), time.monotonic()
+        for number in range(instances):
+            resting = ((0, "running" if number % 5 in (0, 1, 3) else "exited"),)
+            plan = SLOW_CREATION if number % 25 == 13 else FIRST_MOVES.get(number, resting)
+            status = plan[0][1]
+            age = 300 if status == "pulling" else self._rng.randrange(86_400, 150 * 86_400)
+            instance = Instance(build_row(number, status, now - age, self._rng))
+            self._instances[instance.row["id"]] = instance
+            self._schedule(instance, [(begun + step * step_seconds, later) for step, later in plan[1:]])
+        self._sort()
+
+    def list_page(self, query: PageQuery) -> Page:
+        with self._lock:
+            self._settle()
+            found = list(self._instances.values())
+            if query.is_narrow():
+                found = [instance for instance in found if query.matches(instance.row)]
+            start = max(query.number - self.page_base, 0) * query.size
+            shown = found[: start + query.size]
+            return Page([instance.render() for instance in shown[start:]], len(found), start == 0, shown)
+
+    def get_row(self, instance_id: str) -> Row:
+        with self._lock:
+            return add_details(self._find(instance_id).row)
+
+    def list_rows(self) -> list[Row]:
+        with self._lock:
+            self._settle()
+            return [add_details(instance.row) for instance in self._instances.values()]
+
+    def act(self, action: str, instance_id: str, ignored: bool = False) -> str:
+        """Begin the action and return the status it shows first; an ignored one falls back after one step."""
+        with self._lock:
+            instance = self._find(instance_id)
+            status, first, later = instance.row["status"], MOVES[action][0], MOVES[action][1:]
+            if action == "delete" and instance.row["billingMode"] == "monthly":
+                raise invalid("a monthly instance can not be deleted")
+            if status != STARTING_POINT.get(action, status) or status in MOVES["delete"]:
+                raise invalid_state()
+            due = time.monotonic() + self.step_seconds
+            if ignored:  # What was on its way before goes on.
+                plan = [(due, status), *((max(begins, due), planned) for begins, planned in instance.plan)]
+            else:
+                plan = [(due + step * self.step_seconds, planned) for step, planned in enumerate(later)]
+            self._enter(instance, first, time.time())
+            self._schedule(instance, plan)
+            return first
+
+    def build_fresh_row(self) -> Row:
+        """Return a running instance that the account does not hold."""
+        with self._lock:
+            return build_row(next(self._numbers), "running", int(time.time()) - 600, self._rng)
+
+    def change(self, wanted: object) -> int:
+        """Change the account at once as `POST /__instances` asks, and return how many instances it has then.
+
+        Raises Refusal, and changes nothing, for a request that can't be understood."""
+        allowed = 'send any of {"add": [rows], "set": {id: {field: value}}, "remove": [ids], "running": true}'
+        if not isinstance(wanted, dict) or not wanted.keys() <= {"add", "set", "remove", "running"}:
+            raise invalid(allowed)
+        added, changed, removed = wanted.get("add", []), wanted.get("set", {}), wanted.get("remove", [])
+        if not (
+            isinstance(added, list)
+            and all(isinstance(row, dict) and isinstance(row.get("id", ""), str) for row in added)
+            and isinstance(changed, dict)
+            and all(isinstance(fields, dict) and "id" not in fields for fields in changed.values())
+            and isinstance(removed, list)
+            and all(isinstance(instance_id, str) for instance_id in removed)
+            and wanted.get("running", True) is True
+        ):
+            raise invalid(allowed)
+        with self._lock:
+            self._settle()
+            rows = {row["id"]: row for row in ({**self.build_fresh_row(), **row} for row in added)}
+            if len(rows) < len(added) or rows.keys() & self._instances.keys():
+                raise invalid("an id to add is there already")
+            if unknown := {*changed, *removed} - self._instances.keys() - rows.keys():
+                raise invalid(f"no such instance: {min(unknown)}")
+            self._instances.update({instance_id: Instance(row) for instance_id, row in rows.items()})
+            for instance_id, fields in changed.items():
+                self._set(self._instances[instance_id], fields)
+            for instance_id in removed:
+                self._remove(instance_id)
+            if "running" in wanted:
+                for instance in self._instances.values():
+                    self._set(instance, {"status": "running"})
+            self._sort()
+            return len(self._instances)
+
+    def remove_any(self, instances: list[Instance]) -> None:
+        """Remove one of these by chance, for good and at once."""
+        with self._lock:
+            if present := [instance for instance in instances if instance.row["id"] in self._instances]:
+                self._remove(self._rng.choice(present).row["id"])
+
+    def _find(self, instance_id: str) -> Instance:
+        self._settle()
+        if instance_id not in self._instances:
+            raise Refusal(HTTPStatus.BAD_REQUEST, "RESOURCE_NOT_FOUND", "instance not found")
+        return self._instances[instance_id]
+
+    def _settle(self) -> None:
+        now, wall = time.monotonic(), time.time()
+        if now < self._next_move:
+            return
+        for instance in [moving for moving in self._moving.values() if moving.plan[0][0] <= now]:
+            while instance.plan and instance.plan[0][0] <= now:
+                begins, status = instance.plan.pop(0)
+                self._enter(instance, status, wall - (now - begins))
+            self._schedule(instance, instance.plan)
+        self._next_move = min((instance.plan[0][0] for instance in self._moving.values()), default=math.inf)
+
+    def _enter(self, instance: Instance, status: str, at: float) -> None:
+        row, before = instance.row, instance.row["status"]
+        row["status"], instance.rendered = status, None
+        if status == "removed":
+            del self._instances[row["id"]]
+        elif str(before).startswith("to"):
+            pass  # An ignored action falls back: nothing was started or stopped.
+        elif status == "running":
+            # The SSH password changes with every start (Novita's documentation).
+            row["sshPassword"] = f"FAKE-SECRET-ssh-{self._rng.getrandbits(32):08x}"
+            row["lastStartedAt"] = str(int(at))
+            if row["billingMode"] == "spot":
+                row |= {"spotStatus": "running", "spotReclaimTime": "0"}
+        elif status == "exited":
+            row["lastStoppedAt"] = str(int(at))
+
+    def _schedule(self, instance: Instance, plan: list[tuple[float, str]]) -> None:
+        instance.plan = plan
+        if plan:
+            self._moving[instance.row["id"]] = instance
+            self._next_move = min(self._next_move, plan[0][0])
+        else:
+            self._moving.pop(instance.row["id"], None)
+
+    def _set(self, instance: Instance, fields: Row) -> None:
+        instance.row |= fields
+        instance.rendered = None
+        if "status" in fields:
+            self._schedule(instance, [])
+
+    def _remove(self, instance_id: str) -> None:
+        self._moving.pop(instance_id, None)
+        self._instances.pop(instance_id, None)
+
+    def _sort(self) -> None:
+        newest_first = sorted(self._instances.values(), key=Instance.created_at, reverse=True)
+        self._instances = {instance.row["id"]: instance for instance in newest_first}

@@ -1,0 +1,22 @@
+"""The calls of Novita's API that are answered, and the statuses that each action passes through."""
+
+BASE_PATH = "/gpu-instance/openapi/v1"
+ROUTES = {
+    f"{BASE_PATH}/gpu/instances": ("GET", "list"),
+    f"{BASE_PATH}/gpu/instance": ("GET", "get"),
+    f"{BASE_PATH}/gpu/instance/start": ("POST", "start"),
+    f"{BASE_PATH}/gpu/instance/stop": ("POST", "stop"),
+    f"{BASE_PATH}/gpu/instance/restart": ("POST", "restart"),
+    f"{BASE_PATH}/gpu/instance/delete": ("POST", "delete"),
+    f"{BASE_PATH}/products": ("GET", "products"),
+    f"{BASE_PATH}/clusters": ("GET", "clusters"),
+}
+MOVES = {
+    "start": ("toStart", "starting", "running"),
+    "stop": ("toStop", "stopping", "exited"),
+    "restart": ("toRestart", "restarting", "running"),
+    "delete": ("toRemove", "removing", "removed"),
+}
+STARTING_POINT = {"start": "exited", "stop": "running", "restart": "running"}
+ACTIONS = frozenset(MOVES)
+CALLS = frozenset(kind for _, kind in ROUTES.values())
