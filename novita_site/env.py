@@ -20,6 +20,8 @@ import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 from dotenv import dotenv_values
 
+from novita_site.private_files import make_folder
+
 TRUE_WORDS = {"1", "true", "yes", "on"}
 FALSE_WORDS = {"0", "false", "no", "off"}
 ROLES = {"viewer", "operator", "admin"}
@@ -286,7 +288,7 @@ def _read_running(path: Path) -> Mapping[str, str | None]:
 
 def read_or_make_secret_key(path: Path) -> str:
     """Return the key kept in `path`; made at the first call, readable by its owner only."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(path.parent)
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     if not path.exists():
         draft.touch(mode=0o600)

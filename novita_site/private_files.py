@@ -21,6 +21,16 @@ FOLDER_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
 
 
+def make_folder(path: Path) -> None:
+    """Create a folder that only its owner may enter, and whatever is missing above it likewise. Raises OSError.
+
+    `mkdir(parents=True)` would create the missing parents by the umask.
+    """
+    for folder in [*reversed(path.parents), path]:
+        if not folder.exists():
+            folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
+
+
 def repair() -> list[str]:
     """Take from other users what they may not read; return in a sentence each what can't be changed."""
     database = _find_database()
@@ -33,6 +43,7 @@ def repair() -> list[str]:
 
 def _list_private(database: Path | None) -> Iterator[tuple[Path, int]]:
     yield settings.VAR_DIR, FOLDER_MODE
+    yield settings.FALLBACK_DIR, FOLDER_MODE
     yield settings.VAR_DIR / "secret-key", FILE_MODE
     yield settings.RUNNING_FILE, FILE_MODE
     if database:

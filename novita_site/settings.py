@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from csp.constants import NONE, SELF
 
 from novita_site import env as environment
+from novita_site.private_files import make_folder
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = BASE_DIR / "var"
@@ -144,7 +145,7 @@ CELERY_TIMEZONE = "UTC"
 DATABASES = {"default": env.database("DATABASE_URL", f"sqlite:///{VAR_DIR / 'db.sqlite3'}")}
 if DATABASES["default"].get("ENGINE") == "django.db.backends.sqlite3":
     try:
-        Path(str(DATABASES["default"]["NAME"])).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(Path(str(DATABASES["default"]["NAME"])).parent)
     except OSError as exc:
         if not IS_STOP:
             cure = "Name one that can be written to."

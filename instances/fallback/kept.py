@@ -16,6 +16,7 @@ from django.conf import settings
 from instances import redis_client as keys
 from instances.errors import CacheUnavailable
 from instances.redis_client import get_redis, redis_errors
+from novita_site.private_files import make_folder
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def write(name: str, text: str) -> list[str]:
     path = get_folder() / f"{name}.json"
     draft = path.with_suffix(f".{os.getpid()}")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path.parent)
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
         draft.replace(path)

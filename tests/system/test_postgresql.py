@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.system.conftest import Start, StartWorker
@@ -31,6 +32,9 @@ def server() -> Iterator[PostgreSQL]:
 
 @pytest.fixture
 def environment(environment: dict[str, str], server: PostgreSQL) -> dict[str, str]:
+    with psycopg.connect(server.url) as connection:
+        # The account is a new one for each test.
+        connection.execute("TRUNCATE instances_operation CASCADE")
     return {**environment, "DATABASE_URL": server.url}
 
 

@@ -155,7 +155,7 @@ def test_a_request_that_is_not_whole_in_time_is_answered_and_does_nothing(
         answer = read_error(client)
 
     assert answer == ((413, "BODY_TOO_LARGE") if "large" in kind else (408, "REQUEST_TIMEOUT"))
-    assert [call for call in account.list_calls()[len(before) :] if call["call"] != "list"] == []
+    assert [call for call in account.list_calls()[len(before) :] if call["call"] not in {"list", "get"}] == []
 
 
 def test_a_connection_that_never_sends_is_closed(short: Service) -> None:
@@ -269,12 +269,18 @@ def test_a_connection_is_used_again_and_requests_may_follow_each_other_at_once(s
     dry_run = STOP_ALL + b'Content-Length: 16\r\n\r\n{"dryRun": true}'
     with connected(short, ping) as (client,):
         assert client.recv(65536).startswith(b"HTTP/1.1 200")
-        client.sendall(ping * 3 + dry_run + ping[:-5])
+        client.sendall(ping * 3)
+        alive = b""
+        while alive.count(b'"status": "alive"') < 3:
+            alive += client.recv(65536)
+        # A request that acts is followed by others once it is answered: bytes right behind its body are refused.
+        client.sendall(dry_run)
+        assert client.recv(65536).startswith(b"HTTP/1.1 200")
+        client.sendall(ping[:-5])
         client.sendall(ping[-5:-4] + b"\r\nConnection: close\r\n\r\n")
         answer = read_all(client)
 
-    assert answer.count(b"HTTP/1.1 200 OK") == 5
-    assert answer.count(b'"status": "alive"') == 4
+    assert answer.count(b'"status": "alive"') == 1
 
 
 def test_http_1_0_is_answered_and_the_connection_closed(short: Service) -> None:

@@ -29,6 +29,7 @@ from honcho.process import Popen, Process
 
 from instances.errors import CacheUnavailable
 from instances.inventory import store
+from novita_site.private_files import make_folder
 
 # A unix socket's path may have 107 bytes.
 MAX_SOCKET_PATH: Final = 107
@@ -131,7 +132,7 @@ def _told_to_other_shells(variables: dict[str, str], path: Path) -> Iterator[Non
     """Let commands in other shells find what this one has started, for as long as it runs."""
     with ExitStack() as stack:
         if variables:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(path.parent)
             file = stack.enter_context(open(path, "a", opener=lambda name, flags: os.open(name, flags, 0o600)))
             with suppress(BlockingIOError):  # Another one runs in this folder, and told first.
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -187,7 +188,7 @@ def _choose_socket_path() -> Path:
     path = Path(settings.VAR_DIR) / f"redis-{os.getpid()}.sock"
     if len(os.fsencode(path)) > MAX_SOCKET_PATH:
         path = Path(tempfile.mkdtemp(prefix="novita-")) / "redis.sock"
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(path.parent)
     return path
 
 
