@@ -158,7 +158,7 @@ def take_stock(novita: NovitaAnswers, raw_redis: FakeRedis) -> tuple[Any, ...]:
         list(Operation.objects.values_list("state", "notes")),
         list(WebhookDelivery.objects.values_list("state", "tries")),
         # The limits count refused requests, too.
-        sorted(key for key in raw_redis if b":rate:" not in key and b":known:" not in key),
+        sorted(key for key in raw_redis.scan_iter() if b":rate:" not in key and b":known:" not in key),
         len(novita.mock.calls),
     )
 
