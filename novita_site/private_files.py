@@ -27,7 +27,7 @@ def make_folder(path: Path) -> None:
     `mkdir(parents=True)` would create the missing parents by the umask.
     """
     for folder in [*reversed(path.parents), path]:
-        if not folder.exists():
+        if not folder.is_dir():
             folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
 
 
