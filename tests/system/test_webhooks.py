@@ -226,8 +226,8 @@ def test_a_certificate_that_nobody_trusts_gets_no_webhook(
 
 
 def read_example() -> Callable[..., bool]:
-    """Return the README's own lines that check a signature."""
-    [example] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    """Return the documentation's own lines that check a signature."""
+    [example] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.DOTALL)
     names: dict[str, Callable[..., bool]] = {}
     exec(example, names)  # noqa: S102 - lines of this repository
     return names["verify"]
