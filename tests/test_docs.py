@@ -1,0 +1,47 @@
+"""The documentation names what the code has, and nothing else."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from instances import redis_client
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_every_setting_is_documented_and_no_other() -> None:
+    in_code = set(re.findall(r'\benv\.\w+\(\s*"([A-Z_]+)"', read("novita_site/settings.py")))
+    in_tables = [line.split("|")[1] for line in read("docs/settings.md").splitlines() if line.startswith("| `")]
+
+    assert {name for cell in in_tables for name in re.findall(r"`([A-Z_]+)`", cell)} == in_code
+
+
+def test_every_redis_key_is_on_the_map() -> None:
+    tag = redis_client._TAG
+    names = {value.removeprefix(f"{tag}:") for value in vars(redis_client).values() if str(value).startswith(f"{tag}:")}
+
+    section = read("docs/architecture.md").partition("## Redis keys")[2].partition("\n## ")[0]
+    on_the_map = {re.split("[<…]", key)[0] for key in re.findall(r"`([a-z][\w:<>…-]*)`", section)}
+
+    assert names <= on_the_map
+
+
+@pytest.mark.parametrize("folder", ["instances", "novita_site"])
+def test_every_package_is_on_the_map(folder: str) -> None:
+    text = read("docs/architecture.md")
+    packages = [path.parent for path in (ROOT / folder).rglob("*/__init__.py")]
+
+    assert [str(path.name) for path in packages if f"`{path.name}/`" not in text and path.name not in text] == []
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda path: path.name)
+def test_links_lead_to_files(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
+
+    assert [link for link in links if not (page.parent / link).exists()] == []
