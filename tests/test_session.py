@@ -29,7 +29,7 @@ def test_the_session_names_who_is_logged_in_and_is_stored_nowhere(client: Client
     answer = client.get("/api/session")
 
     assert {**answer.json(), "csrfToken": ""} == {"user": "ann", "role": "admin", "csrfToken": ""}
-    assert answer["Cache-Control"] == "no-store"
+    assert answer["Cache-Control"] == "private, no-store"
 
 
 def test_the_token_of_the_session_is_taken(client: Client) -> None:

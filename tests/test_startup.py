@@ -16,8 +16,9 @@ from django.test import Client
 from fakeredis import FakeRedis, FakeServer
 from pytest_django import Settings
 
+from instances import refresher
 from instances.instance import from_novita
-from instances.inventory import refresher, store
+from instances.inventory import store
 from instances.models import SyncRun
 from instances.refresher import Refresher, is_web_process
 from tests.novita_answers import API, NovitaAnswers, make_row
