@@ -340,14 +340,63 @@ def test_a_refusal_is_told_and_not_repeated(
 # --- Redis away
 
 
-def test_without_redis_nothing_is_asked(client: Client, novita: NovitaAnswers, redis_server: FakeServer) -> None:
+@pytest.mark.parametrize(("action", "status"), [("stop", "running"), ("restart", "running"), ("start", "exited")])
+def test_without_redis_the_instance_is_read_from_novita_and_the_action_is_sent(
+    action: str, status: str, client: Client, novita: NovitaAnswers, redis_server: FakeServer
+) -> None:
+    novita.shows(make_row("a", status=status))
+    novita.takes(action, "a")
+    redis_server.connected = False
+
+    answer = client.post(f"/api/instances/a/{action}")
+
+    assert (answer.status_code, list_calls(novita)) == (202, ["read", action])
+    assert answer.json()["message"] == (
+        f"{action.capitalize()} initiated for name-a. The dashboard shows it later: Redis can't be reached."
+    )
+
+
+def test_without_redis_a_protected_instance_is_not_stopped(
+    client: Client, novita: NovitaAnswers, redis_server: FakeServer
+) -> None:
     fill(client, novita, make_row("a"))
+    client.post("/api/instances/a/protect", {"reason": "the demo"})
+    novita.shows(make_row("a"))
     redis_server.connected = False
 
     answer = client.post("/api/instances/a/stop")
 
-    assert (answer.status_code, answer.json()["code"]) == (503, "CACHE_UNAVAILABLE")
-    assert not novita.mock.calls
+    assert (answer.status_code, answer.json()["code"]) == (409, "PROTECTED")
+    assert list_calls(novita) == ["read"]
+
+
+def test_without_redis_an_unknown_instance_is_not_found(
+    client: Client, novita: NovitaAnswers, redis_server: FakeServer
+) -> None:
+    novita.lacks("a")
+    redis_server.connected = False
+
+    answer = client.post("/api/instances/a/stop")
+
+    assert (answer.status_code, answer.json()["code"]) == (404, "INSTANCE_NOT_FOUND")
+
+
+def test_a_redis_that_is_back_after_the_stop_shows_it(
+    client: Client, novita: NovitaAnswers, redis_server: FakeServer
+) -> None:
+    fill(client, novita, make_row("a"))
+    novita.shows(make_row("a"))
+    redis_server.connected = False
+
+    def recover(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
+        redis_server.connected = True
+        return 200, {}, "{}"
+
+    novita.mock.add_callback(responses.POST, f"{API}/gpu/instance/stop", recover)
+
+    answer = client.post("/api/instances/a/stop")
+
+    assert (answer.json()["message"], read_status(client)) == ("Stop initiated for name-a", "toStop")
 
 
 def test_what_novita_took_stands_when_redis_dies_after_it(

@@ -73,7 +73,18 @@ class Copy:
     """Shows in the copy what was done. After a failure no more: a silent Redis must not slow the next stop down."""
 
     def __init__(self) -> None:
-        self._is_away = False
+        # Why Redis takes nothing, once it has failed.
+        self.error: CacheUnavailable | None = None
+
+    def find(self, instance_id: str) -> Instance | None:
+        """Return an instance as the copy has it; None when it doesn't, and when Redis can't be read."""
+        try:
+            _, shown = store.find_instance(instance_id)
+        except CacheUnavailable as exc:
+            self.error = exc
+            log.debug("%s is not looked up in the copy: %s", instance_id, exc)
+            return None
+        return from_json(shown) if shown else None
 
     def write(self, instance: Instance) -> None:
         self._try(lambda: store.write_instance(instance), f"{instance.status} of {instance.id}")
@@ -82,21 +93,22 @@ class Copy:
         self._try(lambda: store.remove_instance(instance_id), f"that {instance_id} is gone")
 
     def _try(self, write: Callable[[], bool], what: str) -> None:
-        if self._is_away:
+        if self.error:
             return
         try:
             write()
         except CacheUnavailable as exc:
             # What Novita was asked stands.
-            self._is_away = True
+            self.error = exc
             log.warning("the copy does not show %s yet: %s", what, exc)
 
 
 def act(action: ActionName, instance_id: str, *, actor: Actor) -> ActionResult:
     """Ask Novita for an action on an instance, and show its new status in the copy at once.
 
-    Raises InstanceNotFound, InvalidState when the status doesn't allow it, Protected, NovitaError when Novita did not
-    take it or it can't be told whether it did, and CacheUnavailable before anything is asked.
+    Raises InstanceNotFound, InvalidState when the status doesn't allow it, Protected, and NovitaError when Novita did
+    not take it or it can't be told whether it did. Without Redis it reads the instance from Novita and goes on: a dead
+    Redis may not keep a stop from being sent.
     """
     with audit.recorded(actor, f"instance.{action}", instance_id) as entry:
         try:
@@ -117,8 +129,7 @@ def _act(
     action: ActionName, instance_id: str, novita: Novita, budget: Budget, copy: Copy, entry: AuditEntry
 ) -> ActionResult:
     check_id(instance_id)
-    _, shown = store.find_instance(instance_id)
-    before = from_json(shown) if shown else None
+    before = copy.find(instance_id)
     if before is None or action not in before.actions:
         # The copy may be old: it must neither forbid a stop nor call something stopped that was started meanwhile.
         before = _read(instance_id, novita, budget, copy)
@@ -133,11 +144,15 @@ def _act(
         _refuse_protected(before)
     if action == "stop" and not database.find_trouble(max_age_seconds=database.REMEMBERED_SECONDS):
         withdraw_starts([before.id])
+    copy.error = None  # Redis may be back by the time Novita has answered.
     try:
         after = ask(action, before, novita, budget, copy)
     except NotFoundAtNovita as exc:
         raise InstanceNotFound from exc
-    return ActionResult(after, True, f"{action.capitalize()} initiated for {_call(after)}")
+    message = f"{action.capitalize()} initiated for {_call(after)}"
+    if copy.error:
+        message += f". The dashboard shows it later: {copy.error.message}"
+    return ActionResult(after, True, message)
 
 
 def withdraw_starts(ids: Collection[str] | None, *, before: datetime | None = None) -> None:

@@ -18,7 +18,6 @@ ROUTES = [
     ("GET", "/api/cache/stats"),
     ("POST", "/api/cache/clear"),
     ("POST", "/api/instances/sync"),
-    ("POST", "/api/instances/0000000000000000/stop"),
 ]
 
 
