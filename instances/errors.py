@@ -201,7 +201,7 @@ class NovitaUnavailable(NovitaError):
     status = HTTPStatus.BAD_GATEWAY
     code = "NOVITA_UNAVAILABLE"
     message = "Novita can't be reached or is broken."
-    suggestion = "Try again in a minute; the listing shows the last good copy meanwhile."
+    suggestion = "Try again in a minute; the last good listing, if there is one, stays visible meanwhile."
 
 
 class NovitaBadAnswer(NovitaError):
@@ -215,7 +215,7 @@ class NovitaTimeout(NovitaError):
     status = HTTPStatus.GATEWAY_TIMEOUT
     code = "NOVITA_TIMEOUT"
     message = "Novita did not answer in time."
-    suggestion = "Try again in a minute; the listing shows the last good copy meanwhile."
+    suggestion = "Try again in a minute; the last good listing, if there is one, stays visible meanwhile."
 
 
 class NovitaRateLimited(NovitaError):

@@ -15,6 +15,7 @@ from django_redis import get_redis_connection
 from fakeredis import FakeServer
 from pytest_django import Settings
 
+from instances.errors import NovitaError, NovitaTimeout, NovitaUnavailable
 from instances.inventory import lease
 from instances.outgoing import deadline
 from tests.conftest import ApiClient
@@ -257,7 +258,6 @@ def test_a_sync_that_is_given_up_has_its_code(
         ("GET", "/api/instances?search=a"),
         ("GET", "/api/instances/a"),
         ("GET", "/api/cache/stats"),
-        ("POST", "/api/instances/a/stop"),
         ("POST", "/api/instances/sync"),
         ("POST", "/api/cache/clear"),
     ],
@@ -291,3 +291,8 @@ def test_a_bug_shows_nothing_of_itself(path: str, accept: str) -> None:
 
     assert_error(answer, 500, "INTERNAL_ERROR")
     assert not re.search(rb"FAKE-SECRET|Traceback|Exception|\.py", answer.content)
+
+
+@pytest.mark.parametrize("error", [NovitaUnavailable, NovitaTimeout])
+def test_suggestion_promises_no_listing_that_may_not_exist(error: type[NovitaError]) -> None:
+    assert error.suggestion == "Try again in a minute; the last good listing, if there is one, stays visible meanwhile."

@@ -476,3 +476,10 @@ def test_failures_are_recorded_once_a_minute_with_their_number(raw_redis: FakeRe
     assert [(entry.actor, entry.address) for entry in (first, last)] == [("ann", "127.0.0.1")] * 2
     assert (first.outcome, last.outcome) == ("NOT_AUTHENTICATED", "TOO_MANY_REQUESTS")
     assert "Failed login 1 " in first.error and "Failed login 31 " in last.error
+
+
+@pytest.mark.usefixtures("login_wanted")
+def test_login_page_is_titled_with_the_panels_name() -> None:
+    page = Client().get("/login/").content.decode()
+
+    assert "<title>Log in | Novita panel</title>" in page

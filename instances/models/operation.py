@@ -40,7 +40,11 @@ class Operation(models.Model):
     requested_by = models.CharField("by", max_length=150, blank=True)
     address = models.CharField(max_length=45, blank=True, help_text="Where the order came from.")
     request_id = models.CharField(max_length=32, blank=True)
-    origin = models.CharField(max_length=300, blank=True, help_text="Where links lead: https://panel.example.com")
+    origin = models.CharField(
+        max_length=300,
+        blank=True,
+        help_text="The address of the panel that the webhook links to, for example https://panel.example.com",
+    )
     created_at = models.DateTimeField("began", default=timezone.now, db_index=True)
     listed_at = models.DateTimeField(null=True, help_text="When the targets were written down.")
     deadline_at = models.DateTimeField(help_text="When the verdict is due.")
