@@ -714,3 +714,15 @@ def test_every_kind_of_record_is_on_the_overview(client: ApiClient) -> None:
     html = read_html(client, "/admin/")
 
     assert [kind for kind in KINDS if f'href="{get_list(kind)}"' not in html] == []
+
+
+def test_operation_lists_its_targets_in_natural_order_the_worst_first() -> None:
+    operation = make_operation(
+        {"name": "worker-20"}, {"name": "worker-2"}, {"name": "worker-19"}, {"name": "worker-100", "state": "failed"}
+    )
+
+    page = ApiClient().get(f"/admin/instances/operation/{operation.pk}/change/").content.decode()
+
+    expected = ["worker-100", "worker-2", "worker-19", "worker-20"]
+    assert sorted(expected, key=lambda name: page.index(f">{name}<")) == expected
+    assert "The address of the panel that the webhook links to, for example https://panel.example.com" in page

@@ -425,7 +425,7 @@ def test_a_dry_run_of_nothing_warns_of_no_loss(client: Client, novita: NovitaAns
 def test_a_dry_run_counts_what_would_be_asked(client: Client, novita: NovitaAnswers) -> None:
     novita.holds(make_row("a", status="exited"), make_row("b"))
 
-    assert order(client, dryRun=True, ids=["a", "b"])["message"] == "Would stop 1 instances"
+    assert order(client, dryRun=True, ids=["a", "b"])["message"] == "Would stop 1 instance"
 
 
 # --- Novita can't be listed

@@ -121,8 +121,8 @@ def test_a_dry_run_tells_and_changes_nothing(novita: NovitaAnswers) -> None:
     assert (ran.status, account.calls, Operation.objects.count()) == (0, ["list"], 0)
     assert ran.out.splitlines() == [
         "Would stop 2 running instances.",
-        "  train (a) running",
         "  (no name) (b) running",
+        "  train (a) running",
         "After a stop the data is kept for 7 days at most.",
         "A restart is not guaranteed: the GPU may be gone.",
         "Stopping what is paid by the month saves nothing: b.",

@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Case, Count, QuerySet, Value, When
+from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
@@ -13,6 +13,7 @@ from instances.admin.columns import MAX_SHOWN, count_rows, link_record, text_col
 from instances.admin.filters import OperationFilter
 from instances.admin.records import RecordAdmin
 from instances.models import Operation, Target, WebhookDelivery
+from instances.operations.orders import get_target_key
 
 
 @admin.register(Operation)
@@ -111,14 +112,20 @@ class OperationAdmin(RecordAdmin):
         obj: Any = None,
     ) -> HttpResponse:
         # The first 500 must not hide what went wrong behind what went well.
-        worst_first = Case(
-            When(state__in=(Target.State.STILL_RUNNING, Target.State.FAILED, Target.State.UNKNOWN), then=Value(0)),
-            When(state__in=(Target.State.PENDING, Target.State.ASKED), then=Value(1)),
-            When(state=Target.State.CONFIRMED, then=Value(2)),
-            default=Value(3),
-        )
+        worst_first: dict[str, int] = {
+            Target.State.STILL_RUNNING: 0,
+            Target.State.FAILED: 0,
+            Target.State.UNKNOWN: 0,
+            Target.State.PENDING: 1,
+            Target.State.ASKED: 1,
+            Target.State.CONFIRMED: 2,
+        }
+
+        def get_key(target: Target) -> tuple[int, Any]:
+            return worst_first.get(target.state, 3), get_target_key(target)
+
         counts = dict(obj.targets.order_by().values_list("state").annotate(Count("pk")))
-        context["targets"] = obj.targets.order_by(worst_first, "name", "instance_id")[:MAX_SHOWN]
+        context["targets"] = sorted(obj.targets.all(), key=get_key)[:MAX_SHOWN]
         context["counts"] = [(label, counts[state]) for state, label in Target.State.choices if state in counts]
         context["more"] = max(0, sum(counts.values()) - MAX_SHOWN)
         return super().render_change_form(request, context, add, change, form_url, obj)

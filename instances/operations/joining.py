@@ -85,12 +85,19 @@ def join(operation: Operation, ids: Sequence[str] | None, seconds: float, read_s
         mine = _add(operation, [target for target in found if target.instance_id not in stopped], look)
         if mine:
             running.update(state=Operation.State.ASKING)
-            words = f"{len(mine)} more to {operation.kind} when it was requested again."
-            scratch.notes.append(words)
+            scratch.notes.append(f"{describe_added(operation.kind, mine)}.")
         add_notes(running, scratch.notes)
     operation.refresh_from_db()
     log.info("operation joined id=%s added=%d", operation.pk, len(mine))
     return Joined(Share(operation.pk, mine), look, scratch.notes, error)
+
+
+def describe_added(kind: str, targets: Sequence[Target]) -> str:
+    """Say what joining adds: "1 more to stop; 5 requested again"."""
+    again = sum(target.attempts > 0 for target in targets)
+    more = len(targets) - again
+    parts = [f"{more} more to {kind}" if more else "", f"{again} requested again" if again else ""]
+    return "; ".join(filter(None, parts))
 
 
 def _read_confirmed_again(operation: Operation, found: Sequence[Target], look: Look, budget: Budget) -> Collection[str]:

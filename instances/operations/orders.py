@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -32,6 +32,7 @@ from instances.errors import (
 from instances.fallback import standby
 from instances.instance import ActionName, clean_text, format_time, get_group
 from instances.inventory import store
+from instances.inventory.queries import NaturalKey, get_natural_key
 from instances.models import Operation, Target
 from instances.notifications import webhooks
 from instances.operations import joining, single
@@ -41,7 +42,6 @@ from instances.operations.rounds import (
     advance,
     conclude,
     find_claim_end,
-    is_open,
     request_share,
     run_round,
     take_claim,
@@ -236,7 +236,8 @@ def _join(wish: Wish, running: Operation, ends_at: float) -> Begun | None:
     if joined is None:
         return None
     entry = audit.make_entry(wish.actor, f"operation.{wish.kind}", str(running.pk), reason=wish.reason)
-    entry.after = f"joined the one that was running, with {len(joined.share.targets)} more targets"
+    added = joining.describe_added(wish.kind, joined.share.targets)
+    entry.after = f"joined the one that was running: {added or 'nothing more to request'}"
     audit.save([entry])
     _note_order(wish, running)
     return Begun(running, joined=joined)
@@ -386,7 +387,7 @@ def preview(wish: Wish) -> Preview:
         webhooks.check_url(wish.webhook_url)
     operation = Operation(kind=wish.kind, is_whole_account=wish.ids is None)
     targets, look = choose_targets(operation, wish.ids)
-    warnings = _warn_of_losses(wish.kind, [target for target in targets if is_open(target)], look)
+    warnings = _warn_of_losses(wish.kind, [target for target in targets if target.state == Target.State.PENDING], look)
     return Preview(operation.source, targets, operation.notes, warnings)
 
 
@@ -396,7 +397,7 @@ def _warn_of_losses(kind: str, targets: Sequence[Target], look: Look) -> list[st
     if kind == "restart":
         return [RESTART_ENDS_JOBS]
     seen = [look.instances[target.instance_id] for target in targets if target.instance_id in look.instances]
-    monthly = [instance.name or instance.id for instance in seen if instance.billing_mode == "monthly"]
+    monthly = sorted((one.name or one.id for one in seen if one.billing_mode == "monthly"), key=get_natural_key)
     warnings = list(LOST_FOR_GOOD)
     if monthly:
         names = ", ".join(monthly[:5]) + (f" and {len(monthly) - 5} more" if len(monthly) > 5 else "")
@@ -450,7 +451,7 @@ def forget_old() -> None:
 
 def describe(operation: Operation, targets: Sequence[Target] | None = None) -> dict[str, Any]:
     """Return the answer of GET /api/operations/<id>."""
-    targets = list(operation.targets.all()) if targets is None else targets
+    targets = _sort(operation.targets.all() if targets is None else targets)
     counts = dict.fromkeys(Target.State.values, 0)
     for target in targets:
         counts[target.state] += 1
@@ -486,6 +487,15 @@ def _describe_head(operation: Operation) -> dict[str, Any]:
     }
 
 
+def _sort(targets: Iterable[Target]) -> list[Target]:
+    """Put targets in the order of their names as people read them, as the list of the instances is."""
+    return sorted(targets, key=get_target_key)
+
+
+def get_target_key(target: Target) -> tuple[NaturalKey, NaturalKey]:
+    return get_natural_key(target.name), get_natural_key(target.instance_id)
+
+
 def _describe_target(target: Target) -> dict[str, Any]:
     return {
         "instanceId": target.instance_id,
@@ -507,7 +517,7 @@ def _find_time(moment: datetime | None) -> str | None:
 def describe_order(wish: Wish, begun: Begun) -> dict[str, Any]:
     """Return the answer of POST /api/instances/stop-all: what was asked so far, a result for each target."""
     operation = begun.operation
-    targets = list(operation.targets.all())
+    targets = _sort(operation.targets.all())
     warnings = list(dict.fromkeys([*operation.notes, *begun.warnings]))
     warnings += _find_worker_warning() if operation.finished_at is None else []
     if not begun.is_new:
@@ -533,7 +543,8 @@ def describe_order(wish: Wish, begun: Begun) -> dict[str, Any]:
 def describe_preview(wish: Wish, found: Preview) -> dict[str, Any]:
     """Return a dry run's answer: the shape of an order's, of what would be asked."""
     warnings = [*found.warnings, *found.notes, *_find_worker_warning()]
-    answer = _describe_results(wish.kind, wish.ids is None, found.targets, warnings, is_dry_run=True)
+    targets = _sort(found.targets)
+    answer = _describe_results(wish.kind, wish.ids is None, targets, warnings, is_dry_run=True)
     return {**answer, "operationId": None, "operationUrl": None, "source": found.source}
 
 
@@ -544,8 +555,9 @@ def _describe_results(
     good = {Target.State.ASKED, Target.State.CONFIRMED}
     if is_dry_run:
         good = {Target.State.PENDING}
-    count = sum(target.state in good for target in meant)
-    what = _name_targets(is_whole_account, meant)
+    counted = [target for target in meant if target.state in good]
+    count = len(counted)
+    what = _name_targets(is_whole_account, counted if is_dry_run else meant)
     if not meant:
         message = "Nothing is running" if is_whole_account and not targets else f"Nothing to {kind}"
     elif is_dry_run:

@@ -136,7 +136,10 @@ def choose_targets(
         if odd:
             statuses = ", ".join(sorted({one.status for one in odd}))
             operation.notes.append(
-                f"{len(odd)} in another status ({statuses[:80]}) were not asked; look at them again."
+                f"1 instance is in another status ({statuses[:80]}) and is not included; check it again."
+                if len(odd) == 1
+                else f"{len(odd)} instances are in another status ({statuses[:80]}) and are not included; "
+                "check them again."
             )
     else:
         chosen = {id_: known[id_] for id_ in ids if id_ in known}
