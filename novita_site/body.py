@@ -4,6 +4,7 @@ To "stop all" an empty body means everything. So a body that can't be read, was 
 count as an empty one, on no route.
 """
 
+import re
 from io import BytesIO
 from typing import Any, Final
 
@@ -19,8 +20,19 @@ from novita_site.middleware import Handler
 PIECE_BYTES: Final = 64 * 1024
 # Clients send the head and the body apart. Where no length is given, a body that comes late must not be missed.
 LATE_BODY_SECONDS: Final = 0.1
-# Each makes it another request than the one that arrives. Nothing here obeys them, so nothing may ignore them.
-REFUSED_HEADERS: Final = ("Content-Range", "X-HTTP-Method", "X-HTTP-Method-Override", "X-Method-Override")
+# Each makes it another request than the one that arrives, or sets a condition. Nothing here obeys them, so nothing may
+# ignore them.
+REFUSED_HEADERS: Final = (
+    "Content-Range",
+    "Range",
+    "If-Match",
+    "If-None-Match",
+    "If-Unmodified-Since",
+    "X-HTTP-Method",
+    "X-HTTP-Method-Override",
+    "X-Method-Override",
+)
+_WHOLE_URL: Final = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
 
 
 def read_body(get_response: Handler) -> Handler:
@@ -41,6 +53,7 @@ def _read(request: HttpRequest) -> None:
     for name in REFUSED_HEADERS:
         if name in request.headers:
             raise InvalidRequest(f"The header {name} isn't supported, so nothing was done.")
+    _check_target(request)
     if request.headers.get("Content-Encoding", "identity").strip().lower() not in {"", "identity"}:
         raise BodyEncoded
     stream = request.META["wsgi.input"]
@@ -65,6 +78,14 @@ def _read(request: HttpRequest) -> None:
     request._stream = BytesIO(body)
     # From here on Django keeps it.
     request.body  # noqa: B018 - read for what it does
+
+
+def _check_target(request: HttpRequest) -> None:
+    """Raise for a request line that names another host than the header Host: it may be meant for another service."""
+    target = str(request.META.get("RAW_URI") or "/")
+    url = _WHOLE_URL.match(target)
+    if not target.startswith("/") and not (url and url[1].lower() == request.headers.get("Host", "").lower()):
+        raise InvalidRequest("The request line names another host than the header Host, so nothing was done.")
 
 
 def _read_chunked(request: HttpRequest, stream: Any, length: str) -> bytes:

@@ -192,6 +192,18 @@ def test_a_client_that_goes_away_in_its_body_does_nothing(service: Service, rout
             sock.sendall(head(method, path, *headers) + body)
 
 
+def test_request_line_that_names_another_host_is_refused(service: Service, novita: Novita) -> None:
+    before = len(novita.list_calls())
+    for target in ("http://other.example", "http://localhost.example", "http://user@localhost", "http://[", "ftp://"):
+        for method, path in ROUTES:
+            answer = talk(service, head(method, f"{target}{path}", "Content-Length: 0"))
+            assert answer.startswith(b"HTTP/1.1 400 "), (target, path, answer)
+    assert len(novita.list_calls()) == before
+
+    wish = head("POST", "http://localhost/api/instances/stop-all", f"Content-Length: {len(WISH)}") + WISH
+    assert talk(service, wish).startswith(b"HTTP/1.1 200 ")
+
+
 def test_a_chunked_body_is_read_to_its_end(service: Service) -> None:
     answer = talk(service, head("POST", "/api/instances/stop-all", CHUNKED), chunk(WISH))
 
