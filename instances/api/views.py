@@ -302,8 +302,7 @@ class OperationViewSet(ApiView, ViewSet):
         wanted = self.wish
         if "fromOperation" not in wanted:
             return _order(request, wanted["kind"], wanted)
-        retried = orders.get(wanted["fromOperation"])
-        ids = orders.list_unconfirmed(retried)
+        retried, ids = emergency.find_retried(wanted["fromOperation"])
         kind: ActionName = retried.kind  # type: ignore[assignment]  # one of its choices
         return _order(request, kind, {"reason": retried.reason, **wanted, "ids": ids}, retried)
 

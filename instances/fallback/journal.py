@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from django.core import serializers
-from django.db import DatabaseError, connection, connections, models, transaction
+from django.db import DatabaseError, DataError, IntegrityError, connection, connections, models, transaction
 from django.utils import timezone
 
 from instances.fallback import kept, standby
@@ -33,6 +34,10 @@ TICK_SECONDS: Final = 0.5
 SIGN_SECONDS: Final = 10
 DEAD_AFTER: Final = timedelta(seconds=45)
 RECORD_EVERY_SECONDS: Final = 2
+# A stop waits no longer for its copy: a disk may hang.
+KEEP_SECONDS: Final = 2
+# A copy that the database refuses so often is of no use; once may be the doing of another process.
+MAX_REFUSALS: Final = 3
 MAX_ENTRIES: Final = 5000
 NOTE: Final = "Recorded afterwards: the database could not be written when this ran."
 NOTE_DEAD: Final = "Its process ended while the database could not be written."
@@ -46,6 +51,7 @@ class Copy:
     name: str
     kept_at: datetime
     is_last: bool = False
+    text: str = ""
     operations: list[Operation] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
     deliveries: list[WebhookDelivery] = field(default_factory=list)
@@ -65,6 +71,9 @@ after_recording: list[Callable[[Operation], None]] = []
 
 _thread: threading.Thread | None = None
 _lock = threading.Lock()
+# Held while the copy is written, so that a newer one is never followed by an older one.
+_writing = threading.Lock()
+_refusals: Counter[str] = Counter()
 _is_ending = threading.Event()
 _holders = 0
 _places: list[str] = []
@@ -93,6 +102,25 @@ def start() -> None:
             atexit.register(end)
             _thread = threading.Thread(target=_keep, name="journal", daemon=True)
             _thread.start()
+
+
+def keep_now() -> list[str]:
+    """Copy what stands in memory before this returns, so that it outlives the process; returns where the copy is."""
+    thread = threading.Thread(target=_keep_once, name="journal", daemon=True)
+    thread.start()
+    thread.join(KEEP_SECONDS)
+    return [] if thread.is_alive() else get_places()
+
+
+def _keep_once() -> None:
+    try:
+        with _writing:
+            _keep_copy(_read_own(), is_last=_is_ending.is_set())
+    except Exception:
+        # The journal's thread tries again.
+        log.exception("journal: not kept")
+    finally:
+        connections.close_all()
 
 
 @contextmanager
@@ -132,14 +160,15 @@ def _keep() -> None:
     try:
         while not _is_ending.is_set():
             try:
-                rows = _read_own()
-                if text != (text := json.dumps(rows)) or time.monotonic() - kept_at > SIGN_SECONDS:
-                    _keep_copy(rows)
-                    kept_at = time.monotonic()
+                with _writing:
+                    rows = _read_own()
+                    if text != (text := json.dumps(rows)) or time.monotonic() - kept_at > SIGN_SECONDS:
+                        _keep_copy(rows)
+                        kept_at = time.monotonic()
                 if _has_work(rows) and time.monotonic() - tried_at > RECORD_EVERY_SECONDS:
                     tried_at = time.monotonic()
                     record_own()
-                with _lock:
+                with _writing, _lock:
                     if not _read_own():
                         kept.remove(get_name())
                         _thread = None
@@ -155,10 +184,15 @@ def end() -> None:
     """Leave to others what this process could not record, as it ends."""
     if standby.exists() and not _is_ending.is_set():
         _is_ending.set()
-        if rows := _read_own():
-            _keep_copy(rows, is_last=True)
-        else:
-            kept.remove(get_name())
+        if not _writing.acquire(timeout=KEEP_SECONDS):
+            return  # Its disk hangs; others take the copy that is there for the last one after a while.
+        try:
+            if rows := _read_own():
+                _keep_copy(rows, is_last=True)
+            else:
+                kept.remove(get_name())
+        finally:
+            _writing.release()
 
 
 def _keep_copy(rows: list[dict[str, Any]], *, is_last: bool = False) -> None:
@@ -204,8 +238,16 @@ def record_own() -> bool:
 def record_left_behind() -> None:
     """Record what a process could not before it died; a worker moves on what was still running."""
     for copy in read_copies():
-        if copy.name != get_name() and copy.is_dead and _record(copy, is_dead=True):
-            kept.remove(copy.name)
+        if copy.name == get_name() or not copy.is_dead:
+            continue
+        try:
+            if _record(copy, is_dead=True):
+                kept.remove(copy.name)
+        except (IntegrityError, DataError, TypeError, ValueError) as exc:
+            log.debug("%s is refused: %s", copy.name, exc)
+            _refusals[copy.name] += 1
+            if _refusals[copy.name] >= MAX_REFUSALS:
+                kept.set_aside(copy.name, copy.text, f"the database refuses it: {exc}")
 
 
 def _record(copy: Copy, *, is_dead: bool = False) -> bool:
@@ -222,6 +264,8 @@ def _record(copy: Copy, *, is_dead: bool = False) -> bool:
                 if not AuditEntry.objects.filter(**same).exists():
                     _insert(entry)
     except DatabaseError as exc:
+        if is_dead and isinstance(exc, (IntegrityError, DataError)):
+            raise
         log.debug("%s not recorded yet: %s", copy.name, exc)
         # One that was opened while the file was read-only stays so.
         if not connection.in_atomic_block:
@@ -282,10 +326,13 @@ def read_copies() -> list[Copy]:
     copies: dict[str, Copy] = {}
     for name, text in kept.read_all(PREFIX):
         try:
-            copy = _parse(name, json.loads(text))
-        except (ValueError, KeyError, TypeError, serializers.base.DeserializationError) as exc:
-            log.warning("%s can't be read: %s", name, exc)
+            document = json.loads(text)
+            _check(document["rows"])
+            copy = _parse(name, document)
+        except Exception as exc:  # Whatever damage makes of it.
+            kept.set_aside(name, text, f"it is damaged: {exc!r}")
             continue
+        copy.text = text
         if name not in copies or copies[name].kept_at < copy.kept_at:
             copies[name] = copy
     return list(copies.values())
@@ -302,3 +349,27 @@ def _parse(name: str, document: dict[str, Any]) -> Copy:
     for parsed in serializers.deserialize("python", document["rows"], ignorenonexistent=True):
         lists[type(parsed.object)].append(parsed.object)
     return copy
+
+
+def _check(rows: list[dict[str, Any]]) -> None:
+    """Raise ValueError for a row that lacks what a process always writes: incomplete data is no data."""
+    for row, parsed in zip(rows, serializers.deserialize("python", rows, ignorenonexistent=True), strict=True):
+        if row.get("pk") is None:
+            raise ValueError("a row has no key")
+        for field_ in parsed.object._meta.concrete_fields:
+            if field_.primary_key:
+                continue
+            # A newer version's field may be missing when it has a plain default.
+            is_optional = field_.null or field_.blank or (field_.has_default() and not callable(field_.default))
+            value = getattr(parsed.object, field_.attname)
+            if field_.name not in row["fields"] and not is_optional:
+                raise ValueError(f"a row lacks {field_.name}")
+            if value is None and not field_.null:
+                raise ValueError(f"{field_.name} is null")
+            if field_.choices and value not in dict(field_.flatchoices):
+                raise ValueError(f"{field_.name} is {value!r}")
+            if isinstance(value, datetime) and timezone.is_naive(value):
+                raise ValueError(f"{field_.name} has no time zone")
+        notes = getattr(parsed.object, "notes", [])
+        if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+            raise ValueError("notes are no list of texts")

@@ -20,7 +20,12 @@ from novita_site.private_files import make_folder
 
 log = logging.getLogger(__name__)
 
+# What begins the name of a copy that nothing can use.
+ASIDE: Final = "unreadable-"
 _FILE_NAME: Final = re.compile(r"[\w.-]+\.json")
+
+# Whose failure is logged already.
+_warned: set[Path] = set()
 
 
 def get_folder() -> Path:
@@ -90,10 +95,53 @@ def read_all(prefix: str) -> Iterator[tuple[str, str]]:
                 yield name.decode("utf-8", "replace"), value.decode("utf-8", "replace")
     except CacheUnavailable as exc:
         log.debug("not read from redis: %s", exc)
-    with suppress(OSError, ValueError):
-        for path in get_folder().iterdir():
-            if path.name.startswith(prefix) and _FILE_NAME.fullmatch(path.name):
-                yield path.stem, path.read_text(encoding="utf-8")
+    for path in _list_files(prefix):
+        try:
+            yield path.stem, path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            log.debug("%s was removed meanwhile", path)
+        except OSError as exc:
+            _warn_once(path, f"{path} can't be read: {exc}. The other copies are read.")
+
+
+def _list_files(prefix: str) -> list[Path]:
+    try:
+        paths = list(get_folder().iterdir())
+    except OSError as exc:
+        log.debug("not read from files: %s", exc)
+        return []
+    return [path for path in paths if path.name.startswith(prefix) and _FILE_NAME.fullmatch(path.name)]
+
+
+def set_aside(name: str, text: str, reason: object) -> None:
+    """Rename the copies that hold this text, which is of no use, so that nothing reads them again; a person may."""
+    aside = f"{ASIDE}{name}"
+    places = []
+    try:
+        with redis_errors():
+            value = get_redis().hget(_get_key(), name)
+            if isinstance(value, bytes) and value.decode("utf-8", "replace") == text:
+                get_redis().hset(_get_key(), aside, value)
+                get_redis().hdel(_get_key(), name)
+                places.append(f"{aside} in Redis")
+    except CacheUnavailable as exc:
+        log.debug("%s not set aside in redis: %s", name, exc)
+    path = get_folder() / f"{name}.json"
+    try:
+        if path.read_text(encoding="utf-8", errors="replace") == text:
+            places.append(str(path.replace(path.with_name(f"{aside}.json"))))
+    except FileNotFoundError:
+        log.debug("%s is in no file", name)
+    except OSError as exc:
+        _warn_once(path, f"{path} is of no use ({reason}), and can't be renamed: {exc}")
+    if places:
+        log.warning("%s can't be recorded: %s. It is kept as %s.", name, reason, " and ".join(places))
+
+
+def _warn_once(path: Path, words: str) -> None:
+    if path not in _warned:
+        _warned.add(path)
+        log.warning("%s", words)
 
 
 def remove(name: str) -> None:

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from typing import Any, Final
 
 from django.db import DatabaseError, connections
@@ -34,6 +35,11 @@ NO_PROTECTION_KNOWN: Final = (
     "Protected instances are stopped, too."
 )
 
+NOT_KEPT: Final = (
+    "No copy of it could be kept in Redis or in FALLBACK_DIR either: its record is lost if this process ends before "
+    "the database can be written."
+)
+
 journal.after_recording.append(orders.note_recorded)
 
 _followed: set[uuid.UUID] = set()
@@ -49,20 +55,41 @@ def order(wish: Wish) -> tuple[dict[str, Any], bool]:
 
     Raises DatabaseError only for what isn't a stop.
     """
+    wish, warnings = _shorten_reason(wish)
     trouble = _find_trouble(wish)
     if not trouble:
         try:
-            return _order(wish, orders.ANSWER_SECONDS)
+            body, is_settled = _order(_link_recorded(wish), orders.ANSWER_SECONDS)
+            body["warnings"] = [*warnings, *body["warnings"]]
+            return body, is_settled
         except DatabaseError as exc:
             trouble = _explain(wish, exc)
     with journal.held(), standby.used():
-        warnings = [_say_unrecorded(trouble), *_take_protections()]
+        warnings += [_say_unrecorded(trouble), *_take_protections()]
         journal.start()
         body, is_settled = _order(wish, ANSWER_SECONDS)
         _follow_all()
         journal.start()
+        # The answer promises the operation, so it must outlive this process.
+        warnings += [] if journal.keep_now() else [NOT_KEPT]
         body["warnings"] = [*warnings, *body["warnings"]]
     return body, is_settled
+
+
+def _shorten_reason(wish: Wish) -> tuple[Wish, list[str]]:
+    """Cut a reason that is too long, with a warning: a note must not decide whether a stop is sent."""
+    length = len(wish.reason)
+    if length <= orders.MAX_REASON_LENGTH:
+        return wish, []
+    warning = f"The reason has {length} characters; the first {orders.MAX_REASON_LENGTH} are recorded."
+    return replace(wish, reason=wish.reason[: orders.MAX_REASON_LENGTH]), [warning]
+
+
+def _link_recorded(wish: Wish) -> Wish:
+    """Drop the link to a retried operation that the database doesn't hold yet: it would refuse the new one."""
+    if wish.retry_of is None or Operation.objects.filter(pk=wish.retry_of.pk).exists():
+        return wish
+    return replace(wish, retry_of=None)
 
 
 def _order(wish: Wish, seconds: float) -> tuple[dict[str, Any], bool]:
@@ -74,14 +101,17 @@ def _order(wish: Wish, seconds: float) -> tuple[dict[str, Any], bool]:
 
 def preview(wish: Wish) -> dict[str, Any]:
     """Return what an order would do."""
+    wish, warnings = _shorten_reason(wish)
     trouble = _find_trouble(wish)
     if not trouble:
         try:
-            return orders.describe_preview(wish, orders.preview(wish))
+            body = orders.describe_preview(wish, orders.preview(wish))
+            body["warnings"] = [*warnings, *body["warnings"]]
+            return body
         except DatabaseError as exc:
             trouble = _explain(wish, exc)
     with standby.used():
-        warnings = [_say_unrecorded(trouble), *_take_protections()]
+        warnings += [_say_unrecorded(trouble), *_take_protections()]
         body = orders.describe_preview(wish, orders.preview(wish))
         body["warnings"] = [*warnings, *body["warnings"]]
         return body
@@ -129,16 +159,18 @@ def _take_protections() -> list[str]:
 
 def begin(wish: Wish) -> tuple[Begun, list[str]]:
     """Do what `orders.begin` does, in memory when the database can't record it; with warnings about that."""
+    wish, warnings = _shorten_reason(wish)
     trouble = _find_trouble(wish)
     if not trouble:
         try:
-            return orders.begin(wish), []
+            return orders.begin(wish), warnings
         except DatabaseError as exc:
             trouble = _explain(wish, exc)
     with standby.used():
-        warnings = [_say_unrecorded(trouble), *_take_protections()]
+        warnings += [_say_unrecorded(trouble), *_take_protections()]
         begun = orders.begin(wish)
         journal.start()
+        journal.keep_now()
         return begun, warnings
 
 
@@ -161,6 +193,9 @@ def run(begun: Begun, ends_at: float) -> None:
     try:
         try:
             targets = list(operation.targets.all())
+            if standby.is_used():
+                # Kept before it is requested: a killed process loses nothing that it has begun.
+                journal.keep_now()
             orders.run(begun, ends_at)
         except DatabaseError as exc:
             _go_on_in_memory(operation, targets, exc)
@@ -230,6 +265,7 @@ def _take_over(operation: Operation, targets: list[Target]) -> None:
                         target.next_ask_at = None
                 Target.objects.bulk_create(targets, batch_size=500)
         journal.start()
+        journal.keep_now()
         rounds.advance(operation.pk)
         _follow_all()
 
@@ -293,6 +329,25 @@ def describe(operation_id: str) -> dict[str, Any]:
     return found if found else orders.describe(orders.get(operation_id))
 
 
+def find_retried(operation_id: str) -> tuple[Operation, list[str]]:
+    """Return an operation, recorded or not, and the instances that it left unconfirmed.
+
+    Raises OperationNotFound, and NothingToRetry also while it runs.
+    """
+    try:
+        pk = uuid.UUID(operation_id)
+    except ValueError as exc:
+        raise OperationNotFound from exc
+    with journal.held(), routed(pk):
+        if not standby.is_used():
+            for copy in journal.read_copies():
+                for operation in copy.operations:
+                    if operation.pk == pk and copy.name != journal.get_name():
+                        return operation, orders.list_unconfirmed(operation, copy.find_targets(operation))
+        operation = orders.get(pk)
+        return operation, orders.list_unconfirmed(operation)
+
+
 def find(operation: Operation) -> dict[str, Any] | None:
     """Return an operation as the API shows it; None when the database doesn't tell."""
     try:
@@ -347,7 +402,9 @@ def cancel(operation_id: str, *, actor: Actor) -> dict[str, Any]:
         raise OperationNotFound from exc
     if is_in_memory(pk):
         with journal.held(), standby.used():
-            return orders.describe(orders.cancel(pk, actor=actor))
+            described = orders.describe(orders.cancel(pk, actor=actor))
+            journal.keep_now()
+            return described
     if _find_unrecorded(operation_id):
         return _cancel_elsewhere(operation_id.lower(), actor)
     return orders.describe(orders.cancel(pk, actor=actor))

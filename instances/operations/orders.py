@@ -344,15 +344,15 @@ def _list_covered(operation: Operation, older: Sequence[Operation]) -> list[uuid
     ]
 
 
-def list_unconfirmed(operation: Operation) -> list[str]:
+def list_unconfirmed(operation: Operation, targets: Sequence[Target] | None = None) -> list[str]:
     """Return the instances that a finished operation left unconfirmed. Raises NothingToRetry when there are none."""
     if operation.finished_at is None:
         raise NothingToRetry(
             "This operation is still running, and retries by itself.",
             suggestion="Wait for its result; a new POST /api/instances/stop-all adds what is running now.",
         )
-    left = operation.targets.filter(state__in=Target.UNCONFIRMED)
-    if ids := list(left.values_list("instance_id", flat=True)):
+    targets = list(operation.targets.all()) if targets is None else targets
+    if ids := [target.instance_id for target in targets if target.state in Target.UNCONFIRMED]:
         return ids
     raise NothingToRetry
 

@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 import redis
+import requests
 
 from tests.system.conftest import Start, StartWorker
 from tests.system.processes import ROOT, Novita, Service, wait_until
@@ -327,6 +329,92 @@ def test_killed_process_is_recorded_by_another_which_says_what_is_known(
     assert sorted(row["states"]) == ["confirmed"] * 24 + ["stillRunning"]
     assert "Its process ended" in row["notes"]
     assert list_kept(environment) == []
+
+
+@pytest.mark.parametrize("moment", ["first request", "answer"])
+def test_operation_outlives_its_process_from_the_first_request_on(
+    moment: str,
+    start_service: Start,
+    start_worker: StartWorker,
+    environment: dict[str, str],
+    database: Path,
+    novita: Novita,
+) -> None:
+    novita.fault("stop", "delay", seconds=30) if moment == "first request" else novita.fault("stop", "ignore")
+    service = start_service(**NO_SYNC, WEB_WORKERS="1").wait_until_alive()
+    with locked(database, service):
+        if moment == "first request":
+            threading.Thread(target=post_quietly, args=(service,), daemon=True).start()
+            wait_until(novita.list_stops, "the first request is sent")
+        else:
+            service.stop_all(reason="fire")
+        service.signal(signal.SIGKILL)
+        service.wait()
+
+        (path,) = list_kept(environment)
+        rows = json.loads(path.read_text())["rows"]
+        states = [row["fields"]["state"] for row in rows if row["model"] == "instances.target"]
+        assert states == ["pending" if moment == "first request" else "asked"] * 25
+        make_old(path, environment)
+    novita.lift()
+    start_worker()
+
+    wait_until(lambda: [row for row in list_recorded(database) if row["finished_at"]], "it is verified", 60)
+    (row,) = list_recorded(database)
+    assert (row["reason"], row["verdict"]) == ("fire", "All 25 are stopped.")
+    assert novita.are_all("exited")
+
+
+def post_quietly(service: Service) -> None:
+    with contextlib.suppress(requests.RequestException):
+        service.stop_all(reason="fire")
+
+
+def test_stop_that_can_be_kept_nowhere_is_sent_and_says_so(
+    start_service: Start, database: Path, tmp_path: Path, novita: Novita
+) -> None:
+    nowhere = tmp_path / "a file"
+    nowhere.touch()
+    bare = {"REDIS_URL": f"unix://{nowhere}/redis.sock", "FALLBACK_DIR": str(nowhere / "fallback")}
+    service = start_service(**NO_SYNC, **bare).wait_until_alive()
+    with locked(database, service):
+        ordered = service.stop_all()
+
+        assert ordered["count"] == 25
+        assert "No copy of it could be kept" in " ".join(ordered["warnings"])
+
+
+def test_cancel_outlives_its_process(
+    start_service: Start, environment: dict[str, str], database: Path, novita: Novita
+) -> None:
+    novita.fault("stop", "ignore")
+    service = start_service(**NO_SYNC, WEB_WORKERS="1").wait_until_alive()
+    with locked(database, service):
+        ordered = service.stop_all()
+        assert service.post(f"{ordered['operationUrl']}/cancel").json()["state"] == "cancelled"
+        service.signal(signal.SIGKILL)
+        service.wait()
+
+    (path,) = list_kept(environment)
+    assert json.loads(path.read_text())["rows"][0]["fields"]["state"] == "cancelled"
+
+
+def test_stop_in_memory_can_be_retried_once_it_has_ended(start_service: Start, database: Path, novita: Novita) -> None:
+    novita.fault("stop", "ignore", instanceId=(stubborn := min(novita.get_truth())))
+    service = start_service(**NO_SYNC, NOVITA_STOP_DEADLINE="6").wait_until_alive()
+    with locked(database, service):
+        ordered = service.stop_all()
+        wish = {"fromOperation": ordered["operationId"]}
+        early = service.post("/api/operations", json=wish)
+        assert not service.wait_until_finished(ordered)["success"]
+        requested = len(novita.list_stops())
+        # Each time another process may be asked.
+        retries = [service.post("/api/operations", json=wish) for _ in range(2)]
+
+    assert (early.status_code, early.json()["code"]) == (409, "INVALID_STATE"), early.text
+    assert "still running" in early.json()["message"]
+    assert [(one.status_code, one.json()["total"]) for one in retries] == [(200, 1)] * 2, retries[0].text
+    assert set(novita.list_stops()[requested:]) == {stubborn}
 
 
 def make_old(path: Path, environment: dict[str, str]) -> None:

@@ -1,0 +1,149 @@
+"""Copies of what the database could not take, read back: damage to one hides no other, and fails no request."""
+
+import json
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core import serializers
+from django.db import models
+from django.test import Client
+from django.utils import timezone
+from fakeredis import FakeRedis
+
+from instances.fallback import journal, kept
+from instances.models import Operation, Target
+from tests.novita_answers import NovitaAnswers, make_row
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_pauses")]
+
+OPERATIONS = "/api/operations"
+
+
+def make_operation(**fields: Any) -> Operation:
+    now = timezone.now()
+    wanted = {"kind": "stop", "is_whole_account": True, "selection": "stop:all", "deadline_at": now}
+    return Operation(**{**wanted, **fields})
+
+
+def make_finished() -> tuple[Operation, Target]:
+    """A stop that has left "a" running."""
+    operation = make_operation(state="finished", finished_at=timezone.now(), success=False, listed_at=timezone.now())
+    return operation, Target(pk=1, operation=operation, instance_id="a", state="stillRunning")
+
+
+def make_document(*rows: models.Model, is_last: bool = False) -> dict[str, Any]:
+    shown = json.loads(serializers.serialize("json", rows))
+    return {"keptAt": timezone.now().isoformat(), "isLast": is_last, "rows": shown}
+
+
+def keep(name: str, text: str) -> None:
+    kept.write(f"{journal.PREFIX}{name}", text)
+
+
+def list_ids(client: Client) -> list[str]:
+    answer = client.get(OPERATIONS)
+    assert answer.status_code == 200, answer.content
+    return [one["id"] for one in answer.json()["operations"]]
+
+
+Damage = Callable[[dict[str, Any]], object]
+DAMAGES: dict[str, Damage] = {
+    "no fields": lambda document: document["rows"][0].update(fields={}),
+    "no key": lambda document: document["rows"][0].pop("pk"),
+    "no beginning": lambda document: document["rows"][0]["fields"].pop("created_at"),
+    "no deadline": lambda document: document["rows"][0]["fields"].update(deadline_at=None),
+    "no time zone": lambda document: document["rows"][0]["fields"].update(deadline_at="2026-01-01T00:00:00"),
+    "no selection": lambda document: document["rows"][0]["fields"].pop("selection"),
+    "another state": lambda document: document["rows"][1]["fields"].update(state="x"),
+    "notes of no list": lambda document: document["rows"][0]["fields"].update(notes=5),
+    "another model": lambda document: document["rows"][0].update(model="auth.group", fields={"name": "x"}),
+    "fields of no object": lambda document: document["rows"][0].update(fields=[1]),
+    "rows of no list": lambda document: document.update(rows=5),
+    "a moment of no time": lambda document: document.update(keptAt="x"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.filterwarnings("ignore:DateTimeField .* received a naive datetime:RuntimeWarning")
+def test_incomplete_copy_is_set_aside_with_one_log_line(
+    damage: Damage, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, damaged = make_document(*make_finished()), make_document(*make_finished(), is_last=True)
+    damage(damaged)
+    keep("a", json.dumps(damaged))
+    keep("b", json.dumps(whole))
+    with caplog.at_level(logging.WARNING, "instances"):
+        for _ in range(2):
+            assert list_ids(client) == [whole["rows"][0]["pk"]]
+            journal.record_left_behind()
+        shown = client.get(f"{OPERATIONS}/{whole['rows'][0]['pk']}")
+        others = [
+            client.get(f"{OPERATIONS}/11111111-1111-1111-1111-111111111111"),
+            client.post(f"{OPERATIONS}/11111111-1111-1111-1111-111111111111/cancel", "", "application/json"),
+        ]
+
+    assert (shown.status_code, [one.status_code for one in others]) == (200, [404, 404])
+    lines = [one for one in caplog.messages if "unrecorded-a" in one]
+    assert len(lines) == 1 and f"{kept.ASIDE}unrecorded-a in Redis and " in lines[0], lines
+    assert (kept.get_folder() / f"{kept.ASIDE}unrecorded-a.json").read_text() == json.dumps(damaged)
+
+
+def test_unreadable_file_hides_no_other(client: Client, raw_redis: FakeRedis) -> None:
+    whole = make_document(*make_finished())
+    for name in "abc":
+        keep(name, json.dumps(whole))
+    raw_redis.flushall()
+    folder = kept.get_folder()
+    (folder / "unrecorded-a.json").write_bytes(b"\xff\xfe{")
+    (folder / "unrecorded-b.json").unlink()
+    (folder / "unrecorded-b.json").mkdir()
+    # Whatever the folder's order is.
+    (folder / "unrecorded-zz.json").write_bytes(b"\xff")
+
+    assert list_ids(client) == [whole["rows"][0]["pk"]]
+
+
+def test_damaged_file_leaves_the_copy_in_redis(client: Client) -> None:
+    whole = make_document(*make_finished())
+    keep("a", json.dumps(whole))
+    (kept.get_folder() / "unrecorded-a.json").write_text("{")
+
+    for _ in range(2):
+        assert list_ids(client) == [whole["rows"][0]["pk"]]
+
+
+def test_copy_that_the_database_refuses_is_set_aside_and_the_others_are_recorded(client: Client) -> None:
+    operation, target = make_finished()
+    twice = Target(pk=2, operation=operation, instance_id="a", state="failed")
+    keep("a", json.dumps(make_document(operation, target, twice, is_last=True)))
+    good = make_document(*make_finished(), is_last=True)
+    keep("b", json.dumps(good))
+
+    for _ in range(journal.MAX_REFUSALS):
+        journal.record_left_behind()
+
+    assert [str(one.pk) for one in Operation.objects.all()] == [good["rows"][0]["pk"]]
+    assert [path.name for path in kept.get_folder().iterdir()] == [f"{kept.ASIDE}unrecorded-a.json"]
+
+
+def test_operation_that_is_not_recorded_yet_can_be_retried(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"), make_row("b"))
+    operation, target = make_finished()
+    keep("a", json.dumps(make_document(operation, target)))
+
+    answer = client.post(OPERATIONS, {"fromOperation": str(operation.pk)}, "application/json")
+
+    assert (answer.status_code, answer.json()["total"]) == (200, 1), answer.content
+    assert account.orders == ["stop a"]
+
+
+def test_operation_that_runs_elsewhere_is_not_retried(client: Client) -> None:
+    operation = make_operation(deadline_at=timezone.now() + timedelta(seconds=60))
+    keep("a", json.dumps(make_document(operation)))
+
+    answer = client.post(OPERATIONS, {"fromOperation": str(operation.pk)}, "application/json")
+
+    assert (answer.status_code, "still running" in answer.json()["message"]) == (409, True), answer.content
