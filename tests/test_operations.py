@@ -300,7 +300,6 @@ def test_one_on_its_way_is_followed_and_asked_when_it_runs_again(client: Client,
         (STOP_ALL, {"ids": [f"{number:016x}" for number in range(3000)]}),
         (STOP_ALL, {"dryRun": "perhaps"}),
         (STOP_ALL, {"dryrun": True}),
-        (STOP_ALL, {"reason": "x" * 501}),
         (STOP_ALL, {"reason": {}}),
         (STOP_ALL, {"webhookUrl": 5}),
         (STOP_ALL, ["a"]),
@@ -324,6 +323,19 @@ def test_a_wish_that_makes_no_sense_is_refused_before_anything_is_asked(
     assert (answer.status_code, answer.json()["code"]) == (400, "INVALID_REQUEST")
     assert answer.json().keys() == {"success", "code", "message", "suggestion", "requestId", "timestamp", "fields"}
     assert not account.calls and not Operation.objects.exists()
+
+
+@pytest.mark.parametrize("is_dry_run", [False, True])
+def test_reason_that_is_too_long_is_cut_and_the_stop_is_sent(
+    is_dry_run: bool, client: Client, novita: NovitaAnswers
+) -> None:
+    account = novita.holds(make_row("a"))
+
+    answer = client.post(STOP_ALL, {"reason": "x" * 501, "dryRun": is_dry_run})
+
+    assert (answer.status_code, account.orders) == (200, [] if is_dry_run else ["stop a"])
+    assert "The reason has 501 characters; the first 500 are recorded." in answer.json()["warnings"]
+    assert [one.reason for one in Operation.objects.all()] == ([] if is_dry_run else ["x" * 500])
 
 
 def test_a_form_of_another_site_stops_nothing(client: Client, novita: NovitaAnswers) -> None:

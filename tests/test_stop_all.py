@@ -184,7 +184,6 @@ def test_the_number_typed_stops_them(novita: NovitaAnswers, monkeypatch: pytest.
         ["--timeout", "-5"],
         ["--timeout", "soon"],
         ["--timeout", "86401"],
-        ["--reason", "x" * 501],
         ["--nonsense"],
     ],
     ids=" ".join,
@@ -199,6 +198,17 @@ def test_a_wrong_argument_is_refused_with_2(
 
     assert (ended.value.code, account.calls) == (2, [])
     assert arguments[0] in capsys.readouterr().err
+
+
+def test_reason_that_is_too_long_is_cut_and_the_stop_is_sent(novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    carry_out(account, "a")
+
+    ran = Ran("--yes", "--reason", "x" * 501)
+
+    assert (ran.status, ran.out, account.orders) == (0, "It is stopped.\n", ["stop a"])
+    assert "The reason has 501 characters; the first 500 are recorded." in ran.err
+    assert Operation.objects.get().reason == "x" * 500
 
 
 # --- When other things are broken

@@ -91,7 +91,7 @@ class NoteField(TextField):
 class OrderSerializer(StrictSerializer):
     """The body of stop-all."""
 
-    reason = NoteField(required=False, allow_blank=True, max_length=500, help_text="Why; it is recorded.")
+    reason = NoteField(required=False, allow_blank=True, help_text="Why; its first 500 characters are recorded.")
     webhookUrl = TextField(
         required=False,
         min_length=1,
