@@ -265,7 +265,7 @@ def test_a_list_that_is_older_than_the_dialog_is_named(panel: Panel, visit: Visi
     press(page, "Stop all")
 
     expect(get_plan(page)).to_have_text(
-        "2 instances will be stopped: The list on this page is older and has 1.",
+        "2 instances will be stopped. The list on this page is older and has 1.",
     )
 
 

@@ -5,7 +5,7 @@ import {getNow, hasJumped} from './clock.js';
 import {clone, count, sayAge, sayClock, sayMoment, set, setDisabled, setText, tell} from './elements.js';
 import * as operations from './operations.js';
 import {compareKeys, compareTexts, fold, getNaturalKey} from './order.js';
-import {ask, LoggedOut, nameFailure, read} from './service.js';
+import {ask, LoggedOut, nameFailure, Outage, read} from './service.js';
 import * as session from './session.js';
 import {send} from './session.js';
 
@@ -17,6 +17,8 @@ const TROUBLE_SECONDS = 3;
 // A cleared cache is filled within seconds where the service synchronizes by itself.
 const MAX_FILL_TRIES = 8;
 const FILL_PAUSE_MS = 700;
+// How long the message of an outage stays that no refresh has met.
+const SHORT_OUTAGE_MS = 10000;
 const DEFAULT_ORDERING = '-createdAt';
 const FILTERS = ['search', 'group', 'region'];
 
@@ -47,7 +49,9 @@ const rows = new Map(); // id → its row on this page
 const details = new Map(); // id → its open details
 const asked = new Map(); // id → the action that was sent and not answered yet
 const followed = new Set(); // ids that an action here has set moving
-const messages = new Map(); // id → {words, isError}
+const messages = new Map(); // id → {words, isError, error}
+let toldError = null; // the last that the status told
+let cleared = ''; // what the status says of a cleared cache that is not filled yet
 const selected = new Set(); // ids
 let matching = []; // the ids that match the filter, in the order shown, on all pages
 let lastSelected = ''; // where a range by Shift begins
@@ -122,6 +126,7 @@ function getSortKey(value) {
 
 function render() {
     renderFilters();
+    renderTitle();
     if (instances === null) {
         return;
     }
@@ -483,10 +488,14 @@ function renderFigures() {
     const startingFigure = document.getElementById('figure-starting');
     setText(startingFigure, hasCopy && starting ? ` · ${starting} starting` : '');
     set(startingFigure, 'hidden', !startingFigure.textContent);
+}
+
+function renderTitle() {
+    const running = hasCopy && instances ? instances.filter(one => one.group === 'running').length : null;
     const hasTrouble = Boolean(failure) || Boolean(warnings.querySelector('p')) || operations.hasTrouble();
     const words = operations.getPageTitle();
-    document.title = `${hasTrouble ? '⚠ ' : ''}${words ? `${words} – ` : hasCopy ? `(${running}) ` : ''}Novita panel`;
-    drawIcon(hasCopy ? running : null, hasTrouble);
+    document.title = `${hasTrouble ? '⚠ ' : ''}${words ? `${words} – ` : running !== null ? `(${running}) ` : ''}Novita panel`;
+    drawIcon(running, hasTrouble);
 }
 
 function drawIcon(running, hasTrouble) {
@@ -599,10 +608,8 @@ async function readAll() {
             take((await listing.json()).instances);
             etag = listing.headers.get('ETag') || '';
         }
-        if (failure && document.getElementById('status-error').textContent === failure) {
-            // A press on Refresh was answered by it.
-            tell('');
-        }
+        forgetOutages(state.services, Boolean(failure));
+        tellFilled();
         failingSince = null;
         failure = '';
     } catch (error) {
@@ -621,6 +628,38 @@ async function readAll() {
     }
     renderWarnings(words);
     render();
+}
+
+// The messages of what failed by an outage that is over.
+function forgetOutages(services, hasFailed) {
+    const isOver = error => error instanceof Outage && (!error.part || services[error.part] === 'up')
+        && (hasFailed || performance.now() - error.at > SHORT_OUTAGE_MS);
+    if (isOver(toldError)) {
+        if (document.getElementById('status-error').textContent === toldError.message) {
+            tell('');
+        }
+        toldError = null;
+    }
+    for (const [id, {error}] of messages) {
+        // That Novita did not answer is the result of the action, also when it answers others.
+        if (isOver(error) && error.part !== 'novita') {
+            messages.delete(id);
+        }
+    }
+}
+
+function tellFilled() {
+    if (hasCopy && cleared) {
+        if (document.getElementById('status-words').textContent === sayCleared(false)) {
+            tell(sayCleared(true));
+        }
+        cleared = '';
+    }
+}
+
+function sayCleared(isFilled) {
+    return isFilled ? `${cleared}, and synchronized again: ${count(instances.length)}.`
+        : `${cleared}. The next synchronization fills it.`;
 }
 
 function sayFailure(error) {
@@ -689,6 +728,7 @@ async function run(button, words, work) {
     try {
         tell(await work());
     } catch (error) {
+        toldError = error;
         tell(error.message, true);
     } finally {
         button.removeAttribute('aria-disabled');
@@ -699,7 +739,8 @@ async function run(button, words, work) {
 async function refreshNow() {
     await refresh();
     if (failure) {
-        throw new Error(failure);
+        // The banner says why.
+        throw new Outage('Not refreshed.', '');
     }
     return `Refreshed: ${count(instances.length)}.`;
 }
@@ -728,8 +769,8 @@ async function clear() {
         await new Promise(resolve => setTimeout(resolve, FILL_PAUSE_MS));
         await refresh();
     }
-    return hasCopy ? `${result.message}, and synchronized again: ${count(instances.length)}.`
-        : `${result.message}. The next synchronization fills it.`;
+    cleared = result.message;
+    return sayCleared(hasCopy);
 }
 
 async function act(action, id) {
@@ -745,7 +786,7 @@ async function act(action, id) {
         messages.set(id, {words: `${result.message}.`});
         followed.add(id);
     } catch (error) {
-        messages.set(id, {words: error.message, isError: true});
+        messages.set(id, {words: error.message, isError: true, error});
     }
     await refresh();
     asked.delete(id);
@@ -840,7 +881,7 @@ async function changeProtection(row, method, reason) {
         messages.set(id, {words: `${result.message.replace(/\.$/, '')}.`});
         row.querySelector('form').reset();
     } catch (error) {
-        messages.set(id, {words: error.message, isError: true});
+        messages.set(id, {words: error.message, isError: true, error});
     }
     setDisabled(button, false);
     // One that was under way may have been read before the change was.
@@ -958,9 +999,7 @@ root.addEventListener('submit', event => {
     }
 });
 root.addEventListener('operation', event => {
-    if (instances !== null) {
-        renderFigures();
-    }
+    renderTitle();
     if (event.detail.isOver) {
         refresh();
     }

@@ -2,6 +2,9 @@
 
 import {getNow} from './clock.js';
 
+// What has just happened may seem to be ahead by so much: clocks differ, and the server's is known to the second.
+const AHEAD_SECONDS = 5;
+
 export function clone(id) {
     return document.getElementById(id).content.firstElementChild.cloneNode(true);
 }
@@ -49,9 +52,10 @@ export function sayAge(time) {
     if (now === null) {
         return sayMoment(time);
     }
-    const seconds = Math.max(0, Math.round((now - new Date(time)) / 1000));
+    const passed = Math.round((now - new Date(time)) / 1000);
+    const seconds = passed < -AHEAD_SECONDS ? -passed : Math.max(0, passed);
     const [unit, size] = seconds < 60 ? ['s', 1] : seconds < 3600 ? ['min', 60] : seconds < 172800 ? ['h', 3600] : ['days', 86400];
-    return `${Math.floor(seconds / size)} ${unit} ago`;
+    return passed < -AHEAD_SECONDS ? `in ${Math.round(seconds / size)} ${unit}` : `${Math.floor(seconds / size)} ${unit} ago`;
 }
 
 export function sayMoment(time) {

@@ -3,6 +3,7 @@
 
 import {getNow} from './clock.js';
 import {clone, count, findRepeated, listItems, sayAge, sayClock, set, setDisabled, setText} from './elements.js';
+import {sortByName} from './order.js';
 import {Refusal, read} from './service.js';
 import {send} from './session.js';
 
@@ -48,6 +49,7 @@ let listedIds = null; // of the operations when they were last listed
 let known = listedIds; // those of them that were there when a start was sent
 let others = 0; // how many more run
 let isCancelling = false; // whether the second press is waited for
+let refusal = ''; // why it was not cancelled
 let failures = 0;
 let failingSince = null;
 let failure = '';
@@ -172,7 +174,9 @@ function sayPlan() {
     }
     const done = {stop: 'stopped', start: 'started', restart: 'restarted'}[kind];
     const groups = kind === 'stop' ? sayGroups() : '';
-    return `${count(asked.length)} will be ${done}:${groups && ` ${groups}.`}${older}`;
+    // The names follow where nothing else does.
+    const end = groups ? `: ${groups}.` : older ? '.' : ':';
+    return `${count(asked.length)} will be ${done}${end}${older}`;
 }
 
 // Returns '' when all are running, as the figure of that name counts them.
@@ -190,7 +194,7 @@ function sayGroups() {
 function fillNames(id, listed, repeated) {
     const list = document.getElementById(id);
     list.parentElement.hidden = !listed.length;
-    list.replaceChildren(...listed.map(one => {
+    list.replaceChildren(...sortTargets(listed).map(one => {
         const item = clone('named-template');
         item.querySelector('.target-name').textContent = getName(one);
         item.querySelector('.target-id').textContent = repeated.has(getName(one)) ? one.instanceId : '';
@@ -201,6 +205,10 @@ function fillNames(id, listed, repeated) {
 
 function getName(target) {
     return target.name || target.instanceId;
+}
+
+function sortTargets(listed) {
+    return sortByName(listed, getName, one => one.instanceId);
 }
 
 function findObstacle() {
@@ -372,6 +380,7 @@ function show(operation) {
     if (!operation || !shown || operation.id !== shown.id) {
         shown = operation && {...operation, targets: operation.targets || []};
         isCancelling = false;
+        refusal = '';
         failures = 0;
         failingSince = null;
         failure = '';
@@ -632,30 +641,34 @@ function renderFailure() {
     setText(document.getElementById('operation-failure'), failure
         ? `It can't be read${failingSince ? ` since ${sayClock(failingSince)}` : ''}: ${failure} What is shown is older than that; the work goes on without this page.`
         : '');
+    // One that is cancelled after all was not refused.
+    setText(document.getElementById('operation-refusal'), shown.state === 'cancelled' ? '' : refusal);
 }
 
 function renderTargets() {
     const isOpen = isRunning(shown);
     const repeated = findRepeated(shown.targets.map(getName));
     const sizes = {};
-    for (const one of shown.targets) {
+    const last = {}; // list → its row before the next one
+    for (const one of sortTargets(shown.targets)) {
         const list = !isOpen && LISTS[one.state] === 'under-way' ? 'trouble' : LISTS[one.state];
         sizes[list] = (sizes[list] || 0) + 1;
         const looks = JSON.stringify([one, isOpen, repeated.has(getName(one))]);
         let row = targets.get(one.instanceId);
-        if (row && row.looks === looks) {
-            continue;
-        }
         if (!row) {
-            row = {element: clone('target-template'), list: ''};
+            row = {element: clone('target-template')};
             targets.set(one.instanceId, row);
         }
-        row.looks = looks;
-        updateTarget(row.element, one, repeated.has(getName(one)));
-        if (row.list !== list) {
-            row.list = list;
-            document.getElementById(`targets-${list}`).append(row.element);
+        if (row.looks !== looks) {
+            row.looks = looks;
+            updateTarget(row.element, one, repeated.has(getName(one)));
         }
+        const parent = document.getElementById(`targets-${list}`);
+        const next = last[list] ? last[list].nextElementSibling : parent.firstElementChild;
+        if (next !== row.element) {
+            parent.insertBefore(row.element, next);
+        }
+        last[list] = row.element;
     }
     for (const list of new Set(Object.values(LISTS))) {
         const element = document.getElementById(`targets-${list}`);
@@ -713,16 +726,24 @@ export function tick() {
     if (!shown || launch) {
         return;
     }
-    const due = shown.deadlineAt ? ` The verdict is due by ${sayClock(shown.deadlineAt)}.` : '';
     setText(document.getElementById('operation-begun'), `Begun at ${sayClock(shown.createdAt)}`);
     setText(document.getElementById('operation-when'),
-        isRunning(shown) ? `, ${sayAge(shown.createdAt)}.${due}` : `, ended ${sayAge(shown.finishedAt)}.`);
+        isRunning(shown) ? `, ${sayAge(shown.createdAt)}.${sayDue()}` : `, ended ${sayAge(shown.finishedAt)}.`);
+}
+
+function sayDue() {
+    if (!shown.deadlineAt) {
+        return '';
+    }
+    const isOverdue = getNow() !== null && getNow() > Date.parse(shown.deadlineAt);
+    return ` The verdict ${isOverdue ? 'has been overdue since' : 'is due by'} ${sayClock(shown.deadlineAt)}.`;
 }
 
 // --- Ending the asking
 
 function askToCancel(isAsked) {
     isCancelling = isAsked;
+    refusal = '';
     render();
     panel.querySelector(`[data-do=${isAsked ? 'operation-cancel-now' : 'operation-cancel'}]`).focus();
 }
@@ -737,11 +758,12 @@ async function cancel(button) {
             take(operation);
         }
     } catch (error) {
-        failure = error.message;
-        failingSince ||= getNow();
-        isCancelling = false;
-        render();
-        await readShown();
+        if (shown && shown.id === id) {
+            refusal = `${error instanceof Refusal ? 'Not cancelled' : 'It is not known whether it was cancelled'}: ${error.message}`;
+            isCancelling = false;
+            render();
+            await readShown();
+        }
     } finally {
         setDisabled(button, false);
     }

@@ -27,6 +27,12 @@ export function compareKeys(a, b) {
     return a.length - b.length;
 }
 
+// Returns a sorted copy; what has the same name is sorted by its id.
+export function sortByName(listed, getName, getId) {
+    const keys = new Map(listed.map(one => [one, getNaturalKey(getName(one))]));
+    return [...listed].sort((a, b) => compareKeys(keys.get(a), keys.get(b)) || compareTexts(getId(a), getId(b)));
+}
+
 // By characters, where < compares halves of them.
 export function compareTexts(a, b) {
     let at = 0;

@@ -13,6 +13,22 @@ export class LoggedOut extends Refusal {
     }
 }
 
+const PARTS = {CACHE_UNAVAILABLE: 'redis', DATABASE_UNAVAILABLE: 'database'};
+
+// A failure that lasts no longer than a part of the service is away: `part` as /health names it, '' for the service.
+export class Outage extends Error {
+    constructor(words, part) {
+        super(words);
+        this.part = part;
+        this.at = performance.now();
+    }
+}
+
+export function makeFailure(words, code) {
+    const part = code === 'SHUTTING_DOWN' ? '' : code && code.startsWith('NOVITA_') ? 'novita' : PARTS[code];
+    return part === undefined ? new Error(words) : new Outage(words, part);
+}
+
 export async function ask(path, options, timeout) {
     const sentAt = performance.now();
     const answer = await fetch(path, {

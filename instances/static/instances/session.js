@@ -1,7 +1,7 @@
 // Who is logged in. That may change in another tab while a page is open: then its CSRF token is renewed, or the page
 // says what to do before a button needs it.
 
-import {ask, LoggedOut, nameFailure, Refusal} from './service.js';
+import {ask, LoggedOut, makeFailure, nameFailure, Outage, Refusal} from './service.js';
 
 const ACTION_TIMEOUT_MS = 60000;
 const CHECK_MS = 25000;
@@ -88,7 +88,7 @@ export async function send(method, path, body) {
     const {result, status} = answer;
     if (!answer.isOk) {
         const words = [result.message, ...Object.values(result.fields || {}), result.suggestion].filter(Boolean).join(' ');
-        throw status < 500 ? new Refusal(words) : new Error(words);
+        throw status < 500 ? new Refusal(words) : makeFailure(words, result.code);
     }
     return result;
 }
@@ -107,7 +107,7 @@ async function post(method, path, body) {
         if (error instanceof LoggedOut) {
             renew();
         }
-        throw error instanceof Refusal ? error : new Error(nameFailure(error));
+        throw error instanceof Refusal ? error : new Outage(nameFailure(error), '');
     }
 }
 
