@@ -257,6 +257,9 @@ def _record(copy: Copy, *, is_dead: bool = False) -> bool:
                 # Processes that notice at the same moment take turns; SQLite's transactions do so anyway.
                 with connection.cursor() as cursor:
                     cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_ADVISORY_LOCK])
+            if copy.name == get_name() and not standby.exists():
+                # Dropped while this waited for its turn.
+                return False
             for operation in copy.operations:
                 _record_operation(copy, operation, is_dead=is_dead)
             for entry in copy.entries:
