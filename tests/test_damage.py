@@ -10,6 +10,7 @@ import pytest
 from django.test import Client
 from fakeredis import FakeRedis
 
+from instances.fallback import database
 from instances.instance import from_json
 from instances.inventory import store
 from instances.refresher import Refresher
@@ -304,7 +305,7 @@ def test_a_turn_without_an_end_does_not_stop_the_following(
 
 
 def test_a_mark_of_a_worker_without_an_end_is_none(client: Client, raw_redis: FakeRedis, account: Account) -> None:
-    raw_redis.set(name_of("worker"), "up")
+    raw_redis.set(f"{name_of('worker')}:{database.find_id()}", "up")
 
     assert client.get("/health").json()["services"]["worker"] == "down"
 

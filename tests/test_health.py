@@ -15,6 +15,7 @@ from fakeredis import FakeRedis, FakeServer
 from pytest_django import Settings
 
 from instances import health, tasks
+from instances.fallback.database import find_id
 from instances.inventory import lease, store
 from instances.models import Operation
 from novita_site.settings import SESSION_COOKIE_NAME
@@ -313,7 +314,7 @@ def test_a_worker_is_up_as_long_as_it_works(client: Client, raw_redis: FakeRedis
     tasks.move_operations()
 
     assert read_health(client)["services"]["worker"] == "up"
-    assert 0 < raw_redis.ttl(name_of("worker")) <= 15
+    assert 0 < raw_redis.ttl(f"{name_of('worker')}:{find_id()}") <= 15
 
 
 @database
@@ -334,3 +335,10 @@ def test_without_redis_nobody_knows_of_the_worker(client: Client, redis_server: 
     redis_server.connected = False
 
     assert read_health(client, 503)["services"]["worker"] == "unknown"
+
+
+@database
+def test_a_worker_of_another_database_is_none_of_this_panel(client: Client, raw_redis: FakeRedis) -> None:
+    raw_redis.set(f"{name_of('worker')}:0123456789", "up", ex=15)
+
+    assert read_health(client)["services"]["worker"] == "down"

@@ -25,6 +25,7 @@ Fly-Client-IP Fly-Region Fly-Request-Id X-Azure-ClientIP X-Azure-Ref X-Azure-FDI
 X-ARR-SSL X-MS-Client-Principal DISGUISED-HOST WAS-DEFAULT-HOSTNAME X-Appengine-User-IP X-Appengine-Country
 X-Goog-Authenticated-User-Email X-Cloud-Trace-Context X-Vercel-Id X-Vercel-Forwarded-For X-NF-Client-Connection-IP
 X-Railway-Edge Rndr-Id DO-Connecting-IP X-Replit-User-Id
+X-NginX-Proxy X-Forward-For X-Rewrite-URL X-Cdn X-Https
 Tailscale-User-Login Tailscale-User-Name Tailscale-Headers-Info Ngrok-Auth-User-Id X-Tunnel-Id X-Auth-Request-User
 X-Visitor-IP My-Own-Client-IP X-Source-IP X-Peer-Addr X-New-Cdn-Client-Ip-Country
 """

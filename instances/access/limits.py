@@ -35,7 +35,7 @@ OVERALL: Final = 60
 SINGLE_SIGN_ON: Final = 60
 BAD_TOKENS: Final = 60
 # Failures that the audit has a line for, a minute.
-NOTED_FAILURES: Final = 60
+NOTED_FAILURES: Final = 10
 UNLIMITED: Final = 10**9
 MEMORY_KEYS: Final = 10_000
 

@@ -83,19 +83,51 @@ def client_network(address: str) -> str:
 # Headers that proxies, CDNs, tunnels and clouds add, by the beginning of their names. A local program sends none.
 _ADDED_BY_PROXIES = (
     # Proxies and load balancers
-    *("FORWARDED", "X_FORWARDED", "X_FORWARDER", "X_REAL_", "X_ORIGINAL_", "X_ORIGINATING_", "X_CLIENT_", "X_CLUSTER_"),
+    *(
+        "FORWARDED",
+        "X_FORWARD",
+        "X_NGINX_",
+        "X_REWRITE_",
+        "X_REAL_",
+        "X_ORIGINAL_",
+        "X_ORIGINATING_",
+        "X_CLIENT_",
+        "X_CLUSTER_",
+    ),
     *("X_REMOTE_", "REMOTE_", "X_PROXY", "PROXY_CLIENT_", "WL_PROXY_", "X_SCHEME", "X_URL_SCHEME", "FRONT_END_HTTPS"),
     *("MAX_FORWARDS", "X_REQUEST_START", "X_QUEUE_START", "SURROGATE_", "X_VARNISH", "X_ENVOY_", "X_ISTIO_", "X_KONG_"),
-    *("X_HAPROXY_", "X_BLUECOAT_", "X_IMFORWARDS", "X_SSL_", "SSL_CLIENT_", "X_TLS_"),
+    *("X_HAPROXY_", "X_BLUECOAT_", "X_IMFORWARDS", "X_SSL_", "SSL_CLIENT_", "SSL_HTTPS", "X_HTTPS", "X_TLS_"),
     # CDNs
-    *("CF_", "CDN_", "TRUE_CLIENT_", "AKAMAI_", "X_AKAMAI_", "X_EDGE_", "FASTLY_", "X_SUCURI_", "INCAP_", "X_PULL"),
+    *(
+        "CF_",
+        "CDN_",
+        "X_CDN",
+        "TRUE_CLIENT_",
+        "AKAMAI_",
+        "X_AKAMAI_",
+        "X_EDGE_",
+        "FASTLY_",
+        "X_SUCURI_",
+        "INCAP_",
+        "X_PULL",
+    ),
     *("CLOUDFRONT_", "ALI_", "EAGLEEYE_"),
     # Clouds and hosting
     *("FLY_", "X_AMZN_", "X_AMZ_", "X_AZURE_", "X_FD_", "X_ARR_", "X_MS_", "X_WAWS_", "X_SITE_DEPLOYMENT_"),
     *("DISGUISED_HOST", "WAS_DEFAULT_HOSTNAME", "X_APPENGINE_", "X_GOOG_", "X_GOOGLE_", "X_GFE_", "X_CLOUD_TRACE_"),
     *("X_VERCEL_", "X_NF_", "X_RAILWAY_", "RNDR_", "X_REPLIT_", "X_KOYEB_", "X_HEROKU_"),
     # Tunnels, and proxies that log people in
-    *("TAILSCALE_", "NGROK_", "X_NGROK_", "X_TUNNEL_", "X_AUTH_REQUEST_", "X_AUTHENTIK_", "X_POMERIUM_", "X_VOUCH_"),
+    *(
+        "TAILSCALE_",
+        "X_LOCALTUNNEL_",
+        "NGROK_",
+        "X_NGROK_",
+        "X_TUNNEL_",
+        "X_AUTH_REQUEST_",
+        "X_AUTHENTIK_",
+        "X_POMERIUM_",
+        "X_VOUCH_",
+    ),
     "X_WEBAUTH_",
 )
 # The others name a client's address, or say themselves that they forward.

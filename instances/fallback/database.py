@@ -1,9 +1,11 @@
 """Can the database be written, told by really writing: a full disk and a read-only file answer every SELECT."""
 
+import hashlib
 import logging
 import os
 import threading
 import time
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -119,6 +121,23 @@ def _find_full_disk() -> str:
         log.debug("database's disk: %s", exc)
         return ""
     return "its disk is full" if disk.f_bavail * disk.f_frsize < NEEDED_BYTES else ""
+
+
+@cache
+def _read_id() -> str:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT min(applied) FROM django_migrations")
+        (moment,) = cursor.fetchone()
+    return hashlib.sha256(str(moment).encode()).hexdigest()[:10]
+
+
+def find_id() -> str:
+    """Return an id of this database, from the moment of its first migration; "" while the database can't be read."""
+    try:
+        return _read_id()
+    except DatabaseError as exc:
+        log.debug("database: %s", exc)
+        return ""
 
 
 def explain(error: DatabaseError) -> str:

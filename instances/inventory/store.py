@@ -19,8 +19,9 @@ from django.conf import settings
 
 from instances import redis_client as keys
 from instances.errors import CacheUnavailable, LeaseLost
+from instances.fallback import database
 from instances.instance import Instance, check_time, format_time, from_json
-from instances.inventory import scripts as scripts
+from instances.inventory import scripts
 from instances.redis_client import get_redis, redis_errors, run_script
 
 log = logging.getLogger(__name__)
@@ -355,7 +356,8 @@ def clear() -> int:
 
 
 def read_state() -> State:
-    answer = run_script(scripts.READ_STATE, scripts.KEYS, [])
+    names = [_get_worker_key() if name == keys.WORKER else name for name in scripts.KEYS]
+    answer = run_script(scripts.READ_STATE, names, [])
     now, tick, generation, revision, size, flat, moving, lease, lease_ms, has_worker = answer
     sync = {field.decode("utf-8", "replace"): value for field, value in _pairs(flat)}
     as_of = _to_int(sync.get("as_of"))
@@ -386,7 +388,12 @@ def read_state() -> State:
 def note_worker() -> None:
     """Note that a worker works; it counts as up for a while from then on."""
     with redis_errors():
-        get_redis().set(keys.WORKER, "up", ex=scripts.WORKER_SECONDS)
+        get_redis().set(_get_worker_key(), "up", ex=scripts.WORKER_SECONDS)
+
+
+def _get_worker_key() -> str:
+    # A worker finds its work in its database: one with another database does nothing for this panel.
+    return f"{keys.WORKER}:{database.find_id()}"
 
 
 def describe() -> dict[str, Any]:
