@@ -1,5 +1,7 @@
 """Fixtures: an empty Redis for each test, and Novita's answers by `responses`."""
 
+import io
+import logging
 import re
 import shutil
 import signal
@@ -21,6 +23,7 @@ from instances.inventory import store
 from instances.novita.client import get_novita
 from instances.operations import protections
 from novita_site.env import is_loopback
+from novita_site.log import LineFormatter
 from tests.novita_answers import NovitaAnswers
 from tests.settings import FAKE_REDIS
 
@@ -113,3 +116,15 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Novita is asked again at once."""
     monkeypatch.setattr("instances.novita.client.FIRST_PAUSE_SECONDS", 0)
     monkeypatch.setattr("instances.operations.single.SECOND_LOOK_SECONDS", 0)
+
+
+@pytest.fixture
+def log_stream() -> Iterator[io.StringIO]:
+    """What the service's log writes."""
+    handlers = [one for one in logging.getLogger().handlers if isinstance(one.formatter, LineFormatter)]
+    (handler,) = handlers
+    assert isinstance(handler, logging.StreamHandler)
+    stream = io.StringIO()
+    usual = handler.setStream(stream)
+    yield stream
+    handler.setStream(usual)

@@ -3,7 +3,6 @@
 import io
 import logging
 import re
-from collections.abc import Iterator
 from unittest.mock import Mock
 
 import pytest
@@ -12,7 +11,6 @@ from django.test import Client
 from pytest_django import Settings
 
 from instances.models import SyncRun
-from novita_site.log import LineFormatter
 from tests.conftest import ApiClient
 from tests.novita_answers import NovitaAnswers, make_row
 
@@ -32,18 +30,6 @@ def account(client: Client, novita: NovitaAnswers) -> None:
 def known_owner(client: Client) -> None:
     """The local owner is made, which is a line of the log."""
     client.get("/api/instances")
-
-
-@pytest.fixture
-def log_stream() -> Iterator[io.StringIO]:
-    """What the service's log writes."""
-    handlers = [one for one in logging.getLogger().handlers if isinstance(one.formatter, LineFormatter)]
-    (handler,) = handlers
-    assert isinstance(handler, logging.StreamHandler)
-    stream = io.StringIO()
-    usual = handler.setStream(stream)
-    yield stream
-    handler.setStream(usual)
 
 
 # --- Requests of other sites
