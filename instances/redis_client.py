@@ -91,6 +91,17 @@ end
 """
 
 
+class Pool(redis.ConnectionPool):
+    """Connections whose failures are all Redis's own, those that a parameter in REDIS_URL causes, too."""
+
+    def get_connection(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().get_connection(*args, **options)
+        except (TypeError, ValueError, OverflowError) as exc:
+            # Without its words, which may hold a password.
+            raise redis.exceptions.RedisError(f"REDIS_URL: {type(exc).__name__}") from None
+
+
 def get_redis() -> redis.Redis:
     client: redis.Redis = get_redis_connection("default")
     return client
@@ -158,6 +169,7 @@ _REFUSALS: Final = (
     ("maxmemory", "Redis is out of memory.", "Raise its maxmemory, or free some."),
     ("read only replica", "Redis is a read-only replica.", "Point REDIS_URL at the primary."),
     ("MISCONF", "Redis can't write to its disk.", "Free disk space, or turn its saving off."),
+    ("REDIS_URL", "No connection to Redis can be made.", "Check the parameters in REDIS_URL."),
     ("WRONGTYPE", "Redis holds something foreign under our keys.", "POST /api/cache/clear, then synchronize."),
 )
 

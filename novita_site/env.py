@@ -12,11 +12,13 @@ import os
 import re
 import secrets
 import ssl
-from collections.abc import Mapping
+import sys
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import dj_database_url
+import redis
 from django.core.exceptions import ImproperlyConfigured
 from dotenv import dotenv_values
 
@@ -26,6 +28,13 @@ TRUE_WORDS = {"1", "true", "yes", "on"}
 FALSE_WORDS = {"0", "false", "no", "off"}
 ROLES = {"viewer", "operator", "admin"}
 PEM_CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+# What may follow the ? in REDIS_URL. redis-py takes more, whose values no text can be or that change its answers.
+REDIS_PARAMETERS = {
+    *("db", "username", "password", "client_name", "protocol", "max_connections", "health_check_interval"),
+    *("socket_timeout", "socket_connect_timeout", "socket_keepalive", "retry_on_timeout"),
+    *("ssl_cert_reqs", "ssl_check_hostname", "ssl_min_version", "ssl_ciphers"),
+    *("ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_certfile", "ssl_keyfile", "ssl_password"),
+}
 MAKE_WEBHOOK_KEY = (
     "python3 -c \"import base64, secrets; print('whsec_' + base64.b64encode(secrets.token_bytes(32)).decode())\""
 )
@@ -51,15 +60,20 @@ class Env:
 
     def __init__(self, values: Mapping[str, str | None]) -> None:
         self._values = {name: value.strip() for name, value in values.items() if value and value.strip()}
-        self._problems: list[str] = []
+        self._problems: list[tuple[str, str]] = []
 
     def refuse(self, name: str, problem: str, cure: str) -> None:
-        self._problems.append(f"{name}: {problem} {cure}")
+        self._problems.append((name, f"{name}: {problem} {cure}"))
 
-    def check(self) -> None:
-        """Raise InvalidSettings when anything that was read so far was wrong."""
-        if self._problems:
-            raise InvalidSettings("\n".join(self._problems))
+    def check(self, needed: Collection[str] | None = None) -> None:
+        """Raise InvalidSettings when anything that was read so far was wrong.
+
+        With `needed`, only those variables count; the problems of the others are printed.
+        """
+        if any(needed is None or name in needed for name, _ in self._problems):
+            raise InvalidSettings("\n".join(line for _, line in self._problems))
+        for _, line in self._problems:
+            sys.stderr.write(f"{line} This command runs without it.\n")
 
     def text(self, name: str, default: str = "") -> str:
         return self._values.get(name, default)
@@ -235,11 +249,15 @@ class Env:
             return ""
         is_host = _is_name(host) or _is_ipv6(host)
         is_proxy = parts.scheme in {"http", "https"} and is_host and port
+        if re.search(r"\s|%(?![0-9A-Fa-f]{2})|[\ud800-\udfff]", url):
+            self.refuse(name, "it holds a blank, a % without two hex digits, or bytes that are no UTF-8.", cure)
+            return ""
         if url and (not is_proxy or parts.path or parts.query or parts.fragment):
             self.refuse(name, f"{_without_password(url)!r} is no address of an HTTP proxy, with its port.", cure)
         return url
 
     def redis_url(self, name: str, default: str) -> str:
+        """Read the URL of a Redis, with parameters that redis-py can use. "" when it is refused."""
         url = self.text(name, default)
         cure = f"Use {default} or unix:///run/redis.sock."
         try:
@@ -247,11 +265,17 @@ class Env:
             host, _ = parts.hostname, parts.port
         except ValueError:
             self.refuse(name, "it is no URL.", cure)
-            return default
+            return ""
         is_network = parts.scheme in {"redis", "rediss"} and host
         database = parts.path.strip("/")
         if not (is_network and (not database or database.isdecimal())) and not (parts.scheme == "unix" and parts.path):
             self.refuse(name, f"{_without_password(url)!r} is no address of a Redis.", cure)
+            return ""
+        if wrong := _find_wrong_parameter(url):
+            self.refuse(
+                name, f"its parameter {wrong} can't be used with {parts.scheme}://.", "Correct it or remove it."
+            )
+            return ""
         return url
 
     def database(self, name: str, default: str) -> dict[str, object]:
@@ -263,6 +287,10 @@ class Env:
             return {}
         if config["ENGINE"] not in {"django.db.backends.sqlite3", "django.db.backends.postgresql"}:
             self.refuse(name, "only SQLite and PostgreSQL are supported.", "Use postgres://user@host/name.")
+        options = config.get("OPTIONS", {})
+        timeout = options.get("connect_timeout", 1) if isinstance(options, dict) else 1
+        if "postgresql" in str(config["ENGINE"]) and not (isinstance(timeout, int) and timeout > 0):
+            self.refuse(name, "its connect_timeout is no whole number of seconds.", "Use connect_timeout=3.")
         return config
 
 
@@ -318,6 +346,39 @@ def _is_webhook_secret(text: str) -> bool:
     except ValueError:
         return False
     return text.startswith("whsec_") and 24 <= len(key) <= 64
+
+
+def _find_wrong_parameter(url: str) -> str:
+    """Return the name of the parameter of a Redis's URL that no connection could be made with; "" when all are good.
+
+    A value is never returned: it may be a password.
+    """
+    address, _, query = url.partition("?")
+    parameters = parse_qs(query, keep_blank_values=True)
+    for name, values in parameters.items():
+        if name not in REDIS_PARAMETERS:
+            return repr(name) if re.fullmatch(r"\w{1,40}", name, re.ASCII) else "with an unknown name"
+        if name.endswith("_timeout") and name.startswith("socket_") and not _is_timeout(values[0]):
+            return repr(name)
+        if name == "ssl_min_version" and values[0] not in {str(int(version)) for version in ssl.TLSVersion}:
+            return repr(name)
+        if not _makes_connection(f"{address}?{name}={quote(values[0])}"):
+            return repr(name)
+    return "" if _makes_connection(url) else "list"
+
+
+def _makes_connection(url: str) -> bool:
+    """Tell whether redis-py can make a connection of a URL. It sends nothing, and looks for no host."""
+    try:
+        pool = redis.ConnectionPool.from_url(url)
+        pool.connection_class(**pool.connection_kwargs)
+    except (TypeError, ValueError, OverflowError, redis.RedisError):
+        return False
+    return True
+
+
+def _is_timeout(text: str) -> bool:
+    return bool(re.fullmatch(r"\d{1,3}(\.\d{1,6})?", text, re.ASCII)) and float(text) > 0
 
 
 def _is_name(host: str) -> bool:

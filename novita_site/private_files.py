@@ -43,7 +43,9 @@ def repair() -> list[str]:
 
 def _list_private(database: Path | None) -> Iterator[tuple[Path, int]]:
     yield settings.VAR_DIR, FOLDER_MODE
-    yield settings.FALLBACK_DIR, FOLDER_MODE
+    # Elsewhere it may be a folder that others need, /tmp say. What is made in it is private from the start.
+    if settings.VAR_DIR in settings.FALLBACK_DIR.parents:
+        yield settings.FALLBACK_DIR, FOLDER_MODE
     yield settings.VAR_DIR / "secret-key", FILE_MODE
     yield settings.RUNNING_FILE, FILE_MODE
     if database:
@@ -63,8 +65,13 @@ def _find_database() -> Path | None:
 
 def _restrict(path: Path, mode: int) -> str:
     found = 0
+    is_expected = stat.S_ISDIR if mode == FOLDER_MODE else stat.S_ISREG
     try:
-        found = stat.S_IMODE(path.stat().st_mode)
+        status = path.lstat()
+        # A wrong path must not close what is somebody else's: a folder without x is shut to everybody.
+        if not is_expected(status.st_mode):
+            return ""
+        found = stat.S_IMODE(status.st_mode)
         if not found & 0o077:
             return ""
         path.chmod(found & mode)
@@ -84,6 +91,14 @@ def _describe(path: Path, found: int, mode: int) -> str:
 
 
 def log_problems() -> None:
+    try:
+        make_folder(settings.FALLBACK_DIR)
+    except OSError as exc:
+        log.warning(
+            "FALLBACK_DIR: the folder %s can't be made (%s). Without the database nothing is kept there. Name another.",
+            settings.FALLBACK_DIR,
+            exc.strerror,
+        )
     for problem in repair():
         log.warning("%s", problem)
 

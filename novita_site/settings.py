@@ -16,8 +16,10 @@ from novita_site.private_files import make_folder
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = BASE_DIR / "var"
 
-# A stop of everything goes on without what only the service needs.
+# A stop of everything goes on without what only the service needs: a wrong value of another variable than these is
+# printed and doesn't keep it from stopping.
 IS_STOP = sys.argv[1:2] == ["stop_all"]
+NEEDED_TO_STOP = {"NOVITA_API_KEY", "NOVITA_BASE_URL", "CA_BUNDLE", "EGRESS_PROXY_URL", "DATABASE_URL"}
 
 # What `manage.py up` started, for commands in other shells.
 RUNNING_FILE = VAR_DIR / "running.env"
@@ -53,6 +55,7 @@ if not SECRET_KEY and LOOPBACK_ONLY:
             cure = "Set one, or make that writable."
             env.refuse("SECRET_KEY", f"none can be kept in {VAR_DIR} ({exc.strerror}).", cure)
 elif not SECRET_KEY:
+    SECRET_KEY = secrets.token_urlsafe(48)
     env.refuse(
         "SECRET_KEY",
         "where others can reach the service it must be set.",
@@ -113,7 +116,8 @@ if LOG_FORMAT not in {"text", "json"}:
 
 # --- Redis and the database
 
-REDIS_URL = env.redis_url("REDIS_URL", "redis://127.0.0.1:6379/0")
+# With a wrong one only `stop_all` runs. To it Redis is away: nothing listens there.
+REDIS_URL = env.redis_url("REDIS_URL", "redis://127.0.0.1:6379/0") or "unix:///dev/null"
 HAS_REDIS_URL = bool(env.text("REDIS_URL"))
 # In every key: panels of one account share them, those of different accounts on one Redis don't.
 ACCOUNT_ID = environment.identify_account(NOVITA_BASE_URL, NOVITA_API_KEY)
@@ -126,6 +130,7 @@ CACHES = {
             # An answer takes three calls to Redis at most, and must come within 2 s when Redis is silent.
             "SOCKET_CONNECT_TIMEOUT": 0.6,
             "SOCKET_TIMEOUT": 0.6,
+            "CONNECTION_POOL_CLASS": "instances.redis_client.Pool",
             "SERIALIZER": "django_redis.serializers.json.JSONSerializer",
         },
     }
@@ -150,6 +155,10 @@ if DATABASES["default"].get("ENGINE") == "django.db.backends.sqlite3":
         if not IS_STOP:
             cure = "Name one that can be written to."
             env.refuse("DATABASE_URL", f"its folder can't be made ({exc.strerror}).", cure)
+    if Path(str(DATABASES["default"]["NAME"])).is_dir() and not IS_STOP:
+        env.refuse(
+            "DATABASE_URL", "it names a folder, not a file.", "Add the name of a file: sqlite:////folder/db.sqlite3"
+        )
     DATABASES["default"]["OPTIONS"] = {
         "timeout": 5,
         "transaction_mode": "IMMEDIATE",
@@ -175,7 +184,7 @@ DATABASE_ROUTERS = ["instances.fallback.standby.Router"]
 FALLBACK_DIR = Path(env.text("FALLBACK_DIR", str(VAR_DIR / "fallback")))
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-env.check()
+env.check(NEEDED_TO_STOP if IS_STOP else None)
 
 # --- Django
 

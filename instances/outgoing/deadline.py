@@ -3,12 +3,14 @@
 requests has no total timeout: a server that sends a byte now and then never meets its read timeout.
 """
 
+import base64
 import contextlib
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import urllib3
 from requests.adapters import HTTPAdapter
@@ -177,6 +179,14 @@ class WatchedAdapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         super().init_poolmanager(*args, **{**options, **self._trust})
         self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_headers(self, proxy: str) -> dict[str, str]:
+        """Send user and password as the bytes that the URL spells; requests takes Latin-1 only."""
+        parts = urlsplit(proxy)
+        if parts.username is None:
+            return {}
+        login = b":".join(unquote_to_bytes(part or "") for part in (parts.username, parts.password))
+        return {"Proxy-Authorization": f"Basic {base64.b64encode(login).decode()}"}
 
     def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
         manager = super().proxy_manager_for(proxy, **options, **self._trust)
