@@ -147,7 +147,6 @@ def test_stop_all_goes_by_a_fresh_listing_and_not_by_the_copy(client: Client, no
         ("toStart", True),
         ("pending", True),
         ("exited", False),
-        ("toStop", False),
         ("removed", False),
         ("migrating", False),
         ("brand-new-status", False),

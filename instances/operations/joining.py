@@ -13,13 +13,14 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
+from django.db.models import Case, F, Value, When
 from django.utils import timezone
 
 from instances.errors import NovitaError
 from instances.fallback import standby
-from instances.instance import clean_text
+from instances.instance import clean_text, get_group, parse_time
 from instances.models import Operation, Target
 from instances.operations.rounds import (
     Claim,
@@ -43,7 +44,7 @@ ABANDONED_AFTER: Final = timedelta(seconds=60)
 
 @dataclass
 class Joined:
-    """What came of joining. `error` is why the account could not be read: what was started since is not requested."""
+    """What came of joining. `error` is why Novita could not be read: what was started since is not requested."""
 
     share: Share
     look: Look
@@ -61,23 +62,32 @@ def is_joinable(operation: Operation, seconds: float) -> bool:
 def join(operation: Operation, ids: Sequence[str] | None, seconds: float, read_seconds: float) -> Joined | None:
     """Add what is to be requested now, and reserve it for this process; None when the operation has ended meanwhile."""
     scratch = Operation(kind=operation.kind, is_whole_account=ids is None)
-    error = None
     budget = Budget(read_seconds)
     try:
         found, look = choose_targets(scratch, ids, seconds=read_seconds)
     except NovitaError as exc:
-        found, look, error = [], Look(timezone.now(), error=exc), exc
+        found, look = [], Look(timezone.now(), error=exc)
+    # Where the copy names some of what runs, that is requested; what was started since is not in it.
+    error = look.error if ids is None or not found else None
+    if error:
         since = "" if operation.listed_at is None else f" since {operation.listed_at:%H:%M:%S} UTC"
         scratch.notes.append(
-            f"Novita could not be read again: {exc.message} What was started{since} is not requested yet; "
+            f"Novita could not be read again: {error.message} What was started{since} is not requested yet; "
             "it is when Novita can be read."
         )
     stopped = _read_confirmed_again(operation, found, look, budget)
     with standby.atomic():
         now = timezone.now()
         running = Operation.objects.filter(pk=operation.pk, state__in=Operation.RUNNING, deadline_at__gt=now)
+        source: Any = F("source")
+        if error and ids is None:
+            source = Operation.Source.CACHE
+        elif look.is_listing and ids is None:
+            # A listing that began before somebody else joined does not serve for them.
+            is_newest = When(listed_at__lt=look.began_at, then=Value(Operation.Source.NOVITA))
+            source = Case(is_newest, default=F("source"))
         # First a write, which keeps others who join and whoever gives the verdict out until this is done.
-        if not running.update(listed_at=now, next_round_at=now):
+        if not running.update(listed_at=now, next_round_at=now, source=source):
             return None
         running.filter(deadline_at__lt=now + timedelta(seconds=seconds)).update(
             deadline_at=now + timedelta(seconds=seconds)
@@ -156,8 +166,20 @@ def _is_to_be_requested_again(old: Target, look: Look) -> bool:
             return is_exhausted(old) or not is_open(old) or not is_due
         case Target.State.ASKED:
             # One that was on its way by somebody else's order, and runs, has never been requested.
-            return is_exhausted(old) or (is_fresh and not old.attempts)
+            return is_exhausted(old) or (is_fresh and (not old.attempts or _is_started_since(old, look)))
     return False
+
+
+def _is_started_since(old: Target, look: Look) -> bool:
+    """Tell whether an instance that a look shows running was started after Novita took our request to stop it."""
+    instance = look.instances[old.instance_id]
+    if old.operation.kind != "stop" or not old.asked_at or look.began_at < old.asked_at:
+        return False
+    # Novita takes a stop of what runs only, so that what is starting now has been stopped before. Its times are whole
+    # seconds.
+    is_later = instance.last_started_at and parse_time(instance.last_started_at) >= old.asked_at.replace(microsecond=0)
+    was_stopping = old.seen_at and old.seen_at > old.asked_at and get_group(old.status) == "stopping"
+    return instance.group == "starting" or bool(is_later or was_stopping)
 
 
 # --- Replacing

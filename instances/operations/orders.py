@@ -38,15 +38,18 @@ from instances.notifications import webhooks
 from instances.operations import joining, single
 from instances.operations.rounds import (
     MAX_ROUND_PAUSE_SECONDS,
+    NOT_KNOWN,
     Claim,
     advance,
     conclude,
     find_claim_end,
+    find_doubt,
+    is_from_copy,
     request_share,
     run_round,
     take_claim,
 )
-from instances.operations.targets import FIRST_LISTING_SECONDS, Look, choose_targets, write_targets
+from instances.operations.targets import BILLED, FIRST_LISTING_SECONDS, Look, choose_targets, write_targets
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +64,9 @@ WAIT_SECONDS: Final = 0.2
 MAX_SUPERSEDED: Final = 100
 WHOLE_ACCOUNT: Final = "stop:all"
 
+NOT_ALL_KNOWN: Final = (
+    "Novita could not be listed completely: it is not known whether more is running, which is not requested yet."
+)
 LOST_FOR_GOOD: Final = (
     "After a stop the data is kept for 7 days at most.",
     "A restart is not guaranteed: the GPU may be gone.",
@@ -124,19 +130,48 @@ class Begun:
 
     @property
     def is_settled(self) -> bool:
-        """Tell whether all that runs has been requested, as far as anybody knows: nothing is pending or unread."""
-        operation = self.operation
-        if operation.listed_at is None or (self.joined and self.joined.error):
-            return False
-        if operation.finished_at is None and is_guess(operation):
-            return False
-        return not operation.targets.filter(state=Target.State.PENDING).exists()
+        """Tell whether nothing more is to be requested for this order."""
+        return self.operation.finished_at is not None or not find_gap(self, list(self.operation.targets.all()))
 
 
-def is_guess(operation: Operation) -> bool:
-    """Tell of a stop of all without targets whether only the copy says that nothing runs."""
-    is_copied = operation.is_whole_account and operation.source == Operation.Source.CACHE
-    return is_copied and not operation.targets.exists()
+def find_gap(begun: Begun, targets: Sequence[Target]) -> str:
+    """Say why not all that runs is known to be requested, or verified once the operation has ended; "" when it is.
+
+    The promise of each order's answer is kept here: it is a success, and settled, only when Novita has listed the whole
+    account since the request (where that is meant), and every instance that may be billed by that listing has been
+    requested since it was last seen running. An ended operation has to be a success: it was verified by a last look.
+    """
+    operation = begun.operation
+    look = begun.joined.look if begun.joined else begun.look
+    if operation.success:
+        return ""
+    if operation.listed_at is None and not operation.verdict:
+        return "The account is still being read."
+    if operation.finished_at:
+        return operation.verdict
+    if operation.state == Operation.State.CANCELLED:
+        return "It was cancelled meanwhile."
+    is_doubtful = operation.is_whole_account and look is not None and find_doubt(look)
+    if is_from_copy(operation) or is_doubtful or (begun.joined and begun.joined.error):
+        return NOT_KNOWN if not targets else NOT_ALL_KNOWN
+    pending = sum(target.state == Target.State.PENDING for target in targets)
+    if pending:
+        return f"{pending} {'is' if pending == 1 else 'are'} still to be requested."
+    held = sum(_is_held_back(target, look) for target in targets) if look and operation.kind == "stop" else 0
+    if held:
+        return (
+            f"Novita accepted the stop of {held} before, and {'it still runs' if held == 1 else 'they still run'}: "
+            "requested again soon."
+        )
+    return ""
+
+
+def _is_held_back(target: Target, look: Look) -> bool:
+    """Tell whether a read that began after Novita took the request to stop it shows that it still runs."""
+    instance = look.instances.get(target.instance_id)
+    if target.state != Target.State.ASKED or instance is None or instance.group not in BILLED:
+        return False
+    return target.asked_at is None or target.asked_at < look.began_at
 
 
 def order(wish: Wish, run: Callable[[Begun, float], None], seconds: float = ANSWER_SECONDS) -> Begun:
@@ -515,9 +550,18 @@ def _find_time(moment: datetime | None) -> str | None:
 
 
 def describe_order(wish: Wish, begun: Begun) -> dict[str, Any]:
-    """Return the answer of POST /api/instances/stop-all: what was asked so far, a result for each target."""
+    """Return the answer of POST /api/instances/stop-all: what was asked so far, a result for each target.
+
+    Raises NovitaError when it has ended without a target, and what runs is not known.
+    """
     operation = begun.operation
     targets = _sort(operation.targets.all())
+    gap = find_gap(begun, targets)
+    if gap and operation.finished_at and not targets and operation.state != Operation.State.CANCELLED:
+        look = begun.joined.look if begun.joined else begun.look
+        error = (look and look.error) or NovitaUnavailable()
+        error.message = gap
+        raise error
     warnings = list(dict.fromkeys([*operation.notes, *begun.warnings]))
     warnings += _find_worker_warning() if operation.finished_at is None else []
     if not begun.is_new:
@@ -525,15 +569,8 @@ def describe_order(wish: Wish, begun: Begun) -> dict[str, Any]:
         warnings.append(f"It was running already, begun{by} at {operation.created_at:%H:%M:%S} UTC.")
     if not begun.is_new and wish.webhook_url:
         warnings.append("Your webhook is not called: it was not named when the operation began.")
-    answer = _describe_results(operation.kind, operation.is_whole_account, targets, warnings)
-    if operation.listed_at is None:
-        answer.update(success=False, message=operation.verdict or "The account is still being read")
-    elif operation.finished_at is None and is_guess(operation):
-        answer.update(success=False, message="It is not known whether anything is running")
-    elif begun.joined and begun.joined.error:
-        answer.update(success=False)
     return {
-        **answer,
+        **_describe_results(operation.kind, operation.is_whole_account, targets, warnings, gap=gap),
         "operationId": str(operation.pk),
         "operationUrl": f"/api/operations/{operation.pk}",
         "source": operation.source,
@@ -544,12 +581,20 @@ def describe_preview(wish: Wish, found: Preview) -> dict[str, Any]:
     """Return a dry run's answer: the shape of an order's, of what would be asked."""
     warnings = [*found.warnings, *found.notes, *_find_worker_warning()]
     targets = _sort(found.targets)
-    answer = _describe_results(wish.kind, wish.ids is None, targets, warnings, is_dry_run=True)
+    is_guess = wish.ids is None and found.source == Operation.Source.CACHE and not targets
+    gap = NOT_KNOWN if is_guess else ""
+    answer = _describe_results(wish.kind, wish.ids is None, targets, warnings, gap=gap, is_dry_run=True)
     return {**answer, "operationId": None, "operationUrl": None, "source": found.source}
 
 
 def _describe_results(
-    kind: str, is_whole_account: bool, targets: Sequence[Target], warnings: list[str], *, is_dry_run: bool = False
+    kind: str,
+    is_whole_account: bool,
+    targets: Sequence[Target],
+    warnings: list[str],
+    *,
+    gap: str,
+    is_dry_run: bool = False,
 ) -> dict[str, Any]:
     meant = [target for target in targets if target.state != Target.State.SKIPPED]
     good = {Target.State.ASKED, Target.State.CONFIRMED}
@@ -558,7 +603,9 @@ def _describe_results(
     counted = [target for target in meant if target.state in good]
     count = len(counted)
     what = _name_targets(is_whole_account, counted if is_dry_run else meant)
-    if not meant:
+    if gap and not meant:
+        message = gap.removesuffix(".")
+    elif not meant:
         message = "Nothing is running" if is_whole_account and not targets else f"Nothing to {kind}"
     elif is_dry_run:
         message = f"Would {kind} {count} {what}"
@@ -566,7 +613,7 @@ def _describe_results(
         message = f"{kind.capitalize()} initiated for {count} of {len(meant)} {what}"
     bad = {Target.State.FAILED, Target.State.STILL_RUNNING, Target.State.UNKNOWN}
     return {
-        "success": not any(target.state in bad for target in meant),
+        "success": not gap and not any(target.state in bad for target in meant),
         "message": message,
         "count": count,
         "total": len(meant),
@@ -586,7 +633,7 @@ def _describe_results(
             for target in targets
             if target.state == Target.State.SKIPPED
         ],
-        "warnings": warnings,
+        "warnings": [*warnings, gap] if gap and meant else warnings,
         "timestamp": format_time(timezone.now()),
     }
 
@@ -594,10 +641,11 @@ def _describe_results(
 def _name_targets(is_whole_account: bool, meant: Sequence[Target]) -> str:
     """Say what they are, as the dashboard counts them: "running instances", "instances (12 running, 2 starting)"."""
     noun = f"instance{'' if len(meant) == 1 else 's'}"
-    starting = sum(get_group(target.first_status) == "starting" for target in meant)
-    if is_whole_account and starting:
-        running = len(meant) - starting
-        return f"{noun} ({f'{running} running, ' if running else ''}{starting} starting)"
+    groups = [get_group(target.first_status) for target in meant]
+    others: dict[str, int] = {group: groups.count(group) for group in ("starting", "stopping") if group in groups}
+    if is_whole_account and others:
+        counts = {"running": len(meant) - sum(others.values()), **others}
+        return f"{noun} ({', '.join(f'{number} {group}' for group, number in counts.items() if number)})"
     return f"running {noun}" if is_whole_account else noun
 
 

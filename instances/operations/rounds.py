@@ -39,7 +39,8 @@ from instances.notifications import webhooks
 from instances.novita.client import MAX_RETRY_AFTER_SECONDS, call_each, get_novita
 from instances.operations import protections, single
 from instances.operations.targets import (
-    BILLED,
+    FIRST_LISTING_SECONDS,
+    FOLLOWED,
     GOALS,
     MAX_DIRECT_READS,
     ON_THE_WAY,
@@ -62,6 +63,7 @@ MAX_ROUND_PAUSE_SECONDS: Final = 8.0
 MAX_TARGET_PAUSE_SECONDS: Final = 60.0
 # For the look after the deadline, which the verdict rests on.
 LAST_LOOK_SECONDS: Final = 30
+NOT_KNOWN: Final = "It is not known whether anything is running."
 # What no retry cures.
 _HOPELESS: Final = (NovitaRejectedKey.code, InstanceNotFound.code)
 
@@ -268,6 +270,8 @@ def _advance(operation: Operation, claim: Claim, budget: Budget, look: Look | No
             state=Target.State.SKIPPED, error="Cancelled before it was asked."
         )
     targets = [target for target in operation.targets.all() if is_open(target, is_cancelled)]
+    # Somebody was told that the account could not be listed: what the copy lacks is requested as soon as it can.
+    is_listing_owed = look is None and not is_cancelled and is_from_copy(operation)
     if look is None:
         look = read_account([target.instance_id for target in targets], budget, is_whole=False)
         if not claim.is_held():
@@ -279,6 +283,8 @@ def _advance(operation: Operation, claim: Claim, budget: Budget, look: Look | No
         asked = _ask_due(operation, targets, look, claim, budget)
     if not claim.is_held():
         return
+    if is_listing_owed and not is_over:
+        targets += _request_unlisted(operation, claim, budget)
     if any(is_open(target, is_cancelled) for target in targets) and not is_over:
         _plan_next_round(operation)
         return
@@ -293,9 +299,29 @@ def _advance(operation: Operation, claim: Claim, budget: Budget, look: Look | No
             _plan_next_round(operation)
             return
         reason = find_doubt(last)
-        _note_others(operation, last)
         look.instances.update(last.instances)
     conclude(operation, look, reason=reason)
+
+
+def is_from_copy(operation: Operation) -> bool:
+    """Tell of a stop of everything whether only the copy says what runs: Novita's listing is owed."""
+    return operation.is_whole_account and operation.source == Operation.Source.CACHE
+
+
+def _request_unlisted(operation: Operation, claim: Claim, budget: Budget) -> list[Target]:
+    """List the account, which failed before, and request what the copy lacked; returns the new targets."""
+    listing_budget = Budget(FIRST_LISTING_SECONDS)
+    with cancellable(listing_budget):
+        look = read_account((), listing_budget, is_whole=True)
+    if not look.is_listing or not claim.is_held():
+        return []
+    started = _add_started_meanwhile(operation, look, budget, is_over=False)
+    _ask_due(operation, started, look, claim, budget)
+    # Not for somebody who has joined meanwhile.
+    own = Operation.objects.filter(pk=operation.pk, claim=operation.claim, listed_at=operation.listed_at)
+    if own.update(source=Operation.Source.NOVITA):
+        operation.source = Operation.Source.NOVITA
+    return started
 
 
 def find_doubt(last: Look) -> str:
@@ -305,15 +331,6 @@ def find_doubt(last: Look) -> str:
     if last.missing_rows:
         return f"Novita counts {last.missing_rows} more than it lists: look at its console."
     return ""
-
-
-def _note_others(operation: Operation, last: Look) -> None:
-    """Name what is on its way to a stop by somebody else's order: it is billed until then, and nobody verifies it."""
-    ids = set(operation.targets.values_list("instance_id", flat=True))
-    names = [one.name or id_ for id_, one in last.instances.items() if one.group == "stopping" and id_ not in ids]
-    if names:
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        operation.notes.append(f"Stopping by another order, and not followed here: {', '.join(names[:5])}{more}.")
 
 
 def _plan_next_round(operation: Operation) -> None:
@@ -400,16 +417,15 @@ def _confirm(target: Target, at: datetime) -> None:
 
 
 def _add_started_meanwhile(operation: Operation, last: Look, budget: Budget, *, is_over: bool) -> list[Target]:
-    """Make targets of what runs now and was not one, or was seen stopped; returns them."""
-    running = {id_: one for id_, one in last.instances.items() if one.group in BILLED}
+    """Make targets of what runs or is stopping now and was not one, or was seen stopped; returns them."""
+    running = {id_: one for id_, one in last.instances.items() if one.group in FOLLOWED}
     known = {target.instance_id: target for target in operation.targets.all()}
     again = [id_ for id_ in running if id_ in known and known[id_].state == Target.State.CONFIRMED]
     if again:
         # Read directly first: what was seen stopped is not asked again for an old page's sake.
         direct = read_account(again[:MAX_DIRECT_READS], budget, is_whole=False)
-        again = [
-            id_ for id_ in again if id_ not in direct.gone and direct.instances.get(id_, running[id_]).group in BILLED
-        ]
+        running.update((id_, one) for id_, one in direct.instances.items() if id_ in running)
+        again = [id_ for id_ in again if id_ not in direct.gone and running[id_].group in FOLLOWED]
     protected = protections.read()
     started = [
         make_target(operation.kind, running[id_], last, protected.get(id_)) for id_ in running if id_ not in known
@@ -418,16 +434,18 @@ def _add_started_meanwhile(operation: Operation, last: Look, budget: Budget, *, 
         target.operation = operation
     for id_ in again:
         target = known[id_]
-        target.state, target.confirmed_at, target.status = Target.State.PENDING, None, running[id_].status
-        target.next_ask_at = None
-    count = len(again) + sum(target.state == Target.State.PENDING for target in started)
+        is_stopping = running[id_].group == "stopping"
+        target.state = Target.State.ASKED if is_stopping else Target.State.PENDING
+        target.confirmed_at, target.status, target.next_ask_at = None, running[id_].status, None
+    found = [*started, *(known[id_] for id_ in again)]
+    count = sum(target.state == Target.State.PENDING for target in found)
     if count and not is_over:
         operation.notes.append(f"{count} started meanwhile: asked to stop, too.")
     with standby.atomic():
         Target.objects.bulk_create(started, batch_size=500)
         fields = ["state", "confirmed_at", "status", "next_ask_at"]
         Target.objects.bulk_update([known[id_] for id_ in again], fields, batch_size=200)
-    return [target for target in [*started, *(known[id_] for id_ in again)] if target.state == Target.State.PENDING]
+    return [target for target in found if is_open(target)]
 
 
 # --- Asking
@@ -637,7 +655,10 @@ def _say_verdict(operation: Operation, targets: Sequence[Target], reason: str) -
         words.append("Nothing was done.")
     elif not count:
         is_empty = operation.kind == "stop" and not operation.targets.exists()
-        words.append("Nothing was running." if is_empty else "There was nothing to do.")
+        if reason and operation.is_whole_account:
+            words.append(NOT_KNOWN)
+        else:
+            words.append("Nothing was running." if is_empty else "There was nothing to do.")
     elif confirmed == count:
         words.append(f"All {count} are {done}." if count > 1 else f"It is {done}.")
     else:

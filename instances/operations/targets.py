@@ -33,6 +33,9 @@ MAX_DIRECT_READS: Final = 10
 MAX_UNLISTED_READS: Final = 200
 
 BILLED: Final[tuple[Group, ...]] = ("running", "starting")
+# What a stop of the whole account follows until it is stopped. What is stopping, whoever requested it, is billed until
+# then, and may fall back.
+FOLLOWED: Final[tuple[Group, ...]] = (*BILLED, "stopping")
 # The groups that show that it is done, and those that show it on its way.
 GOALS: Final[dict[str, tuple[Group, ...]]] = {
     "stop": ("stopped", "gone"),
@@ -111,8 +114,8 @@ def choose_targets(
 ) -> tuple[list[Target], Look]:
     """Read the account, and make a target of each instance that is meant; sets the operation's source and notes.
 
-    Without `ids`, all that may be billed is meant, and of `also` whatever is still stopping. Raises NovitaError when
-    there is neither a fresh read nor a copy.
+    Without `ids`, all that may be billed is meant; `also` is read directly where the listing lacks it. Raises
+    NovitaError when there is neither a fresh read nor a copy.
     """
     novita = get_novita()
     look = read_account(also if ids is None else ids, Budget(seconds), is_whole=ids is None)
@@ -129,9 +132,7 @@ def choose_targets(
     if look.missing_rows:
         operation.notes.append(f"Novita counts {look.missing_rows} more than it lists.")
     if ids is None:
-        chosen = {
-            id_: one for id_, one in known.items() if one.group in BILLED or (id_ in also and one.group == "stopping")
-        }
+        chosen = {id_: one for id_, one in known.items() if one.group in FOLLOWED}
         odd = [one for one in known.values() if one.group == "other"]
         if odd:
             statuses = ", ".join(sorted({one.status for one in odd}))

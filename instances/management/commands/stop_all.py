@@ -134,7 +134,7 @@ class Command(BaseCommand):
         preview = emergency.preview(wish)
         if as_json:
             self.stdout.write(json.dumps(preview))
-            return int(preview["total"])
+            return int(preview["count"])
         self.stdout.write(f"{preview['message']}.")
         for result in preview["results"][:MAX_NAMED]:
             self.stdout.write(_clean(f"  {result['name'] or '(no name)'} ({result['instanceId']}) {result['status']}"))
@@ -145,7 +145,7 @@ class Command(BaseCommand):
         for warning in preview["warnings"]:
             if warning != orders.NOBODY_VERIFIES:  # This command verifies by itself.
                 self.stdout.write(_clean(warning))
-        return int(preview["total"])
+        return int(preview["count"])
 
     def _confirm(self, count: int) -> None:
         if not count:
