@@ -98,10 +98,10 @@ def write_error(sock: Any, status: int, reason: str, message: str) -> None:
     from instances.errors import InvalidRequest, PanelError
 
     error = InvalidRequest(f"{reason}.") if status < 500 else PanelError()
-    util.write_nonblock(sock, make_answer(error, status, reason))
+    util.write_nonblock(sock, make_answer(error, status, reason, is_head=sock.is_head))
 
 
-def make_answer(error: "PanelError", status: int, reason: str) -> bytes:
+def make_answer(error: "PanelError", status: int, reason: str, *, is_head: bool) -> bytes:
     """Return the answer for an error in the API's own shape, with the headers that Django would give it."""
     from instances.answers import describe
     from novita_site.middleware import HEADERS
@@ -121,7 +121,7 @@ def make_answer(error: "PanelError", status: int, reason: str) -> bytes:
     head = "\r\n".join(
         [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
     )
-    return head.encode() + body
+    return head.encode() + (b"" if is_head else body)
 
 
 # gunicorn has no setting for its own error page.

@@ -4,6 +4,7 @@ The main loop receives a request whole, each part under a deadline, before a thr
 of an answer that the client doesn't take at once. A thread has a stand-in for the socket, and never waits for a client.
 """
 
+import contextlib
 import logging
 import re
 import select
@@ -21,6 +22,7 @@ from gunicorn.http.errors import NoMoreData
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 from novita_site.env import is_loopback
+from novita_site.unsent import Unsent
 
 if TYPE_CHECKING:
     # Django's models are not there yet when gunicorn loads this, so what needs them is imported where it is used.
@@ -34,8 +36,10 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 CHUNKED_OVERHEAD: Final = 8
 # A client that still sends a body that was refused sees the answer only if its bytes are taken.
 MAX_DISCARDED_BYTES: Final = 64 * 1024 * 1024
-# Answers that clients are slow to take, in memory; beyond it the client that has been slow for the longest is cut off.
-MAX_UNSENT_BYTES: Final = 64 * 1024 * 1024
+# Answers that clients are slow to take, in memory and in temporary files.
+MAX_UNSENT_BYTES: Final = 128 * 1024 * 1024
+# What a client must take of a long answer before its deadline; then it has the same time for the next part.
+PROGRESS_BYTES: Final = 64 * 1024
 LINGER_SECONDS: Final = 2.0
 SWEEP_SECONDS: Final = 0.2
 
@@ -64,12 +68,15 @@ class Framing:
         self._chunk_at = self._chunked_bytes = 0
         self.head_bytes = 0
         self.expects_continue = False
+        self._is_refused = False
 
     def is_whole(self, buffer: bytearray) -> bool:
         """Raises TooLarge."""
         if not self.head_bytes and not self._find_head(buffer):
             # The parser refuses bare line feeds, and would wait for no more.
             return buffer.find(b"\n\n", max(0, self._scanned - 1)) >= 0
+        if self._is_refused:
+            return True
         if self._length is None:
             return self._has_last_chunk(buffer)
         return len(buffer) >= self.head_bytes + self._length
@@ -92,6 +99,8 @@ class Framing:
                 case b"transfer-encoding":
                     self._length = None
                 case b"expect":
+                    # The parser refuses what it doesn't know, and needs no body for that.
+                    self._is_refused |= value.lower() != b"100-continue"
                     self.expects_continue = first.endswith(b"HTTP/1.1")
         if self._length is not None and self._length > self._max_body_bytes:
             raise TooLarge("body")
@@ -120,7 +129,8 @@ class Exchange:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self.request = b""
-        self.answer: list[bytes] = []
+        self.is_head = False
+        self.answer = Unsent()
 
     def recv(self, size: int) -> bytes:
         piece, self.request = self.request[:size], self.request[size:]
@@ -142,7 +152,7 @@ class Exchange:
             return b""
 
     def sendall(self, data: bytes) -> None:
-        self.answer.append(bytes(data))
+        self.answer.append(data)
 
     def send(self, data: bytes) -> int:
         """Ignore gunicorn's 100 Continue: the main loop has sent one, or the body is there."""
@@ -165,35 +175,30 @@ class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
         # Its data is there before a thread has it.
         self.data_ready = True
         sock.setblocking(False)
+        with contextlib.suppress(OSError):
+            # The system would take megabytes at once, and then nothing for long: a slow client would seem to be stuck.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, PROGRESS_BYTES)
         self.socket = sock
         self.network = "" if isinstance(client, str | bytes) else _find_limited_network(str(client[0]))
         self.deadline = 0.0
         self.incoming = bytearray()
-        self.outgoing = memoryview(b"")
+        self.unsent: Unsent = self.sock.answer
+        # How much of the answer the client has taken when it gets a new deadline.
+        self.progress_at = 0
         self.framing = Framing(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
         self.keeps = False
         self.linger_seconds = LINGER_SECONDS
         self.discarded = 0
 
     def begin_request(self) -> None:
+        self.sock.is_head = self.incoming.startswith(b"HEAD ")
         self.sock.request, self.incoming = bytes(self.incoming), bytearray()
 
     def end_request(self) -> None:
         """Take the bytes back that follow the request: the start of the next one."""
-        self.incoming = bytearray(self.parser.unreader.take_buffered() + self.sock.request)
+        self.incoming = bytearray((self.parser.unreader.take_buffered() + self.sock.request).lstrip(b"\r\n"))
         self.sock.request = b""
         self.framing = Framing(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
-
-    def send_some(self) -> None:
-        """Send what the client takes at once. Raises OSError when it is gone."""
-        if self.sock.answer:
-            self.outgoing = memoryview(b"".join([self.outgoing, *self.sock.answer]))
-            self.sock.answer.clear()
-        try:
-            while self.outgoing:
-                self.outgoing = self.outgoing[self.socket.send(self.outgoing) :]
-        except BlockingIOError:
-            pass
 
 
 def _find_limited_network(address: str) -> str:
@@ -243,6 +248,10 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
             conn.incoming.clear()
         if piece:
             if not conn.incoming:
+                # Empty lines before a request are not a part of it: old clients send one after a body.
+                piece = piece.lstrip(b"\r\n")
+                if not piece:
+                    return
                 self._set_deadline(conn, settings.HTTP_HEAD_SECONDS)
             conn.incoming += piece
             self._look(conn)
@@ -266,7 +275,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
         elif conn.framing.head_bytes and not had_head:
             self._set_deadline(conn, settings.HTTP_BODY_SECONDS)
             if conn.framing.expects_continue:
-                conn.sock.answer.append(CONTINUE)
+                conn.unsent.append(CONTINUE)
                 self._send(conn)
 
     def handle(self, conn: Connection) -> Any:
@@ -277,10 +286,10 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
 
     def _send(self, conn: Connection) -> None:
         try:
-            conn.send_some()
+            conn.unsent.send(conn.socket)
         except OSError:
             # The client is gone; the loop sees that when it reads.
-            conn.outgoing = memoryview(b"")
+            conn.unsent.clear()
 
     def finish_request(self, conn: Connection, future: Future[Any]) -> None:
         conn.keeps = not future.cancelled() and future.exception() is None and bool(future.result())
@@ -291,7 +300,8 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
     def _go_on(self, conn: Connection) -> None:
         """Send the rest of the answer; then receive the next request, or end the connection."""
         self._send(conn)
-        if conn.outgoing:
+        if conn.unsent.size:
+            conn.progress_at = conn.unsent.sent + PROGRESS_BYTES
             self._wait(conn, selectors.EVENT_WRITE, self._send_more, settings.HTTP_SEND_SECONDS)
             self._limit_unsent()
         elif conn.keeps:
@@ -304,9 +314,15 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
 
     def _send_more(self, conn: Connection, _: object) -> None:
         self._send(conn)
-        if not conn.outgoing:
+        if not conn.unsent.size:
             self._end_wait(conn)
             self._go_on(conn)
+        elif conn.unsent.sent >= conn.progress_at and self.alive:
+            conn.progress_at = conn.unsent.sent + PROGRESS_BYTES
+            self._set_deadline(conn, settings.HTTP_SEND_SECONDS)
+            # It is no longer among those that have waited longest.
+            del self.waiting[conn]
+            self.waiting[conn] = None
 
     def _refuse(self, conn: Connection, name: str, message: str | None = None) -> None:
         """Answer a request that no thread will see, with one of `instances.errors`, and end the connection."""
@@ -317,9 +333,10 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
         log.warning("request refused: %s", error.code, extra={"rejection": error.code})
         self._end_wait(conn)
         conn.keeps = False
+        is_head = conn.incoming.startswith(b"HEAD ")
         conn.incoming.clear()
         conn.linger_seconds = settings.HTTP_BODY_SECONDS
-        conn.sock.answer.append(make_answer(error, error.status, error.status.phrase))
+        conn.unsent.append(make_answer(error, error.status, error.status.phrase, is_head=is_head))
         self._go_on(conn)
 
     def _end(self, conn: Connection) -> None:
@@ -348,6 +365,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
         self.per_network[conn.network] -= 1
         if not self.per_network[conn.network]:
             del self.per_network[conn.network]
+        conn.unsent.clear()
         conn.socket.close()
 
     # --- Who waits, and for how long
@@ -372,7 +390,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
             return
         self._next_sweep = now + SWEEP_SECONDS
         for conn in [conn for conn in self.waiting if conn.deadline <= now]:
-            if conn.incoming:
+            if conn.incoming and not conn.unsent.size:
                 self._refuse(conn, "RequestTimedOut")
             else:
                 self._close(conn)
@@ -404,11 +422,13 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
         return False
 
     def _limit_unsent(self) -> None:
-        slow = [conn for conn in self.waiting if conn.outgoing]
-        unsent = sum(len(conn.outgoing) for conn in slow)
-        for conn in slow:
+        """Close those that have waited longest with more than their share; one large answer alone may be any size."""
+        slow = [conn for conn in self.waiting if conn.unsent.size]
+        unsent = sum(conn.unsent.size for conn in slow)
+        large = [conn for conn in slow if conn.unsent.size * len(slow) > MAX_UNSENT_BYTES]
+        for conn in large[:-1]:
             if unsent <= MAX_UNSENT_BYTES:
                 break
-            unsent -= len(conn.outgoing)
+            unsent -= conn.unsent.size
             log.warning("too many answers are not taken: closed the oldest", extra={"rejection": "unsent"})
             self._close(conn)

@@ -179,10 +179,13 @@ def test_what_the_server_itself_refuses_has_the_headers(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(util, "write_error", util.write_error)
     from novita_site import gunicorn
+    from novita_site.worker import Exchange
 
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        gunicorn.write_error(ours, 400, "Bad Request", "FAKE-SECRET")
+        exchange = Exchange(ours)
+        gunicorn.write_error(exchange, 400, "Bad Request", "FAKE-SECRET")
+        exchange.answer.send(ours)
         head, _, body = theirs.recv(65536).decode().partition("\r\n\r\n")
 
     headers = dict(line.split(": ", 1) for line in head.split("\r\n")[1:])

@@ -1,7 +1,9 @@
 """The web server's worker: when a request is whole, and how many connections one client may hold."""
 
+import contextlib
 import selectors
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from novita_site.worker import Exchange, Framing, PatientWorker, TooLarge
+from novita_site import unsent
+from novita_site import worker as worker_module
+from novita_site.worker import Connection, Exchange, Framing, PatientWorker, TooLarge
 
 MAX_BODY = 64 * 1024
 HEAD = b"POST /api/instances/stop-all HTTP/1.1\r\nHost: localhost\r\n"
@@ -205,3 +209,108 @@ def test_a_full_worker_closes_the_connection_that_has_waited_longest(worker: Pat
     assert worker.nr_conns < 10, "it goes on accepting"
     assert count_open(clients[-9:]) == 9
     assert count_open(clients[:-9]) == 0
+
+
+# --- Answers that are taken slowly
+
+
+def answer(worker: PatientWorker, listener: Listener, data: bytes, buffer: int = 0) -> tuple[socket.socket, Connection]:
+    """Let a client connect, and begin to send it an answer."""
+    (client,) = connect(worker, listener, "127.0.0.1", 1)
+    client.settimeout(5)
+    conn = list(worker.waiting)[-1]
+    worker._end_wait(conn)
+    if buffer:
+        conn.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+    for start in range(0, len(data), 8192):
+        conn.sock.sendall(data[start : start + 8192])
+    worker._go_on(conn)
+    return client, conn
+
+
+def turn(worker: PatientWorker) -> None:
+    """What gunicorn's loop does, with a sweep at each turn."""
+    worker.wait_for_and_dispatch_events(0.01)
+    worker._next_sweep = 0.0
+    worker.murder_pending()
+
+
+def test_a_download_may_last_longer_than_the_deadline_if_it_goes_on(
+    worker: PatientWorker, listener: Listener, settings: Settings
+) -> None:
+    settings.HTTP_SEND_SECONDS = 0.4
+    data = bytes(range(256)) * 8192  # 2 MB: a part of it is in a file
+    client, conn = answer(worker, listener, data)
+    stuck = answer(worker, listener, data)[1]
+    received = b""
+    began = time.monotonic()
+
+    while len(received) < len(data) and (piece := client.recv(100_000)):
+        received += piece
+        time.sleep(0.03)
+        turn(worker)
+
+    assert received == data
+    assert time.monotonic() - began > settings.HTTP_SEND_SECONDS
+    assert conn.unsent.size == 0
+    assert stuck not in worker.waiting, "it took nothing"
+
+
+def test_a_byte_now_and_then_keeps_no_answer(worker: PatientWorker, listener: Listener, settings: Settings) -> None:
+    settings.HTTP_SEND_SECONDS = 0.4
+    # The loop hears of every few kilobytes that the client takes.
+    client, conn = answer(worker, listener, bytes(2_000_000), buffer=4096)
+    for _ in range(150):
+        if conn not in worker.waiting:
+            break
+        client.recv(1000)
+        turn(worker)
+        time.sleep(0.002)
+
+    assert conn not in worker.waiting
+
+
+def test_a_large_answer_is_in_a_file_and_arrives_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unsent, "MEMORY_BYTES", 1000)
+    queue = unsent.Unsent()
+    ours, theirs = socket.socketpair()
+    data = bytes(range(256)) * 4096
+    received = b""
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        for start in range(0, len(data), 5000):
+            queue.append(data[start : start + 5000])
+            if start % 50_000 == 0:
+                queue.send(ours)
+        assert queue._file and queue._file._rolled  # type: ignore[attr-defined]
+        while queue.size or len(received) < len(data):
+            queue.send(ours)
+            with contextlib.suppress(BlockingIOError):
+                received += theirs.recv(10_000)
+
+    assert received == data
+    assert queue._file is None
+
+
+def test_a_client_that_is_alone_in_being_slow_gets_an_answer_of_any_size(
+    worker: PatientWorker, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "MAX_UNSENT_BYTES", 2_000_000)
+
+    small = [answer(worker, listener, bytes(400_000))[1] for _ in range(2)]
+    large = answer(worker, listener, bytes(3_000_000))[1]
+    assert [conn for conn in [*small, large] if conn not in worker.waiting] == []
+
+    larger = answer(worker, listener, bytes(4_000_000))[1]
+    assert [conn for conn in [*small, large, larger] if conn not in worker.waiting] == [large]
+
+
+def test_many_answers_that_nobody_takes_hold_only_so_much(
+    worker: PatientWorker, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "MAX_UNSENT_BYTES", 2_000_000)
+
+    conns = [answer(worker, listener, bytes(500_000))[1] for _ in range(10)]
+
+    assert [conn in worker.waiting for conn in conns] == [False] * 6 + [True] * 4

@@ -5,6 +5,6 @@ from novita_site.settings import LOGGING
 
 HTTP_HEAD_SECONDS = 2.0
 HTTP_BODY_SECONDS = 3.0
-HTTP_SEND_SECONDS = 4.0
+HTTP_SEND_SECONDS = 2.0
 
 LOGGING["filters"]["once_a_minute"]["seconds"] = 3

@@ -17,6 +17,7 @@ SHORT = {"DJANGO_SETTINGS_MODULE": "tests.system.short_settings"}
 NUMBER = 200
 STOP_ALL = b"POST /api/instances/stop-all HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 LARGE = b"GET /static/drf_spectacular_sidecar/swagger-ui-dist/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
+LIVEZ = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 CHUNKED = STOP_ALL + b"Transfer-Encoding: chunked\r\n\r\n"
 # What each kind of slow client sends, and then no more.
 SLOW = {
@@ -251,6 +252,22 @@ def test_a_large_answer_arrives_whole_at_a_slow_reader(short: Service) -> None:
     assert answer.partition(b"\r\n\r\n")[2] == whole
 
 
+def test_a_download_that_goes_on_is_not_cut(short: Service) -> None:
+    request = LARGE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    whole = short.get(LARGE.split()[1].decode(), headers={"Accept-Encoding": "identity"}).content
+    began = time.monotonic()
+    with connected(short, request) as (client,):
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        answer = b""
+        # Over three seconds; a client that stands still has two.
+        while piece := client.recv(65536):
+            answer += piece
+            time.sleep(max(0, began + 3 * len(answer) / len(whole) - time.monotonic()))
+
+    assert answer.partition(b"\r\n\r\n")[2] == whole
+    assert time.monotonic() - began > 3
+
+
 def test_a_client_that_expects_100_continue_gets_it_once(short: Service) -> None:
     head = STOP_ALL + b"Connection: close\r\nContent-Length: 16\r\nExpect: 100-continue\r\n\r\n"
     with connected(short, head) as (client,):
@@ -264,8 +281,49 @@ def test_a_client_that_expects_100_continue_gets_it_once(short: Service) -> None
     assert answer.startswith(b"HTTP/1.1 200") and at_once.startswith(b"HTTP/1.1 200")
 
 
+def test_an_unknown_expectation_is_refused_at_once_and_not_encouraged(short: Service) -> None:
+    head = STOP_ALL + b"Content-Length: 16\r\nExpect: foo\r\n\r\n"
+    with connected(short, head) as (client,):
+        answer = read_all(client)
+
+    assert answer.startswith(b"HTTP/1.1 417")
+
+
+def test_an_empty_line_after_a_body_begins_no_request(short: Service) -> None:
+    dry_run = STOP_ALL + b'Content-Length: 16\r\n\r\n{"dryRun": true}'
+    with connected(short, dry_run + b"\r\n") as (client,):
+        at_once = read_all(client)
+    with connected(short, dry_run) as (client,):
+        later = client.recv(65536)
+        client.sendall(b"\r\n")
+        client.sendall(b"\r\n" + LIVEZ)
+        while b'"status": "alive"' not in later and (piece := client.recv(65536)):
+            later += piece
+        client.sendall(b"\r\n")
+        later += read_all(client)
+
+    assert at_once.count(b"HTTP/1.1") == 1 and at_once.startswith(b"HTTP/1.1 200")
+    assert later.count(b"HTTP/1.1") == later.count(b"HTTP/1.1 200") == 2
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"HEAD /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", b"414"),
+        (b"HEAD / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\n\r\n", b"413"),
+        (b"\r\nHEAD / HTTP/1.1\r\nHost: localhost\r\nX-A: b", b"408"),
+    ],
+)
+def test_a_refused_head_request_gets_no_body(short: Service, sent: bytes, status: bytes) -> None:
+    with connected(short, sent) as (client,):
+        answer = read_all(client)
+
+    assert answer.split()[1] == status
+    assert answer.partition(b"\r\n\r\n")[2] == b""
+
+
 def test_a_connection_is_used_again_and_requests_may_follow_each_other_at_once(short: Service) -> None:
-    ping = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    ping = LIVEZ
     dry_run = STOP_ALL + b'Content-Length: 16\r\n\r\n{"dryRun": true}'
     with connected(short, ping) as (client,):
         assert client.recv(65536).startswith(b"HTTP/1.1 200")
