@@ -74,6 +74,9 @@ def test_the_messages_of_an_outage_end_with_it(panel: Panel, visit: Visit) -> No
     panel.hold({"id": "a", "name": "alpha"}, {"id": "b", "name": "beta"})
     page = visit()
     expect(page.locator("tr[data-id]")).to_have_count(2)
+    # Some actions get through without Redis; this one doesn't.
+    outage = {"status": 503, "json": {"message": "Redis can't be reached.", "code": "CACHE_UNAVAILABLE"}}
+    page.route("**/api/instances/a/stop", lambda route: route.fulfill(**outage))
     panel.redis.signal(signal.SIGSTOP)
     press(page, "Stop alpha")
     press(page, "Stop it")
