@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -97,6 +98,16 @@ def novita() -> Iterator[NovitaAnswers]:
     get_novita.cache_clear()
     with responses.RequestsMock() as mock:
         yield NovitaAnswers(mock)
+        end_background_work()
+
+
+def end_background_work() -> None:
+    """Wait for the threads that a test began: one that goes on would call Novita in the next test, or for real."""
+    standby.forget()
+    for thread in threading.enumerate():
+        if thread.name in {"operation", "emergency", "journal"}:
+            thread.join(10)
+            assert not thread.is_alive(), f"{thread.name} goes on"
 
 
 class ApiClient(Client):
