@@ -131,15 +131,18 @@ class Begun:
     @property
     def is_settled(self) -> bool:
         """Tell whether nothing more is to be requested for this order."""
-        return self.operation.finished_at is not None or not find_gap(self, list(self.operation.targets.all()))
+        targets = list(self.operation.targets.all())
+        is_pending = any(target.state == Target.State.PENDING for target in targets)
+        return self.operation.finished_at is not None or not (is_pending or find_gap(self, targets))
 
 
 def find_gap(begun: Begun, targets: Sequence[Target]) -> str:
     """Say why not all that runs is known to be requested, or verified once the operation has ended; "" when it is.
 
-    The promise of each order's answer is kept here: it is a success, and settled, only when Novita has listed the whole
-    account since the request (where that is meant), and every instance that may be billed by that listing has been
-    requested since it was last seen running. An ended operation has to be a success: it was verified by a last look.
+    The promise of each order's answer is kept here: it is a success only when Novita has listed the whole account since
+    the request (where that is meant), and every instance that may be billed by that listing is requested, or pending:
+    then the answer isn't settled, and the status 202 says so. An ended operation has to be a success: it was verified
+    by a last look.
     """
     operation = begun.operation
     look = begun.joined.look if begun.joined else begun.look
@@ -154,9 +157,6 @@ def find_gap(begun: Begun, targets: Sequence[Target]) -> str:
     is_doubtful = operation.is_whole_account and look is not None and find_doubt(look)
     if is_from_copy(operation) or is_doubtful or (begun.joined and begun.joined.error):
         return NOT_KNOWN if not targets else NOT_ALL_KNOWN
-    pending = sum(target.state == Target.State.PENDING for target in targets)
-    if pending:
-        return f"{pending} {'is' if pending == 1 else 'are'} still to be requested."
     held = sum(_is_held_back(target, look) for target in targets) if look and operation.kind == "stop" else 0
     if held:
         return (
