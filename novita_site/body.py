@@ -26,7 +26,6 @@ REFUSED_HEADERS: Final = (
     "Content-Range",
     "Range",
     "If-Match",
-    "If-None-Match",
     "If-Unmodified-Since",
     "X-HTTP-Method",
     "X-HTTP-Method-Override",

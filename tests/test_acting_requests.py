@@ -96,7 +96,6 @@ HEADERS = [
     {"Content-Range": "bytes 0-1/100"},
     {"Range": "bytes=0-1"},
     {"If-Match": "*"},
-    {"If-None-Match": "*"},
     {"If-Unmodified-Since": "Thu, 01 Jan 2026 00:00:00 GMT"},
     {"X-HTTP-Method-Override": "GET"},
     {"X-HTTP-Method": "GET"},
