@@ -241,7 +241,7 @@ def test_what_runs_and_what_starts_are_counted_apart_and_together(panel: Panel, 
 
     expect(get_plan(page)).to_have_text("5 instances will be stopped: 3 running, 2 starting.")
     dialog = page.get_by_role("dialog")
-    expect(dialog.get_by_role("list", name="1 skipped")).to_contain_text("run-0 Protected: the demo")
+    expect(dialog.get_by_role("list", name="2 skipped")).to_contain_text("run-0 Protected: the demo")
     expect(dialog.get_by_role("button", name="Stop 5 instances")).to_be_visible()
     body = panel.service.post("/api/instances/stop-all", json={"dryRun": True}).json()
     assert (body["message"], body["total"]) == ("Would stop 5 instances (3 running, 2 starting)", 5)
