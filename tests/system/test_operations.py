@@ -315,7 +315,9 @@ def test_one_that_slept_while_another_finished_changes_nothing(
 
     assert service.get_operation(ordered) == before
     assert list_states(before) == {"confirmed": 25}
-    assert sorted(novita.list_stops()) == sorted(novita.get_truth()), "each was asked once"
+    # Those four that were under way when it fell asleep may be requested by the other, too; no other one is.
+    stops = novita.list_stops()
+    assert set(stops) == set(novita.get_truth()) and len(stops) <= 25 + 4
 
 
 def _forget_answer(call: Callable[[], object]) -> None:
