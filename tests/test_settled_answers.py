@@ -206,4 +206,4 @@ def test_dry_run_counts_what_would_be_requested_only(client: Client, novita: Nov
 
     _, body = press(client, dryRun=True)
 
-    assert (body["message"], body["count"], body["total"]) == ("Would stop 1 running instance", 1, 2)
+    assert (body["message"], body["count"], body["total"]) == ("Would stop 1 running instance", 1, 1)

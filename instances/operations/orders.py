@@ -616,7 +616,8 @@ def _describe_results(
         "success": not gap and not any(target.state in bad for target in meant),
         "message": message,
         "count": count,
-        "total": len(meant),
+        # A dry run of all counts what would be requested; instances that are stopping already are only followed.
+        "total": count if is_dry_run and is_whole_account else len(meant),
         "results": [
             {
                 "instanceId": target.instance_id,
