@@ -156,7 +156,7 @@ def measure_stop_all(service: Service, account: simulator.Account, novita: simul
     )
     print(f"  answered after {answered:.1f} s")
     print(f"  all asked after {asked:.1f} s: {asked / least:.2f} times the least, {least:.1f} s")
-    print(f"  verdict after {judged:.1f} s: {operation['verdict']}")
+    print(f"  result after {judged:.1f} s: {operation['result']}")
     print(f"  {calls['counts']['stop']} stops, {calls['counts']['list']} pages, {calls['counts']['get']} reads")
 
 

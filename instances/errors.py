@@ -153,7 +153,7 @@ class Protected(PanelError):
     status = HTTPStatus.CONFLICT
     code = "PROTECTED"
     message = "The instance is protected."
-    suggestion = "Lift its protection first: DELETE /api/instances/<id>/protect, or on the dashboard."
+    suggestion = "Remove its protection first: DELETE /api/instances/<id>/protect, or on the dashboard."
 
 
 class OperationNotFound(PanelError):

@@ -139,17 +139,17 @@ def _tell_worker(state: store.State | None) -> str:
 
 def _remember(seconds: float, function: Callable[[], str | None]) -> Callable[[], str | None]:
     """Ask again only when the last answer is older than that."""
-    asked_at, answer = float("-inf"), None
+    requested_at, answer = float("-inf"), None
 
     def remembered() -> str | None:
-        nonlocal asked_at, answer
-        if time.monotonic() - asked_at > seconds:
+        nonlocal requested_at, answer
+        if time.monotonic() - requested_at > seconds:
             try:
                 answer = function()
             except CacheUnavailable as exc:
                 log.debug("redis doesn't tell its eviction policy: %s", exc)
                 answer = None
-            asked_at = time.monotonic()
+            requested_at = time.monotonic()
         return answer
 
     return remembered

@@ -371,8 +371,8 @@ SPECTACULAR_SETTINGS = {
         "UpDownEnum": ["up", "down"],
         "UpDownUnknownEnum": ["up", "down", "unknown"],
         "ActionEnum": ["stop", "start", "restart"],
-        "OperationStateEnum": ["asking", "verifying", "finished", "cancelled"],
-        "TargetStateEnum": ["pending", "asked", "confirmed", "stillRunning", "failed", "skipped", "unknown"],
+        "OperationStateEnum": ["requesting", "verifying", "finished", "cancelled"],
+        "TargetStateEnum": ["pending", "requested", "confirmed", "stillRunning", "failed", "skipped", "unknown"],
     },
     "PREPROCESSING_HOOKS": ["instances.api.urls.drop_optional_slash"],
     "POSTPROCESSING_HOOKS": [

@@ -99,7 +99,7 @@ INVALID_STATE_CHANGE = make_refusal(400, "BAD_REQUEST", "invalid state change")
 class Account:
     """An account at Novita that changes as it is asked, for tests in which calls come in an order of their own.
 
-    `calls` names what was asked: "list", "read a", "stop a". What it answers can be set for each of these names; an
+    `calls` names what was requested: "list", "read a", "stop a". What it answers can be set for each of these names; an
     action moves the status to "toStop", and `settle` carries out what was taken.
     """
 

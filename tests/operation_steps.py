@@ -41,7 +41,7 @@ def move_on(answer: Json, rounds: int = 1) -> None:
     for _ in range(rounds):
         past = timezone.now() - timedelta(seconds=1)
         Operation.objects.filter(pk=answer["operationId"]).update(next_round_at=past)
-        Target.objects.filter(operation=answer["operationId"], next_ask_at__gt=past).update(next_ask_at=past)
+        Target.objects.filter(operation=answer["operationId"], next_request_at__gt=past).update(next_request_at=past)
         tasks.move_operation(answer["operationId"])
 
 

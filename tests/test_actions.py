@@ -41,7 +41,7 @@ def fill(client: Client, novita: NovitaAnswers, *rows: Json) -> None:
 
 
 def list_calls(novita: NovitaAnswers) -> list[str]:
-    """Name what Novita was asked: "stop", or "read"."""
+    """Name what Novita was requested: "stop", or "read"."""
     paths = [(call.request.method, str(call.request.url).partition("?")[0]) for call in novita.mock.calls]
     return [path.rpartition("/")[2] if method == "POST" else "read" for method, path in paths]
 

@@ -84,7 +84,7 @@ def make_record(kind: str, text: str, number: int = 0) -> Model:
                 {"instance_id": f"{fits}{number}", "name": text, "state": "failed", "status": fits[:64], "error": text},
                 reason=text,
                 requested_by=text[:150],
-                verdict=text,
+                result=text,
                 notes=[text],
                 origin=text,
             )
@@ -166,13 +166,13 @@ def records() -> None:
         {"instance_id": "id-a", "name": "trainer"},
         {"instance_id": "id-b", "name": "evaluator", "state": "stillRunning", "error": "It still runs."},
         success=False,
-        verdict="1 of 2 still run.",
+        result="1 of 2 still run.",
         requested_by="ann",
         reason="budget",
         finished_at=AT + timedelta(minutes=5),
     )
     start = make_operation(
-        {"instance_id": "id-a", "name": "trainer", "state": "asked"},
+        {"instance_id": "id-a", "name": "trainer", "state": "requested"},
         kind="start",
         state="verifying",
         is_whole_account=False,
@@ -385,7 +385,7 @@ def test_an_operations_page_shows_its_verdict_and_targets(client: ApiClient) -> 
     stop = Operation.objects.get(kind="stop")
     text = read_text(client, get_page(stop))
 
-    assert "Verdict: 1 of 2 still run." in text
+    assert "Result: 1 of 2 still run." in text
     assert "Created (UTC): 2026-01-15 10:30:00" in text and "Finished (UTC): 2026-01-15 10:35:00" in text
     assert "Targets 1 confirmed, 1 still running" in text
     assert text.index("evaluator id-b still running 0 It still runs.") < text.index("trainer id-a confirmed")
@@ -550,16 +550,16 @@ def test_what_is_gone_is_not_sent_again() -> None:
 
 
 def test_a_file_has_the_fields_by_the_apis_names(client: ApiClient) -> None:
-    operation = make_operation({"asked_at": AT}, success=False, verdict='said "no", twice\nover')
+    operation = make_operation({"requested_at": AT}, success=False, result='said "no", twice\nover')
 
     (row,) = read_csv(client, f"{get_list('operation')}csv/")
     assert row["id"] == str(operation.pk)
     assert (row["isWholeAccount"], row["success"], row["finishedAt"]) == ("true", "false", "")
     assert (row["createdAt"], row["targetCount"], row["confirmedCount"]) == ("2026-01-15T10:30:00Z", "1", "1")
-    assert row["verdict"] == 'said "no", twice\nover'
+    assert row["result"] == 'said "no", twice\nover'
     (row,) = read_csv(client, f"{get_list('target')}csv/")
     assert (row["operationId"], row["operationKind"], row["instanceId"]) == (str(operation.pk), "stop", "id-0")
-    assert row["askedAt"] == "2026-01-15T10:30:00Z"
+    assert row["requestedAt"] == "2026-01-15T10:30:00Z"
 
 
 @pytest.mark.usefixtures("records")

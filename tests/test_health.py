@@ -261,7 +261,7 @@ def test_with_a_fresh_copy_it_is_ready(client: Client, novita: NovitaAnswers) ->
 @database
 @pytest.mark.usefixtures("account")
 def test_ready_needs_no_database(client: Client) -> None:
-    with connection.execute_wrapper(Mock(side_effect=AssertionError("asked"))):
+    with connection.execute_wrapper(Mock(side_effect=AssertionError("requested"))):
         assert client.get("/readyz").status_code == 200
 
 

@@ -59,13 +59,13 @@ def test_second_stop_requests_what_was_started_and_counts_it(client: Client, acc
         2,
         "Stop initiated for 2 of 2 running instances",
     )
-    assert list_requested(second) == {"a": "asked", "c": "asked"}
+    assert list_requested(second) == {"a": "requested", "c": "requested"}
     assert account.orders == ["stop a", "stop c"]
-    assert show(client, second)["counts"]["asked"] == 2
+    assert show(client, second)["counts"]["requested"] == 2
     account.change("a", "exited")
     account.settle()
     move_on(second)
-    assert show(client, second)["verdict"] == "All 2 are stopped."
+    assert show(client, second)["result"] == "All 2 are stopped."
 
 
 def reopen_confirmed(client: Client, account: Account, first: Json) -> None:
@@ -97,13 +97,15 @@ def fail_hopelessly(client: Client, account: Account, first: Json) -> None:
 def fail_for_a_while(client: Client, account: Account, first: Json) -> None:
     account.change("b", "running")
     pause = timezone.now() + timedelta(seconds=60)
-    Target.objects.filter(instance_id="b").update(state="failed", error_code="NOVITA_UNAVAILABLE", next_ask_at=pause)
+    Target.objects.filter(instance_id="b").update(
+        state="failed", error_code="NOVITA_UNAVAILABLE", next_request_at=pause
+    )
 
 
 def leave_to_another(client: Client, account: Account, first: Json) -> None:
     """It was stopping by somebody else's order when it became a target, and runs again."""
     account.change("b", "running")
-    Target.objects.filter(instance_id="b").update(attempts=0, asked_at=None, next_ask_at=None)
+    Target.objects.filter(instance_id="b").update(attempts=0, requested_at=None, next_request_at=None)
 
 
 @pytest.mark.parametrize("is_claim_held", [False, True], ids=["free", "held"])
@@ -129,7 +131,7 @@ def test_second_stop_requests_a_known_one_that_nobody_is_about_to(
     second = order(client)
 
     assert account.orders == ["stop b"]
-    assert (second["operationId"], list_requested(second)["b"]) == (first["operationId"], "asked")
+    assert (second["operationId"], list_requested(second)["b"]) == (first["operationId"], "requested")
     assert (second["count"], second["total"], second["skipped"]) == (2, 2, [])
 
 
@@ -174,7 +176,7 @@ def test_two_who_join_at_once_request_each_instance_once(client: Client, account
 
     assert account.orders == [f"stop {id_}" for id_ in "abcde"]
     assert {answer["operationId"] for answer in answers} == {first["operationId"]}
-    assert set(show_states(client, first).values()) == {"asked"}
+    assert set(show_states(client, first).values()) == {"requested"}
 
 
 def test_old_page_does_not_reopen_what_was_verified(client: Client, account: Account) -> None:
@@ -202,7 +204,7 @@ def test_result_waits_for_what_somebody_added_meanwhile(client: Client, novita: 
         account.change("c", "running")
         thread = threading.Thread(target=lambda: (order(ApiClient()), connections.close_all()))
         thread.start()
-        while Target.objects.filter(instance_id="c", state="asked").count() == 0:
+        while Target.objects.filter(instance_id="c", state="requested").count() == 0:
             time.sleep(0.05)
         threads.append(thread)
 
@@ -214,10 +216,10 @@ def test_result_waits_for_what_somebody_added_meanwhile(client: Client, novita: 
     threads[0].join()
 
     assert show(client, first)["finishedAt"] is None
-    assert show_states(client, first) == {"a": "confirmed", "c": "asked"}
+    assert show_states(client, first) == {"a": "confirmed", "c": "requested"}
     account.settle()
     move_on(first)
-    assert show(client, first)["verdict"] == "All 2 are stopped."
+    assert show(client, first)["result"] == "All 2 are stopped."
 
 
 def test_what_a_dead_process_has_reserved_is_requested_by_the_next_round(client: Client, account: Account) -> None:
@@ -321,7 +323,7 @@ def test_stop_of_one_that_the_copy_calls_stopped_is_requested_when_it_cannot_be_
 
     answer = order(client, ids=["a"])
 
-    assert (account.orders, list_requested(answer)) == (["stop a"], {"a": "asked"})
+    assert (account.orders, list_requested(answer)) == (["stop a"], {"a": "requested"})
 
 
 def test_joining_needs_no_redis(client: Client, account: Account, redis_server: FakeServer) -> None:
@@ -361,7 +363,7 @@ def test_overdue_one_is_ended_and_what_runs_is_requested_by_a_new_one(
     assert (shown["state"], shown["success"], shown["finishedAt"][-1]) == ("finished", False, "Z")
     assert {one["instanceId"]: one["state"] for one in shown["targets"]} == {"a": "stillRunning", "b": "confirmed"}
     why = "Nobody moved it on: no worker ran." if seconds > 60 else "A newer one has taken its place."
-    assert shown["verdict"] == f"1 of 2 still runs. {why}"
+    assert shown["result"] == f"1 of 2 still runs. {why}"
 
 
 def test_new_one_follows_what_an_overdue_one_has_requested(client: Client, novita: NovitaAnswers) -> None:
@@ -372,8 +374,8 @@ def test_new_one_follows_what_an_overdue_one_has_requested(client: Client, novit
 
     second = order(client)
 
-    assert list_requested(second) == {"a": "asked"}
-    assert show(client, first)["verdict"] == "1 of 1 still stops. A newer one has taken its place."
+    assert list_requested(second) == {"a": "requested"}
+    assert show(client, first)["result"] == "1 of 1 still stops. A newer one has taken its place."
     account.change("a", "running")
     move_on(second)
     assert account.orders == ["stop a", "stop a"]
@@ -387,7 +389,7 @@ def test_overdue_one_that_has_done_its_work_is_a_success(client: Client, novita:
 
     second = order(client)
 
-    assert (show(client, first)["success"], show(client, first)["verdict"]) == (True, "It is stopped.")
+    assert (show(client, first)["success"], show(client, first)["result"]) == (True, "It is stopped.")
     assert second["message"] == "Nothing is running"
 
 
@@ -424,7 +426,7 @@ def test_cancelled_one_that_is_still_verified_is_not_joined(client: Client, acco
     second = order(client)
 
     assert second["operationId"] != first["operationId"]
-    assert list_requested(second) == {"a": "asked", "c": "asked"}
+    assert list_requested(second) == {"a": "requested", "c": "requested"}
 
 
 def test_one_whose_process_died_before_it_listed_is_ended_and_a_new_one_begins(
@@ -444,7 +446,7 @@ def test_one_whose_process_died_before_it_listed_is_ended_and_a_new_one_begins(
     assert (account.orders, answer["count"]) == (["stop a"], 1)
     dead.refresh_from_db()
     assert (dead.state, dead.success) == ("finished", False)
-    assert dead.verdict == "Nothing was done. Its process ended before it had begun."
+    assert dead.result == "Nothing was done. Its process ended before it had begun."
 
 
 def test_selection_is_not_given_to_an_overdue_stop_of_all(client: Client, account: Account) -> None:
@@ -490,7 +492,7 @@ def test_start_that_is_ordered_again_starts_what_was_stopped(client: Client, nov
     account = novita.holds(make_row("a", status="exited"), make_row("b", status="exited"))
     account.answers("start b", (400, {}, json.dumps(make_refusal(400, "INSUFFICIENT_RESOURCE", ""))), None)
     first = order(client, OPERATIONS, kind="start", ids=["a", "b"])
-    Target.objects.filter(instance_id="b").update(next_ask_at=timezone.now() + timedelta(seconds=60))
+    Target.objects.filter(instance_id="b").update(next_request_at=timezone.now() + timedelta(seconds=60))
     account.settle()
     rounds.advance(Operation.objects.get().pk)
     Operation.objects.update(next_round_at=timezone.now())
@@ -508,7 +510,7 @@ def test_restart_that_is_ordered_twice_restarts_once(client: Client, novita: Nov
     first = order(client, OPERATIONS, kind="restart", ids=["a", "b"])
     account.change("a", "running", lastStartedAt="1760009999")
     move_on(first)
-    assert show_states(client, first) == {"a": "confirmed", "b": "asked"}
+    assert show_states(client, first) == {"a": "confirmed", "b": "requested"}
 
     order(client, OPERATIONS, kind="restart", ids=["a", "b"])
 
@@ -548,7 +550,7 @@ def test_one_that_was_joined_for_twice_its_time_is_replaced(client: Client, acco
 
     assert second["operationId"] != first["operationId"]
     assert account.orders == ["stop a", "stop a"]
-    assert show(client, first)["verdict"] == "1 of 1 still runs. A newer one has taken its place."
+    assert show(client, first)["result"] == "1 of 1 still runs. A newer one has taken its place."
     assert 590 < find_seconds_left() <= 600
 
 
@@ -566,11 +568,11 @@ def test_answer_is_202_while_something_is_pending_on_joining_too(
 
     answer = client.post(STOP_ALL)
 
-    assert (answer.status_code, list_requested(answer.json())) == (202, {"a": "asked", "c": "pending"})
+    assert (answer.status_code, list_requested(answer.json())) == (202, {"a": "requested", "c": "pending"})
     go_on.set()
     while any(thread.name == "operation" for thread in threading.enumerate()):
         time.sleep(0.05)
-    assert show_states(client, answer.json()) == {"a": "asked", "c": "asked"}
+    assert show_states(client, answer.json()) == {"a": "requested", "c": "requested"}
 
 
 def test_while_another_process_reads_the_account_nothing_is_called_done(
@@ -605,7 +607,7 @@ def test_reason_of_a_result_is_not_an_unrelated_note(client: Client, novita: Nov
     move_on(first)
 
     shown = show(client, first)
-    assert shown["verdict"] == "It is stopped. Novita counts 3 more than it lists: look at its console."
+    assert shown["result"] == "It is stopped. Novita counts 3 more than it lists: look at its console."
     assert any("in another status (migrating)" in note for note in shown["notes"])
 
 
@@ -615,11 +617,11 @@ def test_error_of_a_target_survives_a_round(client: Client, account: Account) ->
     hold_claim(first, seconds=-1)
 
     def request_elsewhere() -> Any:
-        Target.objects.update(state="asked", attempts=7, error="")
+        Target.objects.update(state="requested", attempts=7, error="")
         return None
 
-    Target.objects.update(state="pending", attempts=0, next_ask_at=timezone.now() + timedelta(seconds=30))
+    Target.objects.update(state="pending", attempts=0, next_request_at=timezone.now() + timedelta(seconds=30))
     account.answers("read a", request_elsewhere)
     rounds.advance(Operation.objects.get().pk)
 
-    assert (show_target(client, first)["state"], show_target(client, first)["attempts"]) == ("asked", 7)
+    assert (show_target(client, first)["state"], show_target(client, first)["attempts"]) == ("requested", 7)

@@ -59,7 +59,7 @@ class Pages:
     ) -> None:
         self.ids, self.start, self.cap, self.total = ids, start, cap, total
         self.past_end: dict[str, Any] = {"instances": []}
-        self.asked: list[int] = []
+        self.requested: list[int] = []
         self.on_call: Callable[[], None] | None = None
         novita.mock.add_callback(responses.GET, LISTING, self.answer)
 

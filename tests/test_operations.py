@@ -70,7 +70,7 @@ def test_stop_all_answers_what_was_asked(client: Client, novita: NovitaAnswers) 
                 "name": "train",
                 "success": True,
                 "status": "toStop",
-                "state": "asked",
+                "state": "requested",
                 "error": None,
             }
         ],
@@ -95,7 +95,7 @@ def test_an_operation_is_shown_with_its_targets(client: Client, novita: NovitaAn
         "kind": "stop",
         "state": "verifying",
         "success": None,
-        "verdict": "",
+        "result": "",
         "isWholeAccount": True,
         "reason": "weekend",
         "requestedBy": "local-owner",
@@ -105,7 +105,7 @@ def test_an_operation_is_shown_with_its_targets(client: Client, novita: NovitaAn
         "supersededBy": None,
         "counts": {
             "pending": 0,
-            "asked": 1,
+            "requested": 1,
             "confirmed": 0,
             "stillRunning": 0,
             "failed": 0,
@@ -114,11 +114,11 @@ def test_an_operation_is_shown_with_its_targets(client: Client, novita: NovitaAn
         },
     }
     assert shown["finishedAt"] is None and shown["deadlineAt"] > shown["createdAt"]
-    assert target.pop("askedAt") and target.pop("seenAt")
+    assert target.pop("requestedAt") and target.pop("readAt")
     assert target == {
         "instanceId": "a",
         "name": "train",
-        "state": "asked",
+        "state": "requested",
         "status": "toStop",
         "attempts": 1,
         "confirmedAt": None,
@@ -177,7 +177,7 @@ def test_nothing_running_is_a_success_that_a_fresh_listing_shows(client: Client,
 
     assert (body["success"], body["message"], body["count"], body["total"]) == (True, "Nothing is running", 0, 0)
     shown = show(client, body)
-    assert (shown["state"], shown["success"], shown["verdict"]) == ("finished", True, "Nothing was running.")
+    assert (shown["state"], shown["success"], shown["result"]) == ("finished", True, "Nothing was running.")
 
 
 def test_what_novita_counts_and_does_not_list_is_said(client: Client, novita: NovitaAnswers) -> None:
@@ -206,7 +206,7 @@ def test_protected_ones_are_left_out_with_the_reason(client: Client, novita: Nov
     assert account.orders == ["stop a"]
     assert body["skipped"] == [{"instanceId": "b", "name": "demo", "reason": "Protected: the demo runs on it"}]
     assert [result["instanceId"] for result in body["results"]] == ["a"]
-    assert show_states(client, body) == {"a": "asked", "b": "skipped"}
+    assert show_states(client, body) == {"a": "requested", "b": "skipped"}
 
 
 def test_with_all_protected_nobody_says_that_nothing_runs(client: Client, novita: NovitaAnswers) -> None:
@@ -217,7 +217,7 @@ def test_with_all_protected_nobody_says_that_nothing_runs(client: Client, novita
     body = order(client)
 
     assert (body["message"], len(body["skipped"]), account.orders) == ("Nothing to stop", 1, [])
-    assert show(client, body)["verdict"] == "There was nothing to do."
+    assert show(client, body)["result"] == "There was nothing to do."
 
 
 # --- Some by their ids
@@ -242,7 +242,7 @@ def test_an_unknown_id_fails_in_words_and_the_others_are_stopped(client: Client,
         ["stop a"],
     )
     assert {one["instanceId"]: (one["state"], one["error"]) for one in body["results"]} == {
-        "a": ("asked", None),
+        "a": ("requested", None),
         "gone": ("failed", "Novita knows no such instance."),
     }
     account.settle()
@@ -277,7 +277,7 @@ def test_what_has_exited_already_is_confirmed_without_being_asked(client: Client
 def test_one_on_its_way_is_followed_and_asked_when_it_runs_again(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", status="stopping"))
     body = order(client, ids=["a"])
-    assert (show_states(client, body), account.orders) == ({"a": "asked"}, [])
+    assert (show_states(client, body), account.orders) == ({"a": "requested"}, [])
 
     account.change("a", "running")
     move_on(body)
@@ -449,7 +449,7 @@ def test_without_a_listing_the_copy_names_the_targets(client: Client, novita: No
 
     body = order(client)
 
-    assert (body["source"], account.orders, show_states(client, body)) == ("cache", ["stop a"], {"a": "asked"})
+    assert (body["source"], account.orders, show_states(client, body)) == ("cache", ["stop a"], {"a": "requested"})
     assert any("from the copy" in warning for warning in body["warnings"])
     assert show(client, body)["source"] == "cache"
 
@@ -465,7 +465,7 @@ def test_the_copy_alone_confirms_nothing(client: Client, novita: NovitaAnswers) 
 
     assert show(client, everything)["success"] is None
     assert show(client, everything)["state"] == "verifying"
-    assert show_states(client, one) == {"a": "asked"}
+    assert show_states(client, one) == {"a": "requested"}
     account.answers("read a", None)
     move_on(one)
     assert account.orders == ["stop a"]
@@ -484,7 +484,7 @@ def test_without_a_listing_and_a_copy_nothing_is_asked(client: Client, novita: N
     assert (answer.status_code, answer.json()["code"], account.orders) == (502, "NOVITA_UNAVAILABLE", [])
     (shown,) = client.get(OPERATIONS).json()["operations"]
     assert (shown["state"], shown["success"]) == ("finished", False)
-    assert shown["verdict"] == "Nothing was done. Novita is broken (HTTP 500)."
+    assert shown["result"] == "Nothing was done. Novita is broken (HTTP 500)."
     assert AuditEntry.objects.get(action="operation.stop").outcome == "NOVITA_UNAVAILABLE"
     account.answers("list", None)
     assert order(client)["count"] == 1
@@ -531,7 +531,7 @@ def test_each_instance_has_its_own_result(client: Client, novita: NovitaAnswers)
     body = answer.json()
     assert (answer.status_code, body["success"], body["count"], body["total"]) == (200, False, 1, 2)
     results = {one["instanceId"]: (one["success"], one["state"], one["error"]) for one in body["results"]}
-    assert results["a"] == (True, "asked", None)
+    assert results["a"] == (True, "requested", None)
     assert results["b"] == (False, "failed", "Novita is broken (HTTP 500). name-b, read just now, is running.")
 
 
@@ -547,7 +547,7 @@ def test_a_rate_limit_is_waited_out_and_counts_as_one_attempt(
 
     assert time.monotonic() - began >= (1 if headers else 0.5)
     assert (account.orders, show_target(client, body)["attempts"]) == (["stop a", "stop a"], 1)
-    assert show_states(client, body) == {"a": "asked"}
+    assert show_states(client, body) == {"a": "requested"}
 
 
 def test_an_hour_of_patience_is_not_slept_through(client: Client, novita: NovitaAnswers) -> None:
@@ -563,7 +563,7 @@ def test_an_hour_of_patience_is_not_slept_through(client: Client, novita: Novita
         "Novita limits our calls.",
     )
     move_on(body)
-    assert show_states(client, body) == {"a": "asked"}
+    assert show_states(client, body) == {"a": "requested"}
 
 
 @pytest.mark.parametrize("lost", [requests.ReadTimeout("silence"), 502, (400, {}, json.dumps(INVALID_STATE_CHANGE))])
@@ -580,7 +580,7 @@ def test_a_lost_answer_is_resolved_by_reading(lost: Any, client: Client, novita:
 
     target = show_target(client, body)
     assert (target["state"], target["status"], target["attempts"], account.orders) == (
-        "asked",
+        "requested",
         "stopping",
         1,
         ["stop a"],
@@ -623,9 +623,9 @@ def test_who_waits_for_long_is_told_what_is_still_to_be_asked(
     assert (answer.status_code, answer.json()["results"][0]["state"], answer.json()["count"]) == (202, "pending", 0)
     go_on.set()
     deadline = time.monotonic() + 5
-    while show(client, answer.json())["state"] == "asking" and time.monotonic() < deadline:
+    while show(client, answer.json())["state"] == "requesting" and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert show_states(client, answer.json()) == {"a": "asked"}
+    assert show_states(client, answer.json()) == {"a": "requested"}
     while any(thread.name == "operation" for thread in threading.enumerate()):
         time.sleep(0.05)
 
@@ -715,7 +715,7 @@ def test_an_abandoned_one_gets_a_verdict_and_a_new_one_begins(client: Client, no
     shown = show(client, first)
     assert (shown["state"], shown["success"], shown["counts"]["stillRunning"]) == ("finished", False, 1)
     assert shown["notes"] == ["Nobody moved it on: no worker ran."]
-    assert shown["verdict"] == "1 of 1 still runs. Nobody moved it on: no worker ran."
+    assert shown["result"] == "1 of 1 still runs. Nobody moved it on: no worker ran."
     assert second["operationId"] != first["operationId"] and account.orders == ["stop a", "stop a"]
 
 
@@ -735,7 +735,7 @@ def test_a_cancelled_one_asks_nobody_more_and_verifies_who_was_asked(client: Cli
     answer = cancel(client, body)
 
     assert (answer.status_code, answer.json()["state"], answer.json()["finishedAt"]) == (200, "cancelled", None)
-    assert show_states(client, body) == {"a": "asked", "b": "skipped"}
+    assert show_states(client, body) == {"a": "requested", "b": "skipped"}
     assert cancel(client, body).json() == answer.json()
     account.settle()
     move_on(body)
@@ -755,7 +755,7 @@ def test_a_cancelled_one_ends_at_once_when_nobody_was_asked(client: Client, novi
     shown = cancel(client, body).json()
 
     assert (shown["state"], shown["success"], shown["counts"]["failed"]) == ("cancelled", False, 1)
-    assert shown["finishedAt"] and shown["verdict"].startswith("Cancelled.")
+    assert shown["finishedAt"] and shown["result"].startswith("Cancelled.")
 
 
 def test_what_is_cancelled_while_it_asks_asks_nobody_more(
@@ -825,13 +825,13 @@ def test_a_start_is_confirmed_when_it_runs(client: Client, novita: NovitaAnswers
     body = order(client, OPERATIONS, kind="start", ids=["a", "b"])
 
     assert (body["message"], account.orders) == ("Start initiated for 2 of 2 instances", ["start a"])
-    assert show_states(client, body) == {"a": "asked", "b": "confirmed"}
+    assert show_states(client, body) == {"a": "requested", "b": "confirmed"}
     move_on(body)
-    assert show_states(client, body)["a"] == "asked"
+    assert show_states(client, body)["a"] == "requested"
     account.settle()
     move_on(body)
     shown = show(client, body)
-    assert (shown["success"], shown["verdict"]) == (True, "All 2 are running.")
+    assert (shown["success"], shown["result"]) == (True, "All 2 are running.")
 
 
 def test_a_start_without_a_free_gpu_fails_in_words(client: Client, novita: NovitaAnswers) -> None:
@@ -845,7 +845,7 @@ def test_a_start_without_a_free_gpu_fails_in_words(client: Client, novita: Novit
     shown = show(client, body)
     assert (shown["success"], shown["targets"][0]["state"]) == (False, "failed")
     assert shown["targets"][0]["error"] == "Novita has no free GPU for this."
-    assert shown["verdict"] == "1 of 1 did not start."
+    assert shown["result"] == "1 of 1 did not start."
 
 
 def test_what_exists_no_more_is_not_started_on_the_copys_word(client: Client, novita: NovitaAnswers) -> None:
@@ -869,7 +869,7 @@ def test_a_restart_is_confirmed_by_a_new_start_only(client: Client, novita: Novi
     # Accepted, and not begun yet.
     account.change("a", "running")
     move_on(body, 3)
-    assert show_states(client, body) == {"a": "asked"}
+    assert show_states(client, body) == {"a": "requested"}
     account.change("a", "running", lastStartedAt="1760009999")
     move_on(body)
 
@@ -881,11 +881,11 @@ def test_a_restart_is_confirmed_by_being_seen_on_its_way(client: Client, novita:
     body = order(client, OPERATIONS, kind="restart", ids=["a"])
 
     move_on(body)
-    assert show_states(client, body) == {"a": "asked"}
+    assert show_states(client, body) == {"a": "requested"}
     account.change("a", "running")
     move_on(body)
 
-    assert show(client, body)["verdict"] == "It is restarted."
+    assert show(client, body)["result"] == "It is restarted."
 
 
 def test_a_restart_that_took_longer_is_not_done_twice(client: Client, novita: NovitaAnswers) -> None:
@@ -896,7 +896,7 @@ def test_a_restart_that_took_longer_is_not_done_twice(client: Client, novita: No
 
     move_on(body, 3)
 
-    assert show_states(client, body) == {"a": "confirmed", "b": "asked"}
+    assert show_states(client, body) == {"a": "confirmed", "b": "requested"}
     assert account.orders == ["restart a", "restart b"]
 
 
@@ -912,7 +912,7 @@ def test_a_restart_of_one_that_could_not_be_read_at_first_needs_a_new_start_too(
     account.change("a", "running")
     move_on(body)
 
-    assert (show_states(client, body)["a"], account.orders) == ("asked", ["restart a", "restart b"])
+    assert (show_states(client, body)["a"], account.orders) == ("requested", ["restart a", "restart b"])
 
 
 def test_a_restart_of_what_does_not_run_is_left_out(client: Client, novita: NovitaAnswers) -> None:
@@ -935,7 +935,7 @@ def test_stop_all_needs_no_redis(client: Client, novita: NovitaAnswers, redis_se
 
     assert (account.orders, body["count"]) == (["stop a", "stop b"], 2)
     assert any(warning.startswith("Redis can't be reached. Without it no worker") for warning in body["warnings"])
-    assert show_states(client, body) == {"a": "asked", "b": "asked"}
+    assert show_states(client, body) == {"a": "requested", "b": "requested"}
     assert client.get(OPERATIONS).json()["total"] == 1
     account.settle()
     move_on(body)
@@ -1029,7 +1029,7 @@ def test_more_operations_and_targets_cost_no_more_queries(client: Client) -> Non
     (counted,) = [one for one in client.get(OPERATIONS).json()["operations"] if one["counts"]["confirmed"]]
     assert counted["counts"] == {
         "pending": 0,
-        "asked": 0,
+        "requested": 0,
         "confirmed": 1000,
         "stillRunning": 0,
         "failed": 0,

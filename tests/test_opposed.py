@@ -68,7 +68,7 @@ def test_stop_of_some_leaves_the_others_start_alone(client: Client, novita: Novi
     move_on(start)
 
     assert account.orders == ["start a", "start b", "start b", "stop a"]
-    assert show_states(client, start) == {"a": "skipped", "b": "asked"}
+    assert show_states(client, start) == {"a": "skipped", "b": "requested"}
 
 
 def test_joining_a_stop_of_all_cancels_what_was_started_since(client: Client, novita: NovitaAnswers) -> None:
@@ -101,4 +101,4 @@ def test_stop_goes_on_beside_a_start_of_others(client: Client, novita: NovitaAns
 
     move_on(stop)
 
-    assert show(client, stop)["verdict"] == "It is stopped."
+    assert show(client, stop)["result"] == "It is stopped."

@@ -1,4 +1,4 @@
-"""Protection: an instance that nobody stops or restarts here until somebody lifts it."""
+"""Protection: an instance that nobody stops or restarts here until somebody removes the protection."""
 
 from typing import Any
 
@@ -62,7 +62,7 @@ def test_a_protected_one_is_neither_stopped_nor_restarted(action: str, client: C
 
     assert (answer.status_code, answer.json()["code"], account.calls) == (409, "PROTECTED", [])
     assert answer.json()["message"] == "train is protected: the demo runs on it"
-    assert answer.json()["suggestion"].startswith("Lift its protection first")
+    assert answer.json()["suggestion"].startswith("Remove its protection first")
     assert client.get("/api/instances/a").json()["status"] == "running"
 
 
@@ -97,7 +97,7 @@ def test_a_lifted_one_is_stopped(client: Client, account: Account) -> None:
 
     first, second = client.delete(PROTECT), client.delete(PROTECT)
 
-    assert (first.status_code, first.json()["message"]) == (200, "The protection is lifted")
+    assert (first.status_code, first.json()["message"]) == (200, "Protection removed")
     assert (second.status_code, second.json()["message"]) == (200, "It was not protected")
     assert first.json().keys() == {"success", "message", "instanceId", "timestamp"}
     assert list_protections(client) == []
@@ -177,6 +177,6 @@ def test_protecting_and_lifting_are_recorded(client: Client, account: Account) -
     assert [(one.action, one.target, one.target_name, one.outcome) for one in entries] == [
         ("protection.set", "a", "train", "done"),
         ("instance.stop", "a", "train", "PROTECTED"),
-        ("protection.lift", "a", "train", "done"),
+        ("protection.remove", "a", "train", "done"),
     ]
     assert [one.reason for one in entries] == ["the demo runs on it", "", "the demo runs on it"]

@@ -28,7 +28,7 @@ OPERATIONS = "/api/operations"
 
 def find_pause(id_: str = "a") -> int:
     """Return for how many seconds an instance will not be asked again."""
-    due_at = Target.objects.get(instance_id=id_).next_ask_at
+    due_at = Target.objects.get(instance_id=id_).next_request_at
     return math.ceil((due_at - timezone.now()).total_seconds()) if due_at else 0
 
 
@@ -49,15 +49,15 @@ def test_stopped_means_seen_stopped(client: Client, novita: NovitaAnswers) -> No
         account.change("a", status)
         move_on_at_once(body)
         target = show_target(client, body)
-        assert (target["state"], target["status"], target["confirmedAt"]) == ("asked", status, None)
+        assert (target["state"], target["status"], target["confirmedAt"]) == ("requested", status, None)
     account.change("a", "exited")
     move_on(body)
 
     target = show_target(client, body)
     assert (target["state"], target["status"]) == ("confirmed", "exited")
-    assert target["confirmedAt"] >= target["askedAt"]
+    assert target["confirmedAt"] >= target["requestedAt"]
     shown = show(client, body)
-    assert (shown["state"], shown["success"], shown["verdict"]) == ("finished", True, "It is stopped.")
+    assert (shown["state"], shown["success"], shown["result"]) == ("finished", True, "It is stopped.")
     assert account.orders == ["stop a"]
 
 
@@ -68,7 +68,7 @@ def test_a_verdict_counts_them_all(client: Client, novita: NovitaAnswers) -> Non
 
     move_on(body)
 
-    assert show(client, body)["verdict"] == "All 15 are stopped."
+    assert show(client, body)["result"] == "All 15 are stopped."
     assert account.calls.count("list") == 2
 
 
@@ -101,7 +101,7 @@ def test_a_gateways_404_confirms_nothing(client: Client, novita: NovitaAnswers) 
 
     move_on(body)
 
-    assert show_states(client, body) == {"a": "asked"}
+    assert show_states(client, body) == {"a": "requested"}
 
 
 def test_what_can_not_be_read_is_not_confirmed(client: Client, novita: NovitaAnswers) -> None:
@@ -112,10 +112,10 @@ def test_what_can_not_be_read_is_not_confirmed(client: Client, novita: NovitaAns
 
     move_on(body)
 
-    assert (show_states(client, body), show(client, body)["success"]) == ({"a": "asked"}, None)
+    assert (show_states(client, body), show(client, body)["success"]) == ({"a": "requested"}, None)
 
 
-@pytest.mark.parametrize(("status", "state"), [("exited", "confirmed"), ("running", "asked"), (None, "confirmed")])
+@pytest.mark.parametrize(("status", "state"), [("exited", "confirmed"), ("running", "requested"), (None, "confirmed")])
 def test_of_one_that_a_page_lacks_a_direct_read_decides(
     status: str | None, state: str, client: Client, novita: NovitaAnswers
 ) -> None:
@@ -141,7 +141,7 @@ def test_a_stop_by_somebody_else_counts(client: Client, novita: NovitaAnswers) -
     account.change("a", "stopping")
 
     move_on(body)
-    assert (show_states(client, body), show_target(client, body)["error"]) == ({"a": "asked"}, None)
+    assert (show_states(client, body), show_target(client, body)["error"]) == ({"a": "requested"}, None)
     account.change("a", "exited")
     move_on(body)
 
@@ -208,7 +208,7 @@ def test_what_failed_is_asked_again_after_growing_pauses(client: Client, novita:
     move_on(body)
 
     target = show_target(client, body)
-    assert (target["state"], target["attempts"], target["error"]) == ("asked", 8, None)
+    assert (target["state"], target["attempts"], target["error"]) == ("requested", 8, None)
 
 
 def test_a_starting_one_is_asked_again_when_it_runs(client: Client, novita: NovitaAnswers) -> None:
@@ -221,7 +221,7 @@ def test_a_starting_one_is_asked_again_when_it_runs(client: Client, novita: Novi
     account.change("a", "running")
     move_on(body)
 
-    assert (show_states(client, body), account.orders) == ({"a": "asked"}, ["stop a", "stop a"])
+    assert (show_states(client, body), account.orders) == ({"a": "requested"}, ["stop a", "stop a"])
 
 
 def test_what_is_protected_meanwhile_is_left_alone(client: Client, novita: NovitaAnswers) -> None:
@@ -252,11 +252,11 @@ def test_one_that_was_started_meanwhile_is_stopped_too(client: Client, novita: N
 
     shown = show(client, body)
     assert (account.orders, shown["success"]) == (["stop a", "stop new"], None)
-    assert show_states(client, body) == {"a": "confirmed", "new": "asked"}
+    assert show_states(client, body) == {"a": "confirmed", "new": "requested"}
     assert shown["notes"] == ["1 started meanwhile: asked to stop, too."]
     account.settle()
     move_on(body)
-    assert show(client, body)["verdict"] == "All 2 are stopped."
+    assert show(client, body)["result"] == "All 2 are stopped."
 
 
 def test_a_protected_one_that_was_started_meanwhile_is_left_out(client: Client, novita: NovitaAnswers) -> None:
@@ -280,7 +280,7 @@ def test_one_that_was_stopped_and_runs_again_is_asked_again(client: Client, novi
 
     move_on(body)
 
-    assert (account.orders, show_states(client, body)) == (["stop a", "stop a"], {"a": "asked"})
+    assert (account.orders, show_states(client, body)) == (["stop a", "stop a"], {"a": "requested"})
     assert show_target(client, body)["confirmedAt"] is None
     account.settle()
     move_on(body)
@@ -332,7 +332,7 @@ def test_without_the_final_listing_there_is_no_success(client: Client, novita: N
     assert (shown["state"], shown["success"], shown["counts"]["confirmed"]) == ("finished", False, 1)
     note = "Novita could not be listed at the end; what was started meanwhile is not known: "
     assert shown["notes"] == [f"{note}Novita is broken (HTTP 500)."]
-    assert shown["verdict"].startswith(f"It is stopped. {note}")
+    assert shown["result"].startswith(f"It is stopped. {note}")
 
 
 def test_a_selection_needs_no_final_listing(client: Client, novita: NovitaAnswers) -> None:
@@ -371,7 +371,7 @@ def test_each_one_gets_the_verdict_that_was_seen(client: Client, novita: NovitaA
         "e": ("unknown", "Whether it was done is not known; it can't be read: Novita is broken (HTTP 500)."),
     }
     assert (shown["state"], shown["success"]) == ("finished", False)
-    assert shown["verdict"].startswith("2 of 5 still run, 1 still stops, 1 could not be seen. Novita could not be")
+    assert shown["result"].startswith("2 of 5 still run, 1 still stops, 1 could not be seen. Novita could not be")
     assert shown["counts"]["unknown"] == 1
 
 
@@ -396,7 +396,7 @@ def test_after_the_deadline_a_last_look_decides(client: Client, novita: NovitaAn
 
     move_on(body)
 
-    assert (show(client, body)["success"], show(client, body)["verdict"]) == (True, "It is stopped.")
+    assert (show(client, body)["success"], show(client, body)["result"]) == (True, "It is stopped.")
 
 
 def test_after_the_deadline_nobody_is_asked(client: Client, novita: NovitaAnswers) -> None:
@@ -408,7 +408,7 @@ def test_after_the_deadline_nobody_is_asked(client: Client, novita: NovitaAnswer
 
     move_on(body)
 
-    assert (account.orders, show(client, body)["verdict"]) == (["stop a"], "2 of 2 still run.")
+    assert (account.orders, show(client, body)["result"]) == (["stop a"], "2 of 2 still run.")
     assert show_target(client, body, "new")["error"] == "It is running when the time is over, and was not asked."
 
 
@@ -480,13 +480,13 @@ def test_who_takes_over_looks_before_it_asks(client: Client, novita: NovitaAnswe
     account = novita.holds(make_row("a"), make_row("b"))
     body = order(client)
     # As a process leaves it that was killed before it could note what Novita took.
-    Target.objects.update(state="pending", attempts=0, next_ask_at=None)
+    Target.objects.update(state="pending", attempts=0, next_request_at=None)
     account.change("b", "running")
 
     move_on(body)
 
     assert account.orders == ["stop a", "stop b", "stop b"]
-    assert show_states(client, body) == {"a": "asked", "b": "asked"}
+    assert show_states(client, body) == {"a": "requested", "b": "requested"}
 
 
 def test_who_lost_the_claim_asks_nobody_more_and_gives_no_verdict(
@@ -506,7 +506,7 @@ def test_who_lost_the_claim_asks_nobody_more_and_gives_no_verdict(
     move_on(body)
 
     assert account.orders == ["stop a", "stop b"]
-    assert show_states(client, body) == {"a": "asked", "b": "asked"}
+    assert show_states(client, body) == {"a": "requested", "b": "requested"}
     assert Operation.objects.get().claim == "another"
 
 
@@ -534,7 +534,7 @@ def test_who_takes_over_in_the_middle_of_the_asking_asks_nobody_twice(
     move_on(body)
 
     assert account.orders == [f"stop {id_}" for id_ in ids]
-    assert set(show_states(client, body).values()) == {"asked"}
+    assert set(show_states(client, body).values()) == {"requested"}
 
 
 def test_who_lost_the_claim_at_the_end_gives_no_verdict(client: Client, novita: NovitaAnswers) -> None:
@@ -592,7 +592,7 @@ def test_another_lists_and_asks_for_one_that_was_killed_early(client: Client, no
     body = leave_unlisted()
 
     move_on(body)
-    assert (account.orders, show_states(client, body)) == (["stop a"], {"a": "asked"})
+    assert (account.orders, show_states(client, body)) == (["stop a"], {"a": "requested"})
     account.settle()
     move_on(body)
 
@@ -611,7 +611,7 @@ def test_one_that_was_killed_early_is_tried_until_its_deadline(client: Client, n
 
     shown = show(client, body)
     assert (shown["state"], shown["success"]) == ("finished", False)
-    assert shown["verdict"] == "Nothing was done. Novita is broken (HTTP 500)."
+    assert shown["result"] == "Nothing was done. Novita is broken (HTTP 500)."
 
 
 @pytest.mark.parametrize("fields", [{"is_whole_account": False}, {"state": "cancelled"}])
@@ -625,7 +625,7 @@ def test_one_that_was_killed_early_and_can_not_begin_is_ended(
 
     shown = show(client, body)
     assert (account.calls, shown["success"]) == ([], False)
-    assert shown["finishedAt"] and "Nothing was done." in shown["verdict"]
+    assert shown["finishedAt"] and "Nothing was done." in shown["result"]
 
 
 # --- Any sequence

@@ -42,7 +42,7 @@ def test_nothing_in_the_copy_and_a_refused_key_are_an_error(status: int, client:
     assert (answered, body["success"], body["code"]) == (502, False, "NOVITA_REJECTED_KEY")
     assert body["message"].startswith("It is not known whether anything is running. Novita could not be listed")
     (shown,) = client.get("/api/operations").json()["operations"]
-    assert (shown["success"], shown["verdict"]) == (False, body["message"])
+    assert (shown["success"], shown["result"]) == (False, body["message"])
 
 
 def test_nothing_listed_of_what_novita_counts_is_an_error(client: Client, novita: NovitaAnswers) -> None:
@@ -134,7 +134,7 @@ def fall_back(account: Account, answer: Json) -> None:
     """It was seen on its way, and runs again by an unchanged start."""
     account.change("a", "stopping")
     move_on(answer)
-    Target.objects.update(next_ask_at=timezone.now() + timedelta(seconds=15))
+    Target.objects.update(next_request_at=timezone.now() + timedelta(seconds=15))
     account.change("a", "running")
 
 
@@ -184,7 +184,7 @@ def test_what_a_cancelled_stop_left_stopping_is_followed(client: Client, novita:
     assert (show(client, second)["success"], account.orders) == (None, ["stop a", "stop b", "stop b"])
     account.settle()
     move_on(second)
-    assert show(client, second)["verdict"] == "All 2 are stopped."
+    assert show(client, second)["result"] == "All 2 are stopped."
 
 
 def test_what_somebody_else_began_to_stop_meanwhile_is_followed(client: Client, novita: NovitaAnswers) -> None:
@@ -195,7 +195,7 @@ def test_what_somebody_else_began_to_stop_meanwhile_is_followed(client: Client, 
 
     move_on(body)
 
-    assert (show(client, body)["success"], show_states(client, body)["b"]) == (None, "asked")
+    assert (show(client, body)["success"], show_states(client, body)["b"]) == (None, "requested")
     account.change("b", "exited")
     move_on(body)
     assert (show(client, body)["success"], account.orders) == (True, ["stop a"])

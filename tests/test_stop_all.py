@@ -292,5 +292,5 @@ def test_a_terminal_shows_the_progress(novita: NovitaAnswers) -> None:
 
     ran = Ran("--yes", "--timeout", "1", stderr=commands.Terminal())
 
-    assert "verifying: 1 asked, " in ran.err
+    assert "verifying: 1 requested, " in ran.err
     assert "pwned" not in ran.err

@@ -406,7 +406,7 @@ def verify(headers: HTTPMessage, body: bytes, secret: str) -> bool:
 
 def test_the_event_arrives_signed_and_as_promised(serve: Serve) -> None:
     receiver = serve(answer("204 No Content"))
-    operation = make_operation(success=False, verdict="1 of 3 still runs.", reason="Month's end")
+    operation = make_operation(success=False, result="1 of 3 still runs.", reason="Month's end")
     operation.targets.create(instance_id="a", name="train-a", state="confirmed")
     operation.targets.create(instance_id="b", name="train-b", state="stillRunning", error="Novita refused.")
     operation.targets.create(instance_id="c", name="train-c", state="skipped", error="It is protected.")
@@ -434,7 +434,7 @@ def test_the_event_arrives_signed_and_as_promised(serve: Serve) -> None:
             "kind": "stop",
             "state": "finished",
             "success": False,
-            "verdict": "1 of 3 still runs.",
+            "result": "1 of 3 still runs.",
             "reason": "Month's end",
             "counts": {**dict.fromkeys(Target.State.values, 0), "confirmed": 1, "stillRunning": 1, "skipped": 1},
             "unconfirmed": [
@@ -476,7 +476,7 @@ def test_a_repeated_attempt_has_the_same_id_and_body_and_a_new_time(
 
 @pytest.mark.parametrize("text", ["🧨" * 300, "\x01" * 300, "ü" * 300])
 def test_the_payload_stays_below_20_kb_whatever_the_texts(text: str) -> None:
-    operation = make_operation(reason=text * 100, verdict=text * 100, success=False)
+    operation = make_operation(reason=text * 100, result=text * 100, success=False)
     Target.objects.bulk_create(
         Target(operation=operation, instance_id=f"i{number}", name=text[:255], state="failed", error=text * 10)
         for number in range(3000)
@@ -493,7 +493,7 @@ def test_the_payload_stays_below_20_kb_whatever_the_texts(text: str) -> None:
 def test_many_short_targets_are_listed_while_they_fit() -> None:
     operation = make_operation()
     Target.objects.bulk_create(
-        Target(operation=operation, instance_id=str(number), state="asked") for number in range(3000)
+        Target(operation=operation, instance_id=str(number), state="requested") for number in range(3000)
     )
 
     payload = make_due("https://hooks.test/", operation).payload
@@ -502,7 +502,7 @@ def test_many_short_targets_are_listed_while_they_fit() -> None:
 
 
 def test_only_an_operation_that_ends_makes_its_webhook_due() -> None:
-    operation, other = make_operation(state="asking"), make_operation()
+    operation, other = make_operation(state="requesting"), make_operation()
     webhooks.register(operation, "https://hooks.test/")
     webhooks.release(other)
 

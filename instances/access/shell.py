@@ -68,9 +68,9 @@ def recorded_command(arguments: Sequence[str]) -> Iterator[None]:
 
 def _record(arguments: Sequence[str], outcome: str) -> None:
     name = arguments[0] if arguments else "help"
-    is_asking = not {"--help", "-h", "--version"}.isdisjoint(arguments)
+    is_requesting = not {"--help", "-h", "--version"}.isdisjoint(arguments)
     # Without the apps the command didn't run either.
-    if is_asking or name in READING | RECORDING or not apps.ready or name not in get_commands():
+    if is_requesting or name in READING | RECORDING or not apps.ready or name not in get_commands():
         return
     from instances.access import audit
 

@@ -34,13 +34,13 @@ class OperationAdmin(RecordAdmin):
         "reason",
         "requested_by",
         "request_id",
-        "verdict",
+        "result",
         "targets__instance_id",
         "targets__name",
     )
     date_hierarchy = "created_at"
     fieldsets = (
-        (None, {"fields": ("id", "kind", "shown_scope", "state", "success", "verdict", "shown_notes")}),
+        (None, {"fields": ("id", "kind", "shown_scope", "state", "success", "result", "shown_notes")}),
         ("Who wanted it", {"fields": ("requested_by", "reason", "request_id", "origin", "shown_audit")}),
         (
             "How it went",
@@ -74,7 +74,7 @@ class OperationAdmin(RecordAdmin):
         "is_whole_account",
         "state",
         "success",
-        "verdict",
+        "result",
         "target_count",
         "confirmed_count",
         "skipped_count",
@@ -89,7 +89,7 @@ class OperationAdmin(RecordAdmin):
 
     shown_created = time_column("created_at", "created")
     shown_listed = time_column("listed_at", "targets listed")
-    shown_deadline = time_column("deadline_at", "verdict due")
+    shown_deadline = time_column("deadline_at", "result by")
     shown_finish = time_column("finished_at", "finished")
     shown_reason = text_column("reason", "reason")
 
@@ -117,7 +117,7 @@ class OperationAdmin(RecordAdmin):
             Target.State.FAILED: 0,
             Target.State.UNKNOWN: 0,
             Target.State.PENDING: 1,
-            Target.State.ASKED: 1,
+            Target.State.REQUESTED: 1,
             Target.State.CONFIRMED: 2,
         }
 
@@ -137,7 +137,7 @@ class OperationAdmin(RecordAdmin):
     @admin.display(description="result", ordering="success")
     def shown_result(self, operation: Operation) -> str:
         words = {True: "all confirmed", False: "not all confirmed", None: self.get_empty_value_display()}
-        return operation.verdict or words[operation.success]
+        return operation.result or words[operation.success]
 
     @admin.display(description="confirmed")
     def shown_confirmed(self, operation: Any) -> str:
@@ -168,7 +168,7 @@ class TargetAdmin(RecordAdmin):
         "state",
         "status",
         "attempts",
-        "shown_asked",
+        "shown_requested",
         "shown_confirmation",
         "shown_error",
         "shown_operation",
@@ -179,10 +179,10 @@ class TargetAdmin(RecordAdmin):
     date_hierarchy = "operation__created_at"
     fieldsets = (
         (None, {"fields": ("shown_operation", "instance_id", "name", "state", "error_code", "error")}),
-        ("Its status at Novita", {"fields": ("first_status", "status", "shown_seen", "started_before")}),
-        ("What was asked", {"fields": ("attempts", "shown_asked", "shown_next", "shown_confirmation")}),
+        ("Its status at Novita", {"fields": ("first_status", "status", "shown_read", "started_before")}),
+        ("What was asked", {"fields": ("attempts", "shown_requested", "shown_next", "shown_confirmation")}),
     )
-    readonly_fields = ("shown_operation", "shown_seen", "shown_asked", "shown_next", "shown_confirmation")
+    readonly_fields = ("shown_operation", "shown_read", "shown_requested", "shown_next", "shown_confirmation")
     csv_fields = (
         "operation_id",
         "operation__kind",
@@ -191,17 +191,17 @@ class TargetAdmin(RecordAdmin):
         "state",
         "first_status",
         "status",
-        "seen_at",
+        "read_at",
         "attempts",
-        "asked_at",
+        "requested_at",
         "confirmed_at",
         "error_code",
         "error",
     )
 
-    shown_seen = time_column("seen_at", "seen")
-    shown_asked = time_column("asked_at", "asked")
-    shown_next = time_column("next_ask_at", "to be asked next")
+    shown_read = time_column("read_at", "seen")
+    shown_requested = time_column("requested_at", "requested")
+    shown_next = time_column("next_request_at", "to be asked next")
     shown_confirmation = time_column("confirmed_at", "confirmed")
     shown_error = text_column("error", "error")
 

@@ -25,7 +25,7 @@ ORDERINGS = (
     "changedAt",
 )
 MAX_PAGE_SIZE = 1000
-TARGET_STATES = ["pending", "asked", "confirmed", "stillRunning", "failed", "skipped", "unknown"]
+TARGET_STATES = ["pending", "requested", "confirmed", "stillRunning", "failed", "skipped", "unknown"]
 # As many ids fit into the largest body that is taken.
 MAX_IDS = 2000
 REPEATED: Final = "It is given more than once."
@@ -146,7 +146,7 @@ class ProtectSerializer(StrictSerializer):
 
 
 class OperationQuerySerializer(StrictSerializer):
-    state = serializers.ChoiceField(choices=["asking", "verifying", "finished", "cancelled"], required=False)
+    state = serializers.ChoiceField(choices=["requesting", "verifying", "finished", "cancelled"], required=False)
     page = serializers.IntegerField(min_value=1, max_value=10**6, required=False, help_text="Counts from 1.")
     pageSize = serializers.IntegerField(min_value=1, max_value=100, required=False, help_text="20 if absent.")
 
@@ -265,20 +265,20 @@ class TargetSerializer(serializers.Serializer[Any]):
     state = serializers.ChoiceField(choices=TARGET_STATES)
     status = serializers.CharField(help_text="Novita's status as last read.")
     attempts = serializers.IntegerField(help_text="How often Novita was asked.")
-    askedAt = serializers.DateTimeField(allow_null=True)
+    requestedAt = serializers.DateTimeField(allow_null=True)
     confirmedAt = serializers.DateTimeField(allow_null=True, help_text="When the read began that showed it.")
-    seenAt = serializers.DateTimeField(allow_null=True, help_text="When the last read began.")
+    readAt = serializers.DateTimeField(allow_null=True, help_text="When the last read began.")
     error = serializers.CharField(allow_null=True)
 
 
 class OperationHeadSerializer(serializers.Serializer[Any]):
     id = serializers.UUIDField()
     kind = serializers.ChoiceField(choices=["stop", "start", "restart"])
-    state = serializers.ChoiceField(choices=["asking", "verifying", "finished", "cancelled"])
+    state = serializers.ChoiceField(choices=["requesting", "verifying", "finished", "cancelled"])
     success = serializers.BooleanField(
         allow_null=True, help_text="True only when every target that was not skipped is confirmed."
     )
-    verdict = serializers.CharField()
+    result = serializers.CharField()
     isWholeAccount = serializers.BooleanField()
     reason = serializers.CharField()
     requestedBy = serializers.CharField()

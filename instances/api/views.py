@@ -224,14 +224,14 @@ class InstanceViewSet(ApiView, ViewSet):
         return Response(body)
 
     @extend_schema(
-        summary="Lift an instance's protection",
+        summary="Remove an instance's protection",
         request=None,
         responses={200: serializers.ProtectedSerializer, **_ACT_ERRORS, **_NOT_FOUND},
     )
     @protect.mapping.delete
-    def lift_protection(self, request: Request, pk: str) -> Response:
-        was_protected = single.lift_protection(pk, actor=get_actor(request))
-        message = "The protection is lifted" if was_protected else "It was not protected"
+    def remove_protection(self, request: Request, pk: str) -> Response:
+        was_protected = single.remove_protection(pk, actor=get_actor(request))
+        message = "Protection removed" if was_protected else "It was not protected"
         timestamp = format_time(timezone.now())
         return Response({"success": True, "message": message, "instanceId": pk, "timestamp": timestamp})
 

@@ -275,7 +275,7 @@ def _record(copy: Copy, *, is_dead: bool = False) -> bool:
             connection.close()
         return False
     for operation in copy.operations:
-        log.warning("operation recorded afterwards id=%s verdict=%r", operation.pk, operation.verdict)
+        log.warning("operation recorded afterwards id=%s result=%r", operation.pk, operation.result)
         for work in after_recording:
             work(operation)
     return True
@@ -311,7 +311,7 @@ def _end_unseen(operation: Operation, targets: Sequence[Target]) -> None:
             target.state = Target.State.UNKNOWN
             target.error = "Whether it was done is not known; its process ended before it was verified."
     operation.state, operation.finished_at, operation.success = Operation.State.FINISHED, timezone.now(), False
-    operation.verdict = "Not verified: its process ended, and another operation has followed it."
+    operation.result = "Not verified: its process ended, and another operation has followed it."
 
 
 def _insert(row: models.Model) -> None:

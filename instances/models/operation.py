@@ -17,7 +17,7 @@ class Operation(models.Model):
         RESTART = "restart", "restart"
 
     class State(models.TextChoices):
-        ASKING = "asking", "asking"
+        REQUESTING = "requesting", "requesting"
         VERIFYING = "verifying", "verifying"
         FINISHED = "finished", "finished"
         CANCELLED = "cancelled", "cancelled"
@@ -26,13 +26,13 @@ class Operation(models.Model):
         NOVITA = "novita", "Novita"
         CACHE = "cache", "the copy"
 
-    RUNNING = (State.ASKING, State.VERIFYING)
+    RUNNING = (State.REQUESTING, State.VERIFYING)
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     kind = models.CharField(max_length=10, choices=Kind)
     is_whole_account = models.BooleanField("whole account", help_text="All that may be billed; otherwise a selection.")
     selection = models.CharField(max_length=64, help_text="The same for two calls that want the same.")
-    state = models.CharField(max_length=10, choices=State, default=State.ASKING)
+    state = models.CharField(max_length=10, choices=State, default=State.REQUESTING)
     source = models.CharField(
         "targets from", max_length=10, choices=Source, default=Source.NOVITA, help_text="Where the targets were read."
     )
@@ -47,10 +47,10 @@ class Operation(models.Model):
     )
     created_at = models.DateTimeField("began", default=timezone.now, db_index=True)
     listed_at = models.DateTimeField(null=True, help_text="When the targets were written down.")
-    deadline_at = models.DateTimeField(help_text="When the verdict is due.")
+    deadline_at = models.DateTimeField(help_text="When the result is due.")
     finished_at = models.DateTimeField(null=True, db_index=True)
     success = models.BooleanField(null=True, help_text="Whether every target that was not skipped is confirmed.")
-    verdict = models.TextField(blank=True)
+    result = models.TextField(blank=True)
     notes = models.JSONField(encoder=ReadableEncoder, default=list, help_text="Sentences on what is not known.")
     retry_of = models.ForeignKey(
         "self", models.SET_NULL, null=True, related_name="retries", help_text="Whose unconfirmed targets it retries."
@@ -75,7 +75,7 @@ class Operation(models.Model):
             # Two people who press at the same moment get one operation.
             models.UniqueConstraint(
                 fields=["selection"],
-                condition=models.Q(state__in=("asking", "verifying")),
+                condition=models.Q(state__in=("requesting", "verifying")),
                 name="one_running_operation",
             )
         ]
@@ -88,15 +88,15 @@ class Target(models.Model):
     """One instance of an operation, and how far it is."""
 
     class State(models.TextChoices):
-        PENDING = "pending", "to be asked"
-        ASKED = "asked", "asked"
+        PENDING = "pending", "pending"
+        REQUESTED = "requested", "requested"
         CONFIRMED = "confirmed", "confirmed"
         STILL_RUNNING = "stillRunning", "still running"
         FAILED = "failed", "failed"
         SKIPPED = "skipped", "skipped"
         UNKNOWN = "unknown", "unknown"
 
-    OPEN = (State.PENDING, State.ASKED, State.FAILED)
+    OPEN = (State.PENDING, State.REQUESTED, State.FAILED)
     # Of an operation that has ended.
     UNCONFIRMED = (State.STILL_RUNNING, State.FAILED, State.UNKNOWN)
 
@@ -106,10 +106,10 @@ class Target(models.Model):
     state = models.CharField(max_length=12, choices=State, default=State.PENDING)
     first_status = models.CharField(max_length=64, blank=True, help_text="Novita's status when it became a target.")
     status = models.CharField(max_length=64, blank=True, help_text="Novita's status as last read.")
-    seen_at = models.DateTimeField(null=True, help_text="When that read began.")
-    attempts = models.PositiveIntegerField(default=0, help_text="How often Novita was asked.")
-    asked_at = models.DateTimeField(null=True, help_text="When Novita last took the order.")
-    next_ask_at = models.DateTimeField(null=True)
+    read_at = models.DateTimeField(null=True, help_text="When that read began.")
+    attempts = models.PositiveIntegerField(default=0, help_text="How many times the request was sent.")
+    requested_at = models.DateTimeField(null=True, help_text="When Novita last accepted the request.")
+    next_request_at = models.DateTimeField(null=True)
     started_before = models.CharField(max_length=20, blank=True, help_text="Its last start before a restart.")
     confirmed_at = models.DateTimeField(null=True, help_text="When the read began that showed it.")
     error_code = models.CharField(max_length=40, blank=True)

@@ -5,7 +5,7 @@ from django.utils import timezone
 
 
 class Protection(models.Model):
-    """An instance that nothing here stops or restarts, until somebody lifts it."""
+    """An instance that nothing here stops or restarts, until somebody removes the protection."""
 
     instance_id = models.CharField(max_length=128, unique=True)
     name = models.CharField(max_length=255, blank=True)

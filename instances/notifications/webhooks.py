@@ -121,7 +121,7 @@ def _make_payload(operation: Operation) -> str:
         "kind": operation.kind,
         "state": operation.state,
         "success": operation.success,
-        "verdict": _cut(operation.verdict, 500),
+        "result": _cut(operation.result, 500),
         "reason": _cut(operation.reason, 500),
         "counts": counts,
         "unconfirmed": unconfirmed,

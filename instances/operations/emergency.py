@@ -262,7 +262,7 @@ def _take_over(operation: Operation, targets: list[Target]) -> None:
                     target.pk = None
                     if target.state == Target.State.PENDING:
                         # Who had it reserved may have been this process.
-                        target.next_ask_at = None
+                        target.next_request_at = None
                 Target.objects.bulk_create(targets, batch_size=500)
         journal.start()
         journal.keep_now()

@@ -94,7 +94,7 @@ def join(operation: Operation, ids: Sequence[str] | None, seconds: float, read_s
         )
         mine = _add(operation, [target for target in found if target.instance_id not in stopped], look)
         if mine:
-            running.update(state=Operation.State.ASKING)
+            running.update(state=Operation.State.REQUESTING)
             scratch.notes.append(f"{describe_added(operation.kind, mine)}.")
         add_notes(running, scratch.notes)
     operation.refresh_from_db()
@@ -142,12 +142,12 @@ def _add(operation: Operation, found: Sequence[Target], look: Look) -> list[Targ
             again.append(old)
     mine = [target for target in [*new, *again] if target.state == Target.State.PENDING]
     for target in mine:
-        target.next_ask_at = find_claim_end()
+        target.next_request_at = find_claim_end()
     Target.objects.bulk_create(new, batch_size=500)
-    fields = ["state", "status", "confirmed_at", "error_code", "error", "next_ask_at"]
+    fields = ["state", "status", "confirmed_at", "error_code", "error", "next_request_at"]
     Target.objects.bulk_update(again, fields, batch_size=200)
     for target in mine:
-        target.next_ask_at = None  # For whoever else reads it; this process requests it now.
+        target.next_request_at = None  # For whoever else reads it; this process requests it now.
     return mine
 
 
@@ -162,9 +162,9 @@ def _is_to_be_requested_again(old: Target, look: Look) -> bool:
             return old.operation.kind != "restart" and is_fresh and (old.confirmed_at or look.began_at) < look.began_at
         case Target.State.FAILED:
             # One whose turn it is, is requested by the next round.
-            is_due = old.next_ask_at is not None and old.next_ask_at <= timezone.now()
+            is_due = old.next_request_at is not None and old.next_request_at <= timezone.now()
             return is_exhausted(old) or not is_open(old) or not is_due
-        case Target.State.ASKED:
+        case Target.State.REQUESTED:
             # One that was on its way by somebody else's order, and runs, has never been requested.
             return is_exhausted(old) or (is_fresh and (not old.attempts or _is_started_since(old, look)))
     return False
@@ -173,12 +173,14 @@ def _is_to_be_requested_again(old: Target, look: Look) -> bool:
 def _is_started_since(old: Target, look: Look) -> bool:
     """Tell whether an instance that a look shows running was started after Novita took our request to stop it."""
     instance = look.instances[old.instance_id]
-    if old.operation.kind != "stop" or not old.asked_at or look.began_at < old.asked_at:
+    if old.operation.kind != "stop" or not old.requested_at or look.began_at < old.requested_at:
         return False
     # Novita takes a stop of what runs only, so that what is starting now has been stopped before. Its times are whole
     # seconds.
-    is_later = instance.last_started_at and parse_time(instance.last_started_at) >= old.asked_at.replace(microsecond=0)
-    was_stopping = old.seen_at and old.seen_at > old.asked_at and get_group(old.status) == "stopping"
+    is_later = instance.last_started_at and parse_time(instance.last_started_at) >= old.requested_at.replace(
+        microsecond=0
+    )
+    was_stopping = old.read_at and old.read_at > old.requested_at and get_group(old.status) == "stopping"
     return instance.group == "starting" or bool(is_later or was_stopping)
 
 

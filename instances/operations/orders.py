@@ -148,10 +148,10 @@ def find_gap(begun: Begun, targets: Sequence[Target]) -> str:
     look = begun.joined.look if begun.joined else begun.look
     if operation.success:
         return ""
-    if operation.listed_at is None and not operation.verdict:
+    if operation.listed_at is None and not operation.result:
         return "The account is still being read."
     if operation.finished_at:
-        return operation.verdict
+        return operation.result
     if operation.state == Operation.State.CANCELLED:
         return "It was cancelled meanwhile."
     is_doubtful = operation.is_whole_account and look is not None and find_doubt(look)
@@ -169,9 +169,9 @@ def find_gap(begun: Begun, targets: Sequence[Target]) -> str:
 def _is_held_back(target: Target, look: Look) -> bool:
     """Tell whether a read that began after Novita took the request to stop it shows that it still runs."""
     instance = look.instances.get(target.instance_id)
-    if target.state != Target.State.ASKED or instance is None or instance.group not in BILLED:
+    if target.state != Target.State.REQUESTED or instance is None or instance.group not in BILLED:
         return False
-    return target.asked_at is None or target.asked_at < look.began_at
+    return target.requested_at is None or target.requested_at < look.began_at
 
 
 def order(wish: Wish, run: Callable[[Begun, float], None], seconds: float = ANSWER_SECONDS) -> Begun:
@@ -205,7 +205,7 @@ def run(begun: Begun, ends_at: float) -> None:
             run_round(operation.pk, claim, look)
             has_run = True
         current = Operation.objects.get(pk=operation.pk)
-        if current.state != Operation.State.ASKING or time.monotonic() >= ends_at:
+        if current.state != Operation.State.REQUESTING or time.monotonic() >= ends_at:
             break
         time.sleep(WAIT_SECONDS)
         look = None
@@ -265,7 +265,7 @@ def _join(wish: Wish, running: Operation, ends_at: float) -> Begun | None:
         running.refresh_from_db()
         if running.finished_at:
             if time.monotonic() >= ends_at - REQUEST_SECONDS:
-                raise NovitaUnavailable(running.verdict)
+                raise NovitaUnavailable(running.result)
             return None
     joined = joining.join(running, wish.ids, wish.seconds, _find_read_seconds(ends_at))
     if joined is None:
@@ -452,11 +452,11 @@ def cancel(operation_id: uuid.UUID | str, *, actor: Actor) -> Operation:
         operation.refresh_from_db()
         entry.after = operation.state
         if not is_cancelled and operation.state != Operation.State.CANCELLED:
-            raise OperationEnded(f"It has finished already: {operation.verdict}")
+            raise OperationEnded(f"It has finished already: {operation.result}")
         pending = operation.targets.filter(state=Target.State.PENDING)
         pending.update(state=Target.State.SKIPPED, error="Cancelled before it was asked.")
     log.info("operation cancelled id=%s by=%s", operation.pk, actor.name)
-    if not operation.targets.filter(state=Target.State.ASKED).exists():
+    if not operation.targets.filter(state=Target.State.REQUESTED).exists():
         advance(operation.pk)
     operation.refresh_from_db()
     return operation
@@ -508,7 +508,7 @@ def _describe_head(operation: Operation) -> dict[str, Any]:
         "kind": operation.kind,
         "state": operation.state,
         "success": operation.success,
-        "verdict": operation.verdict,
+        "result": operation.result,
         "isWholeAccount": operation.is_whole_account,
         "reason": operation.reason,
         "requestedBy": operation.requested_by,
@@ -538,9 +538,9 @@ def _describe_target(target: Target) -> dict[str, Any]:
         "state": target.state,
         "status": target.status,
         "attempts": target.attempts,
-        "askedAt": _find_time(target.asked_at),
+        "requestedAt": _find_time(target.requested_at),
         "confirmedAt": _find_time(target.confirmed_at),
-        "seenAt": _find_time(target.seen_at),
+        "readAt": _find_time(target.read_at),
         "error": target.error or None,
     }
 
@@ -597,7 +597,7 @@ def _describe_results(
     is_dry_run: bool = False,
 ) -> dict[str, Any]:
     meant = [target for target in targets if target.state != Target.State.SKIPPED]
-    good = {Target.State.ASKED, Target.State.CONFIRMED}
+    good = {Target.State.REQUESTED, Target.State.CONFIRMED}
     if is_dry_run:
         good = {Target.State.PENDING}
     counted = [target for target in meant if target.state in good]

@@ -98,7 +98,7 @@ class Claim:
         # A process that was stopped for a while finds its claim old before it is told that another has taken it.
         return time.monotonic() - self._renewed_at < CLAIM_SECONDS and not self._ended.is_set()
 
-    def may_ask(self) -> bool:
+    def may_request(self) -> bool:
         """Tell whether the claim is still held, and the operation is not cancelled."""
         return self.is_held() and not self._is_cancelled
 
@@ -144,8 +144,8 @@ def take_claim(operation: Operation) -> Claim | None:
 class Share(Claim):
     """The right to request some pending targets of an operation, whoever holds its claim.
 
-    `next_ask_at` reserves them in the database. A share that isn't renewed in time ends for good: the next round takes
-    its targets up.
+    `next_request_at` reserves them in the database. A share that isn't renewed in time ends for good. The next round
+    takes its targets up.
     """
 
     def __init__(self, operation_id: uuid.UUID, targets: Sequence[Target]) -> None:
@@ -178,7 +178,7 @@ class Share(Claim):
 
     def _reserve(self, *, until: datetime | None) -> None:
         pending = Target.objects.filter(pk__in=[target.pk for target in self.targets], state=Target.State.PENDING)
-        pending.update(next_ask_at=until)
+        pending.update(next_request_at=until)
 
 
 def find_claim_end() -> datetime:
@@ -192,12 +192,12 @@ def request_share(operation: Operation, share: Share, look: Look) -> None:
         budget = Budget(_find_budget_seconds(operation))
         with cancellable(budget):
             try:
-                _ask_due(operation, share.targets, look, share, budget)
+                _request_due(operation, share.targets, look, share, budget)
             except (ShuttingDown, NovitaTimeout):
                 log.info("operation %s: the rest is left to the next round", operation.pk)
     if share.error:
         raise share.error
-    _note_all_asked(operation.pk)
+    _note_all_requested(operation.pk)
 
 
 # --- A round
@@ -280,7 +280,7 @@ def _advance(operation: Operation, claim: Claim, budget: Budget, look: Look | No
         note_seen(operation.kind, targets, look)
     asked = 0
     if not is_over and not is_cancelled:
-        asked = _ask_due(operation, targets, look, claim, budget)
+        asked = _request_due(operation, targets, look, claim, budget)
     if not claim.is_held():
         return
     if is_listing_owed and not is_over:
@@ -295,7 +295,7 @@ def _advance(operation: Operation, claim: Claim, budget: Budget, look: Look | No
         started = _add_started_meanwhile(operation, last, budget, is_over=is_over)
         is_worth_a_try = last.error and not isinstance(last.error, NovitaRejectedKey)
         if (is_worth_a_try or started) and not is_over:
-            _ask_due(operation, started, last, claim, budget)
+            _request_due(operation, started, last, claim, budget)
             _plan_next_round(operation)
             return
         reason = find_doubt(last)
@@ -316,7 +316,7 @@ def _request_unlisted(operation: Operation, claim: Claim, budget: Budget) -> lis
     if not look.is_listing or not claim.is_held():
         return []
     started = _add_started_meanwhile(operation, look, budget, is_over=False)
-    _ask_due(operation, started, look, claim, budget)
+    _request_due(operation, started, look, claim, budget)
     # Not for somebody who has joined meanwhile.
     own = Operation.objects.filter(pk=operation.pk, claim=operation.claim, listed_at=operation.listed_at)
     if own.update(source=Operation.Source.NOVITA):
@@ -342,7 +342,7 @@ def _plan_next_round(operation: Operation) -> None:
         own.filter(listed_at=operation.listed_at).update(next_round_at=next_round_at)
         own.update(rounds=operation.rounds + 1)
         add_notes(own, operation.notes)
-    _note_all_asked(operation.pk)
+    _note_all_requested(operation.pk)
 
 
 def add_notes(stored: QuerySet[Operation], notes: Sequence[str]) -> list[str]:
@@ -354,9 +354,9 @@ def add_notes(stored: QuerySet[Operation], notes: Sequence[str]) -> list[str]:
     return merged
 
 
-def _note_all_asked(operation_id: uuid.UUID) -> None:
+def _note_all_requested(operation_id: uuid.UUID) -> None:
     if not Target.objects.filter(operation=operation_id, state=Target.State.PENDING).exists():
-        asking = Operation.objects.filter(pk=operation_id, state=Operation.State.ASKING)
+        asking = Operation.objects.filter(pk=operation_id, state=Operation.State.REQUESTING)
         asking.update(state=Operation.State.VERIFYING)
 
 
@@ -364,7 +364,7 @@ def is_open(target: Target, is_cancelled: bool = False) -> bool:
     """Tell whether something can still come of a target."""
     if target.state == Target.State.FAILED:
         return target.error_code not in _HOPELESS and not is_cancelled
-    return target.state in {Target.State.PENDING, Target.State.ASKED}
+    return target.state in {Target.State.PENDING, Target.State.REQUESTED}
 
 
 def note_seen(kind: str, targets: Sequence[Target], look: Look) -> None:
@@ -374,7 +374,7 @@ def note_seen(kind: str, targets: Sequence[Target], look: Look) -> None:
         before = target.state, target.error_code
         instance = look.instances.get(target.instance_id)
         if target.instance_id in look.gone:
-            target.seen_at, target.status = look.began_at, "removed"
+            target.read_at, target.status = look.began_at, "removed"
             if kind == "stop":
                 _confirm(target, look.began_at)
             else:
@@ -382,20 +382,20 @@ def note_seen(kind: str, targets: Sequence[Target], look: Look) -> None:
                 target.error = "It does not exist any more."
         elif instance is not None:
             is_reached = _is_reached(kind, target, instance)
-            target.status, target.seen_at = clean_text(instance.status, 64), look.began_at
+            target.status, target.read_at = clean_text(instance.status, 64), look.began_at
             if kind == "restart" and not target.attempts:
                 target.started_before = instance.last_started_at or ""
             if is_reached:
                 _confirm(target, look.began_at)
             elif instance.group in ON_THE_WAY[kind] and (kind != "restart" or target.attempts):
                 # Taken after all, or by somebody else's order.
-                target.state, target.error_code, target.error = Target.State.ASKED, "", ""
+                target.state, target.error_code, target.error = Target.State.REQUESTED, "", ""
         else:
             continue
         seen.append(target)
         if (target.state, target.error_code) != before:
             moved.append(target)
-    Target.objects.bulk_update(seen, ["status", "seen_at", "started_before"], batch_size=200)
+    Target.objects.bulk_update(seen, ["status", "read_at", "started_before"], batch_size=200)
     # The state only where the look changed it: somebody who joined may have requested a pending one meanwhile.
     Target.objects.bulk_update(moved, ["state", "confirmed_at", "error_code", "error"], batch_size=200)
 
@@ -408,7 +408,7 @@ def _is_reached(kind: str, target: Target, instance: Instance) -> bool:
     # One that runs may not have restarted yet; only a later start tells, or that it was seen on its way.
     has_new_start = bool(instance.last_started_at) and instance.last_started_at != target.started_before
     # Its status is from a read only when that was later than the answer to the order.
-    is_read = target.seen_at and target.asked_at and target.seen_at > target.asked_at
+    is_read = target.read_at and target.requested_at and target.read_at > target.requested_at
     return target.attempts > 0 and (has_new_start or bool(is_read and get_group(target.status) == "starting"))
 
 
@@ -435,15 +435,15 @@ def _add_started_meanwhile(operation: Operation, last: Look, budget: Budget, *, 
     for id_ in again:
         target = known[id_]
         is_stopping = running[id_].group == "stopping"
-        target.state = Target.State.ASKED if is_stopping else Target.State.PENDING
-        target.confirmed_at, target.status, target.next_ask_at = None, running[id_].status, None
+        target.state = Target.State.REQUESTED if is_stopping else Target.State.PENDING
+        target.confirmed_at, target.status, target.next_request_at = None, running[id_].status, None
     found = [*started, *(known[id_] for id_ in again)]
     count = sum(target.state == Target.State.PENDING for target in found)
     if count and not is_over:
         operation.notes.append(f"{count} started meanwhile: asked to stop, too.")
     with standby.atomic():
         Target.objects.bulk_create(started, batch_size=500)
-        fields = ["state", "confirmed_at", "status", "next_ask_at"]
+        fields = ["state", "confirmed_at", "status", "next_request_at"]
         Target.objects.bulk_update([known[id_] for id_ in again], fields, batch_size=200)
     return [target for target in found if is_open(target)]
 
@@ -461,14 +461,14 @@ class _Gate:
         self._opens_at = max(self._opens_at, time.monotonic() + seconds)
 
     def wait(self, claim: Claim, budget: Budget) -> None:
-        while (pause := self._opens_at - time.monotonic()) > 0 and claim.may_ask():
+        while (pause := self._opens_at - time.monotonic()) > 0 and claim.may_request():
             budget.pause(min(pause, 0.5))
 
 
 _GONE: Final = "gone"
 
 
-def _ask_due(operation: Operation, targets: Sequence[Target], look: Look, claim: Claim, budget: Budget) -> int:
+def _request_due(operation: Operation, targets: Sequence[Target], look: Look, claim: Claim, budget: Budget) -> int:
     """Ask for each target whose turn it is, some at once; returns how many were. Each outcome is saved as it comes."""
     kind: ActionName = operation.kind  # type: ignore[assignment]  # one of its choices
     protected = protections.read() if kind != "start" else {}
@@ -493,7 +493,7 @@ def _ask_due(operation: Operation, targets: Sequence[Target], look: Look, claim:
         """Ask; None when it may not be asked any more."""
         for waits in range(MAX_RATE_LIMIT_WAITS + 1):
             gate.wait(claim, budget)
-            if not claim.may_ask():
+            if not claim.may_request():
                 return None
             try:
                 return single.ask(kind, before[target.instance_id], novita, budget, copy)
@@ -519,7 +519,7 @@ def _ask_due(operation: Operation, targets: Sequence[Target], look: Look, claim:
 
 
 def _is_due(target: Target, instance: Instance) -> bool:
-    is_time = target.next_ask_at is None or clock.is_due(target.next_ask_at, MAX_TARGET_PAUSE_SECONDS)
+    is_time = target.next_request_at is None or clock.is_due(target.next_request_at, MAX_TARGET_PAUSE_SECONDS)
     if target.state == Target.State.PENDING:
         # A time in the future reserves it for somebody who has joined.
         return is_time
@@ -527,7 +527,7 @@ def _is_due(target: Target, instance: Instance) -> bool:
         return False
     if target.error_code == InvalidStateChange.code:
         # Refused for its status: its turn comes when that allows the action.
-        return target.next_ask_at is not None and is_time and _allows(target, instance)
+        return target.next_request_at is not None and is_time and _allows(target, instance)
     if target.state == Target.State.FAILED:
         return is_time
     # Accepted, and not carried out or fallen back. A second restart would end what the first has started.
@@ -550,13 +550,13 @@ def _note_outcome(kind: str, target: Target, outcome: Instance | str | NovitaErr
     if isinstance(outcome, NovitaError):
         target.state, target.error_code = Target.State.FAILED, outcome.code
         target.error = clean_text(outcome.message)
-        target.next_ask_at = now + timedelta(seconds=find_failure_pause(target.attempts))
+        target.next_request_at = now + timedelta(seconds=find_failure_pause(target.attempts))
     elif isinstance(outcome, Instance):
-        target.state, target.status, target.asked_at = Target.State.ASKED, clean_text(outcome.status, 64), now
+        target.state, target.status, target.requested_at = Target.State.REQUESTED, clean_text(outcome.status, 64), now
         target.error_code, target.error = "", ""
-        target.next_ask_at = now + timedelta(seconds=find_patience(target.attempts))
+        target.next_request_at = now + timedelta(seconds=find_patience(target.attempts))
     elif kind == "stop":
-        target.status, target.seen_at = "removed", now
+        target.status, target.read_at = "removed", now
         _confirm(target, now)
     else:
         target.state, target.error_code = Target.State.FAILED, InstanceNotFound.code
@@ -568,7 +568,9 @@ def _note_outcome(kind: str, target: Target, outcome: Instance | str | NovitaErr
         target.save()
     except DatabaseError as exc:
         # The others are still to be asked; the next look shows what became of this one.
-        log.warning("operation %s: not recorded that %s was asked: %s", target.operation_id, target.instance_id, exc)
+        log.warning(
+            "operation %s: not recorded that %s was requested: %s", target.operation_id, target.instance_id, exc
+        )
         claim.error = exc
 
 
@@ -608,12 +610,12 @@ def conclude(operation: Operation, look: Look | None, *, is_complete: bool | Non
         operation.state = held.values_list("state", flat=True).first() or operation.state
         is_cancelled = operation.state == Operation.State.CANCELLED
         operation.success = are_confirmed and is_complete and not is_cancelled
-        operation.verdict = _say_verdict(operation, meant, "" if operation.success else reason)
+        operation.result = _describe_result(operation, meant, "" if operation.success else reason)
         operation.finished_at = timezone.now()
         operation.notes = add_notes(held, operation.notes)
         is_ours = held.update(
             success=operation.success,
-            verdict=clean_text(operation.verdict),
+            result=clean_text(operation.result),
             finished_at=operation.finished_at,
             claim="",
             claimed_until=None,
@@ -625,7 +627,7 @@ def conclude(operation: Operation, look: Look | None, *, is_complete: bool | Non
     actor = Actor(operation.requested_by, operation.address, operation.request_id)
     audit.save([_make_entry(operation, target, actor) for target in meant if target.attempts])
     level = logging.INFO if operation.success else logging.WARNING
-    log.log(level, "operation ended id=%s kind=%s verdict=%r", operation.pk, operation.kind, operation.verdict)
+    log.log(level, "operation ended id=%s kind=%s result=%r", operation.pk, operation.kind, operation.result)
 
 
 def _judge(operation: Operation, target: Target, look: Look | None) -> None:
@@ -645,7 +647,7 @@ def _judge(operation: Operation, target: Target, look: Look | None) -> None:
         target.state, target.error = Target.State.FAILED, f"It is {target.status} when the time is over."
 
 
-def _say_verdict(operation: Operation, targets: Sequence[Target], reason: str) -> str:
+def _describe_result(operation: Operation, targets: Sequence[Target], reason: str) -> str:
     """Say it in words: "All 40 are stopped.", "2 of 40 still run, 1 could not be seen."."""
     done = {"stop": "stopped", "start": "running", "restart": "restarted"}[operation.kind]
     count = len(targets)
@@ -673,7 +675,7 @@ def _say_verdict(operation: Operation, targets: Sequence[Target], reason: str) -
 def _count_unconfirmed(kind: str, targets: Sequence[Target]) -> str:
     rest = [target for target in targets if target.state != Target.State.CONFIRMED]
     missing = [target for target in rest if target.error_code == InstanceNotFound.code]
-    seen = [one for one in rest if one.seen_at and one.state != Target.State.UNKNOWN and one not in missing]
+    seen = [one for one in rest if one.read_at and one.state != Target.State.UNKNOWN and one not in missing]
     if kind == "stop":
         stopping = sum(get_group(target.status) == "stopping" for target in seen)
         counts = {"still run": len(seen) - stopping, "still stop": stopping}

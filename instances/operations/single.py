@@ -276,17 +276,17 @@ def _find_name(instance_id: str) -> str:
     return _read(instance_id, get_novita(), Budget(ACTION_SECONDS), Copy()).name
 
 
-def lift_protection(instance_id: str, *, actor: Actor) -> bool:
+def remove_protection(instance_id: str, *, actor: Actor) -> bool:
     """Let an instance be stopped again; False when it was not protected. Raises InstanceNotFound for no id at all."""
     check_id(instance_id)
     protection = Protection.objects.filter(instance_id=instance_id).first()
     if protection is None:
         return False
     fields = {"target_name": protection.name, "reason": protection.reason, "before": "protected"}
-    with audit.recorded(actor, "protection.lift", instance_id, **fields):
+    with audit.recorded(actor, "protection.remove", instance_id, **fields):
         protection.delete()
     protections.note_changed()
-    log.info("protection lifted id=%s by=%s", instance_id, actor.name)
+    log.info("protection removed id=%s by=%s", instance_id, actor.name)
     return True
 
 

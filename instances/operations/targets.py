@@ -163,7 +163,7 @@ def make_target(kind: str, instance: Instance, look: Look, protection: Protectio
     )
     is_fresh = instance.id in look.instances
     if is_fresh:
-        target.seen_at = look.began_at
+        target.read_at = look.began_at
     if protection and kind != "start":
         target.state, target.error = Target.State.SKIPPED, f"Protected: {protection.reason}"
     elif not is_fresh:
@@ -176,7 +176,7 @@ def make_target(kind: str, instance: Instance, look: Look, protection: Protectio
     elif kind != "restart" and instance.group in GOALS[kind]:
         target.state, target.confirmed_at = Target.State.CONFIRMED, look.began_at
     elif kind != "restart" and instance.group in ON_THE_WAY[kind]:
-        target.state = Target.State.ASKED
+        target.state = Target.State.REQUESTED
     return target
 
 

@@ -113,7 +113,7 @@ class Fault:
         if not self.calls:
             raise invalid(f"can never fire: {name} is for {', '.join(sorted(kind.calls))}; page is for list")
         self.met = self.fired = 0
-        self.lifted = threading.Event()
+        self.is_cleared = threading.Event()
 
     def __getitem__(self, name: str) -> Any:
         return self.fields[name]
@@ -148,11 +148,11 @@ class Faults:
         with self._lock:
             self._faults += faults
 
-    def lift(self) -> None:
+    def clear(self) -> None:
         with self._lock:
             faults, self._faults = self._faults, []
         for fault in faults:
-            fault.lifted.set()
+            fault.is_cleared.set()
 
     def find(self, call: "Call") -> Fault | None:
         with self._lock:
@@ -185,12 +185,12 @@ def answer_status(exchange: "Exchange", fault: Fault) -> Answer:
 
 
 def delay(exchange: "Exchange", fault: Fault) -> Answer:
-    fault.lifted.wait(fault["seconds"])
+    fault.is_cleared.wait(fault["seconds"])
     return exchange.answer_normally()
 
 
 def hang(exchange: "Exchange", fault: Fault) -> None:
-    while not fault.lifted.wait(0.05) and not exchange.is_client_gone():
+    while not fault.is_cleared.wait(0.05) and not exchange.is_client_gone():
         pass
     exchange.close_connection = True
 
@@ -200,7 +200,7 @@ def drip(exchange: "Exchange", fault: Fault) -> None:
     head = exchange.build_head(answer)
     data, sent = head + answer.body, len(head) if fault["part"] == "body" else 0
     exchange.connection.sendall(data[:sent])
-    while sent < len(data) and not fault.lifted.wait(fault["seconds"]):
+    while sent < len(data) and not fault.is_cleared.wait(fault["seconds"]):
         exchange.connection.sendall(data[sent : sent + 1])
         sent += 1
     exchange.connection.sendall(data[sent:])

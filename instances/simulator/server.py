@@ -212,8 +212,8 @@ def add_faults(server: "Server", payload: object) -> object:
     return server.faults.describe()
 
 
-def lift_faults(server: "Server", payload: object) -> object:
-    server.faults.lift()
+def remove_faults(server: "Server", payload: object) -> object:
+    server.faults.clear()
     return server.faults.describe()
 
 
@@ -226,7 +226,7 @@ CONTROLS: dict[str, dict[str, Callable[["Server", Any], object]]] = {
     "/__faults": {
         "GET": lambda server, _: server.faults.describe(),
         "POST": add_faults,
-        "DELETE": lift_faults,
+        "DELETE": remove_faults,
     },
     "/__calls": {"GET": lambda server, _: server.calls.describe(), "DELETE": clear_calls},
     "/__instances": {
@@ -266,7 +266,7 @@ class Server(ThreadingHTTPServer):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
         self.closing.set()
-        self.faults.lift()
+        self.faults.clear()
         deadline = time.monotonic() + 2
         while self._connections and time.monotonic() < deadline:
             time.sleep(0.002)

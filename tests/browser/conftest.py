@@ -85,7 +85,7 @@ class Panel:
 
     def hold(self, *rows: Row) -> None:
         """Let the account hold these instances and no others, and the copy show them."""
-        self.novita.lift()
+        self.novita.clear_faults()
         self.novita.change(
             remove=list(self.novita.get_truth()), add=[{"createdAt": str(CREATED_AT), **row} for row in rows]
         )
@@ -191,7 +191,7 @@ def panel(shared_panel: Panel) -> Iterator[Panel]:
     shared_panel.hold()
     yield shared_panel
     shared_panel.redis.signal(signal.SIGCONT)
-    shared_panel.novita.lift()
+    shared_panel.novita.clear_faults()
 
 
 class Witness:

@@ -101,7 +101,7 @@ def test_a_question_about_many_breaks_no_rule(
     page = visit(color_scheme=theme, viewport=viewport)
     page.get_by_role("checkbox", name="Select all").check()
     page.get_by_role("button", name="alpha", exact=True).click()
-    page.get_by_role("button", name="Lift protection of alpha").click()
+    page.get_by_role("button", name="Remove protection of alpha").click()
     assert find_violations(page) == []
 
     open_stop_all(page, 3)
@@ -122,7 +122,7 @@ def test_an_operation_breaks_no_rule(panel: Panel, visit: Visit, theme: Theme, v
     open_stop_all(page, 4)
     page.keyboard.type("4")
     page.keyboard.press("Enter")
-    expect(page.locator("#operation-summary")).to_contain_text("asked")
+    expect(page.locator("#operation-summary")).to_contain_text("requested")
     page.get_by_role("button", name="Cancel", exact=True).click()
     assert find_violations(page) == []
     page.get_by_role("button", name="Go on").click()

@@ -59,4 +59,4 @@ def test_a_cleared_cache_was_not_never_synchronized(panel: Panel, visit: Visit) 
     expect(page.locator("#status")).to_have_text(
         "Cleared 2 instances from the cache. The next synchronization fills it."
     )
-    panel.novita.lift()
+    panel.novita.clear_faults()

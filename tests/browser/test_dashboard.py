@@ -188,7 +188,7 @@ def test_a_stop_is_asked_then_moving_then_seen_stopped(panel: Panel, visit: Visi
     press(page, "Stop alpha")
     row.get_by_role("button", name="Stop it").click()
 
-    expect(row.locator(".status")).to_have_attribute("data-group", "asked")
+    expect(row.locator(".status")).to_have_attribute("data-group", "requested")
     expect(row.locator(".status")).to_have_text("stop asked")
     expect(row.locator(".status")).to_have_attribute("data-group", "stopping")
     expect(row.locator(".message")).to_have_text("Stop initiated for alpha.")

@@ -21,7 +21,7 @@ def tolerant(witness: Witness) -> None:
 
 def make_running_operation(names: dict[str, str], *, due_in_seconds: float = 300) -> dict[str, Any]:
     """Return a stop that runs; `names` are names of targets → their states."""
-    operation = make_ended_operation(1, success=None, state="asking", finishedAt=None)
+    operation = make_ended_operation(1, success=None, state="requesting", finishedAt=None)
     (target,) = operation["targets"]
     targets = [{**target, "instanceId": f"id-{name}", "name": name, "state": state} for name, state in names.items()]
     counts = {state: list(names.values()).count(state) for state in operation["counts"]}
@@ -39,7 +39,7 @@ def cancel(page: Page) -> None:
 
 def test_a_refused_cancellation_is_said_until_the_next_action(panel: Panel, visit: Visit) -> None:
     page = visit("about:blank")
-    show_operations(page, make_running_operation({"alpha": "asked"}))
+    show_operations(page, make_running_operation({"alpha": "requested"}))
     refusal = {"status": 403, "json": {"message": "You may not.", "suggestion": "Ask Anna."}}
 
     def refuse(route: Route) -> None:
@@ -138,7 +138,7 @@ def test_a_cleared_cache_that_is_filled_later_is_not_called_empty(panel: Panel, 
 def test_a_page_opened_in_an_outage_has_trouble_and_operation_in_its_title(panel: Panel, visit: Visit) -> None:
     panel.redis.signal(signal.SIGSTOP)
     page = visit("about:blank")
-    show_operations(page, make_running_operation({"alpha": "asked", "beta": "confirmed"}))
+    show_operations(page, make_running_operation({"alpha": "requested", "beta": "confirmed"}))
     page.goto("/")
 
     expect(page).to_have_title("⚠ Stopping 1/2 – Novita panel")
@@ -161,7 +161,7 @@ def test_the_end_of_a_monthly_instance_is_still_to_come(panel: Panel, visit: Vis
 
 
 def test_a_passed_deadline_is_overdue_and_the_names_are_in_natural_order(panel: Panel, visit: Visit) -> None:
-    names = {f"worker-{number}": "asked" for number in (1, 19, 2, 20, 10)}
+    names = {f"worker-{number}": "requested" for number in (1, 19, 2, 20, 10)}
     operation = make_running_operation(names)
     page = visit("about:blank")
     show_operations(page, operation)
@@ -173,11 +173,11 @@ def test_a_passed_deadline_is_overdue_and_the_names_are_in_natural_order(panel: 
     # worker-19 and worker-20 are seen stopped first, and worker-2, which comes before them, last.
     for number in (1, 3):
         operation["targets"][number]["state"] = "confirmed"
-    operation["counts"] |= {"asked": 3, "confirmed": 2}
+    operation["counts"] |= {"requested": 3, "confirmed": 2}
     confirmed = page.locator("#targets-confirmed .target-name")
     expect(confirmed).to_have_text(["worker-19", "worker-20"])
     operation["targets"][2]["state"] = "confirmed"
-    operation["counts"] |= {"asked": 2, "confirmed": 3}
+    operation["counts"] |= {"requested": 2, "confirmed": 3}
     operation["deadlineAt"] = format_time(time.time() - 60)
 
     expect(confirmed).to_have_text(["worker-2", "worker-19", "worker-20"])

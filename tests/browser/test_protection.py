@@ -1,4 +1,4 @@
-"""Protection: what must not be stopped says so, with the reason, and offers no stop until somebody lifts it."""
+"""Protection: a protected instance shows the reason and offers no stop until somebody removes the protection."""
 
 import re
 
@@ -61,7 +61,7 @@ def test_one_is_protected_with_a_reason(alpha: Panel, visit: Visit) -> None:
     expect(get_row(page)).to_contain_text("🔒 protected: the demo")
     expect(get_row(page).locator(".message")).to_have_text("alpha is protected.")
     expect(details).to_contain_text(re.compile("Protected by .* at .*: the demo"))
-    expect(page.get_by_role("button", name="Lift protection of alpha")).to_be_focused()
+    expect(page.get_by_role("button", name="Remove protection of alpha")).to_be_focused()
     assert alpha.service.get("/api/protections").json()["protections"][0]["reason"] == "the demo"
 
 
@@ -85,9 +85,9 @@ def test_a_protection_is_lifted_by_a_second_press(alpha: Panel, visit: Visit) ->
     page = visit()
     details = open_details(page)
 
-    details.get_by_role("button", name="Lift protection of alpha").click()
-    expect(details).to_contain_text("Lift the protection of alpha?")
-    expect(details.get_by_role("button", name="Lift it")).to_be_focused()
+    details.get_by_role("button", name="Remove protection of alpha").click()
+    expect(details).to_contain_text("Remove the protection of alpha?")
+    expect(details.get_by_role("button", name="Remove protection")).to_be_focused()
     assert alpha.service.get("/api/protections").json()["total"] == 1
     page.keyboard.press("Enter")
 

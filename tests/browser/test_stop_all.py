@@ -153,7 +153,7 @@ def test_an_account_that_can_not_be_read_is_said_and_read_again_by_a_press(
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("The account can't be read:")
     expect(dialog.get_by_role("button", name="Try again")).to_be_focused()
-    panel.novita.lift()
+    panel.novita.clear_faults()
 
     dialog.get_by_role("button", name="Try again").click()
 
@@ -242,7 +242,7 @@ def test_what_still_runs_is_said_and_tried_again(panel: Panel, visit: Visit) -> 
     assert "⚠" in get_summary(page).evaluate("element => getComputedStyle(element, '::before').content")
     expect(get_target(page, "beta")).to_contain_text("still runs, seen running at")
     expect(page).to_have_title("⚠ (1) Novita panel")
-    panel.novita.lift()
+    panel.novita.clear_faults()
     (first,) = panel.list_operations()
     press(page, "Try again for 1")
     expect(get_summary(page)).to_contain_text("The one instance is stopped, seen at")
@@ -410,12 +410,12 @@ def test_hostile_names_are_text_in_the_dialog_and_the_panel(panel: Panel, visit:
 
 def make_operation(states: dict[str, str]) -> dict[str, Any]:
     targets = [
-        {"instanceId": id_, "name": f"vm-{id_}", "state": state, "status": "toStop", "attempts": 1, "askedAt": None}
-        | {"confirmedAt": "2026-01-15T10:30:00Z" if state == "confirmed" else None, "seenAt": None, "error": None}
+        {"instanceId": id_, "name": f"vm-{id_}", "state": state, "status": "toStop", "attempts": 1, "requestedAt": None}
+        | {"confirmedAt": "2026-01-15T10:30:00Z" if state == "confirmed" else None, "readAt": None, "error": None}
         for id_, state in states.items()
     ]
-    names = ("pending", "asked", "confirmed", "stillRunning", "failed", "skipped", "unknown")
-    head = {"id": "0", "kind": "stop", "state": "verifying", "success": None, "verdict": "", "isWholeAccount": True}
+    names = ("pending", "requested", "confirmed", "stillRunning", "failed", "skipped", "unknown")
+    head = {"id": "0", "kind": "stop", "state": "verifying", "success": None, "result": "", "isWholeAccount": True}
     times = {"createdAt": "2026-01-15T10:30:00Z", "deadlineAt": "2026-01-15T10:40:00Z", "finishedAt": None}
     words = {"reason": "", "requestedBy": "anna", "source": "novita", "notes": []}
     counts = {name: list(states.values()).count(name) for name in names}
@@ -423,7 +423,7 @@ def make_operation(states: dict[str, str]) -> dict[str, Any]:
 
 
 def test_of_a_thousand_only_the_rows_that_change_are_touched(panel: Panel, visit: Visit) -> None:
-    states = {f"{number:04}": "asked" for number in range(1000)}
+    states = {f"{number:04}": "requested" for number in range(1000)}
     page = visit("about:blank")
     page.route("**/api/operations?*", lambda route: route.fulfill(json={"operations": [make_operation(states)]}))
     page.route("**/api/operations/0", lambda route: route.fulfill(json=make_operation(states)))

@@ -114,10 +114,10 @@ def test_a_paused_page_learns_the_time_after_a_sleep_too(aged: Panel, visit: Vis
 
 def make_ended_operation(minutes_ago: float, **fields: Any) -> dict[str, Any]:
     ended = time.time() - 60 * minutes_ago
-    counts = dict.fromkeys(("pending", "asked", "confirmed", "stillRunning", "failed", "skipped", "unknown"), 0)
+    counts = dict.fromkeys(("pending", "requested", "confirmed", "stillRunning", "failed", "skipped", "unknown"), 0)
     return {
         **{"id": f"ended-{minutes_ago}", "kind": "stop", "state": "finished", "success": False},
-        **{"verdict": "1 of 1 still runs.", "isWholeAccount": True, "reason": "", "requestedBy": "anna"},
+        **{"result": "1 of 1 still runs.", "isWholeAccount": True, "reason": "", "requestedBy": "anna"},
         **{"source": "novita", "notes": [], "retryOf": None, "supersededBy": None},
         "createdAt": format_time(ended - 60),
         "deadlineAt": format_time(ended),
@@ -125,7 +125,7 @@ def make_ended_operation(minutes_ago: float, **fields: Any) -> dict[str, Any]:
         "counts": {**counts, "stillRunning": 1},
         "targets": [
             {"instanceId": "a", "name": "alpha", "state": "stillRunning", "status": "running", "attempts": 1}
-            | dict.fromkeys(("askedAt", "confirmedAt", "seenAt", "error"))
+            | dict.fromkeys(("requestedAt", "confirmedAt", "readAt", "error"))
         ],
         **fields,
     }
@@ -171,7 +171,7 @@ def test_a_recent_result_is_recent_by_the_server_s_clock(
 
 def test_what_was_retried_is_no_result_any_more(panel: Panel, visit: Visit) -> None:
     page = visit("about:blank")
-    retry = make_ended_operation(1, success=True, retryOf="ended-3", verdict="It is stopped.")
+    retry = make_ended_operation(1, success=True, retryOf="ended-3", result="It is stopped.")
     show_operations(page, retry, make_ended_operation(3, supersededBy="ended-1"))
     page.goto("/")
     expect(page.locator("#operation")).to_have_attribute("data-tone", "done")
@@ -394,7 +394,7 @@ def test_errors_are_announced_at_once_and_results_politely(panel: Panel, visit: 
     panel.novita.fault("list", "status", status=401)
     press(page, "Sync with Novita.ai")
     expect(page.get_by_role("alert").filter(has_text="NOVITA_API_KEY")).to_be_visible()
-    panel.novita.lift()
+    panel.novita.clear_faults()
 
     press(page, "Sync with Novita.ai")
 

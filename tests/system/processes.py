@@ -171,7 +171,7 @@ class Novita:
         answer = self._session.post(f"{self.url}/__faults", json={"on": on, "kind": kind, **fields}, timeout=5)
         assert answer.ok, answer.text
 
-    def lift(self) -> None:
+    def clear_faults(self) -> None:
         self._session.delete(f"{self.url}/__faults", timeout=5)
 
     def change(self, **wanted: Any) -> None:

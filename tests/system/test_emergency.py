@@ -161,7 +161,7 @@ def check_stop(service: Service, fault: Fault, database: Path, novita: Novita, e
         assert {"results", "skipped", "warnings", "operationId", "operationUrl", "source"} <= ordered.keys()
         assert "recorded as soon as it can" in " ".join(ordered["warnings"])
         operation = service.wait_until_finished(ordered)
-        assert (operation["success"], operation["verdict"]) == (True, "All 25 are stopped.")
+        assert (operation["success"], operation["result"]) == (True, "All 25 are stopped.")
         assert novita.are_all("exited")
         assert sorted(novita.list_stops()) == sorted(novita.get_truth()), "each is requested once"
         health = service.get("/health").json()
@@ -175,7 +175,7 @@ def check_stop(service: Service, fault: Fault, database: Path, novita: Novita, e
     assert row["states"] == ["confirmed"] * 25
     actions = list_actions(database)
     assert (actions.count("operation.stop"), actions.count("instance.stop")) == (1, 25)
-    assert service.get_operation(ordered)["verdict"] == "All 25 are stopped."
+    assert service.get_operation(ordered)["result"] == "All 25 are stopped."
     assert service.get("/api/operations").json()["total"] == 1
     wait_until(lambda: service.get("/health").json()["services"]["database"] == "up", "a write works again")
 
@@ -325,7 +325,7 @@ def test_killed_process_is_recorded_by_another_which_says_what_is_known(
     wait_until(lambda: list_recorded(database), "it is recorded")
     wait_until(lambda: list_recorded(database)[0]["finished_at"], "it is verified to its end", 60)
     (row,) = list_recorded(database)
-    assert (row["success"], row["reason"], row["verdict"]) == (0, "fire", "1 of 25 still runs.")
+    assert (row["success"], row["reason"], row["result"]) == (0, "fire", "1 of 25 still runs.")
     assert sorted(row["states"]) == ["confirmed"] * 24 + ["stillRunning"]
     assert "Its process ended" in row["notes"]
     assert list_kept(environment) == []
@@ -354,14 +354,14 @@ def test_operation_outlives_its_process_from_the_first_request_on(
         (path,) = list_kept(environment)
         rows = json.loads(path.read_text())["rows"]
         states = [row["fields"]["state"] for row in rows if row["model"] == "instances.target"]
-        assert states == ["pending" if moment == "first request" else "asked"] * 25
+        assert states == ["pending" if moment == "first request" else "requested"] * 25
         make_old(path, environment)
-    novita.lift()
+    novita.clear_faults()
     start_worker()
 
     wait_until(lambda: [row for row in list_recorded(database) if row["finished_at"]], "it is verified", 60)
     (row,) = list_recorded(database)
-    assert (row["reason"], row["verdict"]) == ("fire", "All 25 are stopped.")
+    assert (row["reason"], row["result"]) == ("fire", "All 25 are stopped.")
     assert novita.are_all("exited")
 
 

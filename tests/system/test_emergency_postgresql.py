@@ -105,10 +105,10 @@ def test_stop_all_goes_through_and_is_recorded_afterwards(
         assert seconds < 20
         assert (ordered["count"], ordered["total"]) == (25, 25)
         operation = service.wait_until_finished(ordered)
-        assert (operation["success"], operation["verdict"]) == (True, "All 25 are stopped.")
+        assert (operation["success"], operation["result"]) == (True, "All 25 are stopped.")
         assert novita.are_all("exited")
         assert service.get("/health").json()["services"]["database"] == "down"
 
     recorded = (ordered["operationId"], True, 25)
     wait_until(lambda: recorded in list_recorded(server), "it is recorded")
-    assert service.get_operation(ordered)["verdict"] == "All 25 are stopped."
+    assert service.get_operation(ordered)["result"] == "All 25 are stopped."

@@ -71,7 +71,7 @@ def test_second_stop_requests_what_was_started_since_in_its_answer(
     assert LATE in novita.list_stops(), "the answer came before the request"
     assert (second["operationId"], second["count"], second["total"]) == (first["operationId"], 2, 2)
     operation = service.wait_until_finished(second)
-    assert (operation["success"], operation["verdict"]) == (False, "1 of 2 still runs.")
+    assert (operation["success"], operation["result"]) == (False, "1 of 2 still runs.")
     states = {target["instanceId"]: target["state"] for target in operation["targets"]}
     assert states == {stubborn: "stillRunning", LATE: "confirmed"}
     assert novita.list_stops().count(LATE) == 1
@@ -90,7 +90,7 @@ def test_command_that_joins_requests_what_was_started_since_and_keeps_its_own_de
     assert 8 <= time.monotonic() - began < 30
     assert done.returncode == 1, done.stdout
     assert "One is running already" in done.stderr
-    assert re.search(rf"^asked: .*\({stubborn}\)", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(rf"^requested: .*\({stubborn}\)", done.stdout, re.MULTILINE), done.stdout
     assert done.stdout.splitlines()[-1].startswith("1 of 2 verified as stopped after 8 s. The operation goes on until ")
     assert novita.list_stops().count(LATE) == 1
     shown = service.get_operation(first)
@@ -133,7 +133,7 @@ def test_overdue_one_without_a_worker_is_ended_and_what_runs_is_requested(
     assert sorted(novita.list_stops()) == sorted([stubborn, stubborn, LATE])
     shown = service.get_operation(first)
     assert (shown["state"], shown["success"]) == ("finished", False)
-    assert shown["verdict"].startswith("1 of 1 still runs.")
+    assert shown["result"].startswith("1 of 1 still runs.")
 
 
 def test_several_who_join_at_once_request_each_instance_once(
@@ -161,7 +161,7 @@ def test_stop_does_not_wait_for_a_sleeping_process_that_holds_the_claim(start_se
     threading.Thread(target=lambda: _forget_answer(sleeper), daemon=True).start()
     wait_until(lambda: len(novita.list_stops()) >= 4, "it is in the middle")
     sleeper.signal(signal.SIGSTOP)
-    novita.lift()
+    novita.clear_faults()
     start_late(novita)
     answers: list[dict[str, Any]] = []
     person = threading.Thread(target=lambda: answers.append(service.stop_all()))

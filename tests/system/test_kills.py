@@ -59,7 +59,7 @@ def test_a_killed_sync_leaves_the_old_listing_and_the_next_one_runs(
     process.end()
 
     assert read_rows(redis_process) == before
-    novita.lift()
+    novita.clear_faults()
     assert run_sync(environment).returncode == 3, "the dead one's lock holds for a while"
     began = time.monotonic()
     wait_until(lambda: run_sync(environment).returncode == 0, "the next sync runs", TTL_SECONDS + 15)

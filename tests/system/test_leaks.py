@@ -353,18 +353,18 @@ def fail(account: Account, novita: Novita, redis_process: Redis) -> None:
             pool.submit(account.call, "/api/operations", json={"kind": "stop", "ids": [running]})
         account.open("/")
         account.open("/health")
-        novita.lift()
+        novita.clear_faults()
     novita.fault(
         "stop", "status", status=400, body={**TOLD, "reason": "FROZEN", "message": "balance too low: FAKE-SECRET"}
     )
     # Why, people must know.
     words = account.call(f"/api/instances/{running}/stop").json()["message"]
     assert words.startswith("Novita refused: balance too low: … (FROZEN).")
-    novita.lift()
+    novita.clear_faults()
     for fault in LIST_FAULTS:
         novita.fault("list", **fault)
         assert account.call("/api/instances/sync").status_code == 502
-        novita.lift()
+        novita.clear_faults()
     account.look_at_the_stores(redis_process.client)
     for body in (
         '{"FAKE-SECRET',

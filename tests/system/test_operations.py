@@ -66,9 +66,9 @@ def test_all_are_asked_and_then_seen_stopped(start_service: Start, start_worker:
     ordered = service.stop_all(reason="over budget")
 
     assert (ordered["success"], ordered["count"], ordered["total"]) == (True, 25, 25)
-    assert {result["state"] for result in ordered["results"]} == {"asked"}
+    assert {result["state"] for result in ordered["results"]} == {"requested"}
     operation = service.wait_until_finished(ordered)
-    assert (operation["success"], operation["verdict"]) == (True, "All 25 are stopped.")
+    assert (operation["success"], operation["result"]) == (True, "All 25 are stopped.")
     assert novita.are_all("exited")
     assert sorted(novita.list_stops()) == sorted(novita.get_truth())
 
@@ -93,7 +93,7 @@ def test_a_stop_that_is_accepted_and_ignored_is_never_called_confirmed(
     target = list_targets(operation)[stubborn]
     assert (target["state"], target["status"], target["confirmedAt"]) == ("stillRunning", "running", None)
     assert "confirmed" not in seen
-    assert (operation["success"], operation["verdict"]) == (False, "1 of 25 still runs.")
+    assert (operation["success"], operation["result"]) == (False, "1 of 25 still runs.")
     assert list_states(operation) == {"confirmed": 24, "stillRunning": 1}
 
 
@@ -155,7 +155,7 @@ def test_what_is_started_meanwhile_is_stopped_too(
 
     operation = service.wait_until_finished(ordered)
 
-    assert (operation["success"], operation["verdict"]) == (True, "All 26 are stopped.")
+    assert (operation["success"], operation["result"]) == (True, "All 26 are stopped.")
     assert novita.are_all("exited")
 
 
@@ -173,7 +173,7 @@ def test_a_long_asking_is_answered_in_time_and_goes_on_without_a_worker(start_se
     assert answer.status_code == 202
     assert answer.elapsed.total_seconds() < 20
     assert (ordered["total"], ordered["success"]) == (88, True)
-    assert {result["state"] for result in ordered["results"]} == {"asked", "pending"}
+    assert {result["state"] for result in ordered["results"]} == {"requested", "pending"}
     wait_until(lambda: not service.get_operation(ordered)["counts"]["pending"], "all are asked")
     assert sorted(novita.list_stops()) == sorted(novita.get_truth())
     assert novita.count_most_at_once() == 4
@@ -273,7 +273,7 @@ def test_a_worker_goes_on_where_a_killed_web_process_was(
     (operation,) = service.get("/api/operations").json()["operations"]
     ordered = {"operationUrl": f"/api/operations/{operation['id']}"}
     operation = service.wait_until_finished(ordered, TAKEN_OVER_SECONDS)
-    assert (operation["success"], operation["verdict"]) == (True, "All 25 are stopped.")
+    assert (operation["success"], operation["result"]) == (True, "All 25 are stopped.")
     assert sorted(novita.list_stops()) == sorted(novita.get_truth()), "each was asked once"
 
 
@@ -342,7 +342,7 @@ def test_without_a_worker_it_is_said_and_pressing_again_verifies(start_service: 
     assert service.get_operation(ordered)["state"] == "verifying"
     again = service.stop_all()
     assert again["operationId"] == ordered["operationId"]
-    assert service.get_operation(ordered)["verdict"] == "All 25 are stopped."
+    assert service.get_operation(ordered)["result"] == "All 25 are stopped."
     assert sorted(novita.list_stops()) == sorted(novita.get_truth())
 
 
@@ -360,7 +360,7 @@ def test_a_redis_that_is_away_is_no_obstacle(
     assert "stop_all" in " ".join(answer.json()["warnings"])
     wait_until(lambda: novita.are_all("exited"), "all are stopped")
     assert service.stop_all()["operationId"] == answer.json()["operationId"]
-    assert service.get_operation(answer.json())["verdict"] == "All 25 are stopped."
+    assert service.get_operation(answer.json())["result"] == "All 25 are stopped."
 
 
 def test_a_locked_database_is_waited_for(

@@ -384,7 +384,7 @@ class Liar:
 
     def __init__(self) -> None:
         self.wrong = ""
-        self.asked: dict[str, list[str]] = {}
+        self.requested: dict[str, list[str]] = {}
         self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self.tokens: list[str] = []
         liar = self

@@ -136,7 +136,7 @@ def test_its_worker_proves_a_stop(up: Up) -> None:
 
     operation = up.stop(*running[:2])
 
-    assert (operation["success"], operation["verdict"]) == (True, "All 2 are stopped.")
+    assert (operation["success"], operation["result"]) == (True, "All 2 are stopped.")
     assert not list(up.log_path.parent.glob("celerybeat*"))
 
 

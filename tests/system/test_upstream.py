@@ -54,7 +54,7 @@ def test_no_failing_listing_changes_the_copy(service: Service, novita: Novita) -
         assert service.get("/api/instances").content == before, fault
         health = service.get("/health").json()
         assert (health["status"], bool(health["sync"]["lastError"])) == ("degraded", True), fault
-        novita.lift()
+        novita.clear_faults()
 
     assert service.post("/api/instances/sync").ok
     assert service.get("/health").json()["status"] == "healthy"

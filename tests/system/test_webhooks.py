@@ -31,7 +31,7 @@ from tests.test_webhooks import (
     verify,
 )
 
-SETUP = "import django; django.setup(); import pathlib, sys, time; from instances import webhooks; "
+SETUP = "import django; django.setup(); import pathlib, sys, time; from instances.notifications import webhooks; "
 MAKE_DUE = """
 from django.utils import timezone
 from instances.models import Operation
@@ -252,7 +252,7 @@ def test_a_receiver_that_was_down_gets_the_verdict_with_a_signature_that_the_rea
 
         assert len(receiver.requests) == 1, "it is not sent again"
     event = json.loads(body)
-    assert (path, event["type"], event["data"]["verdict"]) == (SECRET_PATH, "operation.finished", "1 of 25 still runs.")
+    assert (path, event["type"], event["data"]["result"]) == (SECRET_PATH, "operation.finished", "1 of 25 still runs.")
     assert [one["state"] for one in event["data"]["unconfirmed"]] == ["stillRunning"]
     assert event["data"]["url"] == f"{service.url}/api/operations/{operation['id']}"
     is_accepted = read_example()

@@ -42,7 +42,7 @@ def test_a_worker_ends_soon_while_novita_hangs_and_leaves_the_operation_to_anoth
 
     assert worker.wait(10) == 0, worker.log
     assert "Traceback" not in worker.log
-    novita.lift()
+    novita.clear_faults()
     start_worker()
     # Its claim was given back, so that nobody waits for it to end.
     assert service.wait_until_finished(ordered, 12)["success"]

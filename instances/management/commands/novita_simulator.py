@@ -37,7 +37,7 @@ def parse_seconds(text: str) -> float:
 class Command(BaseCommand):
     help = (
         "Serve a stand-in for Novita's GPU-instance API on 127.0.0.1 until Ctrl-C. Any key is good. "
-        "Faults are switched on with POST /__faults and lifted with DELETE /__faults; GET /__calls tells "
+        "Faults are switched on with POST /__faults and cleared with DELETE /__faults; GET /__calls tells "
         "what was called; GET and POST /__instances read and change the account."
     )
     requires_system_checks = []  # It must run without a key, a database or Redis.

@@ -197,7 +197,7 @@ class Command(BaseCommand):
             self.stdout.write(_clean(f"left out: {target['name'] or target['instanceId']}: {target['error']}"))
         for note in described["notes"]:
             self.stdout.write(_clean(note))
-        self.stdout.write(_clean(described["verdict"]) or self._say_open(described, seconds))
+        self.stdout.write(_clean(described["result"]) or self._say_open(described, seconds))
 
     def _say_open(self, described: dict[str, Any], seconds: float) -> str:
         counts = described["counts"]

@@ -57,7 +57,7 @@ let matching = []; // the ids that match the filter, in the order shown, on all 
 let lastSelected = ''; // where a range by Shift begins
 let protections = new Map(); // id → what the API tells of its protection
 let readingProtections = null;
-const questions = new Map(); // id → 'protect' or 'lift', while its details ask about that
+const questions = new Map(); // id → 'protect' or 'unprotect', while its details ask about that
 
 // --- The address
 
@@ -189,7 +189,7 @@ function updateRow(row, one) {
     const status = row.querySelector('.status');
     setText(row.querySelector('bdi'), name);
     setText(status, action ? `${action} asked` : one.status);
-    set(status.dataset, 'group', action ? 'asked' : one.group);
+    set(status.dataset, 'group', action ? 'requested' : one.group);
     setText(row.querySelector('.status-error'), one.statusError ? one.statusError.message || one.statusError.state : '');
     setText(row.querySelector('.region'), one.region);
     setText(row.querySelector('.gpu'), `${one.gpuNum ? `${one.gpuNum} × ` : ''}${one.productName}`);
@@ -314,7 +314,7 @@ function updateProtection(detail, one) {
     const protection = protections.get(one.id);
     const name = one.name || one.id;
     const question = questions.get(one.id);
-    if (question === (protection ? 'protect' : 'lift')) {
+    if (question === (protection ? 'protect' : 'unprotect')) {
         questions.delete(one.id);
     }
     const focused = detail.contains(document.activeElement) ? document.activeElement : null;
@@ -323,16 +323,16 @@ function updateProtection(detail, one) {
         ? `Protected${since}: ${protection.reason}`
         : 'Not protected: a stop of all stops it too.');
     const protect = detail.querySelector('[data-do=protect]');
-    const lift = detail.querySelector('[data-do=lift]');
+    const unprotect = detail.querySelector('[data-do=unprotect]');
     set(protect, 'ariaLabel', `Protect ${name}…`);
-    set(lift, 'ariaLabel', `Lift protection of ${name}`);
+    set(unprotect, 'ariaLabel', `Remove protection of ${name}`);
     set(protect, 'hidden', Boolean(protection || questions.has(one.id)));
-    set(lift, 'hidden', !protection || questions.has(one.id));
+    set(unprotect, 'hidden', !protection || questions.has(one.id));
     set(detail.querySelector('form'), 'hidden', questions.get(one.id) !== 'protect');
-    set(detail.querySelector('.confirm'), 'hidden', questions.get(one.id) !== 'lift');
-    setText(detail.querySelector('.confirm span'), `Lift the protection of ${name}? Stop and restart are possible again, and a stop of all stops it.`);
+    set(detail.querySelector('.confirm'), 'hidden', questions.get(one.id) !== 'unprotect');
+    setText(detail.querySelector('.confirm span'), `Remove the protection of ${name}? Stop and restart are possible again, and a stop of all stops it.`);
     if (focused && focused.closest('[hidden]')) {
-        detail.querySelector(`[data-do=${protection ? 'lift' : 'protect'}]`).focus({preventScroll: true});
+        detail.querySelector(`[data-do=${protection ? 'unprotect' : 'protect'}]`).focus({preventScroll: true});
     }
 }
 
@@ -814,7 +814,7 @@ function showClear(isShown) {
     (isShown ? confirm.querySelector('button') : root.querySelector('[data-do=clear]')).focus();
 }
 
-function askToConfirm(action, id) {
+function confirmAction(action, id) {
     confirming = id;
     confirmingAction = action;
     render();
@@ -855,7 +855,7 @@ function clearSelection() {
 
 // --- Protecting
 
-function askAboutProtection(row, question) {
+function confirmProtection(row, question) {
     const {id} = row.dataset;
     const asked = questions.get(id);
     const detail = details.get(id);
@@ -865,7 +865,7 @@ function askAboutProtection(row, question) {
         questions.delete(id);
     }
     render();
-    detail.querySelector({protect: 'input', lift: '[data-do=lift-now]'}[question] || `[data-do=${asked}]`).focus();
+    detail.querySelector({protect: 'input', unprotect: '[data-do=unprotect-now]'}[question] || `[data-do=${asked}]`).focus();
 }
 
 async function changeProtection(row, method, reason) {
@@ -937,7 +937,7 @@ const doings = {
     'clear-filters': clearFilters,
     open: (button, row) => open(row),
     act: (button, row) => act(button.dataset.action, row.dataset.id),
-    confirm: (button, row) => askToConfirm(button.dataset.action, row.dataset.id),
+    confirm: (button, row) => confirmAction(button.dataset.action, row.dataset.id),
     'confirm-now': (button, row) => {
         takeBack(row.dataset.id);
         act(confirmingAction, row.dataset.id);
@@ -949,7 +949,7 @@ const doings = {
     'clear-selection': clearSelection,
     'stop-all': () => operations.preview('stop', null, countStoppable()),
     'act-on-selected': button => operations.preview(button.dataset.kind, [...selected], countSelected(button.dataset.kind)),
-    protect: (button, row) => askAboutProtection(row, 'protect'),
+    protect: (button, row) => confirmProtection(row, 'protect'),
     'protect-now': (form, row) => {
         const reason = form.elements.reason.value.trim();
         if (reason) {
@@ -960,9 +960,9 @@ const doings = {
             render();
         }
     },
-    lift: (button, row) => askAboutProtection(row, 'lift'),
-    'lift-now': (button, row) => changeProtection(row, 'DELETE'),
-    'protection-cancel': (button, row) => askAboutProtection(row, ''),
+    unprotect: (button, row) => confirmProtection(row, 'unprotect'),
+    'unprotect-now': (button, row) => changeProtection(row, 'DELETE'),
+    'protection-cancel': (button, row) => confirmProtection(row, ''),
     ...operations.doings,
 };
 
@@ -983,7 +983,7 @@ root.addEventListener('keydown', event => {
     }
     const detail = event.target.closest('tr.detail');
     if (detail && questions.has(detail.dataset.id)) {
-        askAboutProtection(detail, '');
+        confirmProtection(detail, '');
     } else if (confirming && event.target.closest('.confirm')) {
         takeBack(confirming);
     } else if (!document.getElementById('clear-confirm').hidden) {

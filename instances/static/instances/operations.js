@@ -27,13 +27,13 @@ const LISTS = {
     stillRunning: 'trouble',
     failed: 'trouble',
     unknown: 'trouble',
-    asked: 'under-way',
+    requested: 'under-way',
     pending: 'under-way',
     confirmed: 'confirmed',
     skipped: 'skipped',
 };
 // What was wished for these is not seen.
-const UNCONFIRMED = ['stillRunning', 'failed', 'unknown', 'asked', 'pending'];
+const UNCONFIRMED = ['stillRunning', 'failed', 'unknown', 'requested', 'pending'];
 
 const root = document.getElementById('dashboard');
 const dialog = document.getElementById('plan');
@@ -120,7 +120,7 @@ async function readPlan() {
     try {
         wanted.answer = await send('POST', path, {...body, dryRun: true});
         const {results, skipped} = wanted.answer;
-        wanted.asked = results.filter(one => one.state === 'pending');
+        wanted.requested = results.filter(one => one.state === 'pending');
         wanted.left = [
             ...skipped,
             ...results.filter(one => one.state !== 'pending').map(one => ({...one, reason: one.error || `It is ${one.status} already.`})),
@@ -132,7 +132,7 @@ async function readPlan() {
         renderPlan();
         const isWaiting = !dialog.contains(document.activeElement) || document.activeElement.matches('#plan-title, [data-do=plan-retry]');
         if (isWaiting) {
-            const target = wanted.failure ? 'retry' : !wanted.asked.length ? 'close' : wanted.ids ? 'go' : 'number';
+            const target = wanted.failure ? 'retry' : !wanted.requested.length ? 'close' : wanted.ids ? 'go' : 'number';
             document.getElementById(`plan-${target}`).focus();
         }
     }
@@ -140,7 +140,7 @@ async function readPlan() {
 
 function renderPlan() {
     const {kind, ids, answer} = plan;
-    const found = answer ? plan.asked.length : 0;
+    const found = answer ? plan.requested.length : 0;
     const state = document.getElementById('plan-state');
     setText(state, plan.failure ? `The account can't be read: ${plan.failure}` : !answer ? 'Reading the account …' : sayPlan());
     state.classList.toggle('is-error', Boolean(plan.failure));
@@ -157,8 +157,8 @@ function renderPlan() {
     if (!answer) {
         return;
     }
-    const repeated = findRepeated([...plan.asked, ...plan.left].map(getName));
-    fillNames('plan-targets', plan.asked, repeated);
+    const repeated = findRepeated([...plan.requested, ...plan.left].map(getName));
+    fillNames('plan-targets', plan.requested, repeated);
     fillNames('plan-skipped', plan.left, repeated);
     setText(document.getElementById('plan-skipped-title'), `${plan.left.length} skipped`);
     listItems(document.getElementById('plan-warnings'), answer.warnings);
@@ -182,7 +182,7 @@ function sayPlan() {
 // Returns '' when all are running, as the figure of that name counts them.
 function sayGroups() {
     const numbers = new Map();
-    for (const {status} of plan.asked) {
+    for (const {status} of plan.requested) {
         // Of the whole account only what runs or starts is stopped.
         const word = status === 'running' || plan.ids ? status : 'starting';
         numbers.set(word, (numbers.get(word) || 0) + 1);
@@ -212,7 +212,7 @@ function sortTargets(listed) {
 }
 
 function findObstacle() {
-    const wanted = String(plan.asked.length);
+    const wanted = String(plan.requested.length);
     const typed = form.elements.number.value.trim();
     return plan.ids || typed === wanted ? ''
         : typed ? `“${typed}” is not ${wanted}: nothing is stopped yet.` : `The button waits for the number ${wanted}.`;
@@ -229,7 +229,7 @@ function renderObstacle() {
 }
 
 function confirmPlan() {
-    if (!plan || !plan.answer || !plan.asked.length || !dialog.open) {
+    if (!plan || !plan.answer || !plan.requested.length || !dialog.open) {
         return;
     }
     renderObstacle();
@@ -237,7 +237,7 @@ function confirmPlan() {
         form.elements.number.focus();
         return;
     }
-    const wanted = {...plan, reason: form.elements.reason.value.trim(), number: plan.asked.length};
+    const wanted = {...plan, reason: form.elements.reason.value.trim(), number: plan.requested.length};
     dialog.close();
     begin(wanted);
 }
@@ -270,8 +270,8 @@ async function begin({kind, ids, retryOf, reason, number}) {
             launch = null;
         }
         show({
-            id: answer.operationId, kind, state: 'asking', isWholeAccount: !ids, reason: reason || '', requestedBy: '',
-            createdAt: answer.timestamp, deadlineAt: null, finishedAt: null, success: null, verdict: '', notes: [],
+            id: answer.operationId, kind, state: 'requesting', isWholeAccount: !ids, reason: reason || '', requestedBy: '',
+            createdAt: answer.timestamp, deadlineAt: null, finishedAt: null, success: null, result: '', notes: [],
             counts: countStates(answer), targets: [],
         });
         await Promise.all([readShown(), look()]);
@@ -292,7 +292,7 @@ async function begin({kind, ids, retryOf, reason, number}) {
 }
 
 function countStates(answer) {
-    const counts = {pending: 0, asked: 0, confirmed: 0, stillRunning: 0, failed: 0, skipped: answer.skipped.length, unknown: 0};
+    const counts = {pending: 0, requested: 0, confirmed: 0, stillRunning: 0, failed: 0, skipped: answer.skipped.length, unknown: 0};
     for (const {state} of answer.results) {
         counts[state] += 1;
     }
@@ -557,7 +557,7 @@ function renderShown() {
         set(part, 'hidden', false);
     }
     setText(title, sayTitle(shown.kind, shown.isWholeAccount));
-    setText(summary, isOpen ? `${sayProgress()}.` : sayVerdict());
+    setText(summary, isOpen ? `${sayProgress()}.` : showResult());
     set(panel.dataset, 'tone', getTone());
     setText(document.getElementById('operation-figures'), isOpen ? '' : sayFigures());
     setText(document.getElementById('operation-by'), shown.requestedBy ? ` by ${shown.requestedBy}` : '');
@@ -593,13 +593,13 @@ function sayCounts() {
     const {counts, kind, state} = shown;
     const {done, undone, undoneMany} = WORDS[kind];
     const isOpen = isRunning(shown);
-    const [already, onTheWay] = [countAlready('confirmed'), countAlready('asked')];
+    const [already, onTheWay] = [countAlready('confirmed'), countAlready('requested')];
     const words = [
         [counts.confirmed - already, isOpen ? `confirmed ${done}` : `seen ${done}`],
         [already, `${done} already`],
         [onTheWay, 'on the way already'],
         [counts.stillRunning, counts.stillRunning === 1 ? undone : undoneMany],
-        [counts.asked - onTheWay, isOpen ? 'asked' : `asked and not seen ${done}`],
+        [counts.requested - onTheWay, isOpen ? 'requested' : `asked and not seen ${done}`],
         [counts.pending, isOpen && state !== 'cancelled' ? 'to be asked' : 'not asked'],
         [counts.failed, isOpen ? 'failed so far' : 'failed'],
         [counts.unknown, 'not known'],
@@ -612,14 +612,14 @@ function sayFigures() {
     return `${capitalize(sayCounts())}.`;
 }
 
-function sayVerdict() {
+function showResult() {
     const total = getTotal(shown);
     const {done} = WORDS[shown.kind];
     if (!shown.success) {
-        return shown.verdict || (shown.state === 'cancelled' ? 'Cancelled.' : `Not all are ${done}.`);
+        return shown.result || (shown.state === 'cancelled' ? 'Cancelled.' : `Not all are ${done}.`);
     }
     if (!total) {
-        return shown.verdict || 'There was nothing to do.';
+        return shown.result || 'There was nothing to do.';
     }
     const times = shown.targets.map(one => one.confirmedAt).filter(Boolean).sort();
     const seen = times.length ? `, seen at ${sayClock(times[times.length - 1])}` : '';
@@ -693,9 +693,9 @@ function sayState(one) {
     const isOpen = isRunning(shown);
     return {
         pending: isOpen && shown.state !== 'cancelled' ? 'to be asked' : 'never asked',
-        asked: `asked${one.askedAt ? ` at ${sayClock(one.askedAt)}` : ''}, not yet seen ${done}`,
+        requested: `asked${one.requestedAt ? ` at ${sayClock(one.requestedAt)}` : ''}, not yet seen ${done}`,
         confirmed: `${done}${one.confirmedAt ? `, seen at ${sayClock(one.confirmedAt)}` : ''}`,
-        stillRunning: `${undone}${one.seenAt ? `, seen ${one.status} at ${sayClock(one.seenAt)}` : ''}`,
+        stillRunning: `${undone}${one.readAt ? `, seen ${one.status} at ${sayClock(one.readAt)}` : ''}`,
         failed: isOpen ? 'failed so far' : 'failed',
         skipped: 'skipped',
         unknown: 'not known',
@@ -741,11 +741,11 @@ function sayDue() {
 
 // --- Ending the asking
 
-function askToCancel(isAsked) {
-    isCancelling = isAsked;
+function confirmCancel(isRequested) {
+    isCancelling = isRequested;
     refusal = '';
     render();
-    panel.querySelector(`[data-do=${isAsked ? 'operation-cancel-now' : 'operation-cancel'}]`).focus();
+    panel.querySelector(`[data-do=${isRequested ? 'operation-cancel-now' : 'operation-cancel'}]`).focus();
 }
 
 async function cancel(button) {
@@ -772,7 +772,7 @@ async function cancel(button) {
 // Returns whether it was a question of the panel's that Escape takes back.
 export function takeBack(element) {
     if (isCancelling && element.closest('#operation-cancel-confirm')) {
-        askToCancel(false);
+        confirmCancel(false);
         return true;
     }
     return false;
@@ -782,9 +782,9 @@ export const doings = {
     'plan-retry': readPlan,
     'plan-close': () => dialog.close(),
     'plan-go': confirmPlan,
-    'operation-cancel': () => askToCancel(true),
+    'operation-cancel': () => confirmCancel(true),
     'operation-cancel-now': cancel,
-    'operation-cancel-keep': () => askToCancel(false),
+    'operation-cancel-keep': () => confirmCancel(false),
     'operation-again': tryAgain,
     'operation-dismiss': dismiss,
 };
