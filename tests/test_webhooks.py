@@ -464,8 +464,8 @@ def test_a_repeated_attempt_has_the_same_id_and_body_and_a_new_time(
     delivery = make_due(receiver.url)
 
     deliver(delivery)
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + 3600)
+    later = timezone.now() + dt.timedelta(hours=1)
+    monkeypatch.setattr(timezone, "now", lambda: later)
     deliver(delivery)
 
     (_, first, first_body), (_, second, second_body) = receiver.requests

@@ -5,13 +5,12 @@ URL's path and query may be secret: they are encrypted in the database and in no
 """
 
 import base64
-import hmac
 import json
 import logging
 import random
 import time
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -23,6 +22,7 @@ from django.db import transaction
 from django.db.models import Count, F, Q
 from django.utils import timezone
 from django.utils.encoding import force_bytes
+from standardwebhooks import Webhook
 
 from instances import clock
 from instances.errors import InvalidRequest, ShuttingDown
@@ -199,8 +199,7 @@ def _attempt(delivery: WebhookDelivery) -> tuple[int | None, str]:
         receiver = receivers.read_url(_get_cipher().decrypt(delivery.sealed_url).decode())
         if not settings.WEBHOOK_SECRET:
             return None, "WEBHOOK_SECRET is not set."
-        body = delivery.payload.encode()
-        status = receivers.post(receiver, _sign(delivery.message_id, int(time.time()), body), body)
+        status = receivers.post(receiver, _make_headers(delivery, timezone.now()), delivery.payload.encode())
     except InvalidToken:
         return None, "SECRET_KEY has changed, so the URL can't be read any more."
     except (receivers.RefusedURL, receivers.NotDelivered) as exc:
@@ -211,15 +210,15 @@ def _attempt(delivery: WebhookDelivery) -> tuple[int | None, str]:
     return status, f"The receiver answered HTTP {status}{hint}."
 
 
-def _sign(message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """Return the request's headers, with a signature for each secret: a receiver may know the old or the new one."""
-    signed = f"{message_id}.{timestamp}.".encode() + body
-    keys = [base64.b64decode(secret.removeprefix("whsec_")) for secret in settings.WEBHOOK_SECRET]
-    macs = [base64.b64encode(hmac.digest(key, signed, "sha256")).decode() for key in keys]
+def _make_headers(delivery: WebhookDelivery, now: datetime) -> dict[str, str]:
+    """Return the request's headers, with a signature per secret: the receiver may still have the previous secret."""
+    signatures = [
+        Webhook(secret).sign(delivery.message_id, now, delivery.payload) for secret in settings.WEBHOOK_SECRET
+    ]
     return {
         "content-type": "application/json",
         "user-agent": USER_AGENT,
-        "webhook-id": message_id,
-        "webhook-timestamp": str(timestamp),
-        "webhook-signature": " ".join(f"v1,{mac}" for mac in macs),
+        "webhook-id": delivery.message_id,
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": " ".join(signatures),
     }
