@@ -105,7 +105,9 @@ def test_a_page_whose_login_came_back_elsewhere_recovers_by_itself(
     come_back(page)
     expect(page.locator(NOTICE)).to_contain_text("You are logged out.")
     page.get_by_role("button", name="Refresh data").click()
-    expect(page.locator("#status")).to_contain_text("you are logged out")
+    # The reason stands in the banner and, with the way to log in, in the notice.
+    expect(page.locator("#status-error")).to_have_text("Not refreshed.")
+    expect(page.locator("#warnings")).to_contain_text("you are logged out")
     expect(log_in(context, "admin").get_by_role("row", name="trainer")).to_be_visible()
 
     come_back(page)

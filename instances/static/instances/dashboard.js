@@ -737,6 +737,8 @@ async function run(button, words, work) {
 }
 
 async function refreshNow() {
+    // A refresh that is under way may have read the list before the button was pressed.
+    await refreshing;
     await refresh();
     if (failure) {
         // The banner says why.
