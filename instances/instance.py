@@ -13,30 +13,79 @@ from typing import Any, Final, Literal, TypeVar
 Group = Literal["running", "starting", "stopping", "stopped", "gone", "other"]
 ActionName = Literal["start", "stop", "restart"]
 
-# Novita's documentation lists the statuses; "pending" is seen, not documented. An unknown one is kept as it is.
-GROUPS: Final[dict[Group, tuple[str, ...]]] = {
-    "running": ("running",),
-    "starting": (
-        "pending",
-        "toCreate",
-        "creating",
-        "pulling",
-        "toStart",
-        "starting",
-        "toRestart",
-        "restarting",
-        "toReset",
-        "resetting",
-    ),
-    "stopping": ("toStop", "stopping", "toRemove", "removing", "freezing"),
-    "stopped": ("exited",),
-    "gone": ("removed",),
-    "other": ("migrating",),
-}
-_GROUP_OF: Final = {status: group for group, statuses in GROUPS.items() for status in statuses}
 
-# Novita takes a start from "exited" only, a stop and a restart from "running" only.
-_ACTIONS: Final[dict[str, tuple[ActionName, ...]]] = {"running": ("stop", "restart"), "exited": ("start",)}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meaning:
+    """What the statuses of one group mean. The label is the word for people."""
+
+    label: str
+    # None: not known.
+    is_billed: bool | None
+    # It leaves this group without a request, so it is read again every few seconds.
+    is_moving: bool = False
+    # What these statuses show of an action. "Running" shows a restart done only together with a later start time.
+    under_way: tuple[ActionName, ...] = ()
+    done: tuple[ActionName, ...] = ()
+    # What an operation may request: now, or as soon as Novita accepts it.
+    requestable: tuple[ActionName, ...] = ()
+
+    @property
+    def needs_stop(self) -> bool:
+        """Whether it is billed, and nothing stops it yet."""
+        return self.is_billed is True and "stop" not in self.under_way
+
+
+GROUPS: Final[dict[Group, Meaning]] = {
+    "running": Meaning(label="Running", is_billed=True, done=("start", "restart"), requestable=("stop", "restart")),
+    # The GPU is billed from "pulling" on; an instance in an earlier status can get there at any moment.
+    "starting": Meaning(
+        label="Starting", is_billed=True, is_moving=True, under_way=("start", "restart"), requestable=("stop",)
+    ),
+    # Billed until it is stopped, and it may fall back to running.
+    "stopping": Meaning(label="Stopping", is_billed=True, is_moving=True, under_way=("stop",)),
+    "stopped": Meaning(label="Stopped", is_billed=False, done=("stop",), requestable=("start",)),
+    "gone": Meaning(label="Removed", is_billed=False, done=("stop",)),
+    "other": Meaning(label="Other", is_billed=None, requestable=("stop",)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One status of Novita's: its group, the word for people, and the actions that Novita accepts in it."""
+
+    group: Group
+    label: str
+    actions: tuple[ActionName, ...] = ()
+
+
+# Novita's documentation lists the statuses, all but "pending", which was seen.
+STATUSES: Final[dict[str, Status]] = {
+    "running": Status("running", "Running", ("stop", "restart")),
+    "pending": Status("starting", "Pending"),
+    "toCreate": Status("starting", "Creating"),
+    "creating": Status("starting", "Creating"),
+    "pulling": Status("starting", "Pulling image"),
+    "toStart": Status("starting", "Starting"),
+    "starting": Status("starting", "Starting"),
+    "toRestart": Status("starting", "Restarting"),
+    "restarting": Status("starting", "Restarting"),
+    "toReset": Status("starting", "Resetting"),
+    "resetting": Status("starting", "Resetting"),
+    "toStop": Status("stopping", "Stopping"),
+    "stopping": Status("stopping", "Stopping"),
+    "toRemove": Status("stopping", "Removing"),
+    "removing": Status("stopping", "Removing"),
+    "freezing": Status("stopping", "Freezing"),
+    "exited": Status("stopped", "Stopped", ("start",)),
+    "removed": Status("gone", "Removed"),
+    "migrating": Status("other", "Migrating"),
+    "unknown": Status("other", "Unknown"),
+}
+# The status of an instance whose row has none, and of one that Novita no longer has.
+UNKNOWN_STATUS: Final = "unknown"
+REMOVED_STATUS: Final = "removed"
+# The status that Novita gives an instance when it accepts the action.
+FIRST_STATUSES: Final[dict[ActionName, str]] = {"start": "toStart", "stop": "toStop", "restart": "toRestart"}
 
 
 _UNWRITABLE: Final = re.compile("[\x00\ud800-\udfff]")
@@ -46,12 +95,13 @@ class MalformedInstance(ValueError):
     """A row of Novita's that is no instance; the message says why, without the row's contents."""
 
 
-def get_group(status: str) -> Group:
-    return _GROUP_OF.get(status, "other")
+def get_status(name: str) -> Status:
+    """Return the table's row for a status. A status that the table lacks keeps its name and allows no action."""
+    return STATUSES.get(name) or Status("other", name)
 
 
-def get_actions(status: str) -> tuple[ActionName, ...]:
-    return _ACTIONS.get(status, ())
+def get_meaning(status: str) -> Meaning:
+    return GROUPS[get_status(status).group]
 
 
 def format_time(moment: dt.datetime) -> str:
@@ -98,11 +148,20 @@ class Instance:
 
     @property
     def group(self) -> Group:
-        return get_group(self.status)
+        return get_status(self.status).group
+
+    @property
+    def meaning(self) -> Meaning:
+        return GROUPS[self.group]
+
+    @property
+    def label(self) -> str:
+        """The status in the word for people; `status` is Novita's own."""
+        return get_status(self.status).label
 
     @property
     def actions(self) -> tuple[ActionName, ...]:
-        return get_actions(self.status)
+        return get_status(self.status).actions
 
     def to_json(self) -> dict[str, Any]:
         """Return the instance as the API shows it, but for `changedAt`, which only the copy knows."""
@@ -149,7 +208,7 @@ def from_novita(row: object) -> Instance:
     return Instance(
         id=instance_id,
         name=_read_text(row.get("name")),
-        status=_read_text(row.get("status")) or "unknown",
+        status=_read_text(row.get("status")) or UNKNOWN_STATUS,
         region=_read_text(row.get("clusterName")) or _read_text(row.get("clusterId")),
         cluster_id=_read_text(row.get("clusterId")),
         product_id=_read_text(row.get("productId")),

@@ -1,10 +1,11 @@
 """The dashboard: the server's own rows, which can be read without the script too."""
 
+import json
 import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from django.conf import settings
@@ -16,7 +17,7 @@ from django.shortcuts import render
 
 from instances import health
 from instances.access.roles import Role, find_role
-from instances.instance import GROUPS
+from instances.instance import GROUPS, STATUSES
 from instances.inventory import queries, store
 from instances.models import Protection
 
@@ -24,6 +25,22 @@ log = logging.getLogger(__name__)
 
 PAGE_SIZE = 100
 COLUMNS = {"name": "Name", "status": "Status", "region": "Region", "productName": "GPU", "createdAt": "Created"}
+
+# The table of statuses for the page's script (statuses.js).
+_STATUSES_JSON: Final = json.dumps(
+    {
+        "labels": {name: status.label for name, status in STATUSES.items()},
+        "groups": {
+            group: {
+                "label": meaning.label,
+                "isMoving": meaning.is_moving,
+                "needsStop": meaning.needs_stop,
+                "requestable": meaning.requestable,
+            }
+            for group, meaning in GROUPS.items()
+        },
+    }
+)
 
 
 def dashboard(request: HttpRequest) -> HttpResponse:
@@ -42,6 +59,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "is_simulated": settings.IS_SIMULATED,
         "figures": _describe_figures(listing, state),
         "warnings": state.body["warnings"],
+        "statuses": _STATUSES_JSON,
         "query": query,
         "groups": {group: sum(one["group"] == group for one in instances) for group in GROUPS},
         "regions": _list_regions(instances, query),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from instances.instance import MalformedInstance, from_json, from_novita
+from instances.instance import GROUPS, STATUSES, Group, MalformedInstance, from_json, from_novita, get_status
 from tests.novita_answers import make_row
 
 NUMBERS = {"gpuNum": "gpuNum", "cpuNum": "cpuNum", "memory": "memoryGb", "rootfsSize": "rootfsSizeGb"}
@@ -138,6 +138,61 @@ def test_a_status_is_kept_and_has_its_group(group: str, statuses: str) -> None:
 )
 def test_the_actions_are_those_that_novita_takes_now(status: str, actions: list[str]) -> None:
     assert show(make_row(status=status))["actions"] == actions
+
+
+@pytest.mark.parametrize(
+    ("group", "is_moving", "is_billed", "needs_stop", "shows_done", "shows_under_way", "requestable"),
+    [
+        ("running", False, True, True, "start restart", "", "stop restart"),
+        ("starting", True, True, True, "", "start restart", "stop"),
+        ("stopping", True, True, False, "", "stop", ""),
+        ("stopped", False, False, False, "stop", "", "start"),
+        ("gone", False, False, False, "stop", "", ""),
+        ("other", False, None, False, "", "", "stop"),
+    ],
+)
+def test_each_group_has_one_meaning(
+    group: Group,
+    is_moving: bool,
+    is_billed: bool | None,
+    needs_stop: bool,
+    shows_done: str,
+    shows_under_way: str,
+    requestable: str,
+) -> None:
+    meaning = GROUPS[group]
+
+    assert meaning.is_moving == is_moving
+    assert meaning.is_billed == is_billed
+    assert meaning.needs_stop == needs_stop
+    assert meaning.done == tuple(shows_done.split())
+    assert meaning.under_way == tuple(shows_under_way.split())
+    assert meaning.requestable == tuple(requestable.split())
+
+
+@pytest.mark.parametrize("name", STATUSES)
+def test_operation_may_request_what_novita_accepts(name: str) -> None:
+    status = get_status(name)
+
+    assert set(status.actions) <= set(GROUPS[status.group].requestable)
+
+
+@pytest.mark.parametrize(
+    ("status", "label"),
+    [
+        ("running", "Running"),
+        ("exited", "Stopped"),
+        ("toStop", "Stopping"),
+        ("stopping", "Stopping"),
+        ("pulling", "Pulling image"),
+        ("removed", "Removed"),
+        ("unknown", "Unknown"),
+        ("hibernating", "hibernating"),
+        ("", ""),
+    ],
+)
+def test_status_has_a_word_for_people_and_an_unknown_one_keeps_its_name(status: str, label: str) -> None:
+    assert get_status(status).label == label
 
 
 @pytest.mark.parametrize("name", ["", None])

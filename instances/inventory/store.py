@@ -332,8 +332,7 @@ def write_instance(instance: Instance, *, read_began: int | None = None) -> bool
     A reader gives `read_began`, the tick of a state that it had before, so that what it read never covers what was
     written after that; an action leaves it out.
     """
-    is_moving = instance.group in {"starting", "stopping"}
-    return _write(instance.id, encode(instance), read_began, is_moving)
+    return _write(instance.id, encode(instance), read_began, instance.meaning.is_moving)
 
 
 def remove_instance(instance_id: str, *, read_began: int | None = None) -> bool:

@@ -18,7 +18,7 @@ from django.db import DatabaseError
 from django.utils import timezone
 
 from instances.errors import CacheUnavailable, NotFoundAtNovita, PanelError, ShuttingDown, SyncInProgress
-from instances.instance import Instance, clean_text, format_time, parse_time
+from instances.instance import Instance, clean_text, format_time, get_meaning, parse_time
 from instances.inventory import lease, store
 from instances.models import SyncRun
 from instances.novita.client import Listing, Novita, call_each, get_novita
@@ -203,7 +203,7 @@ def _compare(stored: store.Stored, listing: Listing, report: SyncReport, now: da
 
 def _add_to_plan(plan: _Plan, instance: Instance, old: bytes | None, report: SyncReport, now: datetime) -> None:
     encoded = store.encode(instance)
-    if instance.group in {"starting", "stopping"}:
+    if instance.meaning.is_moving:
         plan.moving.append(instance.id)
     if old is not None and old.startswith(encoded):
         plan.rows[instance.id] = old
@@ -268,7 +268,8 @@ def _confirm(
         elif id_ not in alive:
             report.unconfirmed.append(_name(id_, missing[id_]))
             plan.rows[id_] = missing[id_]
-            if (store.parse_stored(missing[id_]) or {}).get("group") in {"starting", "stopping"}:
+            stored = store.parse_stored(missing[id_])
+            if stored and get_meaning(stored["status"]).is_moving:
                 plan.moving.append(id_)
 
 

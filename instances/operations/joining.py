@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from instances.errors import NovitaError
 from instances.fallback import standby
-from instances.instance import clean_text, get_group, parse_time
+from instances.instance import clean_text, get_meaning, parse_time
 from instances.models import Operation, Target
 from instances.operations.rounds import (
     Claim,
@@ -33,7 +33,7 @@ from instances.operations.rounds import (
     is_open,
     note_seen,
 )
-from instances.operations.targets import BILLED, MAX_DIRECT_READS, Look, choose_targets, read_account
+from instances.operations.targets import MAX_DIRECT_READS, Look, choose_targets, read_account
 from instances.outgoing.deadline import Budget
 
 log = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ def _read_confirmed_again(operation: Operation, found: Sequence[Target], look: L
     if not again:
         return ()
     direct = read_account(again, budget, is_whole=False)
-    seen = {id_ for id_, one in direct.instances.items() if one.group not in BILLED}
+    seen = {id_ for id_, one in direct.instances.items() if not one.meaning.needs_stop}
     return direct.gone | seen
 
 
@@ -180,8 +180,8 @@ def _is_started_since(old: Target, look: Look) -> bool:
     is_later = instance.last_started_at and parse_time(instance.last_started_at) >= old.requested_at.replace(
         microsecond=0
     )
-    was_stopping = old.read_at and old.read_at > old.requested_at and get_group(old.status) == "stopping"
-    return instance.group == "starting" or bool(is_later or was_stopping)
+    was_stopping = old.read_at and old.read_at > old.requested_at and "stop" in get_meaning(old.status).under_way
+    return "start" in instance.meaning.under_way or bool(is_later or was_stopping)
 
 
 # --- Replacing

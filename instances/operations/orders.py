@@ -30,7 +30,7 @@ from instances.errors import (
     PanelError,
 )
 from instances.fallback import standby
-from instances.instance import ActionName, clean_text, format_time, get_group
+from instances.instance import GROUPS, ActionName, clean_text, format_time, get_status
 from instances.inventory import store
 from instances.inventory.queries import NaturalKey, get_natural_key
 from instances.models import Operation, Target
@@ -49,7 +49,7 @@ from instances.operations.rounds import (
     run_round,
     take_claim,
 )
-from instances.operations.targets import BILLED, FIRST_LISTING_SECONDS, Look, choose_targets, write_targets
+from instances.operations.targets import FIRST_LISTING_SECONDS, Look, choose_targets, write_targets
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ def find_gap(begun: Begun, targets: Sequence[Target]) -> str:
 def _is_held_back(target: Target, look: Look) -> bool:
     """Tell whether a read that began after Novita took the request to stop it shows that it still runs."""
     instance = look.instances.get(target.instance_id)
-    if target.state != Target.State.REQUESTED or instance is None or instance.group not in BILLED:
+    if target.state != Target.State.REQUESTED or instance is None or not instance.meaning.needs_stop:
         return False
     return target.requested_at is None or target.requested_at < look.began_at
 
@@ -642,8 +642,10 @@ def _describe_results(
 def _name_targets(is_whole_account: bool, meant: Sequence[Target]) -> str:
     """Say what they are, as the dashboard counts them: "running instances", "instances (12 running, 2 starting)"."""
     noun = f"instance{'' if len(meant) == 1 else 's'}"
-    groups = [get_group(target.first_status) for target in meant]
-    others: dict[str, int] = {group: groups.count(group) for group in ("starting", "stopping") if group in groups}
+    groups = [get_status(target.first_status).group for target in meant]
+    others: dict[str, int] = {
+        group: groups.count(group) for group, meaning in GROUPS.items() if meaning.is_moving and group in groups
+    }
     if is_whole_account and others:
         counts = {"running": len(meant) - sum(others.values()), **others}
         return f"{noun} ({', '.join(f'{number} {group}' for group, number in counts.items() if number)})"

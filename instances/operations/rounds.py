@@ -33,17 +33,14 @@ from instances.errors import (
     ShuttingDown,
 )
 from instances.fallback import standby
-from instances.instance import ActionName, Instance, clean_text, clean_texts, get_group
+from instances.instance import REMOVED_STATUS, ActionName, Instance, clean_text, clean_texts, get_meaning
 from instances.models import AuditEntry, Operation, Target
 from instances.notifications import webhooks
 from instances.novita.client import MAX_RETRY_AFTER_SECONDS, call_each, get_novita
 from instances.operations import protections, single
 from instances.operations.targets import (
     FIRST_LISTING_SECONDS,
-    FOLLOWED,
-    GOALS,
     MAX_DIRECT_READS,
-    ON_THE_WAY,
     Look,
     make_target,
     read_account,
@@ -374,7 +371,7 @@ def note_seen(kind: str, targets: Sequence[Target], look: Look) -> None:
         before = target.state, target.error_code
         instance = look.instances.get(target.instance_id)
         if target.instance_id in look.gone:
-            target.read_at, target.status = look.began_at, "removed"
+            target.read_at, target.status = look.began_at, REMOVED_STATUS
             if kind == "stop":
                 _confirm(target, look.began_at)
             else:
@@ -387,7 +384,7 @@ def note_seen(kind: str, targets: Sequence[Target], look: Look) -> None:
                 target.started_before = instance.last_started_at or ""
             if is_reached:
                 _confirm(target, look.began_at)
-            elif instance.group in ON_THE_WAY[kind] and (kind != "restart" or target.attempts):
+            elif kind in instance.meaning.under_way and (kind != "restart" or target.attempts):
                 # Taken after all, or by somebody else's order.
                 target.state, target.error_code, target.error = Target.State.REQUESTED, "", ""
         else:
@@ -401,7 +398,7 @@ def note_seen(kind: str, targets: Sequence[Target], look: Look) -> None:
 
 
 def _is_reached(kind: str, target: Target, instance: Instance) -> bool:
-    if instance.group not in GOALS[kind]:
+    if kind not in instance.meaning.done:
         return False
     if kind != "restart":
         return True
@@ -409,7 +406,8 @@ def _is_reached(kind: str, target: Target, instance: Instance) -> bool:
     has_new_start = bool(instance.last_started_at) and instance.last_started_at != target.started_before
     # Its status is from a read only when that was later than the answer to the order.
     is_read = target.read_at and target.requested_at and target.read_at > target.requested_at
-    return target.attempts > 0 and (has_new_start or bool(is_read and get_group(target.status) == "starting"))
+    was_under_way = bool(is_read) and kind in get_meaning(target.status).under_way
+    return target.attempts > 0 and (has_new_start or was_under_way)
 
 
 def _confirm(target: Target, at: datetime) -> None:
@@ -418,14 +416,14 @@ def _confirm(target: Target, at: datetime) -> None:
 
 def _add_started_meanwhile(operation: Operation, last: Look, budget: Budget, *, is_over: bool) -> list[Target]:
     """Make targets of what runs or is stopping now and was not one, or was seen stopped; returns them."""
-    running = {id_: one for id_, one in last.instances.items() if one.group in FOLLOWED}
+    running = {id_: one for id_, one in last.instances.items() if one.meaning.is_billed}
     known = {target.instance_id: target for target in operation.targets.all()}
     again = [id_ for id_ in running if id_ in known and known[id_].state == Target.State.CONFIRMED]
     if again:
         # Read directly first: what was seen stopped is not asked again for an old page's sake.
         direct = read_account(again[:MAX_DIRECT_READS], budget, is_whole=False)
         running.update((id_, one) for id_, one in direct.instances.items() if id_ in running)
-        again = [id_ for id_ in again if id_ not in direct.gone and running[id_].group in FOLLOWED]
+        again = [id_ for id_ in again if id_ not in direct.gone and running[id_].meaning.is_billed]
     protected = protections.read()
     started = [
         make_target(operation.kind, running[id_], last, protected.get(id_)) for id_ in running if id_ not in known
@@ -434,7 +432,7 @@ def _add_started_meanwhile(operation: Operation, last: Look, budget: Budget, *, 
         target.operation = operation
     for id_ in again:
         target = known[id_]
-        is_stopping = running[id_].group == "stopping"
+        is_stopping = "stop" in running[id_].meaning.under_way
         target.state = Target.State.REQUESTED if is_stopping else Target.State.PENDING
         target.confirmed_at, target.status, target.next_request_at = None, running[id_].status, None
     found = [*started, *(known[id_] for id_ in again)]
@@ -556,7 +554,7 @@ def _note_outcome(kind: str, target: Target, outcome: Instance | str | NovitaErr
         target.error_code, target.error = "", ""
         target.next_request_at = now + timedelta(seconds=find_patience(target.attempts))
     elif kind == "stop":
-        target.status, target.read_at = "removed", now
+        target.status, target.read_at = REMOVED_STATUS, now
         _confirm(target, now)
     else:
         target.state, target.error_code = Target.State.FAILED, InstanceNotFound.code
@@ -677,7 +675,7 @@ def _count_unconfirmed(kind: str, targets: Sequence[Target]) -> str:
     missing = [target for target in rest if target.error_code == InstanceNotFound.code]
     seen = [one for one in rest if one.read_at and one.state != Target.State.UNKNOWN and one not in missing]
     if kind == "stop":
-        stopping = sum(get_group(target.status) == "stopping" for target in seen)
+        stopping = sum("stop" in get_meaning(target.status).under_way for target in seen)
         counts = {"still run": len(seen) - stopping, "still stop": stopping}
     else:
         counts = {f"did not {kind}": len(seen)}

@@ -31,7 +31,7 @@ from instances.errors import (
     Protected,
 )
 from instances.fallback import database
-from instances.instance import ActionName, Group, Instance, clean_text, from_json
+from instances.instance import FIRST_STATUSES, ActionName, Instance, clean_text, from_json
 from instances.inventory import store
 from instances.models import AuditEntry, Operation, Protection, Target
 from instances.novita.client import Novita, get_novita
@@ -43,21 +43,6 @@ log = logging.getLogger(__name__)
 ACTION_SECONDS: Final = 45
 SECOND_LOOK_SECONDS: Final = 1
 MAX_ID_LENGTH: Final = 128
-
-
-@dataclass(frozen=True)
-class Rule:
-    """The status that Novita gives first, and the groups that show the action asked or done."""
-
-    first_status: str
-    effects: tuple[Group, ...]
-
-
-RULES: Final[dict[ActionName, Rule]] = {
-    "start": Rule("toStart", ("starting", "running")),
-    "stop": Rule("toStop", ("stopping", "stopped")),
-    "restart": Rule("toRestart", ("starting",)),
-}
 
 
 @dataclass(frozen=True)
@@ -134,7 +119,7 @@ def _act(
         # The copy may be old: it must neither forbid a stop nor call something stopped that was started meanwhile.
         before = _read(instance_id, novita, budget, copy)
     entry.target_name, entry.before = before.name, before.status
-    if before.group in RULES[action].effects:
+    if _is_so_already(action, before):
         return ActionResult(before, False, f"{_call(before)} is already {before.status}")
     if action not in before.actions:
         raise InvalidState(
@@ -193,7 +178,7 @@ def ask(action: ActionName, before: Instance, novita: Novita, budget: Budget, co
         raise
     except (NovitaTimeout, NovitaUnavailable, NovitaBadAnswer, InvalidStateChange) as exc:
         return _find_effect(action, before, exc, novita, budget, copy)
-    after = dataclasses.replace(before, status=state or RULES[action].first_status)
+    after = dataclasses.replace(before, status=state or FIRST_STATUSES[action])
     copy.write(after)
     return after
 
@@ -220,8 +205,13 @@ def _find_effect(
 
 def _shows_effect(action: ActionName, before: Instance, after: Instance) -> bool:
     # An instance that runs again may have restarted or not; only a later start tells.
-    has_restarted = action == "restart" and after.last_started_at != before.last_started_at
-    return after.group in RULES[action].effects or (after.group == "running" and has_restarted)
+    has_restarted = action in after.meaning.done and after.last_started_at != before.last_started_at
+    return _is_so_already(action, after) or has_restarted
+
+
+def _is_so_already(action: ActionName, instance: Instance) -> bool:
+    is_done = action != "restart" and action in instance.meaning.done
+    return is_done or action in instance.meaning.under_way
 
 
 def _call(instance: Instance) -> str:
@@ -231,7 +221,7 @@ def _call(instance: Instance) -> str:
 def _suggest(instance: Instance) -> str:
     if instance.actions:
         return f"Possible now: {', '.join(instance.actions)}."
-    if instance.group in {"starting", "stopping"}:
+    if instance.meaning.is_moving:
         return "Wait until it rests; the copy follows it every few seconds."
     return "No action is possible in this status."
 

@@ -17,7 +17,7 @@ from instances.errors import (
     NovitaUnavailable,
 )
 from instances.fallback import standby
-from instances.instance import Group, Instance, clean_text, clean_texts, from_json
+from instances.instance import Instance, clean_text, clean_texts, from_json
 from instances.inventory import store
 from instances.models import Operation, Protection, Target
 from instances.novita.client import call_each, get_novita
@@ -31,22 +31,6 @@ FIRST_LISTING_SECONDS: Final = 8
 # A direct read costs a call, and so does a page of 100: few are read, many are listed.
 MAX_DIRECT_READS: Final = 10
 MAX_UNLISTED_READS: Final = 200
-
-BILLED: Final[tuple[Group, ...]] = ("running", "starting")
-# What a stop of the whole account follows until it is stopped. What is stopping, whoever requested it, is billed until
-# then, and may fall back.
-FOLLOWED: Final[tuple[Group, ...]] = (*BILLED, "stopping")
-# The groups that show that it is done, and those that show it on its way.
-GOALS: Final[dict[str, tuple[Group, ...]]] = {
-    "stop": ("stopped", "gone"),
-    "start": ("running",),
-    "restart": ("running",),
-}
-ON_THE_WAY: Final[dict[str, tuple[Group, ...]]] = {
-    "stop": ("stopping",),
-    "start": ("starting",),
-    "restart": ("starting",),
-}
 
 
 @dataclass
@@ -132,8 +116,8 @@ def choose_targets(
     if look.missing_rows:
         operation.notes.append(f"Novita counts {look.missing_rows} more than it lists.")
     if ids is None:
-        chosen = {id_: one for id_, one in known.items() if one.group in FOLLOWED}
-        odd = [one for one in known.values() if one.group == "other"]
+        chosen = {id_: one for id_, one in known.items() if one.meaning.is_billed}
+        odd = [one for one in known.values() if one.meaning.is_billed is None]
         if odd:
             statuses = ", ".join(sorted({one.status for one in odd}))
             operation.notes.append(
@@ -169,14 +153,12 @@ def make_target(kind: str, instance: Instance, look: Look, protection: Protectio
     elif not is_fresh:
         # The copy may be old: what it calls stopped is requested all the same, and a fresh read decides.
         return target
-    elif kind == "restart" and instance.group != "running":
-        target.state, target.error = Target.State.SKIPPED, f"It is {instance.status}: a restart is not possible."
-    elif kind == "start" and instance.group in {"stopping", "gone", "other"}:
-        target.state, target.error = Target.State.SKIPPED, f"It is {instance.status}: a start is not possible."
-    elif kind != "restart" and instance.group in GOALS[kind]:
+    elif kind != "restart" and kind in instance.meaning.done:
         target.state, target.confirmed_at = Target.State.CONFIRMED, look.began_at
-    elif kind != "restart" and instance.group in ON_THE_WAY[kind]:
+    elif kind != "restart" and kind in instance.meaning.under_way:
         target.state = Target.State.REQUESTED
+    elif kind not in instance.meaning.requestable:
+        target.state, target.error = Target.State.SKIPPED, f"It is {instance.status}: a {kind} is not possible."
     return target
 
 

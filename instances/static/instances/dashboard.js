@@ -8,6 +8,7 @@ import {compareKeys, compareTexts, fold, getNaturalKey} from './order.js';
 import {ask, LoggedOut, nameFailure, Outage, read} from './service.js';
 import * as session from './session.js';
 import {send} from './session.js';
+import {canRequest, isMoving, needsStop} from './statuses.js';
 
 const PAGE_SIZE = 100;
 const REFRESH_SECONDS = 30;
@@ -241,10 +242,8 @@ function updateButtons(row, one, name) {
     }
 }
 
-// What an operation can request: unlike a single action it waits for one that moves. As `make_target` does it.
 function isPossible(kind, one) {
-    const groups = {start: ['stopped'], stop: ['running', 'starting', 'other'], restart: ['running']}[kind];
-    return groups.includes(one.group) && (kind === 'start' || !protections.has(one.id));
+    return canRequest(kind, one) && (kind === 'start' || !protections.has(one.id));
 }
 
 function countSelected(kind) {
@@ -253,7 +252,7 @@ function countSelected(kind) {
 
 function countStoppable() {
     return instances && hasCopy
-        ? instances.filter(one => isPossible('stop', one) && one.group !== 'other').length : null;
+        ? instances.filter(one => isPossible('stop', one) && needsStop(one)).length : null;
 }
 
 function getActions(one) {
@@ -269,10 +268,6 @@ function updateMessage(row, one) {
     const line = row.querySelector('.message');
     setText(line, message ? message.words : '');
     line.classList.toggle('is-error', Boolean(message && message.isError));
-}
-
-function isMoving(one) {
-    return one.group === 'starting' || one.group === 'stopping';
 }
 
 function updateDetail(detail, one) {

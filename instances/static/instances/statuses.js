@@ -1,0 +1,27 @@
+// What Novita's statuses mean. The server's table (instance.py) stands in the page; nothing here repeats it.
+
+const {labels, groups} = JSON.parse(document.getElementById('dashboard').dataset.statuses);
+
+// A page that was loaded before an upgrade can meet a group that its table lacks.
+function getMeaning(one) {
+    return Object.hasOwn(groups, one.group) ? groups[one.group] : groups.other;
+}
+
+// The word for people; an unknown status keeps its name.
+export function getLabel(status) {
+    return Object.hasOwn(labels, status) ? labels[status] : status;
+}
+
+export function isMoving(one) {
+    return getMeaning(one).isMoving;
+}
+
+// Whether it is billed, and nothing stops it yet.
+export function needsStop(one) {
+    return getMeaning(one).needsStop;
+}
+
+// Whether an operation can request it, now or as soon as Novita accepts it.
+export function canRequest(kind, one) {
+    return getMeaning(one).requestable.includes(kind);
+}
