@@ -42,7 +42,7 @@ const panel = document.getElementById('operation');
 const title = document.getElementById('operation-title');
 const summary = document.getElementById('operation-summary');
 
-let plan = null; // what the dialog is about: {kind, ids, answer, asked, left}; no ids: the whole account
+let plan = null; // what the dialog is about: {kind, ids, answer, requested, left}; no ids: the whole account
 let launch = null; // a start that is not answered, or was not taken: {kind, ids, words, isError, isAnswered, searchUntil}
 let shown = null; // the operation in the panel, as the API tells it; without targets until it was read by itself
 let listedIds = null; // of the operations when they were last listed
@@ -166,17 +166,17 @@ function renderPlan() {
 }
 
 function sayPlan() {
-    const {kind, ids, expected, asked} = plan;
-    const isOld = expected !== null && expected !== asked.length;
+    const {kind, ids, expected, requested} = plan;
+    const isOld = expected !== null && expected !== requested.length;
     const older = isOld ? ` The list on this page is older and has ${expected}.` : '';
-    if (!asked.length) {
+    if (!requested.length) {
         return (ids ? `Of the selected, none can be asked to ${kind} now.` : 'Nothing runs: there is nothing to stop.') + older;
     }
     const done = {stop: 'stopped', start: 'started', restart: 'restarted'}[kind];
     const groups = kind === 'stop' ? sayGroups() : '';
     // The names follow where nothing else does.
     const end = groups ? `: ${groups}.` : older ? '.' : ':';
-    return `${count(asked.length)} will be ${done}${end}${older}`;
+    return `${count(requested.length)} will be ${done}${end}${older}`;
 }
 
 // Returns '' when all are running, as the figure of that name counts them.
@@ -599,7 +599,7 @@ function sayCounts() {
         [already, `${done} already`],
         [onTheWay, 'on the way already'],
         [counts.stillRunning, counts.stillRunning === 1 ? undone : undoneMany],
-        [counts.requested - onTheWay, isOpen ? 'requested' : `asked and not seen ${done}`],
+        [counts.requested - onTheWay, isOpen ? 'asked' : `asked and not seen ${done}`],
         [counts.pending, isOpen && state !== 'cancelled' ? 'to be asked' : 'not asked'],
         [counts.failed, isOpen ? 'failed so far' : 'failed'],
         [counts.unknown, 'not known'],
