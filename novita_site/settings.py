@@ -342,21 +342,12 @@ REST_KNOX = {
 
 AUTHENTICATION_BACKENDS = ["instances.access.visitors.PasswordBackend"]
 
-# Single sign-on, by allauth; `novita_site.sso` says what is used of it.
+# Single sign-on by mozilla-django-oidc, with the changes in `instances.access.sso`.
 if HAS_SSO:
-    INSTALLED_APPS += [
-        "allauth",
-        "allauth.account",
-        "allauth.socialaccount",
-        "allauth.socialaccount.providers.openid_connect",
-    ]
-    MIDDLEWARE.append("allauth.account.middleware.AccountMiddleware")
-    ACCOUNT_ADAPTER = "instances.access.sso.AccountAdapter"
-    ACCOUNT_EMAIL_VERIFICATION = "none"
-    # Nothing can be guessed here; and its counters would be foreign keys in our Redis.
-    ACCOUNT_RATE_LIMITS = False
-    SOCIALACCOUNT_ADAPTER = "instances.access.sso.SocialAdapter"
-    SOCIALACCOUNT_STORE_TOKENS = False
+    AUTHENTICATION_BACKENDS.append("instances.access.sso.Backend")
+    OIDC_AUTHENTICATION_CALLBACK_URL = "sso_callback"
+    OIDC_RP_SCOPES = "openid profile email"
+    OIDC_USE_PKCE = True
 
 SPECTACULAR_SETTINGS = {
     "TITLE": "Novita instances",

@@ -8,6 +8,7 @@ from django.contrib.auth.views import LogoutView
 from django.urls import URLPattern, include, path, re_path
 
 from instances import answers
+from instances.access import sso
 from instances.access.admin_site import PanelLoginView
 from instances.api.views import HealthView, livez, readyz
 from instances.views import dashboard
@@ -16,9 +17,6 @@ LOGIN_CONTEXT = {"site_header": admin.site.site_header, "sso_name": urlsplit(set
 
 sso_urls: list[URLPattern] = []
 if settings.HAS_SSO:
-    # Before the admin's addresses are made: it takes allauth's pages out of them.
-    from instances.access import sso
-
     sso_urls = [path("sso/", sso.begin, name="sso"), path("sso/callback/", sso.finish, name="sso_callback")]
 
 urlpatterns = [

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from django.test import Client
+from django.test import Client, RequestFactory
+from pytest_django.fixtures import Settings
 
+from instances.access import sso
 from instances.access.roles import ROLES
 from novita_site import env
 from novita_site.env import Env, InvalidSettings
@@ -91,6 +93,13 @@ def test_wrong_roles_are_refused_by_name(text: str) -> None:
 
 def test_the_roles_that_can_be_given_are_those_that_exist() -> None:
     assert set(ROLES) == env.ROLES
+
+
+def test_code_in_the_url_of_a_password_login_is_ignored(settings: Settings) -> None:
+    settings.OIDC_ISSUER = "http://127.0.0.1:1"
+    request = RequestFactory().post("/login/?code=FAKE-SECRET-code&state=a")
+
+    assert sso.Backend().authenticate(request, username="ann", password="FAKE-SECRET-password") is None
 
 
 @pytest.mark.parametrize("url", ["http://login.test", "login.test", "https://user:FAKE-SECRET@login.test", "ftp://a"])

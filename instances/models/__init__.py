@@ -2,6 +2,7 @@
 
 from instances.models.audit import AuditEntry
 from instances.models.fields import ReadableEncoder
+from instances.models.identity import Identity
 from instances.models.operation import Operation, Target
 from instances.models.protection import Protection
 from instances.models.sync_run import SyncRun
@@ -10,6 +11,7 @@ from instances.models.webhook import WebhookAttempt, WebhookDelivery
 
 __all__ = [
     "AuditEntry",
+    "Identity",
     "Operation",
     "Protection",
     "ReadableEncoder",
