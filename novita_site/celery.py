@@ -7,16 +7,22 @@ being moved on. With several workers a task is due several times; the tasks bear
 
 import logging
 import os
+import sys
 import threading
 from typing import Any, Final
 
 from celery import Celery, bootsteps
 from celery.signals import setup_logging, worker_shutting_down
+from django.core.exceptions import ImproperlyConfigured
 
 from novita_site import streams
 
 streams.make_safe()
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "novita_site.settings")
+try:
+    __import__(os.environ["DJANGO_SETTINGS_MODULE"])
+except ImproperlyConfigured as exc:
+    sys.exit(str(exc))
 
 log = logging.getLogger(__name__)
 

@@ -113,6 +113,14 @@ def test_a_redis_that_was_silent_is_worked_with(
 def test_a_worker_leaves_no_file_behind(start_worker: StartWorker, redis_process: Redis) -> None:
     before = {path.name for path in ROOT.iterdir()}
     start_worker()
-    wait_until(lambda: redis_process.find("worker"), "it works")
+    wait_until(lambda: redis_process.find("worker:*"), "it works")
 
     assert {path.name for path in ROOT.iterdir()} <= before
+
+
+def test_invalid_setting_ends_the_worker_with_its_name_and_no_traceback(start_worker: StartWorker) -> None:
+    worker = start_worker(NOVITA_CONCURRENCY="many")
+
+    assert worker.wait(30) != 0
+    assert worker.log.startswith("NOVITA_CONCURRENCY: ")
+    assert "Traceback" not in worker.log

@@ -137,7 +137,7 @@ def test_foreign_bytes_in_redis_are_no_concern_of_the_worker(
     worker = start_worker()
     wait_until(lambda: service.get_worker() == "up", f"it is up\n{worker.log}")
     fill_with_foreign_bytes(redis_process.client)
-    redis_process.client.set(redis_process.find("worker")[0], b"\xff\xfe")
+    redis_process.client.set(redis_process.find("worker:*")[0], b"\xff\xfe")
 
     assert service.wait_until_finished(service.stop_all(), 60)["success"], worker.log
     assert worker.popen.poll() is None
@@ -149,13 +149,13 @@ def test_a_database_that_is_away_is_said_once_and_the_worker_goes_on(
 ) -> None:
     database = Path(environment["DATABASE_URL"].removeprefix("sqlite:///"))
     aside = database.rename(database.with_name("aside"))
-    database.mkdir()
+    database.symlink_to("gone/db.sqlite3")
     worker = start_worker()
     wait_until(lambda: "database is away" in worker.log, f"it notices\n{worker.log}")
     # A few ticks, each of which could log something.
     time.sleep(5)
 
-    database.rmdir()
+    database.unlink()
     aside.rename(database)
 
     service = start_service(**NO_SYNC).wait_until_alive()
@@ -169,7 +169,7 @@ def test_without_a_database_the_worker_ends_when_it_is_told_to(
 ) -> None:
     database = Path(environment["DATABASE_URL"].removeprefix("sqlite:///"))
     database.unlink()
-    database.mkdir()
+    database.symlink_to("gone/db.sqlite3")
     worker = start_worker()
     wait_until(lambda: "database is away" in worker.log, f"it notices\n{worker.log}")
 
