@@ -26,7 +26,7 @@ from instances.inventory import lease, store, sync
 from instances.models import SyncRun
 from instances.novita.client import call_each, get_novita
 from instances.operations import emergency
-from instances.outgoing.deadline import Budget, cancel_running
+from instances.outgoing.deadline import Budget, cancel_running, cancel_until_ended, cancellable
 from instances.redis_client import takes_writes
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def wait() -> None:
     """Wait for the thread to have released what it holds."""
     end()
     if _thread:
-        _thread.join(END_SECONDS)
+        cancel_until_ended(_thread, END_SECONDS)
     journal.end()
 
 
@@ -214,15 +214,16 @@ def _follow_moving(state: store.State) -> None:
         novita, budget = get_novita(), Budget(MOVING_ROUND_SECONDS)
         shown = store.find_instances(sorted(state.moving))
         wanted = [id_ for id_, instance in shown.items() if not _is_stuck(instance, state)]
-        for id_, outcome in call_each(lambda id_: novita.get_instance(id_, budget), wanted, novita.concurrency):
-            if isinstance(outcome, Instance):
-                store.write_instance(outcome, read_began=state.tick)
-            elif isinstance(outcome, NotFoundAtNovita):
-                store.remove_instance(id_, read_began=state.tick)
-            else:
-                # A provider in trouble is not asked every few seconds.
-                pause = MOVING_TROUBLE_PAUSE_SECONDS
-                log.debug("refresher: %s not read: %s", id_, outcome)
+        with cancellable(budget):
+            for id_, outcome in call_each(lambda id_: novita.get_instance(id_, budget), wanted, novita.concurrency):
+                if isinstance(outcome, Instance):
+                    store.write_instance(outcome, read_began=state.tick)
+                elif isinstance(outcome, NotFoundAtNovita):
+                    store.remove_instance(id_, read_began=state.tick)
+                else:
+                    # A provider in trouble is not asked every few seconds.
+                    pause = MOVING_TROUBLE_PAUSE_SECONDS
+                    log.debug("refresher: %s not read: %s", id_, outcome)
     finally:
         lease.end_turn(pause)
 

@@ -57,16 +57,18 @@ def keep_logging(**kwargs: Any) -> None:
 def end(**kwargs: Any) -> None:
     """Begin nothing more, and end what waits for others, so that the worker is gone soon. Each signal calls this."""
     from instances import tasks
-    from instances.outgoing.deadline import cancel_running
 
     tasks.is_ending.set()
-    timer = threading.Timer(END_SECONDS, leave)
-    timer.daemon = True
-    timer.start()
-    cancel_running()
+    threading.Thread(target=cancel_and_leave, name="end", daemon=True).start()
 
 
-def leave() -> None:
-    """End the process at once. What it has not finished is due again when its claims end."""
-    log.warning("worker: not everything ended within %g s; the rest is left to the next worker", END_SECONDS)
-    os._exit(0)
+def cancel_and_leave() -> None:
+    """Cancel calls until the process exits; exit at once when that takes too long.
+
+    Unfinished work is due again when its claims expire.
+    """
+    from instances.outgoing.deadline import cancel_until_ended
+
+    if not cancel_until_ended(threading.main_thread(), END_SECONDS):
+        log.warning("worker: not everything ended within %g s; the rest is left to the next worker", END_SECONDS)
+        os._exit(0)

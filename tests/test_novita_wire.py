@@ -24,6 +24,7 @@ from instances.errors import (
     ShuttingDown,
 )
 from instances.novita.client import Novita
+from instances.outgoing import deadline
 from instances.outgoing.deadline import Budget
 
 KEY = "FAKE-SECRET-key"
@@ -330,6 +331,28 @@ def test_a_cancelled_budget_begins_no_call(serve: Serve) -> None:
         connect(server.url).list_instances(budget)
 
     assert not server.requests
+
+
+def test_call_that_starts_during_shutdown_is_cancelled(serve: Serve) -> None:
+    server, budget, has_cancelled = serve(hang), Budget(60), threading.Event()
+    raised: list[BaseException] = []
+
+    def list_late() -> None:
+        assert has_cancelled.wait(5)
+        with pytest.raises(ShuttingDown) as caught, deadline.cancellable(budget):
+            connect(server.url).list_instances(budget)
+        raised.append(caught.value)
+
+    class EarlierWork(Budget):
+        def cancel(self) -> None:
+            has_cancelled.set()
+
+    thread = threading.Thread(target=list_late)
+    thread.start()
+    with deadline.cancellable(EarlierWork(60)):
+        assert deadline.cancel_until_ended(thread, 5)
+
+    assert raised
 
 
 def test_a_used_up_budget_begins_no_call(serve: Serve) -> None:

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import urllib3
@@ -18,6 +18,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.ssltransport import SSLTransport
 
 from instances.errors import NovitaTimeout, ShuttingDown
+
+CANCEL_AGAIN_SECONDS: Final = 0.1
 
 
 class Budget:
@@ -104,6 +106,18 @@ def cancel_running() -> None:
         budgets = list(_running)
     for budget in budgets:
         budget.cancel()
+
+
+def cancel_until_ended(thread: threading.Thread, seconds: float) -> bool:
+    """Cancel the work of this process until a thread has ended; False when it has not ended within `seconds`.
+
+    Cancelling once is not enough: the thread may be about to start a call, which would then run to its own deadline.
+    """
+    ends_at = time.monotonic() + seconds
+    while thread.is_alive() and time.monotonic() < ends_at:
+        cancel_running()
+        thread.join(CANCEL_AGAIN_SECONDS)
+    return not thread.is_alive()
 
 
 class Attempt:

@@ -22,7 +22,7 @@ from instances.fallback import journal
 from instances.instance import parse_time
 from instances.models import Operation
 from instances.operations import emergency, orders, rounds
-from instances.outgoing.deadline import cancel_running
+from instances.outgoing.deadline import cancel_until_ended
 
 EXIT_NOT_ALL: Final = 1
 EXIT_USAGE: Final = 2
@@ -110,8 +110,7 @@ class Command(BaseCommand):
         try:
             if not self._follow(worker, operation, ends_at, as_json=options["json"]):
                 is_left.set()
-                cancel_running()
-                worker.join(LEAVE_SECONDS)
+                cancel_until_ended(worker, LEAVE_SECONDS)
         except KeyboardInterrupt:
             self.stderr.write("\nInterrupted. What was asked is asked; a worker, if one runs, carries it on.")
             journal.end()
