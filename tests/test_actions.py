@@ -140,17 +140,32 @@ def test_what_is_already_so_is_not_asked(
 
 
 @pytest.mark.parametrize(
-    ("action", "status", "suggestion"),
+    ("action", "status", "words", "suggestion"),
     [
-        ("start", "stopping", "Wait until it rests; the copy follows it every few seconds."),
-        ("stop", "pulling", "Wait until it rests; the copy follows it every few seconds."),
-        ("restart", "exited", "Possible now: start."),
-        ("start", "migrating", "No action is possible in this status."),
-        ("stop", "brand-new-status", "No action is possible in this status."),
+        (
+            "start",
+            "stopping",
+            "started while it is stopping",
+            "Wait until the status changes; it is read again every few seconds.",
+        ),
+        (
+            "stop",
+            "pulling",
+            "stopped while it is pulling its image",
+            "Wait until the status changes; it is read again every few seconds.",
+        ),
+        ("restart", "exited", "restarted while it is stopped", "Possible now: start."),
+        ("start", "migrating", "started while it is being migrated", "No action is possible in this status."),
+        (
+            "stop",
+            "brand-new-status",
+            "stopped while it is in status brand-new-status",
+            "No action is possible in this status.",
+        ),
     ],
 )
 def test_what_is_not_possible_is_refused_with_advice(
-    action: str, status: str, suggestion: str, client: Client, novita: NovitaAnswers
+    action: str, status: str, words: str, suggestion: str, client: Client, novita: NovitaAnswers
 ) -> None:
     fill(client, novita, make_row("a", name="train", status=status))
     novita.shows(make_row("a", name="train", status=status))
@@ -158,7 +173,7 @@ def test_what_is_not_possible_is_refused_with_advice(
     answer = client.post(f"/api/instances/a/{action}")
 
     assert (answer.status_code, answer.json()["code"]) == (409, "INVALID_STATE")
-    assert answer.json()["message"] == f"train is {status}: a {action} is not possible now."
+    assert answer.json()["message"] == f"train can't be {words}."
     assert answer.json()["suggestion"] == suggestion
     assert list_calls(novita) == ["read"]
 
@@ -218,7 +233,7 @@ def test_an_action_without_effect_is_told_as_it_is(
 
     body = answer.json()
     assert answer.status_code >= 400 and body["success"] is False
-    assert body["message"].endswith(f" train, read just now, is {status}.")
+    assert body["message"].endswith(f" The instance is {'stopped' if status == 'exited' else status}.")
     assert body["suggestion"] == suggestion
     assert read_status(client) == status
     assert list_calls(novita) == [action, "read", "read"]
@@ -246,8 +261,8 @@ def test_what_can_not_be_read_either_is_not_known(lost: Json, client: Client, no
     answer = client.post("/api/instances/a/stop")
 
     assert answer.status_code >= 400
-    assert "Whether it was done is not known" in answer.json()["message"]
-    assert answer.json()["suggestion"] == "Look again in a minute before you repeat it."
+    assert "Whether the request took effect is not known" in answer.json()["message"]
+    assert answer.json()["suggestion"] == "Check the instance in a minute, before you repeat the request."
     assert read_status(client) == "running"
     assert list_calls(novita).count("stop") == 1
 

@@ -166,7 +166,7 @@ def records() -> None:
         {"instance_id": "id-a", "name": "trainer"},
         {"instance_id": "id-b", "name": "evaluator", "state": "stillRunning", "error": "It still runs."},
         success=False,
-        result="1 of 2 still run.",
+        result="1 of 2 is still running.",
         requested_by="ann",
         reason="budget",
         finished_at=AT + timedelta(minutes=5),
@@ -385,7 +385,7 @@ def test_an_operations_page_shows_its_verdict_and_targets(client: ApiClient) -> 
     stop = Operation.objects.get(kind="stop")
     text = read_text(client, get_page(stop))
 
-    assert "Result: 1 of 2 still run." in text
+    assert "Result: 1 of 2 is still running." in text
     assert "Created (UTC): 2026-01-15 10:30:00" in text and "Finished (UTC): 2026-01-15 10:35:00" in text
     assert "Targets 1 confirmed, 1 still running" in text
     assert text.index("evaluator id-b still running 0 It still runs.") < text.index("trainer id-a confirmed")
@@ -413,7 +413,9 @@ def test_the_list_of_operations_says_how_many_are_confirmed(client: ApiClient) -
     operation = Operation.objects.get(kind="stop")
     Target.objects.create(operation=operation, instance_id="id-z", state="skipped", error="It is protected.")
 
-    assert "1 of 2 still run. 1 of 2 ann budget" in read_text(client, f"{get_list('operation')}?kind__exact=stop")
+    assert "1 of 2 is still running. 1 of 2 ann budget" in read_text(
+        client, f"{get_list('operation')}?kind__exact=stop"
+    )
 
 
 @pytest.mark.usefixtures("records")

@@ -75,7 +75,7 @@ def test_a_stop_goes_on_and_is_verified_when_the_clock_is_set(
     assert list_due() == [running_stop["operationId"]]
     tasks.move_operation(running_stop["operationId"])
     shown = show(client, running_stop)
-    assert (shown["success"], shown["result"]) == (True, "It is stopped.")
+    assert (shown["success"], shown["result"]) == (True, "The instance is stopped.")
 
 
 def test_a_claim_that_was_taken_before_the_clock_was_set_back_does_not_hold_for_an_hour(

@@ -83,7 +83,7 @@ def remove_protection(client: Client, account: Account, first: Json) -> None:
 
 def exhaust(client: Client, account: Account, first: Json) -> None:
     account.change("b", "running")
-    Target.objects.filter(instance_id="b").update(attempts=rounds.MAX_ATTEMPTS)
+    Target.objects.filter(instance_id="b").update(attempts=Target.MAX_ATTEMPTS)
     account.calls.clear()
     move_on(first, 2)
     assert "stop b" not in account.orders
@@ -282,7 +282,7 @@ def test_without_a_listing_the_copy_names_what_was_started(client: Client, accou
     second = order(client)
 
     assert (second["operationId"], account.orders) == (first["operationId"], ["stop a", "stop c"])
-    assert any("from the copy" in warning for warning in second["warnings"])
+    assert any("from the cached inventory" in warning for warning in second["warnings"])
 
 
 def test_without_a_listing_and_a_copy_the_answer_says_what_is_not_covered(client: Client, account: Account) -> None:
@@ -362,8 +362,8 @@ def test_overdue_one_is_ended_and_what_runs_is_requested_by_a_new_one(
     shown = show(client, first)
     assert (shown["state"], shown["success"], shown["finishedAt"][-1]) == ("finished", False, "Z")
     assert {one["instanceId"]: one["state"] for one in shown["targets"]} == {"a": "stillRunning", "b": "confirmed"}
-    why = "Nobody moved it on: no worker ran." if seconds > 60 else "A newer one has taken its place."
-    assert shown["result"] == f"1 of 2 still runs. {why}"
+    why = "Abandoned: no worker was running." if seconds > 60 else "Replaced by a newer operation."
+    assert shown["result"] == f"1 of 2 is still running. {why}"
 
 
 def test_new_one_follows_what_an_overdue_one_has_requested(client: Client, novita: NovitaAnswers) -> None:
@@ -375,7 +375,7 @@ def test_new_one_follows_what_an_overdue_one_has_requested(client: Client, novit
     second = order(client)
 
     assert list_requested(second) == {"a": "requested"}
-    assert show(client, first)["result"] == "1 of 1 still stops. A newer one has taken its place."
+    assert show(client, first)["result"] == "1 of 1 is still stopping. Replaced by a newer operation."
     account.change("a", "running")
     move_on(second)
     assert account.orders == ["stop a", "stop a"]
@@ -389,7 +389,7 @@ def test_overdue_one_that_has_done_its_work_is_a_success(client: Client, novita:
 
     second = order(client)
 
-    assert (show(client, first)["success"], show(client, first)["result"]) == (True, "It is stopped.")
+    assert (show(client, first)["success"], show(client, first)["result"]) == (True, "The instance is stopped.")
     assert second["message"] == "Nothing is running"
 
 
@@ -446,7 +446,7 @@ def test_one_whose_process_died_before_it_listed_is_ended_and_a_new_one_begins(
     assert (account.orders, answer["count"]) == (["stop a"], 1)
     dead.refresh_from_db()
     assert (dead.state, dead.success) == ("finished", False)
-    assert dead.result == "Nothing was done. Its process ended before it had begun."
+    assert dead.result == "Nothing was done. The process ended before anything was requested."
 
 
 def test_selection_is_not_given_to_an_overdue_stop_of_all(client: Client, account: Account) -> None:
@@ -550,7 +550,7 @@ def test_one_that_was_joined_for_twice_its_time_is_replaced(client: Client, acco
 
     assert second["operationId"] != first["operationId"]
     assert account.orders == ["stop a", "stop a"]
-    assert show(client, first)["result"] == "1 of 1 still runs. A newer one has taken its place."
+    assert show(client, first)["result"] == "1 of 1 is still running. Replaced by a newer operation."
     assert 590 < find_seconds_left() <= 600
 
 
@@ -607,7 +607,10 @@ def test_reason_of_a_result_is_not_an_unrelated_note(client: Client, novita: Nov
     move_on(first)
 
     shown = show(client, first)
-    assert shown["result"] == "It is stopped. Novita counts 3 more than it lists: look at its console."
+    assert (
+        shown["result"]
+        == "The instance is stopped. Novita counts 3 more instances than it lists. Check Novita's console."
+    )
     assert any("in another status (migrating)" in note for note in shown["notes"])
 
 

@@ -71,6 +71,7 @@ def test_stop_all_answers_what_was_asked(client: Client, novita: NovitaAnswers) 
                 "success": True,
                 "status": "toStop",
                 "state": "requested",
+                "message": "Stop requested; not yet stopped.",
                 "error": None,
             }
         ],
@@ -122,6 +123,7 @@ def test_an_operation_is_shown_with_its_targets(client: Client, novita: NovitaAn
         "status": "toStop",
         "attempts": 1,
         "confirmedAt": None,
+        "message": "Stop requested; not yet stopped.",
         "error": None,
     }
 
@@ -187,7 +189,7 @@ def test_what_novita_counts_and_does_not_list_is_said(client: Client, novita: No
     behind = (200, {}, json.dumps({"instances": [], "total": 3}))
     account.answers("list", first, behind, behind, behind, first, behind)
 
-    assert "Novita counts 2 more than it lists." in order(client)["warnings"]
+    assert "Novita counts 2 more instances than it lists." in order(client)["warnings"]
 
 
 def test_an_empty_account_is_a_success(client: Client, novita: NovitaAnswers) -> None:
@@ -243,7 +245,7 @@ def test_an_unknown_id_fails_in_words_and_the_others_are_stopped(client: Client,
     )
     assert {one["instanceId"]: (one["state"], one["error"]) for one in body["results"]} == {
         "a": ("requested", None),
-        "gone": ("failed", "Novita knows no such instance."),
+        "gone": ("failed", "Not found at Novita."),
     }
     account.settle()
     move_on(body)
@@ -393,13 +395,14 @@ def test_a_dry_run_tells_and_changes_nothing(client: Client, novita: NovitaAnswe
                 "success": False,
                 "status": "running",
                 "state": "pending",
+                "message": "Would be stopped.",
                 "error": None,
             }
         ],
         "skipped": [{"instanceId": "b", "name": "name-b", "reason": "Protected: the demo runs on it"}],
         "warnings": [
-            "After a stop the data is kept for 7 days at most.",
-            "A restart is not guaranteed: the GPU may be gone.",
+            "Data on local disks may be lost; Novita keeps it for up to 7 days.",
+            "A stopped instance may not start again: its GPU can be taken meanwhile.",
         ],
         "operationId": None,
         "operationUrl": None,
@@ -415,13 +418,13 @@ def test_a_dry_run_warns_of_a_month_that_is_paid(client: Client, novita: NovitaA
 
     warnings = order(client, dryRun=True)["warnings"]
 
-    assert "Stopping what is paid by the month saves nothing: train." in warnings
+    assert "Prepaid by the month, so that stopping saves nothing: train." in warnings
 
 
 def test_a_dry_run_says_that_no_worker_runs(client: Client, novita: NovitaAnswers) -> None:
     novita.holds(make_row("a"))
 
-    assert any(warning.startswith("No worker runs") for warning in order(client, dryRun=True)["warnings"])
+    assert any(warning.startswith("No worker is running") for warning in order(client, dryRun=True)["warnings"])
 
 
 def test_a_dry_run_of_nothing_warns_of_no_loss(client: Client, novita: NovitaAnswers) -> None:
@@ -450,7 +453,7 @@ def test_without_a_listing_the_copy_names_the_targets(client: Client, novita: No
     body = order(client)
 
     assert (body["source"], account.orders, show_states(client, body)) == ("cache", ["stop a"], {"a": "requested"})
-    assert any("from the copy" in warning for warning in body["warnings"])
+    assert any("from the cached inventory" in warning for warning in body["warnings"])
     assert show(client, body)["source"] == "cache"
 
 
@@ -532,7 +535,7 @@ def test_each_instance_has_its_own_result(client: Client, novita: NovitaAnswers)
     assert (answer.status_code, body["success"], body["count"], body["total"]) == (200, False, 1, 2)
     results = {one["instanceId"]: (one["success"], one["state"], one["error"]) for one in body["results"]}
     assert results["a"] == (True, "requested", None)
-    assert results["b"] == (False, "failed", "Novita is broken (HTTP 500). name-b, read just now, is running.")
+    assert results["b"] == (False, "failed", "Novita is broken (HTTP 500). The instance is running.")
 
 
 @pytest.mark.parametrize("headers", [{}, {"Retry-After": "1"}])
@@ -714,8 +717,8 @@ def test_an_abandoned_one_gets_a_verdict_and_a_new_one_begins(client: Client, no
 
     shown = show(client, first)
     assert (shown["state"], shown["success"], shown["counts"]["stillRunning"]) == ("finished", False, 1)
-    assert shown["notes"] == ["Nobody moved it on: no worker ran."]
-    assert shown["result"] == "1 of 1 still runs. Nobody moved it on: no worker ran."
+    assert shown["notes"] == ["Abandoned: no worker was running."]
+    assert shown["result"] == "1 of 1 is still running. Abandoned: no worker was running."
     assert second["operationId"] != first["operationId"] and account.orders == ["stop a", "stop a"]
 
 
@@ -859,7 +862,7 @@ def test_what_exists_no_more_is_not_started_on_the_copys_word(client: Client, no
 
     shown = show(client, body)
     assert (account.orders, shown["state"], shown["success"]) == (["start a"], "finished", False)
-    assert shown["targets"][0]["error"] == "It does not exist any more."
+    assert shown["targets"][0]["error"] == "No longer exists."
 
 
 def test_a_restart_is_confirmed_by_a_new_start_only(client: Client, novita: NovitaAnswers) -> None:
@@ -885,7 +888,7 @@ def test_a_restart_is_confirmed_by_being_seen_on_its_way(client: Client, novita:
     account.change("a", "running")
     move_on(body)
 
-    assert show(client, body)["result"] == "It is restarted."
+    assert show(client, body)["result"] == "The instance has restarted."
 
 
 def test_a_restart_that_took_longer_is_not_done_twice(client: Client, novita: NovitaAnswers) -> None:
@@ -920,7 +923,7 @@ def test_a_restart_of_what_does_not_run_is_left_out(client: Client, novita: Novi
 
     body = order(client, OPERATIONS, kind="restart", ids=["a"])
 
-    assert body["skipped"][0]["reason"] == "It is exited: a restart is not possible."
+    assert body["skipped"][0]["reason"] == "Can't be restarted while it is stopped."
     assert (body["message"], account.orders) == ("Nothing to restart", [])
 
 
@@ -934,7 +937,7 @@ def test_stop_all_needs_no_redis(client: Client, novita: NovitaAnswers, redis_se
     body = order(client)
 
     assert (account.orders, body["count"]) == (["stop a", "stop b"], 2)
-    assert any(warning.startswith("Redis can't be reached. Without it no worker") for warning in body["warnings"])
+    assert any(warning.startswith("Redis can't be reached. Without Redis no worker") for warning in body["warnings"])
     assert show_states(client, body) == {"a": "requested", "b": "requested"}
     assert client.get(OPERATIONS).json()["total"] == 1
     account.settle()

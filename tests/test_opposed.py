@@ -101,4 +101,4 @@ def test_stop_goes_on_beside_a_start_of_others(client: Client, novita: NovitaAns
 
     move_on(stop)
 
-    assert show(client, stop)["result"] == "It is stopped."
+    assert show(client, stop)["result"] == "The instance is stopped."

@@ -57,7 +57,7 @@ def test_stopped_means_seen_stopped(client: Client, novita: NovitaAnswers) -> No
     assert (target["state"], target["status"]) == ("confirmed", "exited")
     assert target["confirmedAt"] >= target["requestedAt"]
     shown = show(client, body)
-    assert (shown["state"], shown["success"], shown["result"]) == ("finished", True, "It is stopped.")
+    assert (shown["state"], shown["success"], shown["result"]) == ("finished", True, "The instance is stopped.")
     assert account.orders == ["stop a"]
 
 
@@ -190,7 +190,7 @@ def test_nobody_is_asked_for_ever(client: Client, novita: NovitaAnswers) -> None
     assert account.orders == ["stop a"] * 12
     pass_deadline(body)
     move_on(body)
-    assert show_target(client, body)["error"] == "It is running when the time is over, asked 12 times."
+    assert show_target(client, body)["error"] == "Still running at the deadline (12 attempts)."
 
 
 def test_what_failed_is_asked_again_after_growing_pauses(client: Client, novita: NovitaAnswers) -> None:
@@ -253,7 +253,7 @@ def test_one_that_was_started_meanwhile_is_stopped_too(client: Client, novita: N
     shown = show(client, body)
     assert (account.orders, shown["success"]) == (["stop a", "stop new"], None)
     assert show_states(client, body) == {"a": "confirmed", "new": "requested"}
-    assert shown["notes"] == ["1 started meanwhile: asked to stop, too."]
+    assert shown["notes"] == ["1 instance was started meanwhile; its stop is requested, too."]
     account.settle()
     move_on(body)
     assert show(client, body)["result"] == "All 2 are stopped."
@@ -330,9 +330,9 @@ def test_without_the_final_listing_there_is_no_success(client: Client, novita: N
 
     shown = show(client, body)
     assert (shown["state"], shown["success"], shown["counts"]["confirmed"]) == ("finished", False, 1)
-    note = "Novita could not be listed at the end; what was started meanwhile is not known: "
+    note = "The final listing failed, so other instances may be running: "
     assert shown["notes"] == [f"{note}Novita is broken (HTTP 500)."]
-    assert shown["result"].startswith(f"It is stopped. {note}")
+    assert shown["result"].startswith(f"The instance is stopped. {note}")
 
 
 def test_a_selection_needs_no_final_listing(client: Client, novita: NovitaAnswers) -> None:
@@ -365,13 +365,14 @@ def test_each_one_gets_the_verdict_that_was_seen(client: Client, novita: NovitaA
     targets = {one["instanceId"]: (one["state"], one["error"]) for one in shown["targets"]}
     assert targets == {
         "a": ("confirmed", None),
-        "b": ("failed", "Novita is broken (HTTP 500). name-b, read just now, is running."),
-        "c": ("stillRunning", "It is running when the time is over, asked once."),
-        "d": ("stillRunning", "It is stopping when the time is over, asked once."),
-        "e": ("unknown", "Whether it was done is not known; it can't be read: Novita is broken (HTTP 500)."),
+        "b": ("failed", "Novita is broken (HTTP 500). The instance is running."),
+        "c": ("stillRunning", "Still running at the deadline (1 attempt)."),
+        "d": ("stillRunning", "Still stopping at the deadline (1 attempt)."),
+        "e": ("unknown", "Not verified: Novita is broken (HTTP 500)."),
     }
     assert (shown["state"], shown["success"]) == ("finished", False)
-    assert shown["result"].startswith("2 of 5 still run, 1 still stops, 1 could not be seen. Novita could not be")
+    words = "2 of 5 are still running, 1 is still stopping, 1 could not be verified. The final listing failed"
+    assert shown["result"].startswith(words)
     assert shown["counts"]["unknown"] == 1
 
 
@@ -396,7 +397,7 @@ def test_after_the_deadline_a_last_look_decides(client: Client, novita: NovitaAn
 
     move_on(body)
 
-    assert (show(client, body)["success"], show(client, body)["result"]) == (True, "It is stopped.")
+    assert (show(client, body)["success"], show(client, body)["result"]) == (True, "The instance is stopped.")
 
 
 def test_after_the_deadline_nobody_is_asked(client: Client, novita: NovitaAnswers) -> None:
@@ -408,8 +409,8 @@ def test_after_the_deadline_nobody_is_asked(client: Client, novita: NovitaAnswer
 
     move_on(body)
 
-    assert (account.orders, show(client, body)["result"]) == (["stop a"], "2 of 2 still run.")
-    assert show_target(client, body, "new")["error"] == "It is running when the time is over, and was not asked."
+    assert (account.orders, show(client, body)["result"]) == (["stop a"], "2 of 2 are still running.")
+    assert show_target(client, body, "new")["error"] == "Still running at the deadline (no stop requested)."
 
 
 def test_a_verdict_stays(client: Client, novita: NovitaAnswers) -> None:

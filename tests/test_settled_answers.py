@@ -40,7 +40,7 @@ def test_nothing_in_the_copy_and_a_refused_key_are_an_error(status: int, client:
     answered, body = press(client)
 
     assert (answered, body["success"], body["code"]) == (502, False, "NOVITA_REJECTED_KEY")
-    assert body["message"].startswith("It is not known whether anything is running. Novita could not be listed")
+    assert body["message"].startswith("It is not known whether anything is running. The final listing failed")
     (shown,) = client.get("/api/operations").json()["operations"]
     assert (shown["success"], shown["result"]) == (False, body["message"])
 
@@ -67,7 +67,7 @@ def test_stop_by_the_copy_alone_is_no_success_and_the_next_round_requests_the_re
     answered, body = press(client)
 
     assert (answered, body["success"], account.orders) == (202, False, ["stop a"])
-    assert "it is not known whether more is running, which is not requested yet." in body["warnings"][-1]
+    assert "more instances may be running, and no stop is requested for them yet." in body["warnings"][-1]
     account.answers("list", None)
     account.change("a", "stopping")  # It takes its time, and "b" does not wait for it.
     move_on(body)
@@ -162,7 +162,9 @@ def test_what_novita_accepted_and_does_not_carry_out_is_no_success(client: Clien
     answered, body = press(client)
 
     assert (answered, body["success"], account.orders) == (202, False, ["stop a"])
-    assert "Novita accepted the stop of 1 before, and it still runs: requested again soon." in body["warnings"]
+    assert (
+        "1 instance is still running after an accepted stop; the stop will be requested again soon." in body["warnings"]
+    )
 
 
 # --- What others stop

@@ -76,8 +76,8 @@ def test_what_still_runs_is_named_and_the_status_is_1(novita: NovitaAnswers) -> 
 
     assert (ran.status, account.orders) == (1, ["stop a", "stop b"])
     assert ran.out.splitlines() == [
-        "stillRunning: train (a): It is toStop when the time is over, asked once.",
-        "1 of 2 still stops.",
+        "train (a): Still stopping at the deadline (1 attempt).",
+        "1 of 2 is still stopping.",
     ]
 
 
@@ -89,7 +89,7 @@ def test_what_can_not_be_seen_is_not_stopped(novita: NovitaAnswers) -> None:
     ran = Ran("--yes", "--timeout", "1")
 
     assert ran.status == 1
-    assert ran.out.startswith("unknown: name-a (a): Whether it was done is not known")
+    assert ran.out.startswith("name-a (a): Not verified: Novita is broken (HTTP 500).\n")
 
 
 def test_protected_ones_are_named(client: Client, novita: NovitaAnswers) -> None:
@@ -99,7 +99,7 @@ def test_protected_ones_are_named(client: Client, novita: NovitaAnswers) -> None
 
     ran = Ran("--yes")
 
-    assert (ran.status, ran.out) == (0, "left out: demo: Protected: the demo\nIt is stopped.\n")
+    assert (ran.status, ran.out) == (0, "skipped: demo: Protected: the demo\nThe instance is stopped.\n")
 
 
 def test_json_is_the_operation_as_the_api_shows_it(client: Client, novita: NovitaAnswers) -> None:
@@ -123,9 +123,9 @@ def test_a_dry_run_tells_and_changes_nothing(novita: NovitaAnswers) -> None:
         "Would stop 2 running instances.",
         "  (no name) (b) running",
         "  train (a) running",
-        "After a stop the data is kept for 7 days at most.",
-        "A restart is not guaranteed: the GPU may be gone.",
-        "Stopping what is paid by the month saves nothing: b.",
+        "Data on local disks may be lost; Novita keeps it for up to 7 days.",
+        "A stopped instance may not start again: its GPU can be taken meanwhile.",
+        "Prepaid by the month, so that stopping saves nothing: b.",
     ]
 
 
@@ -172,7 +172,7 @@ def test_the_number_typed_stops_them(novita: NovitaAnswers, monkeypatch: pytest.
 
     assert (ran.status, account.orders) == (0, ["stop a"])
     assert ran.out.startswith("Would stop 1 running instance.\n  name-a (a) running\n")
-    assert ran.out.endswith("It is stopped.\n")
+    assert ran.out.endswith("The instance is stopped.\n")
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_reason_that_is_too_long_is_cut_and_the_stop_is_sent(novita: NovitaAnswe
 
     ran = Ran("--yes", "--reason", "x" * 501)
 
-    assert (ran.status, ran.out, account.orders) == (0, "It is stopped.\n", ["stop a"])
+    assert (ran.status, ran.out, account.orders) == (0, "The instance is stopped.\n", ["stop a"])
     assert "The reason has 501 characters; the first 500 are recorded." in ran.err
     assert Operation.objects.get().reason == "x" * 500
 
@@ -221,7 +221,7 @@ def test_it_needs_no_redis(novita: NovitaAnswers, redis_server: FakeServer) -> N
 
     ran = Ran("--yes")
 
-    assert (ran.status, ran.out) == (0, "It is stopped.\n")
+    assert (ran.status, ran.out) == (0, "The instance is stopped.\n")
 
 
 def test_without_a_listing_and_a_copy_it_says_why(novita: NovitaAnswers) -> None:
@@ -245,7 +245,7 @@ def test_a_database_without_tables_is_named_with_the_cure_and_the_stop_goes_on(n
     finally:
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE elsewhere RENAME TO instances_operation")
-    assert (ran.status, ran.out.strip(), account.orders) == (0, "It is stopped.", ["stop a"])
+    assert (ran.status, ran.out.strip(), account.orders) == (0, "The instance is stopped.", ["stop a"])
     assert "manage.py migrate" in ran.err
 
 

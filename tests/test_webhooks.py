@@ -406,7 +406,7 @@ def verify(headers: HTTPMessage, body: bytes, secret: str) -> bool:
 
 def test_the_event_arrives_signed_and_as_promised(serve: Serve) -> None:
     receiver = serve(answer("204 No Content"))
-    operation = make_operation(success=False, result="1 of 3 still runs.", reason="Month's end")
+    operation = make_operation(success=False, result="1 of 3 is still running.", reason="Month's end")
     operation.targets.create(instance_id="a", name="train-a", state="confirmed")
     operation.targets.create(instance_id="b", name="train-b", state="stillRunning", error="Novita refused.")
     operation.targets.create(instance_id="c", name="train-c", state="skipped", error="It is protected.")
@@ -434,11 +434,11 @@ def test_the_event_arrives_signed_and_as_promised(serve: Serve) -> None:
             "kind": "stop",
             "state": "finished",
             "success": False,
-            "result": "1 of 3 still runs.",
+            "result": "1 of 3 is still running.",
             "reason": "Month's end",
             "counts": {**dict.fromkeys(Target.State.values, 0), "confirmed": 1, "stillRunning": 1, "skipped": 1},
             "unconfirmed": [
-                {"instanceId": "b", "name": "train-b", "state": "stillRunning", "error": "Novita refused."}
+                {"instanceId": "b", "name": "train-b", "state": "stillRunning", "message": "Novita refused."}
             ],
             "moreUnconfirmed": 0,
             "url": f"https://panel.test/api/operations/{operation.pk}",

@@ -13,6 +13,7 @@ from instances.admin.columns import MAX_SHOWN, count_rows, link_record, text_col
 from instances.admin.filters import OperationFilter
 from instances.admin.records import RecordAdmin
 from instances.models import Operation, Target, WebhookDelivery
+from instances.operations import wording
 from instances.operations.orders import get_target_key
 
 
@@ -125,7 +126,10 @@ class OperationAdmin(RecordAdmin):
             return worst_first.get(target.state, 3), get_target_key(target)
 
         counts = dict(obj.targets.order_by().values_list("state").annotate(Count("pk")))
-        context["targets"] = sorted(obj.targets.all(), key=get_key)[:MAX_SHOWN]
+        context["targets"] = [
+            {"target": target, "message": wording.say_target(obj, target)}
+            for target in sorted(obj.targets.all(), key=get_key)[:MAX_SHOWN]
+        ]
         context["counts"] = [(label, counts[state]) for state, label in Target.State.choices if state in counts]
         context["more"] = max(0, sum(counts.values()) - MAX_SHOWN)
         return super().render_change_form(request, context, add, change, form_url, obj)
@@ -170,7 +174,7 @@ class TargetAdmin(RecordAdmin):
         "attempts",
         "shown_requested",
         "shown_confirmation",
-        "shown_error",
+        "shown_message",
         "shown_operation",
     )
     list_filter = (OperationFilter, "state", "operation__kind")
@@ -178,11 +182,18 @@ class TargetAdmin(RecordAdmin):
     search_fields = ("instance_id", "name")
     date_hierarchy = "operation__created_at"
     fieldsets = (
-        (None, {"fields": ("shown_operation", "instance_id", "name", "state", "error_code", "error")}),
+        (None, {"fields": ("shown_operation", "instance_id", "name", "state", "shown_message", "error_code")}),
         ("Its status at Novita", {"fields": ("first_status", "status", "shown_read", "started_before")}),
         ("What was asked", {"fields": ("attempts", "shown_requested", "shown_next", "shown_confirmation")}),
     )
-    readonly_fields = ("shown_operation", "shown_read", "shown_requested", "shown_next", "shown_confirmation")
+    readonly_fields = (
+        "shown_operation",
+        "shown_message",
+        "shown_read",
+        "shown_requested",
+        "shown_next",
+        "shown_confirmation",
+    )
     csv_fields = (
         "operation_id",
         "operation__kind",
@@ -203,11 +214,14 @@ class TargetAdmin(RecordAdmin):
     shown_requested = time_column("requested_at", "requested")
     shown_next = time_column("next_request_at", "to be asked next")
     shown_confirmation = time_column("confirmed_at", "confirmed")
-    shown_error = text_column("error", "error")
 
     @admin.display(description="name", ordering="name")
     def shown_name(self, target: Target) -> str:
         return target.name or "(no name)"
+
+    @admin.display(description="result", ordering="error")
+    def shown_message(self, target: Target) -> str:
+        return wording.say_target(target.operation, target)
 
     @admin.display(description="operation", ordering="operation__created_at")
     def shown_operation(self, target: Target) -> SafeString:

@@ -226,6 +226,7 @@ class ResultSerializer(serializers.Serializer[Any]):
     success = serializers.BooleanField(help_text="Whether Novita took the order.")
     status = serializers.CharField(help_text="Novita's status now.")
     state = serializers.ChoiceField(choices=TARGET_STATES)
+    message = serializers.CharField(help_text="One sentence on it.")
     error = serializers.CharField(allow_null=True)
 
 
@@ -251,7 +252,7 @@ class OrderedSerializer(serializers.Serializer[Any]):
 
 class CountsSerializer(serializers.Serializer[Any]):
     pending = serializers.IntegerField()
-    asked = serializers.IntegerField()
+    requested = serializers.IntegerField()
     confirmed = serializers.IntegerField()
     stillRunning = serializers.IntegerField()
     failed = serializers.IntegerField()
@@ -268,6 +269,7 @@ class TargetSerializer(serializers.Serializer[Any]):
     requestedAt = serializers.DateTimeField(allow_null=True)
     confirmedAt = serializers.DateTimeField(allow_null=True, help_text="When the read began that showed it.")
     readAt = serializers.DateTimeField(allow_null=True, help_text="When the last read began.")
+    message = serializers.CharField(help_text="One sentence on it.")
     error = serializers.CharField(allow_null=True)
 
 

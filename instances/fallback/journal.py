@@ -309,7 +309,7 @@ def _end_unseen(operation: Operation, targets: Sequence[Target]) -> None:
     for target in targets:
         if target.state in Target.OPEN:
             target.state = Target.State.UNKNOWN
-            target.error = "Whether it was done is not known; its process ended before it was verified."
+            target.error = "Not verified: its process ended before."
     operation.state, operation.finished_at, operation.success = Operation.State.FINISHED, timezone.now(), False
     operation.result = "Not verified: its process ended, and another operation has followed it."
 

@@ -5,6 +5,7 @@ import uuid
 from django.db import models
 from django.utils import timezone
 
+from instances.errors import InstanceNotFound, NovitaRejectedKey
 from instances.models.fields import ReadableEncoder
 
 
@@ -99,6 +100,9 @@ class Target(models.Model):
     OPEN = (State.PENDING, State.REQUESTED, State.FAILED)
     # Of an operation that has ended.
     UNCONFIRMED = (State.STILL_RUNNING, State.FAILED, State.UNKNOWN)
+    MAX_ATTEMPTS = 12
+    # No retry cures these errors.
+    FINAL_ERRORS = (NovitaRejectedKey.code, InstanceNotFound.code)
 
     operation = models.ForeignKey(Operation, models.CASCADE, related_name="targets")
     instance_id = models.CharField(max_length=128, db_index=True)
@@ -121,3 +125,15 @@ class Target(models.Model):
 
     def __str__(self) -> str:
         return self.name or self.instance_id
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its state can still change while the operation runs."""
+        return self.state in self.OPEN and not (
+            self.state == self.State.FAILED and self.error_code in self.FINAL_ERRORS
+        )
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether no round requests it again. It stays open, since it may still stop."""
+        return self.attempts >= self.MAX_ATTEMPTS

@@ -115,7 +115,7 @@ def _make_payload(operation: Operation) -> str:
     counts = {**dict.fromkeys(Target.State.values, 0), **dict(counted)}
     settled = (Target.State.CONFIRMED, Target.State.SKIPPED)
     open_targets = operation.targets.exclude(state__in=settled).values_list("instance_id", "name", "state", "error")
-    unconfirmed: list[dict[str, str | None]] = []
+    unconfirmed: list[dict[str, str]] = []
     data: dict[str, Any] = {
         "operationId": str(operation.pk),
         "kind": operation.kind,
@@ -140,7 +140,7 @@ def _make_payload(operation: Operation) -> str:
             "instanceId": _cut(instance_id, 128),
             "name": _cut(name, 255),
             "state": state,
-            "error": _cut(error, 200) or None,
+            "message": _cut(error, 200),
         }
         room -= len(_dump(target).encode()) + len(",")
         if room <= 0:

@@ -20,7 +20,7 @@ from instances.access.audit import Actor
 from instances.errors import CacheUnavailable, DatabaseUnavailable, OperationNotFound, PanelError
 from instances.fallback import database, journal, standby
 from instances.models import Operation, Protection, Target
-from instances.operations import orders, protections, rounds
+from instances.operations import orders, protections, rounds, wording
 from instances.operations.orders import Begun, Wish
 from instances.redis_client import get_redis, redis_errors
 
@@ -65,7 +65,7 @@ def order(wish: Wish) -> tuple[dict[str, Any], bool]:
         except DatabaseError as exc:
             trouble = _explain(wish, exc)
     with journal.held(), standby.used():
-        warnings += [_say_unrecorded(trouble), *_take_protections()]
+        warnings += [wording.say_unrecorded(trouble), *_take_protections()]
         journal.start()
         body, is_settled = _order(wish, ANSWER_SECONDS)
         _follow_all()
@@ -111,7 +111,7 @@ def preview(wish: Wish) -> dict[str, Any]:
         except DatabaseError as exc:
             trouble = _explain(wish, exc)
     with standby.used():
-        warnings += [_say_unrecorded(trouble), *_take_protections()]
+        warnings += [wording.say_unrecorded(trouble), *_take_protections()]
         body = orders.describe_preview(wish, orders.preview(wish))
         body["warnings"] = [*warnings, *body["warnings"]]
         return body
@@ -128,10 +128,6 @@ def _explain(wish: Wish, error: DatabaseError) -> str:
         raise error
     log.warning("a stop goes on without the database: %s", error)
     return database.explain(error)
-
-
-def _say_unrecorded(trouble: str) -> str:
-    return f"The database can't be written ({trouble}): this is recorded as soon as it can."
 
 
 def _take_protections() -> list[str]:
@@ -167,7 +163,7 @@ def begin(wish: Wish) -> tuple[Begun, list[str]]:
         except DatabaseError as exc:
             trouble = _explain(wish, exc)
     with standby.used():
-        warnings += [_say_unrecorded(trouble), *_take_protections()]
+        warnings += [wording.say_unrecorded(trouble), *_take_protections()]
         begun = orders.begin(wish)
         journal.start()
         journal.keep_now()
@@ -252,8 +248,7 @@ def _take_over(operation: Operation, targets: list[Target]) -> None:
     with journal.held(), standby.used():
         _take_protections()
         if not Operation.objects.filter(pk=operation.pk).exists():
-            note = "The database failed while this ran."
-            operation.notes = [*operation.notes, note]
+            operation.notes = [*operation.notes, wording.DATABASE_FAILED]
             operation.claim, operation.claimed_until = "", None
             operation.finished_at, operation.next_round_at = None, operation.created_at
             with standby.atomic():

@@ -22,6 +22,7 @@ from instances.errors import NovitaError
 from instances.fallback import standby
 from instances.instance import clean_text, get_meaning, parse_time
 from instances.models import Operation, Target
+from instances.operations import wording
 from instances.operations.rounds import (
     Claim,
     Share,
@@ -29,8 +30,6 @@ from instances.operations.rounds import (
     conclude,
     find_claim_end,
     find_doubt,
-    is_exhausted,
-    is_open,
     note_seen,
 )
 from instances.operations.targets import MAX_DIRECT_READS, Look, choose_targets, read_account
@@ -70,11 +69,7 @@ def join(operation: Operation, ids: Sequence[str] | None, seconds: float, read_s
     # Where the copy names some of what runs, that is requested; what was started since is not in it.
     error = look.error if ids is None or not found else None
     if error:
-        since = "" if operation.listed_at is None else f" since {operation.listed_at:%H:%M:%S} UTC"
-        scratch.notes.append(
-            f"Novita could not be read again: {error.message} What was started{since} is not requested yet; "
-            "it is when Novita can be read."
-        )
+        scratch.notes.append(wording.say_not_read_again(error, operation.listed_at))
     stopped = _read_confirmed_again(operation, found, look, budget)
     with standby.atomic():
         now = timezone.now()
@@ -105,9 +100,7 @@ def join(operation: Operation, ids: Sequence[str] | None, seconds: float, read_s
 def describe_added(kind: str, targets: Sequence[Target]) -> str:
     """Say what joining adds: "1 more to stop; 5 requested again"."""
     again = sum(target.attempts > 0 for target in targets)
-    more = len(targets) - again
-    parts = [f"{more} more to {kind}" if more else "", f"{again} requested again" if again else ""]
-    return "; ".join(filter(None, parts))
+    return wording.say_added(kind, len(targets) - again, again)
 
 
 def _read_confirmed_again(operation: Operation, found: Sequence[Target], look: Look, budget: Budget) -> Collection[str]:
@@ -163,10 +156,10 @@ def _is_to_be_requested_again(old: Target, look: Look) -> bool:
         case Target.State.FAILED:
             # One whose turn it is, is requested by the next round.
             is_due = old.next_request_at is not None and old.next_request_at <= timezone.now()
-            return is_exhausted(old) or not is_open(old) or not is_due
+            return old.is_exhausted or not old.is_open or not is_due
         case Target.State.REQUESTED:
             # One that was on its way by somebody else's order, and runs, has never been requested.
-            return is_exhausted(old) or (is_fresh and (not old.attempts or _is_started_since(old, look)))
+            return old.is_exhausted or (is_fresh and (not old.attempts or _is_started_since(old, look)))
     return False
 
 
@@ -224,11 +217,11 @@ def end_replaced(replaced: Replaced, look: Look | None) -> None:
         operation = Operation.objects.filter(pk=replaced.operation.pk, claim=claim.token).first()
         if operation is None:
             return
-        targets = [target for target in operation.targets.all() if is_open(target)]
+        targets = [target for target in operation.targets.all() if target.is_open]
         if look is not None:
             note_seen(operation.kind, targets, look)
         is_abandoned = replaced.operation.deadline_at + ABANDONED_AFTER <= timezone.now()
-        reason = "Nobody moved it on: no worker ran." if is_abandoned else "A newer one has taken its place."
+        reason = wording.ABANDONED if is_abandoned else wording.REPLACED
         is_seen = look is not None and not (operation.is_whole_account and find_doubt(look))
         is_complete = is_seen and operation.listed_at is not None
         conclude(operation, look, is_complete=is_complete, reason=reason)

@@ -30,15 +30,14 @@ from instances.errors import (
     PanelError,
 )
 from instances.fallback import standby
-from instances.instance import GROUPS, ActionName, clean_text, format_time, get_status
+from instances.instance import ActionName, clean_text, format_time
 from instances.inventory import store
 from instances.inventory.queries import NaturalKey, get_natural_key
 from instances.models import Operation, Target
 from instances.notifications import webhooks
-from instances.operations import joining, single
+from instances.operations import joining, single, wording
 from instances.operations.rounds import (
     MAX_ROUND_PAUSE_SECONDS,
-    NOT_KNOWN,
     Claim,
     advance,
     conclude,
@@ -63,18 +62,6 @@ REQUEST_SECONDS: Final = 2
 WAIT_SECONDS: Final = 0.2
 MAX_SUPERSEDED: Final = 100
 WHOLE_ACCOUNT: Final = "stop:all"
-
-NOT_ALL_KNOWN: Final = (
-    "Novita could not be listed completely: it is not known whether more is running, which is not requested yet."
-)
-LOST_FOR_GOOD: Final = (
-    "After a stop the data is kept for 7 days at most.",
-    "A restart is not guaranteed: the GPU may be gone.",
-)
-RESTART_ENDS_JOBS: Final = "A restart ends the jobs that run on the instances."
-NOBODY_VERIFIES: Final = (
-    "No worker runs: every stop is asked for, but nobody verifies it. Start one: celery -A novita_site worker"
-)
 
 
 @dataclass(frozen=True)
@@ -149,21 +136,16 @@ def find_gap(begun: Begun, targets: Sequence[Target]) -> str:
     if operation.success:
         return ""
     if operation.listed_at is None and not operation.result:
-        return "The account is still being read."
+        return wording.STILL_READING
     if operation.finished_at:
         return operation.result
     if operation.state == Operation.State.CANCELLED:
-        return "It was cancelled meanwhile."
+        return wording.CANCELLED_MEANWHILE
     is_doubtful = operation.is_whole_account and look is not None and find_doubt(look)
     if is_from_copy(operation) or is_doubtful or (begun.joined and begun.joined.error):
-        return NOT_KNOWN if not targets else NOT_ALL_KNOWN
+        return wording.NOT_KNOWN if not targets else wording.NOT_ALL_KNOWN
     held = sum(_is_held_back(target, look) for target in targets) if look and operation.kind == "stop" else 0
-    if held:
-        return (
-            f"Novita accepted the stop of {held} before, and {'it still runs' if held == 1 else 'they still run'}: "
-            "requested again soon."
-        )
-    return ""
+    return wording.say_still_running(held) if held else ""
 
 
 def _is_held_back(target: Target, look: Look) -> bool:
@@ -257,7 +239,7 @@ def _join(wish: Wish, running: Operation, ends_at: float) -> Begun | None:
             # Its process has died before it had requested anything.
             with claim:
                 running.claim = claim.token
-                conclude(running, None, reason="Its process ended before it had begun.")
+                conclude(running, None, reason=wording.NEVER_BEGAN)
             return None
         if time.monotonic() >= ends_at:
             return Begun(running)
@@ -430,14 +412,11 @@ def _warn_of_losses(kind: str, targets: Sequence[Target], look: Look) -> list[st
     if kind == "start" or not targets:
         return []
     if kind == "restart":
-        return [RESTART_ENDS_JOBS]
+        return [wording.RESTART_ENDS_JOBS]
     seen = [look.instances[target.instance_id] for target in targets if target.instance_id in look.instances]
     monthly = sorted((one.name or one.id for one in seen if one.billing_mode == "monthly"), key=get_natural_key)
-    warnings = list(LOST_FOR_GOOD)
-    if monthly:
-        names = ", ".join(monthly[:5]) + (f" and {len(monthly) - 5} more" if len(monthly) > 5 else "")
-        warnings.append(f"Stopping what is paid by the month saves nothing: {names}.")
-    return warnings
+    warnings = [wording.DATA_MAY_BE_LOST, wording.MAY_NOT_START]
+    return [*warnings, wording.say_prepaid(monthly)] if monthly else warnings
 
 
 # --- What is recorded
@@ -454,7 +433,7 @@ def cancel(operation_id: uuid.UUID | str, *, actor: Actor) -> Operation:
         if not is_cancelled and operation.state != Operation.State.CANCELLED:
             raise OperationEnded(f"It has finished already: {operation.result}")
         pending = operation.targets.filter(state=Target.State.PENDING)
-        pending.update(state=Target.State.SKIPPED, error="Cancelled before it was asked.")
+        pending.update(state=Target.State.SKIPPED, error=wording.say_cancelled(operation.kind))
     log.info("operation cancelled id=%s by=%s", operation.pk, actor.name)
     if not operation.targets.filter(state=Target.State.REQUESTED).exists():
         advance(operation.pk)
@@ -490,7 +469,11 @@ def describe(operation: Operation, targets: Sequence[Target] | None = None) -> d
     counts = dict.fromkeys(Target.State.values, 0)
     for target in targets:
         counts[target.state] += 1
-    return {**_describe_head(operation), "counts": counts, "targets": [_describe_target(target) for target in targets]}
+    return {
+        **_describe_head(operation),
+        "counts": counts,
+        "targets": [_describe_target(operation, target) for target in targets],
+    }
 
 
 def describe_all(operations: Sequence[Operation]) -> list[dict[str, Any]]:
@@ -531,7 +514,7 @@ def get_target_key(target: Target) -> tuple[NaturalKey, NaturalKey]:
     return get_natural_key(target.name), get_natural_key(target.instance_id)
 
 
-def _describe_target(target: Target) -> dict[str, Any]:
+def _describe_target(operation: Operation, target: Target) -> dict[str, Any]:
     return {
         "instanceId": target.instance_id,
         "name": target.name,
@@ -541,6 +524,7 @@ def _describe_target(target: Target) -> dict[str, Any]:
         "requestedAt": _find_time(target.requested_at),
         "confirmedAt": _find_time(target.confirmed_at),
         "readAt": _find_time(target.read_at),
+        "message": wording.say_target(operation, target),
         "error": target.error or None,
     }
 
@@ -565,12 +549,11 @@ def describe_order(wish: Wish, begun: Begun) -> dict[str, Any]:
     warnings = list(dict.fromkeys([*operation.notes, *begun.warnings]))
     warnings += _find_worker_warning() if operation.finished_at is None else []
     if not begun.is_new:
-        by = f" by {operation.requested_by}" if operation.requested_by else ""
-        warnings.append(f"It was running already, begun{by} at {operation.created_at:%H:%M:%S} UTC.")
+        warnings.append(wording.say_joined(operation))
     if not begun.is_new and wish.webhook_url:
-        warnings.append("Your webhook is not called: it was not named when the operation began.")
+        warnings.append(wording.NO_NEW_WEBHOOK)
     return {
-        **_describe_results(operation.kind, operation.is_whole_account, targets, warnings, gap=gap),
+        **_describe_results(operation, targets, warnings, gap=gap),
         "operationId": str(operation.pk),
         "operationUrl": f"/api/operations/{operation.pk}",
         "source": operation.source,
@@ -582,27 +565,29 @@ def describe_preview(wish: Wish, found: Preview) -> dict[str, Any]:
     warnings = [*found.warnings, *found.notes, *_find_worker_warning()]
     targets = _sort(found.targets)
     is_guess = wish.ids is None and found.source == Operation.Source.CACHE and not targets
-    gap = NOT_KNOWN if is_guess else ""
-    answer = _describe_results(wish.kind, wish.ids is None, targets, warnings, gap=gap, is_dry_run=True)
+    gap = wording.NOT_KNOWN if is_guess else ""
+    scratch = Operation(kind=wish.kind, is_whole_account=wish.ids is None)
+    answer = _describe_results(scratch, targets, warnings, gap=gap, is_dry_run=True)
     return {**answer, "operationId": None, "operationUrl": None, "source": found.source}
 
 
 def _describe_results(
-    kind: str,
-    is_whole_account: bool,
+    operation: Operation,
     targets: Sequence[Target],
     warnings: list[str],
     *,
     gap: str,
     is_dry_run: bool = False,
 ) -> dict[str, Any]:
+    kind, is_whole_account = operation.kind, operation.is_whole_account
     meant = [target for target in targets if target.state != Target.State.SKIPPED]
+    say = wording.say_planned if is_dry_run else wording.say_target
     good = {Target.State.REQUESTED, Target.State.CONFIRMED}
     if is_dry_run:
         good = {Target.State.PENDING}
     counted = [target for target in meant if target.state in good]
     count = len(counted)
-    what = _name_targets(is_whole_account, counted if is_dry_run else meant)
+    what = wording.name_targets(counted if is_dry_run else meant, is_whole_account=is_whole_account)
     if gap and not meant:
         message = gap.removesuffix(".")
     elif not meant:
@@ -610,7 +595,7 @@ def _describe_results(
     elif is_dry_run:
         message = f"Would {kind} {count} {what}"
     else:
-        message = f"{kind.capitalize()} initiated for {count} of {len(meant)} {what}"
+        message = wording.say_ordered(kind, count, len(meant), what)
     bad = {Target.State.FAILED, Target.State.STILL_RUNNING, Target.State.UNKNOWN}
     return {
         "success": not gap and not any(target.state in bad for target in meant),
@@ -625,6 +610,7 @@ def _describe_results(
                 "success": target.state in good and not is_dry_run,
                 "status": target.status,
                 "state": target.state,
+                "message": say(operation, target),
                 "error": target.error or None,
             }
             for target in meant
@@ -639,23 +625,10 @@ def _describe_results(
     }
 
 
-def _name_targets(is_whole_account: bool, meant: Sequence[Target]) -> str:
-    """Say what they are, as the dashboard counts them: "running instances", "instances (12 running, 2 starting)"."""
-    noun = f"instance{'' if len(meant) == 1 else 's'}"
-    groups = [get_status(target.first_status).group for target in meant]
-    others: dict[str, int] = {
-        group: groups.count(group) for group, meaning in GROUPS.items() if meaning.is_moving and group in groups
-    }
-    if is_whole_account and others:
-        counts = {"running": len(meant) - sum(others.values()), **others}
-        return f"{noun} ({', '.join(f'{number} {group}' for group, number in counts.items() if number)})"
-    return f"running {noun}" if is_whole_account else noun
-
-
 def _find_worker_warning() -> list[str]:
     if standby.is_used():  # This process verifies by itself.
         return []
     try:
-        return [] if store.read_state().has_worker else [NOBODY_VERIFIES]
+        return [] if store.read_state().has_worker else [wording.NO_WORKER]
     except CacheUnavailable as exc:
-        return [f"{exc.message} Without it no worker verifies the stops; manage.py stop_all does so by itself."]
+        return [wording.say_no_worker(exc)]

@@ -37,7 +37,7 @@ from instances.instance import REMOVED_STATUS, ActionName, Instance, clean_text,
 from instances.models import AuditEntry, Operation, Target
 from instances.notifications import webhooks
 from instances.novita.client import MAX_RETRY_AFTER_SECONDS, call_each, get_novita
-from instances.operations import protections, single
+from instances.operations import protections, single, wording
 from instances.operations.targets import (
     FIRST_LISTING_SECONDS,
     MAX_DIRECT_READS,
@@ -53,16 +53,12 @@ log = logging.getLogger(__name__)
 
 CLAIM_SECONDS: Final = 15
 HEARTBEAT_SECONDS: Final = 1
-MAX_ATTEMPTS: Final = 12
 MAX_RATE_LIMIT_WAITS: Final = 20
 FIRST_ROUND_PAUSE_SECONDS: Final = 2.0
 MAX_ROUND_PAUSE_SECONDS: Final = 8.0
 MAX_TARGET_PAUSE_SECONDS: Final = 60.0
 # For the look after the deadline, which the verdict rests on.
 LAST_LOOK_SECONDS: Final = 30
-NOT_KNOWN: Final = "It is not known whether anything is running."
-# What no retry cures.
-_HOPELESS: Final = (NovitaRejectedKey.code, InstanceNotFound.code)
 
 # --- The claim
 
@@ -249,7 +245,7 @@ def _advance(operation: Operation, claim: Claim, budget: Budget, look: Look | No
     is_cancelled = operation.state == Operation.State.CANCELLED
     is_over = clock.seconds_until(operation.deadline_at) <= 0
     if operation.listed_at is None and (is_cancelled or not operation.is_whole_account):
-        conclude(operation, None, reason="Its process ended before it had begun.")
+        conclude(operation, None, reason=wording.NEVER_BEGAN)
         return
     if operation.listed_at is None:
         # Its process ended before it had listed the account.
@@ -264,9 +260,9 @@ def _advance(operation: Operation, claim: Claim, budget: Budget, look: Look | No
     if is_cancelled:
         # The cancelling came while they were written down, or while they were asked.
         operation.targets.filter(state=Target.State.PENDING).update(
-            state=Target.State.SKIPPED, error="Cancelled before it was asked."
+            state=Target.State.SKIPPED, error=wording.say_cancelled(operation.kind)
         )
-    targets = [target for target in operation.targets.all() if is_open(target, is_cancelled)]
+    targets = [target for target in operation.targets.all() if _may_change(target, is_cancelled=is_cancelled)]
     # Somebody was told that the account could not be listed: what the copy lacks is requested as soon as it can.
     is_listing_owed = look is None and not is_cancelled and is_from_copy(operation)
     if look is None:
@@ -282,7 +278,7 @@ def _advance(operation: Operation, claim: Claim, budget: Budget, look: Look | No
         return
     if is_listing_owed and not is_over:
         targets += _request_unlisted(operation, claim, budget)
-    if any(is_open(target, is_cancelled) for target in targets) and not is_over:
+    if any(_may_change(target, is_cancelled=is_cancelled) for target in targets) and not is_over:
         _plan_next_round(operation)
         return
     reason = ""
@@ -298,6 +294,11 @@ def _advance(operation: Operation, claim: Claim, budget: Budget, look: Look | No
         reason = find_doubt(last)
         look.instances.update(last.instances)
     conclude(operation, look, reason=reason)
+
+
+def _may_change(target: Target, *, is_cancelled: bool) -> bool:
+    """Tell whether something can still come of a target; a failed one is not requested again after a cancellation."""
+    return target.is_open and not (is_cancelled and target.state == Target.State.FAILED)
 
 
 def is_from_copy(operation: Operation) -> bool:
@@ -324,9 +325,9 @@ def _request_unlisted(operation: Operation, claim: Claim, budget: Budget) -> lis
 def find_doubt(last: Look) -> str:
     """Say why the last look at the whole account can't show that nothing runs; "" when it can."""
     if last.error:
-        return f"Novita could not be listed at the end; what was started meanwhile is not known: {last.error.message}"
+        return wording.say_doubt(last.error)
     if last.missing_rows:
-        return f"Novita counts {last.missing_rows} more than it lists: look at its console."
+        return f"{wording.say_missing_rows(last.missing_rows)} Check Novita's console."
     return ""
 
 
@@ -357,13 +358,6 @@ def _note_all_requested(operation_id: uuid.UUID) -> None:
         asking.update(state=Operation.State.VERIFYING)
 
 
-def is_open(target: Target, is_cancelled: bool = False) -> bool:
-    """Tell whether something can still come of a target."""
-    if target.state == Target.State.FAILED:
-        return target.error_code not in _HOPELESS and not is_cancelled
-    return target.state in {Target.State.PENDING, Target.State.REQUESTED}
-
-
 def note_seen(kind: str, targets: Sequence[Target], look: Look) -> None:
     """Write down what a look showed of these targets."""
     seen, moved = [], []
@@ -376,7 +370,7 @@ def note_seen(kind: str, targets: Sequence[Target], look: Look) -> None:
                 _confirm(target, look.began_at)
             else:
                 target.state, target.error_code = Target.State.FAILED, InstanceNotFound.code
-                target.error = "It does not exist any more."
+                target.error = wording.NO_LONGER_EXISTS
         elif instance is not None:
             is_reached = _is_reached(kind, target, instance)
             target.status, target.read_at = clean_text(instance.status, 64), look.began_at
@@ -438,12 +432,12 @@ def _add_started_meanwhile(operation: Operation, last: Look, budget: Budget, *, 
     found = [*started, *(known[id_] for id_ in again)]
     count = sum(target.state == Target.State.PENDING for target in found)
     if count and not is_over:
-        operation.notes.append(f"{count} started meanwhile: asked to stop, too.")
+        operation.notes.append(wording.say_started_meanwhile(count))
     with standby.atomic():
         Target.objects.bulk_create(started, batch_size=500)
         fields = ["state", "confirmed_at", "status", "next_request_at"]
         Target.objects.bulk_update([known[id_] for id_ in again], fields, batch_size=200)
-    return [target for target in found if is_open(target)]
+    return [target for target in found if target.is_open]
 
 
 # --- Asking
@@ -479,7 +473,7 @@ def _request_due(operation: Operation, targets: Sequence[Target], look: Look, cl
         if target.instance_id not in before or not _is_due(target, before[target.instance_id]):
             continue
         if protection := protected.get(target.instance_id):
-            target.state, target.error = Target.State.SKIPPED, f"Protected: {protection.reason}"
+            target.state, target.error = Target.State.SKIPPED, wording.say_protected(protection)
             target.save(update_fields=["state", "error"])
         else:
             due.append(target)
@@ -521,7 +515,7 @@ def _is_due(target: Target, instance: Instance) -> bool:
     if target.state == Target.State.PENDING:
         # A time in the future reserves it for somebody who has joined.
         return is_time
-    if is_exhausted(target) or not is_open(target):
+    if target.is_exhausted or not target.is_open:
         return False
     if target.error_code == InvalidStateChange.code:
         # Refused for its status: its turn comes when that allows the action.
@@ -530,11 +524,6 @@ def _is_due(target: Target, instance: Instance) -> bool:
         return is_time
     # Accepted, and not carried out or fallen back. A second restart would end what the first has started.
     return target.operation.kind != "restart" and is_time and _allows(target, instance)
-
-
-def is_exhausted(target: Target) -> bool:
-    """Tell whether rounds have given a target up; it stays open, since it may still stop."""
-    return target.attempts >= MAX_ATTEMPTS
 
 
 def _allows(target: Target, instance: Instance) -> bool:
@@ -558,7 +547,7 @@ def _note_outcome(kind: str, target: Target, outcome: Instance | str | NovitaErr
         _confirm(target, now)
     else:
         target.state, target.error_code = Target.State.FAILED, InstanceNotFound.code
-        target.error = "It does not exist any more."
+        target.error = wording.NO_LONGER_EXISTS
     if claim.error:
         # Waiting for the database once more would keep the others from being asked.
         return
@@ -608,7 +597,9 @@ def conclude(operation: Operation, look: Look | None, *, is_complete: bool | Non
         operation.state = held.values_list("state", flat=True).first() or operation.state
         is_cancelled = operation.state == Operation.State.CANCELLED
         operation.success = are_confirmed and is_complete and not is_cancelled
-        operation.result = _describe_result(operation, meant, "" if operation.success else reason)
+        operation.result = wording.say_result(
+            operation, meant, "" if operation.success else reason, has_skipped=len(meant) < len(targets)
+        )
         operation.finished_at = timezone.now()
         operation.notes = add_notes(held, operation.notes)
         is_ours = held.update(
@@ -630,66 +621,15 @@ def conclude(operation: Operation, look: Look | None, *, is_complete: bool | Non
 
 def _judge(operation: Operation, target: Target, look: Look | None) -> None:
     """Say of a target that isn't confirmed what is known of it."""
-    is_seen = look is not None and target.instance_id in look.instances
     if target.state == Target.State.FAILED:
         return
-    if not is_seen:
-        unread = look and (look.unread.get(target.instance_id) or look.error)
-        reason = f"it can't be read: {unread.message}" if unread else "nobody looked."
-        target.state, target.error = Target.State.UNKNOWN, f"Whether it was done is not known; {reason}"
-    elif operation.kind == "stop":
-        target.state = Target.State.STILL_RUNNING
-        asked = f"asked {target.attempts} times" if target.attempts > 1 else "asked once" if target.attempts else ""
-        target.error = f"It is {target.status} when the time is over, {asked or 'and was not asked'}."
+    if look is None or target.instance_id not in look.instances:
+        error = (look.unread.get(target.instance_id) or look.error) if look else None
+        target.state, target.error = Target.State.UNKNOWN, wording.say_unverified(error)
     else:
-        target.state, target.error = Target.State.FAILED, f"It is {target.status} when the time is over."
-
-
-def _describe_result(operation: Operation, targets: Sequence[Target], reason: str) -> str:
-    """Say it in words: "All 40 are stopped.", "2 of 40 still run, 1 could not be seen."."""
-    done = {"stop": "stopped", "start": "running", "restart": "restarted"}[operation.kind]
-    count = len(targets)
-    confirmed = sum(target.state == Target.State.CONFIRMED for target in targets)
-    words = []
-    if operation.listed_at is None:
-        words.append("Nothing was done.")
-    elif not count:
-        is_empty = operation.kind == "stop" and not operation.targets.exists()
-        if reason and operation.is_whole_account:
-            words.append(NOT_KNOWN)
-        else:
-            words.append("Nothing was running." if is_empty else "There was nothing to do.")
-    elif confirmed == count:
-        words.append(f"All {count} are {done}." if count > 1 else f"It is {done}.")
-    else:
-        words.append(_count_unconfirmed(operation.kind, targets))
-    if operation.state == Operation.State.CANCELLED:
-        words.insert(0, "Cancelled.")
-    if reason:
-        words.append(reason)
-    return " ".join(words)
-
-
-def _count_unconfirmed(kind: str, targets: Sequence[Target]) -> str:
-    rest = [target for target in targets if target.state != Target.State.CONFIRMED]
-    missing = [target for target in rest if target.error_code == InstanceNotFound.code]
-    seen = [one for one in rest if one.read_at and one.state != Target.State.UNKNOWN and one not in missing]
-    if kind == "stop":
-        stopping = sum("stop" in get_meaning(target.status).under_way for target in seen)
-        counts = {"still run": len(seen) - stopping, "still stop": stopping}
-    else:
-        counts = {f"did not {kind}": len(seen)}
-    counts |= {"could not be seen": len(rest) - len(seen) - len(missing), "not known to Novita": len(missing)}
-    parts = [f"{number} {_conjugate(words, number)}" for words, number in counts.items() if number]
-    first, *others = parts
-    number, words = first.split(" ", 1)
-    return f"{', '.join([f'{number} of {len(targets)} {words}', *others])}."
-
-
-def _conjugate(words: str, number: int) -> str:
-    if words.startswith("not known"):
-        return f"{'is' if number == 1 else 'are'} {words}"
-    return f"{words}s" if number == 1 and words.startswith("still") else words
+        is_stop = operation.kind == "stop"
+        target.state = Target.State.STILL_RUNNING if is_stop else Target.State.FAILED
+        target.error = wording.say_undone(operation.kind, target)
 
 
 def _make_entry(operation: Operation, target: Target, actor: Actor) -> AuditEntry:

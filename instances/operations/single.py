@@ -35,7 +35,7 @@ from instances.instance import FIRST_STATUSES, ActionName, Instance, clean_text,
 from instances.inventory import store
 from instances.models import AuditEntry, Operation, Protection, Target
 from instances.novita.client import Novita, get_novita
-from instances.operations import protections
+from instances.operations import protections, wording
 from instances.outgoing.deadline import Budget
 
 log = logging.getLogger(__name__)
@@ -120,11 +120,9 @@ def _act(
         before = _read(instance_id, novita, budget, copy)
     entry.target_name, entry.before = before.name, before.status
     if _is_so_already(action, before):
-        return ActionResult(before, False, f"{_call(before)} is already {before.status}")
+        return ActionResult(before, False, wording.say_already(_call(before), before.meaning))
     if action not in before.actions:
-        raise InvalidState(
-            f"{_call(before)} is {before.status}: a {action} is not possible now.", suggestion=_suggest(before)
-        )
+        raise InvalidState(wording.say_impossible(action, before.status, _call(before)), suggestion=_suggest(before))
     if action != "start":
         _refuse_protected(before)
     if action == "stop" and not database.find_trouble(max_age_seconds=database.REMEMBERED_SECONDS):
@@ -134,10 +132,7 @@ def _act(
         after = ask(action, before, novita, budget, copy)
     except NotFoundAtNovita as exc:
         raise InstanceNotFound from exc
-    message = f"{action.capitalize()} initiated for {_call(after)}"
-    if copy.error:
-        message += f". The dashboard shows it later: {copy.error.message}"
-    return ActionResult(after, True, message)
+    return ActionResult(after, True, wording.say_initiated(action, _call(after), copy.error))
 
 
 def withdraw_starts(ids: Collection[str] | None, *, before: datetime | None = None) -> None:
@@ -152,7 +147,7 @@ def withdraw_starts(ids: Collection[str] | None, *, before: datetime | None = No
     if ids is not None:
         targets = targets.filter(instance_id__in=ids)
     try:
-        targets.update(state=Target.State.SKIPPED, error="Stopped by a later request.")
+        targets.update(state=Target.State.SKIPPED, error=wording.OPPOSED)
         if ids is None:
             opposed.update(state=Operation.State.CANCELLED, next_round_at=timezone.now())
     except DatabaseError as exc:
@@ -193,12 +188,12 @@ def _find_effect(
             budget.pause(SECOND_LOOK_SECONDS)
             after = _read(before.id, novita, budget, copy)
     except NovitaError as unread:
-        error.message += " Whether it was done is not known: the instance can't be read either."
-        error.suggestion = "Look again in a minute before you repeat it."
+        error.message = wording.say_effect_unknown(error)
+        error.suggestion = "Check the instance in a minute, before you repeat the request."
         raise error from unread
     if _shows_effect(action, before, after):
         return after
-    error.message += f" {_call(after)}, read just now, is {after.status}."
+    error.message = wording.say_no_effect(action, error, after)
     error.suggestion = _suggest(after)
     raise error
 
@@ -222,7 +217,7 @@ def _suggest(instance: Instance) -> str:
     if instance.actions:
         return f"Possible now: {', '.join(instance.actions)}."
     if instance.meaning.is_moving:
-        return "Wait until it rests; the copy follows it every few seconds."
+        return "Wait until the status changes; it is read again every few seconds."
     return "No action is possible in this status."
 
 

@@ -21,7 +21,7 @@ from instances.instance import Instance, clean_text, clean_texts, from_json
 from instances.inventory import store
 from instances.models import Operation, Protection, Target
 from instances.novita.client import call_each, get_novita
-from instances.operations import protections
+from instances.operations import protections, wording
 from instances.outgoing.deadline import Budget
 
 log = logging.getLogger(__name__)
@@ -110,22 +110,14 @@ def choose_targets(
         if copied is None and (ids is None or not (known or look.gone)):
             raise errors[0]
         operation.source = Operation.Source.CACHE
-        causes = " ".join(dict.fromkeys(error.message for error in errors))
-        operation.notes.append(f"The targets are from the copy, since Novita could not be read: {causes}")
+        operation.notes.append(wording.say_from_copy(errors))
         known = {**(copied or {}), **known}
     if look.missing_rows:
-        operation.notes.append(f"Novita counts {look.missing_rows} more than it lists.")
+        operation.notes.append(wording.say_missing_rows(look.missing_rows))
     if ids is None:
         chosen = {id_: one for id_, one in known.items() if one.meaning.is_billed}
-        odd = [one for one in known.values() if one.meaning.is_billed is None]
-        if odd:
-            statuses = ", ".join(sorted({one.status for one in odd}))
-            operation.notes.append(
-                f"1 instance is in another status ({statuses[:80]}) and is not included; check it again."
-                if len(odd) == 1
-                else f"{len(odd)} instances are in another status ({statuses[:80]}) and are not included; "
-                "check them again."
-            )
+        if statuses := [one.status for one in known.values() if one.meaning.is_billed is None]:
+            operation.notes.append(wording.say_other_statuses(statuses))
     else:
         chosen = {id_: known[id_] for id_ in ids if id_ in known}
     protected = protections.read()
@@ -149,7 +141,7 @@ def make_target(kind: str, instance: Instance, look: Look, protection: Protectio
     if is_fresh:
         target.read_at = look.began_at
     if protection and kind != "start":
-        target.state, target.error = Target.State.SKIPPED, f"Protected: {protection.reason}"
+        target.state, target.error = Target.State.SKIPPED, wording.say_protected(protection)
     elif not is_fresh:
         # The copy may be old: what it calls stopped is requested all the same, and a fresh read decides.
         return target
@@ -158,17 +150,17 @@ def make_target(kind: str, instance: Instance, look: Look, protection: Protectio
     elif kind != "restart" and kind in instance.meaning.under_way:
         target.state = Target.State.REQUESTED
     elif kind not in instance.meaning.requestable:
-        target.state, target.error = Target.State.SKIPPED, f"It is {instance.status}: a {kind} is not possible."
+        target.state, target.error = Target.State.SKIPPED, wording.say_impossible(kind, instance.status)
     return target
 
 
 def _make_unseen_target(instance_id: str, look: Look) -> Target:
     target = Target(instance_id=clean_text(instance_id, 128), state=Target.State.FAILED)
     if instance_id in look.gone:
-        target.error_code, target.error = InstanceNotFound.code, "Novita knows no such instance."
+        target.error_code, target.error = InstanceNotFound.code, wording.NOT_AT_NOVITA
     else:
         error = look.unread.get(instance_id) or look.error or NovitaUnavailable()
-        target.error_code, target.error = error.code, f"It can't be read: {error.message}"
+        target.error_code, target.error = error.code, wording.say_unread(error)
     return target
 
 

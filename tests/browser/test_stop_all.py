@@ -53,7 +53,7 @@ def test_all_are_stopped_and_seen_stopped(panel: Panel, visit: Visit) -> None:
     dialog = open_dialog(page)
     expect(dialog).to_contain_text("2 instances will be stopped:")
     expect(dialog.get_by_role("list", name="Will be asked").get_by_role("listitem")).to_have_text(["alpha", "beta"])
-    expect(dialog).to_contain_text("After a stop the data is kept for 7 days at most.")
+    expect(dialog).to_contain_text("Data on local disks may be lost; Novita keeps it for up to 7 days.")
 
     dialog.get_by_label("Type 2 to stop them").fill("2")
     dialog.get_by_label("Reason").fill("the weekend")
@@ -238,7 +238,7 @@ def test_what_still_runs_is_said_and_tried_again(panel: Panel, visit: Visit) -> 
 
     panel.let_time_run_out()
 
-    expect(get_summary(page)).to_have_text("1 of 3 still runs.")
+    expect(get_summary(page)).to_have_text("1 of 3 is still running.")
     assert "⚠" in get_summary(page).evaluate("element => getComputedStyle(element, '::before').content")
     expect(get_target(page, "beta")).to_contain_text("still runs, seen running at")
     expect(page).to_have_title("⚠ (1) Novita panel")

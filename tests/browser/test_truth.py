@@ -117,7 +117,7 @@ def make_ended_operation(minutes_ago: float, **fields: Any) -> dict[str, Any]:
     counts = dict.fromkeys(("pending", "requested", "confirmed", "stillRunning", "failed", "skipped", "unknown"), 0)
     return {
         **{"id": f"ended-{minutes_ago}", "kind": "stop", "state": "finished", "success": False},
-        **{"result": "1 of 1 still runs.", "isWholeAccount": True, "reason": "", "requestedBy": "anna"},
+        **{"result": "1 of 1 is still running.", "isWholeAccount": True, "reason": "", "requestedBy": "anna"},
         **{"source": "novita", "notes": [], "retryOf": None, "supersededBy": None},
         "createdAt": format_time(ended - 60),
         "deadlineAt": format_time(ended),
@@ -171,7 +171,7 @@ def test_a_recent_result_is_recent_by_the_server_s_clock(
 
 def test_what_was_retried_is_no_result_any_more(panel: Panel, visit: Visit) -> None:
     page = visit("about:blank")
-    retry = make_ended_operation(1, success=True, retryOf="ended-3", result="It is stopped.")
+    retry = make_ended_operation(1, success=True, retryOf="ended-3", result="The instance is stopped.")
     show_operations(page, retry, make_ended_operation(3, supersededBy="ended-1"))
     page.goto("/")
     expect(page.locator("#operation")).to_have_attribute("data-tone", "done")
@@ -218,7 +218,7 @@ def test_a_failure_that_ends_after_a_dismissal_is_shown(panel: Panel, visit: Vis
     show_operations(page, older, late)
     press(page, "Refresh data")
 
-    expect(page.locator("#operation-summary")).to_have_text("1 of 1 still runs.")
+    expect(page.locator("#operation-summary")).to_have_text("1 of 1 is still running.")
 
 
 # --- One count
@@ -330,13 +330,13 @@ def test_a_restart_of_a_selection_says_what_it_ends(panel: Panel, visit: Visit) 
     page = visit()
     page.get_by_role("checkbox", name="Select all").check()
     press(page, "Restart 1")
-    expect(page.get_by_role("dialog")).to_contain_text("A restart ends the jobs that run on the instances.")
+    expect(page.get_by_role("dialog")).to_contain_text("A restart ends all jobs on the instances.")
 
     press(page, "Cancel")
     press(page, "Start 1")
 
     expect(get_plan(page)).to_contain_text("1 instance will be started")
-    expect(page.get_by_role("dialog")).not_to_contain_text("ends the jobs")
+    expect(page.get_by_role("dialog")).not_to_contain_text("ends all jobs")
 
 
 # --- Trouble

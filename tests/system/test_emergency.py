@@ -325,7 +325,7 @@ def test_killed_process_is_recorded_by_another_which_says_what_is_known(
     wait_until(lambda: list_recorded(database), "it is recorded")
     wait_until(lambda: list_recorded(database)[0]["finished_at"], "it is verified to its end", 60)
     (row,) = list_recorded(database)
-    assert (row["success"], row["reason"], row["result"]) == (0, "fire", "1 of 25 still runs.")
+    assert (row["success"], row["reason"], row["result"]) == (0, "fire", "1 of 25 is still running.")
     assert sorted(row["states"]) == ["confirmed"] * 24 + ["stillRunning"]
     assert "Its process ended" in row["notes"]
     assert list_kept(environment) == []
@@ -504,7 +504,7 @@ def test_command_says_that_something_still_runs_though_nothing_can_be_recorded(
     with locked(database, None):
         done = run_stop_all(environment, "--timeout", "5")
 
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "1 of 25 still runs."), done.stderr
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "1 of 25 is still running."), done.stderr
 
 
 def test_command_needs_nothing_but_novita(environment: dict[str, str], tmp_path: Path, novita: Novita) -> None:

@@ -71,7 +71,7 @@ def test_second_stop_requests_what_was_started_since_in_its_answer(
     assert LATE in novita.list_stops(), "the answer came before the request"
     assert (second["operationId"], second["count"], second["total"]) == (first["operationId"], 2, 2)
     operation = service.wait_until_finished(second)
-    assert (operation["success"], operation["result"]) == (False, "1 of 2 still runs.")
+    assert (operation["success"], operation["result"]) == (False, "1 of 2 is still running.")
     states = {target["instanceId"]: target["state"] for target in operation["targets"]}
     assert states == {stubborn: "stillRunning", LATE: "confirmed"}
     assert novita.list_stops().count(LATE) == 1
@@ -133,7 +133,7 @@ def test_overdue_one_without_a_worker_is_ended_and_what_runs_is_requested(
     assert sorted(novita.list_stops()) == sorted([stubborn, stubborn, LATE])
     shown = service.get_operation(first)
     assert (shown["state"], shown["success"]) == ("finished", False)
-    assert shown["result"].startswith("1 of 1 still runs.")
+    assert shown["result"].startswith("1 of 1 is still running.")
 
 
 def test_several_who_join_at_once_request_each_instance_once(

@@ -93,7 +93,7 @@ def test_a_stop_that_is_accepted_and_ignored_is_never_called_confirmed(
     target = list_targets(operation)[stubborn]
     assert (target["state"], target["status"], target["confirmedAt"]) == ("stillRunning", "running", None)
     assert "confirmed" not in seen
-    assert (operation["success"], operation["result"]) == (False, "1 of 25 still runs.")
+    assert (operation["success"], operation["result"]) == (False, "1 of 25 is still running.")
     assert list_states(operation) == {"confirmed": 24, "stillRunning": 1}
 
 
@@ -187,7 +187,7 @@ def test_a_novita_that_lists_nothing_is_stopped_by_the_copy(start_service: Start
 
     assert answer.elapsed.total_seconds() < 20
     assert (answer.status_code, answer.json()["source"], answer.json()["success"]) == (202, "cache", False)
-    assert "from the copy" in " ".join(answer.json()["warnings"])
+    assert "from the cached inventory" in " ".join(answer.json()["warnings"])
     assert sorted(novita.list_stops()) == sorted(novita.get_truth())
 
 
@@ -337,7 +337,7 @@ def test_without_a_worker_it_is_said_and_pressing_again_verifies(start_service: 
 
     ordered = service.stop_all()
 
-    assert (ordered["count"], "No worker runs" in " ".join(ordered["warnings"])) == (25, True)
+    assert (ordered["count"], "No worker is running" in " ".join(ordered["warnings"])) == (25, True)
     wait_until(lambda: novita.are_all("exited"), "all are stopped")
     assert service.get_operation(ordered)["state"] == "verifying"
     again = service.stop_all()

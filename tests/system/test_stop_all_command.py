@@ -89,7 +89,7 @@ def test_one_that_keeps_running_is_named_and_is_a_failure(environment: dict[str,
     assert done.returncode == 1
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("stillRunning: ")]
     assert stubborn in line
-    assert done.stdout.splitlines()[-1] == "1 of 25 still runs."
+    assert done.stdout.splitlines()[-1] == "1 of 25 is still running."
 
 
 def test_stops_that_fail_are_asked_again_until_all_are_seen_stopped(

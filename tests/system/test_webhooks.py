@@ -254,7 +254,11 @@ def test_receiver_that_was_down_gets_the_result_with_a_signature_that_the_docume
 
         assert len(receiver.requests) == 1, "it is not sent again"
     event = json.loads(body)
-    assert (path, event["type"], event["data"]["result"]) == (SECRET_PATH, "operation.finished", "1 of 25 still runs.")
+    assert (path, event["type"], event["data"]["result"]) == (
+        SECRET_PATH,
+        "operation.finished",
+        "1 of 25 is still running.",
+    )
     assert [one["state"] for one in event["data"]["unconfirmed"]] == ["stillRunning"]
     assert event["data"]["url"] == f"{service.url}/api/operations/{operation['id']}"
     read_event = load_example()

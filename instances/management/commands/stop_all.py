@@ -21,7 +21,7 @@ from instances.errors import PanelError
 from instances.fallback import journal
 from instances.instance import parse_time
 from instances.models import Operation
-from instances.operations import emergency, orders, rounds
+from instances.operations import emergency, orders, rounds, wording
 from instances.outgoing.deadline import cancel_until_ended
 
 EXIT_NOT_ALL: Final = 1
@@ -140,9 +140,9 @@ class Command(BaseCommand):
         if preview["total"] > MAX_NAMED:
             self.stdout.write(f"  … and {preview['total'] - MAX_NAMED} more")
         for skipped in preview["skipped"]:
-            self.stdout.write(_clean(f"  left out: {skipped['name'] or skipped['instanceId']}: {skipped['reason']}"))
+            self.stdout.write(_clean(f"  skipped: {skipped['name'] or skipped['instanceId']}: {skipped['reason']}"))
         for warning in preview["warnings"]:
-            if warning != orders.NOBODY_VERIFIES:  # This command verifies by itself.
+            if warning != wording.NO_WORKER:  # This command verifies by itself.
                 self.stdout.write(_clean(warning))
         return int(preview["count"])
 
@@ -188,12 +188,12 @@ class Command(BaseCommand):
         unconfirmed = [one for one in described["targets"] if one["state"] not in {"confirmed", "skipped"}]
         for target in unconfirmed[:MAX_NAMED]:
             name = target["name"] or "(no name)"
-            self.stdout.write(_clean(f"{target['state']}: {name} ({target['instanceId']}): {target['error'] or ''}"))
+            self.stdout.write(_clean(f"{name} ({target['instanceId']}): {target['message']}"))
         if len(unconfirmed) > MAX_NAMED:
             self.stdout.write(f"… and {len(unconfirmed) - MAX_NAMED} more")
         skipped = [one for one in described["targets"] if one["state"] == "skipped"]
         for target in skipped[:MAX_NAMED]:
-            self.stdout.write(_clean(f"left out: {target['name'] or target['instanceId']}: {target['error']}"))
+            self.stdout.write(_clean(f"skipped: {target['name'] or target['instanceId']}: {target['message']}"))
         for note in described["notes"]:
             self.stdout.write(_clean(note))
         self.stdout.write(_clean(described["result"]) or self._say_open(described, seconds))
