@@ -8,13 +8,11 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from typing import Any, Final
 
 import redis
 from django.conf import settings
 from django_redis import get_redis_connection
-from redis.commands.core import Script
 
 from instances.errors import CacheUnavailable
 
@@ -42,53 +40,12 @@ CANCEL: Final = f"{_TAG}:cancel:"
 KEEP_SECONDS: Final = 30 * 86400
 LEASE_SECONDS: Final = 30
 TURN_SECONDS: Final = 25
+WORKER_SECONDS: Final = 15
 # The last millisecond of the year 9999: a larger number is damage. It must be no time, and nothing counts on from it.
 MAX_NUMBER: Final = 253402300799999
-
-# Redis's own clock: the hosts' clocks differ, and ages are shown to people. `next_number` counts up from it, so that a
-# Redis that was emptied never gives a number out twice: an old ETag can't fit a new listing.
-# Any key may hold what another program or version wrote: `get` and `whole` return nil for what can't be ours, and
-# `expect` makes room for what is. `is_held` is for what must end by itself: without a time to live it would never, and
-# where the clock was set back it lives for too long.
-LUA_PRELUDE: Final = f"""
-local KEEP, MAX_NUMBER = {KEEP_SECONDS}, {MAX_NUMBER}
-local function now_ms()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
-end
-local function get(key)
-  local value = redis.pcall('GET', key)
-  return type(value) == 'string' and value or nil
-end
-local function whole(value)
-  if type(value) ~= 'string' or #value > 15 or not string.find(value, '^%d+$') then return nil end
-  local number = tonumber(value)
-  return number <= MAX_NUMBER and number or nil
-end
-local function expect(kind, key)
-  local found = redis.call('TYPE', key)
-  found = found['ok'] or found
-  if found ~= 'none' and found ~= kind then redis.call('DEL', key) end
-end
-local function is_held(key, max_ms)
-  local left = redis.call('PTTL', key)
-  return left > 0 and left <= tonumber(max_ms) and get(key) ~= nil
-end
-local function next_number(key, least)
-  local number = math.max((whole(get(key)) or 0) + 1, now_ms(), least or 0)
-  local text = string.format('%.0f', number <= MAX_NUMBER and number or now_ms())
-  redis.call('SET', key, text, 'EX', KEEP)
-  return text
-end
--- The order of writes and reads: later than every write so far, and than the last owner of the lock, even where the
--- clock was set back.
-local function next_tick(touched, fence)
-  local last = redis.pcall('ZREVRANGE', touched, 0, 0, 'WITHSCORES')
-  local score = tonumber(last[2]) or 0
-  if not (score >= 0 and score < MAX_NUMBER) then score = 0 end
-  return math.max(now_ms(), whole(get(fence)) or 0, math.floor(score) + 1)
-end
-"""
+# The format of a generation. Increment it when an older version could not read a new one; a new field of an instance
+# with a default needs no new number. Readers ignore an inventory of another format.
+FORMAT: Final = 2
 
 
 class Pool(redis.ConnectionPool):
@@ -105,18 +62,6 @@ class Pool(redis.ConnectionPool):
 def get_redis() -> redis.Redis:
     client: redis.Redis = get_redis_connection("default")
     return client
-
-
-@cache
-def _get_script(source: str) -> Script:
-    # A registered script is loaded again by itself when Redis has forgotten it.
-    return get_redis().register_script(LUA_PRELUDE + source)
-
-
-def run_script(source: str, keys: list[str], args: list[Any]) -> Any:
-    """Run a Lua script. Raises CacheUnavailable."""
-    with redis_errors():
-        return _get_script(source)(keys=keys, args=args, client=get_redis())
 
 
 def read_time() -> datetime:

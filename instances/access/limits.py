@@ -8,13 +8,14 @@ import logging
 import threading
 import time
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from django.conf import settings
 from rest_framework.request import Request
 
-from instances import redis_client
+from instances import lua, redis_client
 from instances.access.proxies import client_network
 from instances.errors import CacheUnavailable, TooManyRequests
 
@@ -49,31 +50,8 @@ class Bucket:
     seconds: int
 
 
-_TAKE: Final = """
--- What is no count goes; one that would last for too long, since it has no end or a clock was set back, gets its end.
-for i, key in ipairs(KEYS) do
-  if not whole(get(key)) then
-    redis.call('DEL', key)
-  elseif not is_held(key, ARGV[2 * i] * 1000) then
-    redis.call('EXPIRE', key, ARGV[2 * i])
-  end
-end
-for i, key in ipairs(KEYS) do
-  if (whole(get(key)) or 0) >= tonumber(ARGV[2 * i - 1]) then return -math.max(1, redis.call('TTL', key)) end
-end
-local value = 0
-for i, key in ipairs(KEYS) do
-  value = redis.call('INCR', key)
-  if value == 1 then redis.call('EXPIRE', key, ARGV[2 * i]) end
-end
-return value
-"""
-
-_GIVE_BACK: Final = """
-for i, key in ipairs(KEYS) do
-  if (whole(get(key)) or 0) > 0 then redis.call('DECR', key) end
-end
-"""
+_TAKE: Final = lua.load(__file__, "take")
+_GIVE_BACK: Final = lua.load(__file__, "give_back")
 
 
 class _Memory:
@@ -121,9 +99,12 @@ def take(*buckets: Bucket) -> int:
 
     Returns the last bucket's count, or, negative, the seconds to wait. Raises CacheUnavailable.
     """
-    keys = [f"{redis_client.RATE}{bucket.key}" for bucket in buckets]
-    args = [number for bucket in buckets for number in (bucket.limit, bucket.seconds)]
-    return int(redis_client.run_script(_TAKE, keys, args))
+    limits_and_seconds = [number for bucket in buckets for number in (bucket.limit, bucket.seconds)]
+    return int(_TAKE(counters=_name_counters(buckets), limits_and_seconds=limits_and_seconds))
+
+
+def _name_counters(buckets: Iterable[Bucket]) -> list[str]:
+    return [f"{redis_client.RATE}{bucket.key}" for bucket in buckets]
 
 
 def take_always(*buckets: Bucket) -> int:
@@ -137,7 +118,7 @@ def take_always(*buckets: Bucket) -> int:
 def _give_back(*buckets: Bucket) -> None:
     memory.give_back(buckets)
     try:
-        redis_client.run_script(_GIVE_BACK, [f"{redis_client.RATE}{bucket.key}" for bucket in buckets], [])
+        _GIVE_BACK(counters=_name_counters(buckets))
     except CacheUnavailable as exc:
         log.warning("attempts not forgiven: %s", exc.message, extra={"rejection": "redis"})
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final
 
-from instances import redis_client
+from instances import lua, redis_client
 from instances.errors import CacheUnavailable, SyncInProgress
 from instances.instance import format_time
 
@@ -23,24 +23,10 @@ TTL_SECONDS: Final = redis_client.LEASE_SECONDS
 RENEW_SECONDS: Final = 10
 RETRY_AFTER_SECONDS: Final = 5
 
-# → {} when another holds it, else {fence, now}. The fence is above all that was touched before: a sync carries over
-# what was touched since, and nothing else. A damaged score must not outlast that.
-_ACQUIRE = """
-local lease, fence, touched = unpack(KEYS)
-if is_held(lease, ARGV[2]) then return {} end
-expect('zset', touched)
-redis.call('ZREMRANGEBYSCORE', touched, MAX_NUMBER, '+inf')
-local number = next_number(fence, next_tick(touched, fence))
-redis.call('SET', lease, ARGV[1], 'PX', ARGV[2])
-return {number, string.format('%.0f', now_ms())}
-"""
-_RENEW = "return get(KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0"
-_RELEASE = "return get(KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0"
-_TAKE_TURN = """
-if is_held(KEYS[1], ARGV[2]) then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
-"""
+_ACQUIRE: Final = lua.load(__file__, "acquire")
+_RENEW: Final = lua.load(__file__, "renew")
+_RELEASE: Final = lua.load(__file__, "release")
+_TAKE_TURN: Final = lua.load(__file__, "take_turn")
 
 
 class Lease:
@@ -65,14 +51,14 @@ class Lease:
     ) -> None:
         self._released.set()
         try:
-            redis_client.run_script(_RELEASE, [redis_client.LEASE], [self.token])
+            _RELEASE(token=self.token)
         except CacheUnavailable as exc:
             log.warning("lease not released, it ends by itself in %s s: %s", TTL_SECONDS, exc)
 
     def _renew(self) -> None:
         while not self._released.wait(RENEW_SECONDS):
             try:
-                is_ours = redis_client.run_script(_RENEW, [redis_client.LEASE], [self.token, TTL_SECONDS * 1000])
+                is_ours = _RENEW(token=self.token)
             except CacheUnavailable as exc:
                 log.warning("lease not renewed: %s", exc)
                 continue
@@ -93,9 +79,8 @@ def acquire(trigger: str) -> Lease:
             "since": format_time(datetime.now(UTC)),
         }
     )
-    names = [redis_client.LEASE, redis_client.FENCE, redis_client.TOUCHED]
     try:
-        answer = redis_client.run_script(_ACQUIRE, names, [token, TTL_SECONDS * 1000])
+        answer = _ACQUIRE(token=token)
     except CacheUnavailable:
         answer = _find_fence_of(token)
         if answer is None:
@@ -117,8 +102,7 @@ def _find_fence_of(token: str) -> tuple[Any, int] | None:
 
 def take_turn() -> bool:
     """Take the turn to read the moving instances; it ends by itself. False while another process has it."""
-    args = [os.getpid(), redis_client.TURN_SECONDS * 1000]
-    return bool(redis_client.run_script(_TAKE_TURN, [redis_client.MOVING_TURN], args))
+    return bool(_TAKE_TURN(owner=os.getpid()))
 
 
 def end_turn(pause_seconds: float) -> None:

@@ -17,12 +17,12 @@ from typing import Any, Final
 
 from django.conf import settings
 
+from instances import lua
 from instances import redis_client as keys
 from instances.errors import CacheUnavailable, LeaseLost
 from instances.fallback import database
 from instances.instance import Instance, check_time, format_time, from_json
-from instances.inventory import scripts
-from instances.redis_client import get_redis, redis_errors, run_script
+from instances.redis_client import get_redis, redis_errors
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,17 @@ TOUCHED_SECONDS: Final = 3600
 GZIP_LEVEL: Final = 5
 # How far the time of a read may lie ahead of now. Farther, a clock was set back, and the age is not known.
 CLOCK_SLACK_MS: Final = 2000
+
+_READ: Final = lua.load(__file__, "read")
+_READ_STATE: Final = lua.load(__file__, "read_state")
+_KEEP_BODY: Final = lua.load(__file__, "keep_body")
+_PUBLISH: Final = lua.load(__file__, "publish")
+_NOTE_UNCHANGED: Final = lua.load(__file__, "note_unchanged")
+_NOTE_FAILURE: Final = lua.load(__file__, "note_failure")
+_WRITE_INSTANCE: Final = lua.load(__file__, "write_instance")
+_DROP_DRAFT: Final = lua.load(__file__, "drop_draft")
+_DISCARD: Final = lua.load(__file__, "discard")
+_CLEAR: Final = lua.load(__file__, "clear")
 
 
 @dataclass(frozen=True)
@@ -81,8 +92,8 @@ class Source:
     began_ms: int
     trigger: str
 
-    def to_args(self) -> list[Any]:
-        return [self.token, self.fence, self.began_ms, self.trigger]
+    def to_args(self) -> dict[str, Any]:
+        return {"token": self.token, "fence": self.fence, "as_of": self.began_ms, "trigger": self.trigger}
 
 
 @dataclass(frozen=True)
@@ -141,7 +152,7 @@ def _render_body() -> Body:
     gzipped = gzip.compress(_render(listing.instances), GZIP_LEVEL, mtime=0)
     if listing.revision is not None:
         try:
-            run_script(scripts.KEEP_BODY, scripts.KEYS, [listing.revision, seal_body(gzipped), BODY_SECONDS])
+            _KEEP_BODY(rendered_revision=listing.revision, body=seal_body(gzipped), seconds=BODY_SECONDS)
         except CacheUnavailable as exc:
             log.debug("the rendered listing was not kept: %s", exc)
     return Body(listing.freshness, listing.revision, gzipped)
@@ -158,7 +169,7 @@ _FIELDS: Final = zlib.crc32(repr(sorted(from_json({"id": "-", "status": "-"}).to
 
 def seal_body(gzipped: bytes) -> bytes:
     """Mark a rendered listing, so that what is damaged, or of another version, is told from it."""
-    return b"%d %08x %08x " % (scripts.FORMAT, _FIELDS, zlib.crc32(gzipped)) + gzipped
+    return b"%d %08x %08x " % (keys.FORMAT, _FIELDS, zlib.crc32(gzipped)) + gzipped
 
 
 def _unseal_body(sealed: bytes) -> bytes | None:
@@ -232,7 +243,7 @@ def read_stored() -> Stored:
 def _discard(generation: int, revision: int) -> None:
     """Drop a copy that can't be read, unless another has taken its place: the refresher then makes a new one."""
     try:
-        if run_script(scripts.DISCARD, scripts.KEYS, [generation, revision, OLD_GENERATION_SECONDS]):
+        if _DISCARD(generation=generation, revision=revision, grace_seconds=OLD_GENERATION_SECONDS):
             log.warning("the cached inventory is damaged, or from another version: it is synchronized anew")
     except CacheUnavailable as exc:
         log.debug("a damaged copy is not dropped: %s", exc)
@@ -240,7 +251,7 @@ def _discard(generation: int, revision: int) -> None:
 
 def _read(what: str, known_revision: int | None, *ids: str) -> tuple[int, int, Freshness, Any] | None:
     """Run the reading script; None when there is no copy. The last part is None when the revision is known already."""
-    answer = run_script(scripts.READ, scripts.KEYS, ["" if known_revision is None else known_revision, what, *ids])
+    answer = _READ(known_revision=known_revision, what=what, ids=ids)
     if len(answer) == 1:
         return None
     now, generation, revision, as_of = (_to_int(value) for value in answer[:4])
@@ -285,7 +296,7 @@ def publish(rows: Mapping[str, bytes], moving: Iterable[str], source: Source) ->
     keep the listing they had, or have the new one when only the answer was lost.
     """
     generation = f"{keys.GENERATION}{source.fence}"
-    fields: list[tuple[str | bytes, bytes]] = [(MARKER, b"%d" % scripts.FORMAT), *rows.items()]
+    fields: list[tuple[str | bytes, bytes]] = [(MARKER, b"%d" % keys.FORMAT), *rows.items()]
     try:
         with redis_errors():
             for start in range(0, len(fields), WRITE_CHUNK):
@@ -293,8 +304,7 @@ def publish(rows: Mapping[str, bytes], moving: Iterable[str], source: Source) ->
                     pipeline.hset(generation, mapping=dict(fields[start : start + WRITE_CHUNK]))
                     pipeline.expire(generation, DRAFT_SECONDS)
                     pipeline.execute()
-        args = [*source.to_args(), len(fields), OLD_GENERATION_SECONDS, *moving]
-        outcome = run_script(scripts.PUBLISH, scripts.KEYS, args)
+        outcome = _PUBLISH(**source.to_args(), size=len(fields), grace_seconds=OLD_GENERATION_SECONDS, moving=moving)
     except CacheUnavailable:
         if _drop_draft(source.fence):
             return
@@ -307,7 +317,7 @@ def publish(rows: Mapping[str, bytes], moving: Iterable[str], source: Source) ->
 def _drop_draft(fence: int) -> bool:
     """Delete a generation that is not published. True when it is: the answer to publishing it was lost."""
     try:
-        return bool(run_script(scripts.DROP_DRAFT, scripts.KEYS, [fence]))
+        return bool(_DROP_DRAFT(fence=fence))
     except CacheUnavailable as exc:
         log.debug("a draft ends by itself in %s s: %s", DRAFT_SECONDS, exc)
         return False
@@ -315,7 +325,7 @@ def _drop_draft(fence: int) -> bool:
 
 def note_unchanged(generation: int, moving: Iterable[str], source: Source) -> bool:
     """Note that a complete read found the copy true. False when that copy is gone meanwhile. Raises LeaseLost."""
-    outcome = run_script(scripts.NOTE_UNCHANGED, scripts.KEYS, [*source.to_args(), generation, *moving])
+    outcome = _NOTE_UNCHANGED(**source.to_args(), generation=generation, moving=moving)
     if outcome == -1:
         raise LeaseLost
     return bool(outcome == 1)
@@ -323,7 +333,7 @@ def note_unchanged(generation: int, moving: Iterable[str], source: Source) -> bo
 
 def note_failure(code: str, error: str, trigger: str) -> int:
     """Note a failed sync; returns how many have failed in a row."""
-    return int(run_script(scripts.NOTE_FAILURE, scripts.KEYS, [code, error, trigger]))
+    return int(_NOTE_FAILURE(code=code, error=error, trigger=trigger))
 
 
 def write_instance(instance: Instance, *, read_began: int | None = None) -> bool:
@@ -341,9 +351,15 @@ def remove_instance(instance_id: str, *, read_began: int | None = None) -> bool:
 
 
 def _write(instance_id: str, encoded: bytes, read_began: int | None, is_moving: bool) -> bool:
-    began = "" if read_began is None else read_began
-    args = [instance_id, encoded, _end(keys.read_time()), began, int(is_moving), TOUCHED_SECONDS]
-    return bool(run_script(scripts.WRITE_INSTANCE, scripts.KEYS, args))
+    is_changed = _WRITE_INSTANCE(
+        id=instance_id,
+        encoded=encoded,
+        ending=_end(keys.read_time()),
+        read_began=read_began,
+        is_moving=is_moving,
+        touched_seconds=TOUCHED_SECONDS,
+    )
+    return bool(is_changed)
 
 
 def clear() -> int:
@@ -351,12 +367,11 @@ def clear() -> int:
 
     A lock that a sync holds stays.
     """
-    return int(run_script(scripts.CLEAR, scripts.KEYS, []))
+    return int(_CLEAR(worker=_get_worker_key()))
 
 
 def read_state() -> State:
-    names = [_get_worker_key() if name == keys.WORKER else name for name in scripts.KEYS]
-    answer = run_script(scripts.READ_STATE, names, [])
+    answer = _READ_STATE(worker=_get_worker_key())
     now, tick, generation, revision, size, flat, moving, lease, lease_ms, has_worker = answer
     sync = {field.decode("utf-8", "replace"): value for field, value in _pairs(flat)}
     as_of = _to_int(sync.get("as_of"))
@@ -387,7 +402,7 @@ def read_state() -> State:
 def note_worker() -> None:
     """Note that a worker works; it counts as up for a while from then on."""
     with redis_errors():
-        get_redis().set(_get_worker_key(), "up", ex=scripts.WORKER_SECONDS)
+        get_redis().set(_get_worker_key(), "up", ex=keys.WORKER_SECONDS)
 
 
 def _get_worker_key() -> str:

@@ -1,0 +1,21 @@
+-- Read the inventory. `what` is "body" (the rendered answer), "rows" (all instances) or "some" (those of the ids).
+-- Returns {now}, or {now, generation, revision, as_of} and, unless the revision is the known one, what was read.
+-- include: inventory
+-- keys: BODY
+-- args: known_revision what ids...
+
+local now = text_of(now_ms())
+local number, revision, as_of = find_inventory()
+if not number then return {now} end
+local answer = {now, number, revision, as_of}
+if known_revision == revision then
+  -- A replica, or a Redis that is full, can be read all the same.
+  if what == 'body' then redis.pcall('HINCRBY', SYNC, 'not_modified', 1) end
+elseif what == 'body' then
+  answer[5] = get(BODY .. number .. ':' .. revision) or ''
+elseif what == 'rows' then
+  answer[5] = redis.call('HGETALL', GENERATION .. number)
+else
+  answer[5] = redis.call('HMGET', GENERATION .. number, unpack(ids))
+end
+return answer
