@@ -16,10 +16,11 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
 
 from instances import health
-from instances.access.roles import Role, find_role
+from instances.access.roles import find_role
 from instances.instance import GROUPS, STATUSES
 from instances.inventory import queries, store
 from instances.models import Protection
+from instances.role import Role
 
 log = logging.getLogger(__name__)
 

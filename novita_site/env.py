@@ -22,11 +22,11 @@ import redis
 from django.core.exceptions import ImproperlyConfigured
 from dotenv import dotenv_values
 
+from instances.role import ROLES
 from novita_site.private_files import make_folder
 
 TRUE_WORDS = {"1", "true", "yes", "on"}
 FALSE_WORDS = {"0", "false", "no", "off"}
-ROLES = {"viewer", "operator", "admin"}
 PEM_CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 # What may follow the ? in REDIS_URL. redis-py takes more, whose values no text can be or that change its answers.
 REDIS_PARAMETERS = {
@@ -148,7 +148,7 @@ class Env:
             # From its end: a name of a directory's group holds such signs itself.
             group, _, role = (part.strip() for part in pair.rpartition("="))
             if not group or role not in ROLES or group in roles:
-                cure = "Use panel-admins=admin,research=operator; roles are viewer, operator, admin."
+                cure = f"Use panel-admins=admin,research=operator; roles are {', '.join(ROLES)}."
                 self.refuse(name, f"{pair!r} gives no role to a name, or a second one.", cure)
             roles[group] = role
         return roles

@@ -361,9 +361,9 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "UpDownEnum": ["up", "down"],
         "UpDownUnknownEnum": ["up", "down", "unknown"],
-        "ActionEnum": ["stop", "start", "restart"],
-        "OperationStateEnum": ["requesting", "verifying", "finished", "cancelled"],
-        "TargetStateEnum": ["pending", "requested", "confirmed", "stillRunning", "failed", "skipped", "unknown"],
+        "ActionEnum": "instances.models.Operation.Kind",
+        "OperationStateEnum": "instances.models.Operation.State",
+        "TargetStateEnum": "instances.models.Target.State",
     },
     "PREPROCESSING_HOOKS": ["instances.api.urls.drop_optional_slash"],
     "POSTPROCESSING_HOOKS": [

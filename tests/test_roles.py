@@ -18,7 +18,6 @@ from drf_spectacular.generators import SchemaGenerator
 from fakeredis import FakeRedis
 from pytest_django import Settings
 
-from instances.access.roles import ROLES, Role
 from instances.inventory.sync import synchronize
 from instances.models import (
     AuditEntry,
@@ -29,6 +28,7 @@ from instances.models import (
     Token,
     WebhookDelivery,
 )
+from instances.role import ROLES, Role
 from tests.conftest import ApiClient
 from tests.novita_answers import NovitaAnswers, make_row
 

@@ -10,8 +10,6 @@ from django.test import Client, RequestFactory
 from pytest_django.fixtures import Settings
 
 from instances.access import sso
-from instances.access.roles import ROLES
-from novita_site import env
 from novita_site.env import Env, InvalidSettings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,10 +87,6 @@ def test_wrong_roles_are_refused_by_name(text: str) -> None:
     env.roles("OIDC_ROLES")
 
     assert refuse(env).startswith("OIDC_ROLES: ")
-
-
-def test_the_roles_that_can_be_given_are_those_that_exist() -> None:
-    assert set(ROLES) == env.ROLES
 
 
 def test_code_in_the_url_of_a_password_login_is_ignored(settings: Settings) -> None:

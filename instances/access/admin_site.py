@@ -17,9 +17,11 @@ from django.utils.decorators import method_decorator
 
 from instances.access import audit
 from instances.access.limits import Login
-from instances.access.roles import Role, find_role
+from instances.access.roles import find_role
 from instances.answers import lock_out
 from instances.errors import TooManyRequests
+from instances.models import Action
+from instances.role import Role
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -89,5 +91,5 @@ class PanelAdminSite(AdminSite):
             attempt.succeed()
         if answer.status_code == HTTPStatus.FOUND:
             name = request.user.get_username()
-            audit.save([audit.make_entry(audit.get_actor(request), "user.password", name)])
+            audit.save([audit.make_entry(audit.get_actor(request), Action.CHANGE_PASSWORD, name)])
         return answer

@@ -12,6 +12,7 @@ from instances.access import audit, limits
 from instances.access.audit import Actor
 from instances.answers import find_request_id
 from instances.errors import NotAuthenticated
+from instances.models import Action
 
 log = logging.getLogger(__name__)
 
@@ -24,13 +25,13 @@ def _make_visitor(request: HttpRequest | None, name: str) -> Actor:
 
 @receiver(user_logged_in)
 def record_login(request: HttpRequest | None, user: User, **kwargs: Any) -> None:
-    audit.save([audit.make_entry(_make_visitor(request, user.get_username()), "login")])
+    audit.save([audit.make_entry(_make_visitor(request, user.get_username()), Action.LOGIN)])
 
 
 @receiver(user_logged_out)
 def record_logout(request: HttpRequest | None, user: User | None, **kwargs: Any) -> None:
     if user is not None:
-        audit.save([audit.make_entry(_make_visitor(request, user.get_username()), "logout")])
+        audit.save([audit.make_entry(_make_visitor(request, user.get_username()), Action.LOGOUT)])
 
 
 @receiver(user_login_failed)
@@ -47,6 +48,6 @@ def record_failed_login(
     visitor = _make_visitor(request, str(credentials.get("username", "")))
     log.warning("login from %s failed: %s", visitor.address, code, extra={"rejection": "login"})
     if count := limits.count_failed_login(visitor.address):
-        entry = audit.make_entry(visitor, "login", error=f"Failed login {count} from this address within a day.")
+        entry = audit.make_entry(visitor, Action.LOGIN, error=f"Failed login {count} from this address within a day.")
         entry.outcome = code
         audit.save([entry])

@@ -1,7 +1,5 @@
-"""Who may do what: three roles, each with all that the one before it may. The admin pages' groups carry their names."""
+"""Which role a visitor has, and the refusal when it is too low. The admin pages' groups have the roles' names."""
 
-from collections.abc import Mapping
-from enum import IntEnum
 from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
@@ -11,22 +9,7 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from instances.errors import NotAllowed, NotAuthenticated
-
-
-class Role(IntEnum):
-    """viewer: read. operator: sync, start, stop, restart, protect. admin: everything else."""
-
-    NONE = 0
-    VIEWER = 1
-    OPERATOR = 2
-    ADMIN = 3
-
-    @property
-    def label(self) -> str:
-        return self.name.lower()
-
-
-ROLES: Mapping[str, Role] = {role.label: role for role in Role if role}
+from instances.role import ROLES, Role
 
 
 def get_role(user: AbstractBaseUser | AnonymousUser) -> Role:

@@ -33,12 +33,12 @@ from requests.auth import HTTPBasicAuth
 from instances.access import audit
 from instances.access.audit import RESERVED_NAMES, Actor
 from instances.access.limits import begin_single_sign_on, count_failed_login
-from instances.access.roles import ROLES, Role
 from instances.answers import find_request_id, lock_out
 from instances.errors import NotAllowed, NotAuthenticated
-from instances.models import Identity
+from instances.models import Action, Identity
 from instances.outgoing import egress
 from instances.outgoing.deadline import Budget
+from instances.role import ROLES, Role
 from novita_site.env import is_loopback
 
 log = logging.getLogger(__name__)
@@ -236,7 +236,7 @@ class Backend(OIDCAuthenticationBackend):  # type: ignore[misc]  # likewise
                 Identity.objects.create(issuer=settings.OIDC_ISSUER, sub=claims["sub"], user=user)
         except IntegrityError as exc:
             raise InvalidProvider("two first logins at the same time; this one came second") from exc
-        _set_role(self.request, user, role, action="user.add")
+        _set_role(self.request, user, role, Action.ADD_USER)
         return user
 
 
@@ -319,7 +319,7 @@ def _find_free_name(wanted: str) -> str:
     return name
 
 
-def _set_role(request: HttpRequest, user: User, role: Role, action: str = "user.change") -> None:
+def _set_role(request: HttpRequest, user: User, role: Role, action: Action = Action.CHANGE_USER) -> None:
     """Give a user this role and no other. Groups that are no roles, and the superuser flag, stay as they are."""
     before = sorted(user.groups.filter(name__in=ROLES).values_list("name", flat=True))
     after = [role.label] if role else []
@@ -354,7 +354,7 @@ def _answer_failure(request: HttpRequest, exc: Exception) -> HttpResponse:
 
 
 def _record(request: HttpRequest, name: str, code: str, reason: str) -> None:
-    entry = audit.make_entry(_make_actor(request, name), "login", error=reason, reason="single sign-on")
+    entry = audit.make_entry(_make_actor(request, name), Action.LOGIN, error=reason, reason="single sign-on")
     entry.outcome = code
     audit.save([entry])
 

@@ -6,7 +6,7 @@ from django.contrib.auth.models import User
 
 from instances.access import audit
 from instances.access.audit import Actor
-from instances.models import Token
+from instances.models import Action, Token
 
 DEFAULT_DAYS = 90
 MAX_DAYS = 3650
@@ -14,6 +14,8 @@ MAX_DAYS = 3650
 
 def create_token(user: User, name: str, role: str, days: int, *, actor: Actor) -> tuple[Token, str]:
     """Make a token for a user; returns it and its text, which is stored nowhere."""
-    with audit.recorded(actor, "token.create", user.get_username(), target_name=name, after=f"{role}, {days} days"):
+    with audit.recorded(
+        actor, Action.CREATE_TOKEN, user.get_username(), target_name=name, after=f"{role}, {days} days"
+    ):
         token, text = Token.objects.create(user=user, expiry=timedelta(days=days), name=name, role=role)
     return token, text

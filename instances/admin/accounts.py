@@ -14,10 +14,11 @@ from django.template.response import TemplateResponse
 
 from instances.access import audit
 from instances.access.audit import LOCAL_OWNER, RESERVED_NAMES
-from instances.access.roles import ROLES, Role, find_role, get_role
+from instances.access.roles import find_role, get_role
 from instances.access.tokens import DEFAULT_DAYS, MAX_DAYS, create_token
 from instances.admin.lists import ListAdmin
-from instances.models import Token
+from instances.models import Action, Token
+from instances.role import ROLES, Role
 
 
 class AccountAdmin(ListAdmin):
@@ -129,12 +130,12 @@ class PanelUserAdmin(AccountAdmin, UserAdmin):  # type: ignore[type-arg]  # like
             obj.groups.set([Group.objects.get_or_create(name=role)[0]] if role else [])
         after = get_role(User.objects.get(pk=obj.pk)).label
         state = "" if obj.is_active else ", not active"
-        action = "user.change" if change else "user.add"
+        action = Action.CHANGE_USER if change else Action.ADD_USER
         self._record(request, action, obj.get_username(), before=before, after=f"{after}{state}")
 
     def delete_model(self, request: HttpRequest, obj: User) -> None:
         super().delete_model(request, obj)
-        self._record(request, "user.delete", obj.get_username())
+        self._record(request, Action.DELETE_USER, obj.get_username())
 
     def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
         for user in queryset:
@@ -143,7 +144,7 @@ class PanelUserAdmin(AccountAdmin, UserAdmin):  # type: ignore[type-arg]  # like
     def log_change(self, request: HttpRequest, obj: Model, message: Any) -> Any:
         # The page for a new password saves without save_model.
         if request.path.endswith("/password/"):
-            self._record(request, "user.password", str(obj))
+            self._record(request, Action.CHANGE_PASSWORD, str(obj))
         return super().log_change(request, obj, message)
 
 
@@ -178,7 +179,7 @@ class TokenAdmin(AccountAdmin):
         return ("user", "name", "role", "days") if obj is None else self.fields
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
-        return {"user": request.user.pk, "role": Token.Role.VIEWER}
+        return {"user": request.user.pk, "role": Role.VIEWER.label}
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -198,7 +199,7 @@ class TokenAdmin(AccountAdmin):
     def delete_model(self, request: HttpRequest, obj: Token) -> None:
         owner, name, role = obj.user.get_username(), obj.name, obj.role
         super().delete_model(request, obj)
-        self._record(request, "token.revoke", owner, target_name=name, before=role)
+        self._record(request, Action.REVOKE_TOKEN, owner, target_name=name, before=role)
 
     def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
         for token in queryset.select_related("user"):

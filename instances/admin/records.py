@@ -10,9 +10,10 @@ from django.utils import timezone
 from django.utils.text import slugify
 from django.views.decorators.http import require_safe
 
-from instances.access.roles import Role, find_role
+from instances.access.roles import find_role
 from instances.admin.csv_files import CSV_ROWS_AT_ONCE, write_csv
 from instances.admin.lists import ListAdmin
+from instances.role import Role
 
 
 def check_press(request: HttpRequest) -> None:

@@ -11,12 +11,13 @@ from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
 from instances.access import audit
-from instances.access.roles import Role, find_role
+from instances.access.roles import find_role
 from instances.admin.columns import show_instances, time_column
 from instances.admin.filters import ChangeFilter
 from instances.admin.records import RecordAdmin, check_press
 from instances.inventory.sync import say_counts, try_to_synchronize
-from instances.models import SyncRun
+from instances.models import Action, SyncRun
+from instances.role import Role
 
 
 @admin.register(SyncRun)
@@ -85,10 +86,10 @@ class SyncRunAdmin(RecordAdmin):
             raise PermissionDenied
         check_press(request)
         actor = audit.get_actor(request)
-        with audit.recorded(actor, "sync") as entry:
-            is_done, words = try_to_synchronize("admin", requested_by=actor.name)
+        with audit.recorded(actor, Action.SYNC) as entry:
+            is_done, words = try_to_synchronize(SyncRun.Trigger.ADMIN, requested_by=actor.name)
             if not is_done:
-                entry.outcome, entry.error = "failed", words
+                entry.outcome, entry.error = SyncRun.Outcome.FAILED, words
         messages.add_message(request, messages.SUCCESS if is_done else messages.ERROR, words)
         return redirect("admin:instances_syncrun_changelist")
 

@@ -14,12 +14,13 @@ from django.utils.text import Truncator
 from django.views.decorators.http import require_POST
 
 from instances.access import audit
-from instances.access.roles import Role, find_role
+from instances.access.roles import find_role
 from instances.admin.columns import LIST_LETTERS, MAX_SHOWN, count_rows, link_record, time_column
 from instances.admin.records import RecordAdmin, check_press
 from instances.errors import InvalidState
-from instances.models import WebhookAttempt, WebhookDelivery
+from instances.models import Action, WebhookAttempt, WebhookDelivery
 from instances.notifications import webhooks
+from instances.role import Role
 
 
 @admin.register(WebhookDelivery)
@@ -114,7 +115,7 @@ class WebhookDeliveryAdmin(RecordAdmin):
         delivery = get_object_or_404(WebhookDelivery, pk=pk)
         actor = audit.get_actor(request)
         names = {"target": str(delivery.message_id), "target_name": delivery.receiver}
-        with audit.recorded(actor, "webhook.resend", **names) as entry:
+        with audit.recorded(actor, Action.RESEND_WEBHOOK, **names) as entry:
             is_due = webhooks.send_again(delivery)
             if not is_due:
                 entry.outcome, entry.error = InvalidState.code, "The delivery isn't dead."

@@ -11,6 +11,7 @@ from rest_framework import serializers
 
 from instances.errors import InvalidRequest
 from instances.instance import GROUPS, clean_text
+from instances.models import Operation, Target
 
 ORDERINGS = (
     "name",
@@ -25,7 +26,6 @@ ORDERINGS = (
     "changedAt",
 )
 MAX_PAGE_SIZE = 1000
-TARGET_STATES = ["pending", "requested", "confirmed", "stillRunning", "failed", "skipped", "unknown"]
 # As many ids fit into the largest body that is taken.
 MAX_IDS = 2000
 REPEATED: Final = "It is given more than once."
@@ -113,7 +113,7 @@ class OperationOrderSerializer(OrderSerializer):
     """The body of an operation on some instances: `kind` and `ids`, or `fromOperation` in their place."""
 
     kind = serializers.ChoiceField(
-        choices=["stop", "start", "restart"], required=False, help_text="Needed without fromOperation."
+        choices=Operation.Kind.choices, required=False, help_text="Needed without fromOperation."
     )
     ids = serializers.ListField(
         child=TextField(min_length=1, max_length=128),
@@ -146,7 +146,7 @@ class ProtectSerializer(StrictSerializer):
 
 
 class OperationQuerySerializer(StrictSerializer):
-    state = serializers.ChoiceField(choices=["requesting", "verifying", "finished", "cancelled"], required=False)
+    state = serializers.ChoiceField(choices=Operation.State.choices, required=False)
     page = serializers.IntegerField(min_value=1, max_value=10**6, required=False, help_text="Counts from 1.")
     pageSize = serializers.IntegerField(min_value=1, max_value=100, required=False, help_text="20 if absent.")
 
@@ -184,7 +184,7 @@ class InstanceSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     status = serializers.CharField(help_text="As Novita says it; unknown ones are kept.")
     group = serializers.ChoiceField(choices=list(GROUPS))
-    actions = serializers.ListField(child=serializers.ChoiceField(choices=["stop", "start", "restart"]))
+    actions = serializers.ListField(child=serializers.ChoiceField(choices=Operation.Kind.choices))
     region = serializers.CharField()
     clusterId = serializers.CharField()
     productId = serializers.CharField()
@@ -225,7 +225,7 @@ class ResultSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     success = serializers.BooleanField(help_text="Whether Novita took the order.")
     status = serializers.CharField(help_text="Novita's status now.")
-    state = serializers.ChoiceField(choices=TARGET_STATES)
+    state = serializers.ChoiceField(choices=Target.State.choices)
     message = serializers.CharField(help_text="One sentence on it.")
     error = serializers.CharField(allow_null=True)
 
@@ -247,7 +247,7 @@ class OrderedSerializer(serializers.Serializer[Any]):
     timestamp = serializers.DateTimeField()
     operationId = serializers.UUIDField(allow_null=True)
     operationUrl = serializers.CharField(allow_null=True)
-    source = serializers.ChoiceField(choices=["novita", "cache"])  # type: ignore[assignment]  # shadows a property that is not used
+    source = serializers.ChoiceField(choices=Operation.Source.choices)  # type: ignore[assignment]  # shadows a property that is not used
 
 
 class CountsSerializer(serializers.Serializer[Any]):
@@ -263,7 +263,7 @@ class CountsSerializer(serializers.Serializer[Any]):
 class TargetSerializer(serializers.Serializer[Any]):
     instanceId = serializers.CharField()
     name = serializers.CharField()
-    state = serializers.ChoiceField(choices=TARGET_STATES)
+    state = serializers.ChoiceField(choices=Target.State.choices)
     status = serializers.CharField(help_text="Novita's status as last read.")
     attempts = serializers.IntegerField(help_text="How often Novita was asked.")
     requestedAt = serializers.DateTimeField(allow_null=True)
@@ -275,8 +275,8 @@ class TargetSerializer(serializers.Serializer[Any]):
 
 class OperationHeadSerializer(serializers.Serializer[Any]):
     id = serializers.UUIDField()
-    kind = serializers.ChoiceField(choices=["stop", "start", "restart"])
-    state = serializers.ChoiceField(choices=["requesting", "verifying", "finished", "cancelled"])
+    kind = serializers.ChoiceField(choices=Operation.Kind.choices)
+    state = serializers.ChoiceField(choices=Operation.State.choices)
     success = serializers.BooleanField(
         allow_null=True, help_text="True only when every target that was not skipped is confirmed."
     )
@@ -284,7 +284,7 @@ class OperationHeadSerializer(serializers.Serializer[Any]):
     isWholeAccount = serializers.BooleanField()
     reason = serializers.CharField()
     requestedBy = serializers.CharField()
-    source = serializers.ChoiceField(choices=["novita", "cache"], help_text="Where the targets were read.")  # type: ignore[assignment]  # shadows a property that is not used
+    source = serializers.ChoiceField(choices=Operation.Source.choices, help_text="Where the targets were read.")  # type: ignore[assignment]  # shadows a property that is not used
     createdAt = serializers.DateTimeField()
     deadlineAt = serializers.DateTimeField()
     finishedAt = serializers.DateTimeField(allow_null=True)

@@ -25,14 +25,15 @@ from rest_framework.viewsets import ViewSet
 from instances import health
 from instances.access import audit, limits
 from instances.access.audit import get_actor
-from instances.access.roles import Role, find_role, require
+from instances.access.roles import find_role, require
 from instances.api import serializers
 from instances.errors import BodyNotJson, InstanceNotFound, InvalidRequest, LengthRequired, NotFound
 from instances.instance import ActionName, format_time
 from instances.inventory import queries, store
 from instances.inventory.sync import synchronize
-from instances.models import Operation, Protection
+from instances.models import Action, Operation, Protection, SyncRun
 from instances.operations import emergency, orders, single
+from instances.role import Role
 
 HTML_PAGE_SIZE = 100
 # A viewset's actions that stop, and the one that ends a stop; these are never refused for their number.
@@ -190,8 +191,8 @@ class InstanceViewSet(ApiView, ViewSet):
     def sync(self, request: Request) -> Response:
         """Reads the account anew. It changes nothing at Novita. A POST needs no body."""
         actor = get_actor(request)
-        with audit.recorded(actor, "sync"):
-            return Response(synchronize("api", requested_by=actor.name).to_json())
+        with audit.recorded(actor, Action.SYNC):
+            return Response(synchronize(SyncRun.Trigger.API, requested_by=actor.name).to_json())
 
     @extend_schema(
         summary="Stop all, and prove it",
@@ -359,7 +360,7 @@ class CacheViewSet(ApiView, ViewSet):
     @action(detail=False, methods=["post"])
     def clear(self, request: Request) -> Response:
         """Drops the cached listing; the next synchronization fills it again. It changes nothing at Novita."""
-        with audit.recorded(get_actor(request), "cache.clear") as entry:
+        with audit.recorded(get_actor(request), Action.CLEAR_CACHE) as entry:
             cleared = store.clear()  # By the names of its keys; the clear() of Django's cache would be FLUSHDB
             entry.before = f"{cleared} instances"
         message = f"Cleared {cleared} instance{'' if cleared == 1 else 's'} from the cache"

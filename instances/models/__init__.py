@@ -1,6 +1,6 @@
 """The records that must outlive Redis, one file for each noun."""
 
-from instances.models.audit import AuditEntry
+from instances.models.audit import Action, AuditEntry
 from instances.models.fields import ReadableEncoder
 from instances.models.identity import Identity
 from instances.models.operation import Operation, Target
@@ -10,6 +10,7 @@ from instances.models.token import Token
 from instances.models.webhook import WebhookAttempt, WebhookDelivery
 
 __all__ = [
+    "Action",
     "AuditEntry",
     "Identity",
     "Operation",

@@ -1,11 +1,38 @@
 """The record of changes."""
 
+from enum import StrEnum
+
 from django.db import models
 from django.utils import timezone
 
 
+class Action(StrEnum):
+    """What an entry can be about. Other commands of manage.py are recorded as `command.<name>`."""
+
+    LOGIN = "login"
+    LOGOUT = "logout"
+    SYNC = "sync"
+    CLEAR_CACHE = "cache.clear"
+    ADD_USER = "user.add"
+    CHANGE_USER = "user.change"
+    CHANGE_PASSWORD = "user.password"  # noqa: S105 - an action's name
+    DELETE_USER = "user.delete"
+    CREATE_TOKEN = "token.create"  # noqa: S105 - an action's name
+    REVOKE_TOKEN = "token.revoke"  # noqa: S105 - an action's name
+    SET_PROTECTION = "protection.set"
+    REMOVE_PROTECTION = "protection.remove"
+    START_INSTANCE = "instance.start"
+    STOP_INSTANCE = "instance.stop"
+    RESTART_INSTANCE = "instance.restart"
+    START_OPERATION = "operation.start"
+    STOP_OPERATION = "operation.stop"
+    RESTART_OPERATION = "operation.restart"
+    CANCEL_OPERATION = "operation.cancel"
+    RESEND_WEBHOOK = "webhook.resend"
+
+
 class AuditEntry(models.Model):
-    """Who or what changed something, or tried to. Made once and never changed."""
+    """Who or what changed something, or tried to. Created once and never changed."""
 
     at = models.DateTimeField("when", default=timezone.now, db_index=True)
     actor = models.CharField("who", max_length=150, help_text="A user, a shell's user, or the worker.")

@@ -9,25 +9,31 @@ from instances.errors import InstanceNotFound, NovitaRejectedKey
 from instances.models.fields import ReadableEncoder
 
 
+class OperationState(models.TextChoices):
+    REQUESTING = "requesting", "requesting"
+    VERIFYING = "verifying", "verifying"
+    FINISHED = "finished", "finished"
+    CANCELLED = "cancelled", "cancelled"
+
+
+RUNNING = (OperationState.REQUESTING, OperationState.VERIFYING)
+
+
 class Operation(models.Model):
-    """A start, stop or restart of many instances, followed until each is seen to be so."""
+    """A start, stop or restart of many instances, followed until each is verified."""
 
     class Kind(models.TextChoices):
         STOP = "stop", "stop"
         START = "start", "start"
         RESTART = "restart", "restart"
 
-    class State(models.TextChoices):
-        REQUESTING = "requesting", "requesting"
-        VERIFYING = "verifying", "verifying"
-        FINISHED = "finished", "finished"
-        CANCELLED = "cancelled", "cancelled"
+    State = OperationState
 
     class Source(models.TextChoices):
         NOVITA = "novita", "Novita"
         CACHE = "cache", "the copy"
 
-    RUNNING = (State.REQUESTING, State.VERIFYING)
+    RUNNING = RUNNING
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     kind = models.CharField(max_length=10, choices=Kind)
@@ -76,7 +82,7 @@ class Operation(models.Model):
             # Two people who press at the same moment get one operation.
             models.UniqueConstraint(
                 fields=["selection"],
-                condition=models.Q(state__in=("requesting", "verifying")),
+                condition=models.Q(state__in=RUNNING),
                 name="one_running_operation",
             )
         ]

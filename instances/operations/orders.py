@@ -33,7 +33,7 @@ from instances.fallback import standby
 from instances.instance import ActionName, clean_text, format_time
 from instances.inventory import store
 from instances.inventory.queries import NaturalKey, get_natural_key
-from instances.models import Operation, Target
+from instances.models import Action, Operation, Target
 from instances.notifications import webhooks
 from instances.operations import joining, single, wording
 from instances.operations.rounds import (
@@ -252,7 +252,7 @@ def _join(wish: Wish, running: Operation, ends_at: float) -> Begun | None:
     joined = joining.join(running, wish.ids, wish.seconds, _find_read_seconds(ends_at))
     if joined is None:
         return None
-    entry = audit.make_entry(wish.actor, f"operation.{wish.kind}", str(running.pk), reason=wish.reason)
+    entry = audit.make_entry(wish.actor, Action(f"operation.{wish.kind}"), str(running.pk), reason=wish.reason)
     added = joining.describe_added(wish.kind, joined.share.targets)
     entry.after = f"joined the one that was running: {added or 'nothing more to request'}"
     audit.save([entry])
@@ -296,7 +296,7 @@ def _create(wish: Wish, running: Operation | None, ends_at: float) -> Begun | No
     except IntegrityError:
         # Somebody else pressed at the same moment: theirs is found at the next turn.
         return None
-    with audit.recorded(wish.actor, f"operation.{wish.kind}", str(operation.pk), reason=wish.reason) as entry:
+    with audit.recorded(wish.actor, Action(f"operation.{wish.kind}"), str(operation.pk), reason=wish.reason) as entry:
         try:
             followed = joining.list_followed(replaced) if replaced else ()
             look = write_targets(operation, wish.ids, also=followed, seconds=_find_read_seconds(ends_at))
@@ -425,7 +425,7 @@ def _warn_of_losses(kind: str, targets: Sequence[Target], look: Look) -> list[st
 def cancel(operation_id: uuid.UUID | str, *, actor: Actor) -> Operation:
     """End the asking; what was asked is still verified. Raises OperationNotFound, and OperationEnded."""
     operation = get(operation_id)
-    with audit.recorded(actor, "operation.cancel", str(operation.pk), before=operation.state) as entry:
+    with audit.recorded(actor, Action.CANCEL_OPERATION, str(operation.pk), before=operation.state) as entry:
         running = Operation.objects.filter(pk=operation.pk, state__in=Operation.RUNNING)
         is_cancelled = running.update(state=Operation.State.CANCELLED, next_round_at=timezone.now())
         operation.refresh_from_db()

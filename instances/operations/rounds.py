@@ -34,7 +34,7 @@ from instances.errors import (
 )
 from instances.fallback import standby
 from instances.instance import REMOVED_STATUS, ActionName, Instance, clean_text, clean_texts, get_meaning
-from instances.models import AuditEntry, Operation, Target
+from instances.models import Action, AuditEntry, Operation, Target
 from instances.notifications import webhooks
 from instances.novita.client import MAX_RETRY_AFTER_SECONDS, call_each, get_novita
 from instances.operations import protections, single, wording
@@ -636,7 +636,7 @@ def _make_entry(operation: Operation, target: Target, actor: Actor) -> AuditEntr
     is_confirmed = target.state == Target.State.CONFIRMED
     return audit.make_entry(
         actor,
-        f"instance.{operation.kind}",
+        Action(f"instance.{operation.kind}"),
         target.instance_id,
         target_name=target.name,
         reason=operation.reason,

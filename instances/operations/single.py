@@ -33,7 +33,7 @@ from instances.errors import (
 from instances.fallback import database
 from instances.instance import FIRST_STATUSES, ActionName, Instance, clean_text, from_json
 from instances.inventory import store
-from instances.models import AuditEntry, Operation, Protection, Target
+from instances.models import Action, AuditEntry, Operation, Protection, Target
 from instances.novita.client import Novita, get_novita
 from instances.operations import protections, wording
 from instances.outgoing.deadline import Budget
@@ -95,7 +95,7 @@ def act(action: ActionName, instance_id: str, *, actor: Actor) -> ActionResult:
     not take it or it can't be told whether it did. Without Redis it reads the instance from Novita and goes on: a dead
     Redis may not keep a stop from being sent.
     """
-    with audit.recorded(actor, f"instance.{action}", instance_id) as entry:
+    with audit.recorded(actor, Action(f"instance.{action}"), instance_id) as entry:
         try:
             result = _act(action, instance_id, get_novita(), Budget(ACTION_SECONDS), Copy(), entry)
         except PanelError as exc:
@@ -236,7 +236,7 @@ def _read(instance_id: str, novita: Novita, budget: Budget, copy: Copy) -> Insta
 
 def protect(instance_id: str, reason: str, *, actor: Actor) -> Protection:
     """Keep an instance from being stopped or restarted here. Raises InstanceNotFound and NovitaError."""
-    with audit.recorded(actor, "protection.set", instance_id, reason=reason) as entry:
+    with audit.recorded(actor, Action.SET_PROTECTION, instance_id, reason=reason) as entry:
         check_id(instance_id)
         name = _find_name(instance_id)
         entry.target_name, entry.after = name, "protected"
@@ -268,7 +268,7 @@ def remove_protection(instance_id: str, *, actor: Actor) -> bool:
     if protection is None:
         return False
     fields = {"target_name": protection.name, "reason": protection.reason, "before": "protected"}
-    with audit.recorded(actor, "protection.remove", instance_id, **fields):
+    with audit.recorded(actor, Action.REMOVE_PROTECTION, instance_id, **fields):
         protection.delete()
     protections.note_changed()
     log.info("protection removed id=%s by=%s", instance_id, actor.name)

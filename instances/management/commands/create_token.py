@@ -8,9 +8,10 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
 from instances.access.audit import get_shell_actor
-from instances.access.roles import ROLES, get_role
+from instances.access.roles import get_role
 from instances.access.tokens import DEFAULT_DAYS, MAX_DAYS, create_token
 from instances.instance import clean_text
+from instances.role import ROLES, Role
 
 
 class Command(BaseCommand):
@@ -20,7 +21,7 @@ class Command(BaseCommand):
         parser.add_argument("username", help="whose it is; its role is never higher than theirs")
         parser.add_argument("--name", required=True, help="what it is for")
         parser.add_argument(
-            "--role", choices=list(ROLES), default="viewer", help="what it may do (default: %(default)s)"
+            "--role", choices=list(ROLES), default=Role.VIEWER.label, help="what it may do (default: %(default)s)"
         )
         parser.add_argument("--days", type=int, default=DEFAULT_DAYS, help="until it ends (default: %(default)s)")
 

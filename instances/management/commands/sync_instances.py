@@ -15,6 +15,7 @@ from instances.access.audit import get_shell_actor
 from instances.answers import describe
 from instances.errors import PanelError, SyncInProgress
 from instances.inventory.sync import Changed, Named, SyncReport, synchronize
+from instances.models import Action, SyncRun
 
 EXIT_FAILED: Final = 1
 EXIT_IN_PROGRESS: Final = 3
@@ -42,9 +43,9 @@ class Command(BaseCommand):
         actor = get_shell_actor()
         try:
             # A dry run changes nothing, and leaves no entry.
-            with nullcontext() if options["dry_run"] else audit.recorded(actor, "sync"):
+            with nullcontext() if options["dry_run"] else audit.recorded(actor, Action.SYNC):
                 report = synchronize(
-                    "command",
+                    SyncRun.Trigger.COMMAND,
                     requested_by=actor.name,
                     on_progress=self._show_progress if has_terminal else None,
                     dry_run=options["dry_run"],
