@@ -65,7 +65,7 @@ class Pages:
 
     def answer(self, request: Any) -> tuple[int, dict[str, str], str]:
         number = int(request.params["pageNum"])
-        self.asked.append(number)
+        self.requested.append(number)
         if self.on_call:
             self.on_call()
         size = min(int(request.params["pageSize"]), self.cap)
@@ -114,7 +114,7 @@ def test_an_account_of_one_page_takes_one_call(novita: NovitaAnswers) -> None:
 
     connect().list_instances(Budget(30))
 
-    assert pages.asked == [0]
+    assert pages.requested == [0]
 
 
 def test_an_instance_listed_twice_is_one(novita: NovitaAnswers) -> None:
@@ -146,7 +146,7 @@ def test_a_listing_that_never_ends_is_given_up(novita: NovitaAnswers, monkeypatc
     with pytest.raises(NovitaBadAnswer, match="did not end within 20 pages"):
         connect().list_instances(Budget(30))
 
-    assert len(pages.asked) <= 20 + 4
+    assert len(pages.requested) <= 20 + 4
 
 
 PAGE_FAILURES = {
@@ -199,7 +199,7 @@ def test_several_pages_are_read_at_once_but_no_more_than_allowed(novita: NovitaA
 
     def meet() -> None:
         nonlocal most
-        if len(pages.asked) > 1:
+        if len(pages.requested) > 1:
             inside.add(str(threading.get_ident()))
             time.sleep(0.05)
             most = max(most, len(inside))
