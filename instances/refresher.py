@@ -24,7 +24,8 @@ from instances.fallback import journal
 from instances.instance import Instance, parse_time
 from instances.inventory import lease, store, sync
 from instances.models import SyncRun
-from instances.novita.client import call_each, get_novita
+from instances.novita.client import get_novita
+from instances.novita.parallel import call_each
 from instances.operations import emergency
 from instances.outgoing.deadline import Budget, cancel_running, cancel_until_ended, cancellable
 from instances.redis_client import takes_writes

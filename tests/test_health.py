@@ -109,7 +109,7 @@ def test_an_empty_account_is_healthy(client: Client, novita: NovitaAnswers) -> N
     [
         ({"status": 401, "json": make_refusal(401, "INVALID_API_KEY", "no")}, "Novita refuses the API key."),
         ({"json": None, "body": "<html>"}, "Novita's answer is not JSON."),
-        ({"status": 503, "headers": {"Retry-After": "3600"}}, "Novita is broken (HTTP 503)."),
+        ({"status": 503, "headers": {"Retry-After": "3600"}}, "Novita returned an error (HTTP 503)."),
         ({"status": 429, "headers": {"Retry-After": "3600"}}, "Novita limits our calls."),
     ],
 )

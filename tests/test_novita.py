@@ -23,7 +23,9 @@ from instances.errors import (
     NovitaTimeout,
     NovitaUnavailable,
 )
-from instances.novita.client import Cluster, Novita, Product, find_pause, parse_retry_after
+from instances.novita.catalog import Cluster, Product
+from instances.novita.client import Novita, find_pause
+from instances.novita.failures import parse_retry_after
 from instances.outgoing.deadline import Budget
 from tests.novita_answers import API, NovitaAnswers, make_refusal, make_row
 
@@ -140,7 +142,7 @@ def test_a_listing_short_of_its_total_is_read_again_and_merged(novita: NovitaAns
 
 
 def test_a_listing_that_never_ends_is_given_up(novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("instances.novita.client.MAX_PAGES", 20)
+    monkeypatch.setattr("instances.novita.paging.MAX_PAGES", 20)
     pages = Pages(novita, *map(str, range(1000)), cap=1)
 
     with pytest.raises(NovitaBadAnswer, match="did not end within 20 pages"):
@@ -187,7 +189,7 @@ def test_a_row_that_is_no_instance_is_said_without_its_contents(
 ) -> None:
     novita.lists(make_row("a"), row)
 
-    with pytest.raises(NovitaBadAnswer, match=f"^Novita's page 0 can't be used: {reason}") as refusal:
+    with pytest.raises(NovitaBadAnswer, match=f"^Page 0 of Novita's list can't be used: {reason}") as refusal:
         connect().list_instances(Budget(30))
 
     assert "FAKE-SECRET" not in str(refusal.value)
@@ -309,7 +311,7 @@ def test_a_refused_action_tells_why(novita: NovitaAnswers, refusal: dict[str, An
     novita.takes("start", "a", status=400, json=refusal)
 
     with pytest.raises(NovitaError) as failure:
-        connect().ask("start", "a", Budget(30))
+        connect().request("start", "a", Budget(30))
 
     assert type(failure.value) is error
     assert error is not NovitaRefused or "the account is frozen" in failure.value.message
@@ -329,7 +331,7 @@ def test_a_refused_action_tells_why(novita: NovitaAnswers, refusal: dict[str, An
 def test_an_action_is_taken_by_any_2xx(novita: NovitaAnswers, answer: dict[str, Any], status: str | None) -> None:
     novita.takes("stop", "a", **answer)
 
-    assert connect().ask("stop", "a", Budget(30)) == status
+    assert connect().request("stop", "a", Budget(30)) == status
 
 
 def test_without_a_key_nothing_is_sent(novita: NovitaAnswers) -> None:

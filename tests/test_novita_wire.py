@@ -207,7 +207,7 @@ def test_an_action_is_sent_once_whatever_comes_of_it(serve: Serve, write: Write)
     server = serve(write)
 
     with pytest.raises(NovitaError):
-        connect(server.url, read_timeout_seconds=0.2).ask("stop", "a", Budget(60))
+        connect(server.url, read_timeout_seconds=0.2).request("stop", "a", Budget(60))
 
     assert len(server.requests) == 1
 
@@ -222,7 +222,7 @@ def test_an_action_is_sent_once_whatever_comes_of_it(serve: Serve, write: Write)
     ids=["200", "500", "302"],
 )
 def test_a_gzip_bomb_is_refused_in_bounded_memory(serve: Serve, monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
-    monkeypatch.setattr("instances.novita.client.MAX_BODY_BYTES", 1 << 20)
+    monkeypatch.setattr("instances.novita.failures.MAX_BODY_BYTES", 1 << 20)
     server = serve(say(head, gzip.compress(b" " * (64 << 20))))
     tracemalloc.start()
 
@@ -246,14 +246,14 @@ def test_what_cannot_be_unpacked_is_a_bad_answer(serve: Serve) -> None:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize(
     "call",
-    [lambda api: api.list_instances(Budget(60)), lambda api: api.ask("stop", "a", Budget(60))],
+    [lambda api: api.list_instances(Budget(60)), lambda api: api.request("stop", "a", Budget(60))],
     ids=["read", "action"],
 )
 def test_a_redirect_is_not_followed(serve: Serve, status: int, call: Callable[[Novita], object]) -> None:
     elsewhere = serve(say(make_answer(ROWS)))
     server = serve(say(make_answer(b"", f"Location: {elsewhere.url}/", status=f"{status} Elsewhere")))
 
-    with pytest.raises(NovitaBadAnswer, match="redirects"):
+    with pytest.raises(NovitaBadAnswer, match="redirect"):
         call(connect(server.url))
 
     assert (len(server.requests), len(elsewhere.requests)) == (1, 0)

@@ -487,7 +487,7 @@ def test_without_a_listing_and_a_copy_nothing_is_asked(client: Client, novita: N
     assert (answer.status_code, answer.json()["code"], account.orders) == (502, "NOVITA_UNAVAILABLE", [])
     (shown,) = client.get(OPERATIONS).json()["operations"]
     assert (shown["state"], shown["success"]) == ("finished", False)
-    assert shown["result"] == "Nothing was done. Novita is broken (HTTP 500)."
+    assert shown["result"] == "Nothing was done. Novita returned an error (HTTP 500)."
     assert AuditEntry.objects.get(action="operation.stop").outcome == "NOVITA_UNAVAILABLE"
     account.answers("list", None)
     assert order(client)["count"] == 1
@@ -535,7 +535,7 @@ def test_each_instance_has_its_own_result(client: Client, novita: NovitaAnswers)
     assert (answer.status_code, body["success"], body["count"], body["total"]) == (200, False, 1, 2)
     results = {one["instanceId"]: (one["success"], one["state"], one["error"]) for one in body["results"]}
     assert results["a"] == (True, "requested", None)
-    assert results["b"] == (False, "failed", "Novita is broken (HTTP 500). The instance is running.")
+    assert results["b"] == (False, "failed", "Novita returned an error (HTTP 500). The instance is running.")
 
 
 @pytest.mark.parametrize("headers", [{}, {"Retry-After": "1"}])

@@ -331,7 +331,7 @@ def test_without_the_final_listing_there_is_no_success(client: Client, novita: N
     shown = show(client, body)
     assert (shown["state"], shown["success"], shown["counts"]["confirmed"]) == ("finished", False, 1)
     note = "The final listing failed, so other instances may be running: "
-    assert shown["notes"] == [f"{note}Novita is broken (HTTP 500)."]
+    assert shown["notes"] == [f"{note}Novita returned an error (HTTP 500)."]
     assert shown["result"].startswith(f"The instance is stopped. {note}")
 
 
@@ -365,10 +365,10 @@ def test_each_one_gets_the_verdict_that_was_seen(client: Client, novita: NovitaA
     targets = {one["instanceId"]: (one["state"], one["error"]) for one in shown["targets"]}
     assert targets == {
         "a": ("confirmed", None),
-        "b": ("failed", "Novita is broken (HTTP 500). The instance is running."),
+        "b": ("failed", "Novita returned an error (HTTP 500). The instance is running."),
         "c": ("stillRunning", "Still running at the deadline (1 attempt)."),
         "d": ("stillRunning", "Still stopping at the deadline (1 attempt)."),
-        "e": ("unknown", "Not verified: Novita is broken (HTTP 500)."),
+        "e": ("unknown", "Not verified: Novita returned an error (HTTP 500)."),
     }
     assert (shown["state"], shown["success"]) == ("finished", False)
     words = "2 of 5 are still running, 1 is still stopping, 1 could not be verified. The final listing failed"
@@ -612,7 +612,7 @@ def test_one_that_was_killed_early_is_tried_until_its_deadline(client: Client, n
 
     shown = show(client, body)
     assert (shown["state"], shown["success"]) == ("finished", False)
-    assert shown["result"] == "Nothing was done. Novita is broken (HTTP 500)."
+    assert shown["result"] == "Nothing was done. Novita returned an error (HTTP 500)."
 
 
 @pytest.mark.parametrize("fields", [{"is_whole_account": False}, {"state": "cancelled"}])

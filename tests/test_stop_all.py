@@ -89,7 +89,7 @@ def test_what_can_not_be_seen_is_not_stopped(novita: NovitaAnswers) -> None:
     ran = Ran("--yes", "--timeout", "1")
 
     assert ran.status == 1
-    assert ran.out.startswith("name-a (a): Not verified: Novita is broken (HTTP 500).\n")
+    assert ran.out.startswith("name-a (a): Not verified: Novita returned an error (HTTP 500).\n")
 
 
 def test_protected_ones_are_named(client: Client, novita: NovitaAnswers) -> None:

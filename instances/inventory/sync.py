@@ -21,7 +21,9 @@ from instances.errors import CacheUnavailable, NotFoundAtNovita, PanelError, Shu
 from instances.instance import Instance, clean_text, format_time, get_meaning, parse_time
 from instances.inventory import lease, store
 from instances.models import SyncRun
-from instances.novita.client import Listing, Novita, call_each, get_novita
+from instances.novita.client import Novita, get_novita
+from instances.novita.paging import Listing
+from instances.novita.parallel import call_each
 from instances.outgoing.deadline import Budget, cancellable
 
 log = logging.getLogger(__name__)

@@ -36,7 +36,8 @@ from instances.fallback import standby
 from instances.instance import REMOVED_STATUS, ActionName, Instance, clean_text, clean_texts, get_meaning
 from instances.models import Action, AuditEntry, Operation, Target
 from instances.notifications import webhooks
-from instances.novita.client import MAX_RETRY_AFTER_SECONDS, call_each, get_novita
+from instances.novita.client import MAX_RETRY_AFTER_SECONDS, get_novita
+from instances.novita.parallel import call_each
 from instances.operations import protections, single, wording
 from instances.operations.targets import (
     FIRST_LISTING_SECONDS,

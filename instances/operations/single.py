@@ -167,7 +167,7 @@ def ask(action: ActionName, before: Instance, novita: Novita, budget: Budget, co
     Raises NotFoundAtNovita when the instance is gone, and NovitaError when the effect isn't seen.
     """
     try:
-        state = novita.ask(action, before.id, budget)
+        state = novita.request(action, before.id, budget)
     except NotFoundAtNovita:
         copy.remove(before.id)
         raise

@@ -20,7 +20,8 @@ from instances.fallback import standby
 from instances.instance import Instance, clean_text, clean_texts, from_json
 from instances.inventory import store
 from instances.models import Operation, Protection, Target
-from instances.novita.client import call_each, get_novita
+from instances.novita.client import get_novita
+from instances.novita.parallel import call_each
 from instances.operations import protections, wording
 from instances.outgoing.deadline import Budget
 
