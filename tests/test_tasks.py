@@ -122,7 +122,7 @@ def test_a_tick_tries_the_webhooks_that_are_due(client: Client, novita: NovitaAn
     tasks.deliver_webhooks()
 
     due.refresh_from_db()
-    assert due.attempts.get().error == "SECRET_KEY has changed, so the URL can't be read any more."
+    assert due.attempts.get().error == "SECRET_KEY has changed, so the stored URL can't be decrypted."
     assert due.next_attempt_at is not None and due.next_attempt_at > now
 
 

@@ -311,33 +311,36 @@ def test_an_address_in_an_unusual_notation_is_refused(number: str) -> None:
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("", "It is empty, or holds spaces, backslashes or characters outside ASCII"),
+        ("", "It is empty, or contains spaces, backslashes or characters outside ASCII"),
         ("https://hooks.test/" + "a" * 2000, "It is longer than 2000 characters."),
-        ("https://good.test\\@127.0.0.1/", "It is empty, or holds spaces"),
-        (" https://hooks.test/", "It is empty, or holds spaces"),
-        ("https://hooks.test/\r\nX-Header: 1", "It is empty, or holds spaces"),
-        ("https://hooks.test\t/", "It is empty, or holds spaces"),
-        ("https://hooks.test/\x00", "It is empty, or holds spaces"),
-        ("https://hooks.test/\ud800", "It is empty, or holds spaces"),
-        ("https://hooks.test:port/", "It is no URL."),
-        ("https://[::1/", "It is no URL."),
-        ("https:///path", "It is no URL."),
-        ("https://", "It is no URL."),
-        ("hooks.test", "It is no URL."),
-        ("https://hooks.test:99999/", "It is no URL."),
-        ("https://user:FAKE-SECRET@hooks.test/", "It holds a user or a password, which a webhook doesn't take."),
-        ("https://hooks.test@127.0.0.1/", "It holds a user or a password"),
-        ("https://@hooks.test/", "It holds a user or a password"),
-        ("ftp://hooks.test/", "It doesn't begin with https://."),
-        ("file:///etc/passwd", "It doesn't begin with https://."),
-        ("http://hooks.test/", "It doesn't begin with https://; http is for hosts in WEBHOOK_ALLOWED_HOSTS."),
+        ("https://good.test\\@127.0.0.1/", "It is empty, or contains spaces"),
+        (" https://hooks.test/", "It is empty, or contains spaces"),
+        ("https://hooks.test/\r\nX-Header: 1", "It is empty, or contains spaces"),
+        ("https://hooks.test\t/", "It is empty, or contains spaces"),
+        ("https://hooks.test/\x00", "It is empty, or contains spaces"),
+        ("https://hooks.test/\ud800", "It is empty, or contains spaces"),
+        ("https://hooks.test:port/", "It is not a URL."),
+        ("https://[::1/", "It is not a URL."),
+        ("https:///path", "It is not a URL."),
+        ("https://", "It is not a URL."),
+        ("hooks.test", "It is not a URL."),
+        ("https://hooks.test:99999/", "It is not a URL."),
+        ("https://user:FAKE-SECRET@hooks.test/", "It contains a user or a password, which webhooks don't support."),
+        ("https://hooks.test@127.0.0.1/", "It contains a user or a password"),
+        ("https://@hooks.test/", "It contains a user or a password"),
+        ("ftp://hooks.test/", "It doesn't start with https://."),
+        ("file:///etc/passwd", "It doesn't start with https://."),
+        (
+            "http://hooks.test/",
+            "It doesn't start with https://. Plain http is only for hosts in WEBHOOK_ALLOWED_HOSTS.",
+        ),
         ("https://hooks.test./", "Its host or port is not in the usual form"),
         ("https://hooks..test/", "Its host or port is not in"),
         ("https://hooks%2etest/", "Its host or port is not in"),
         ("https://-hooks.test/", "Its host or port is not in"),
         ("https://hooks.test:8080/", "Its port 8080 is not one of WEBHOOK_ALLOWED_PORTS (443, 8443)."),
         ("https://hooks.test:0/", "Its host or port is not in the usual form"),
-        ("https://hooks.test/#part", "It holds a #; what follows one is never sent."),
+        ("https://hooks.test/#part", "It contains a #. The part after it is never sent."),
         ("https://nowhere.test/", "Its host can't be found."),
     ],
 )
@@ -534,7 +537,7 @@ def test_a_name_that_has_moved_off_the_public_internet_is_not_called(
     attempt = deliver(delivery)
 
     assert connected == []
-    assert (attempt.status, attempt.error) == (None, "The receiver's host is not on the public internet any more.")
+    assert (attempt.status, attempt.error) == (None, "The receiver's host is no longer on the public internet.")
     assert delivery.state == State.DUE
 
 
@@ -543,7 +546,7 @@ def test_an_address_typed_in_is_checked_again_at_delivery(connected: list[str], 
     delivery = make_due("https://10.0.0.5/")
     settings.WEBHOOK_ALLOWED_HOSTS = []
 
-    assert deliver(delivery).error == "The receiver's host is not on the public internet any more."
+    assert deliver(delivery).error == "The receiver's host is no longer on the public internet."
     assert connected == []
 
 
@@ -552,7 +555,7 @@ def test_the_settings_of_the_day_decide(serve: Serve, settings: Settings) -> Non
     delivery = make_due(receiver.url)
     settings.WEBHOOK_ALLOWED_HOSTS = []
 
-    assert deliver(delivery).error.startswith("It doesn't begin with https://")
+    assert deliver(delivery).error.startswith("It doesn't start with https://")
     settings.WEBHOOK_ALLOWED_HOSTS, settings.WEBHOOK_ALLOWED_PORTS = ["127.0.0.1"], [443]
     assert "is not one of WEBHOOK_ALLOWED_PORTS" in deliver(delivery).error
     settings.WEBHOOK_ALLOWED_PORTS, settings.WEBHOOK_SECRET = [receiver.port], []
@@ -660,7 +663,7 @@ def test_a_header_that_never_ends_is_not_read_to_its_end(serve: Serve) -> None:
 
     attempt = deliver(delivery)
 
-    assert attempt.error == "The connection broke off, or the answer was not HTTP."
+    assert attempt.error == "The connection was lost, or the answer was not HTTP."
     assert attempt.milliseconds < 5000
 
 
@@ -818,10 +821,10 @@ def test_a_tick_takes_four_the_oldest_first() -> None:
 @pytest.mark.parametrize(
     ("write", "words"),
     [
-        (lambda connection: None, "The connection broke off, or the answer was not HTTP."),
+        (lambda connection: None, "The connection was lost, or the answer was not HTTP."),
         (
             lambda connection: connection.sendall(b"SSH-2.0-x\r\n"),
-            "The connection broke off, or the answer was not HTTP.",
+            "The connection was lost, or the answer was not HTTP.",
         ),
     ],
     ids=["closed", "not HTTP"],
@@ -890,7 +893,7 @@ def test_another_hosts_certificate_is_refused_in_words(
     attempt = deliver(make_due(url.format(port=receiver.port)))
 
     assert attempt.error in {
-        "The receiver's certificate is another host's.",
+        "The receiver's certificate belongs to another host.",
         "The receiver's certificate is not trusted.",
     }
     assert receiver.requests == []
@@ -930,6 +933,6 @@ def test_a_url_that_was_sealed_under_an_older_key_is_still_read(serve: Serve, se
     delivery = make_due(receiver.url)
     older, settings.SECRET_KEY = settings.SECRET_KEY, "FAKE-SECRET-newer"
 
-    assert deliver(delivery).error == "SECRET_KEY has changed, so the URL can't be read any more."
+    assert deliver(delivery).error == "SECRET_KEY has changed, so the stored URL can't be decrypted."
     settings.SECRET_KEY_FALLBACKS = [older]
     assert deliver(delivery).status == 200

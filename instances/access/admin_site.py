@@ -1,4 +1,4 @@
-"""The admin pages' frame: every role may enter, and each page asks for more. The login is our own."""
+"""The frame of the admin pages: every role may enter, and each page checks the role that it requires. Login pages."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -31,7 +31,7 @@ class PanelLoginView(LoginView):
     redirect_authenticated_user = True
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """Count an attempt before anything is looked up or hashed for it; refuse who has failed too often."""
+        """Count an attempt before any lookup or hash. Refuse it after too many failures."""
         if request.method == "POST":
             name = request.POST.get("username", "")
             self.attempt = Login(request.META.get("REMOTE_ADDR", ""), name)
@@ -47,7 +47,7 @@ class PanelLoginView(LoginView):
         return super().form_valid(form)
 
     def get_redirect_url(self) -> str:  # type: ignore[override]  # the stubs know a later Django
-        """Return where to go after the login: not to a login page, which would lead there again."""
+        """Return the page after the login. A login page doesn't count: it would redirect to itself."""
         url = super().get_redirect_url()
         return "" if urlsplit(url).path in {reverse("login"), reverse("admin:login")} else url
 
@@ -60,7 +60,7 @@ class PanelAdminSite(AdminSite):
         return find_role(request) >= Role.VIEWER
 
     def admin_view(self, view: View, cacheable: bool = False) -> View:
-        """Guard a page. Who is logged in and has no role is told so: another login would not help."""
+        """Guard a page. A user without a role gets a refusal and no login page, since another login would not help."""
         guarded = super().admin_view(view, cacheable)
 
         @wraps(guarded)
@@ -78,10 +78,10 @@ class PanelAdminSite(AdminSite):
         answer = PanelLoginView.as_view(next_page="admin:index", extra_context=self.each_context(request))(request)
         return cast(HttpResponse, answer)
 
-    def password_change(  # type: ignore[override]  # a refusal is no template's answer
+    def password_change(  # type: ignore[override]  # a refusal is not a TemplateResponse
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponseBase:
-        """Change one's password. Whoever holds somebody's session can't guess the old one here."""
+        """Change your own password. Attempts are limited, so a stolen session can't guess the old password."""
         attempt = Login(request.META.get("REMOTE_ADDR", ""), request.user.get_username())
         if request.method == "POST" and (wait_seconds := attempt.begin()):
             return lock_out(request, wait_seconds)

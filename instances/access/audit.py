@@ -1,4 +1,4 @@
-"""The record of who or what changed something, or tried to. What can't be recorded is said in the log."""
+"""The record of each change and each attempt. A change that can't be recorded is logged."""
 
 import getpass
 import logging
@@ -27,26 +27,26 @@ DONE: Final = "done"
 
 @dataclass(frozen=True)
 class Actor:
-    """Who acts: a user's name, "worker", or a shell's user; the address and the id of the request, if there is one."""
+    """A user's name, "worker", or a shell's user; with the address and the id of the request, if there is a request."""
 
     name: str = ""
     address: str = ""
     request_id: str = ""
 
     def __post_init__(self) -> None:
-        # A shell's user is named by its environment.
+        # The environment names a shell's user, so the name can be any text.
         object.__setattr__(self, "name", clean_text(self.name))
 
 
 WORKER: Final = Actor("worker")
-# The account of whoever sits at the machine, where nobody logs in.
+# The account of the person at the machine, on loopback without a login.
 LOCAL_OWNER: Final = "local-owner"
-# No user may have these names, in any case of their letters.
+# No user may have one of these names, in upper or lower case.
 RESERVED_NAMES: Final = {LOCAL_OWNER, WORKER.name}
 
 
 def get_actor(request: HttpRequest) -> Actor:
-    """Return who sent a request; a script's token is named with its owner."""
+    """Return the sender of a request. A token is named together with its owner."""
     token = getattr(request, "auth", None)
     return Actor(
         name=f"{request.user.get_username()}{f' (token {token.name})' if token else ''}",
@@ -55,8 +55,15 @@ def get_actor(request: HttpRequest) -> Actor:
     )
 
 
+def get_visitor(request: HttpRequest | None, name: str) -> Actor:
+    """Return the sender of a request who isn't logged in, or not yet, by the name that they gave."""
+    if request is None:
+        return Actor(name)
+    return Actor(name, request.META.get("REMOTE_ADDR", ""), find_request_id(request) or "")
+
+
 def get_shell_actor() -> Actor:
-    """Return the machine's user who runs a command."""
+    """Return the machine's user who runs the command."""
     try:
         return Actor(f"{getpass.getuser()} (shell)")
     except (OSError, KeyError):  # A user id without a name, as containers have.
@@ -64,7 +71,7 @@ def get_shell_actor() -> Actor:
 
 
 def make_entry(actor: Actor, action: str, target: str = "", **fields: str) -> AuditEntry:
-    """Return an entry that isn't saved yet; texts are cut to what the columns hold."""
+    """Return an unsaved entry. Texts are cut to the length of their columns."""
     entry = AuditEntry(
         actor=actor.name[:150],
         address=actor.address[:45],
@@ -80,7 +87,7 @@ def make_entry(actor: Actor, action: str, target: str = "", **fields: str) -> Au
 
 @contextmanager
 def recorded(actor: Actor, action: str, target: str = "", **fields: str) -> Iterator[AuditEntry]:
-    """Record the block's outcome: done, or the PanelError that it raised. The block may fill in the entry."""
+    """Record the outcome of the block: done, or the PanelError that it raised. The block may fill in the entry."""
     entry = make_entry(actor, action, target, **fields)
     try:
         yield entry

@@ -1,6 +1,6 @@
-"""How often a caller may act, log in or present a token. Counted in Redis, for all processes together.
+"""Limits on actions, logins and invalid tokens. Counted in Redis, for all processes together.
 
-Stops are never counted and never refused: `check_acting` says what a stop is.
+Stops are never counted and never refused.
 """
 
 import hashlib
@@ -25,17 +25,17 @@ MINUTE: Final = 60
 DAY: Final = 86400
 LOCKED_SECONDS: Final = 15 * 60
 KNOWN_SECONDS: Final = 90 * DAY
-# Failures of one account from one client, and of one client whatever the account: passwords are sprayed, too.
+# Failures per account and client, and per client for all accounts, since attackers also try many accounts.
 PER_LOGIN: Final = 5
 PER_CLIENT: Final = 20
-# A minute's failures of one account, and of all together, whatever the address: these slow a botnet down. They don't
-# hold for an address that has logged in to the account before, so nobody locks an admin out from afar.
+# Failures per minute of one account and of all accounts, from all addresses: these slow a botnet down. They don't
+# apply to an address that has logged in to the account before, so no stranger can lock an admin out.
 PER_ACCOUNT: Final = 10
 OVERALL: Final = 60
-# A minute's calls of the provider for one client, two for each login, and a minute's tokens of it that are no good.
+# Per client and minute: calls to the identity provider, two for each login; and invalid tokens.
 SINGLE_SIGN_ON: Final = 60
 BAD_TOKENS: Final = 60
-# Failures that the audit has a line for, a minute.
+# Failed logins per minute that get an audit entry.
 NOTED_FAILURES: Final = 10
 UNLIMITED: Final = 10**9
 MEMORY_KEYS: Final = 10_000
@@ -55,7 +55,7 @@ _GIVE_BACK: Final = lua.load(__file__, "give_back")
 
 
 class _Memory:
-    """What is counted while Redis is away, for this process alone."""
+    """The counts of this process alone, for the times without Redis."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -95,9 +95,9 @@ memory: Final = _Memory()
 
 
 def take(*buckets: Bucket) -> int:
-    """Count one in each bucket, unless one of them is full.
+    """Add one to each bucket, unless one of them is full.
 
-    Returns the last bucket's count, or, negative, the seconds to wait. Raises CacheUnavailable.
+    Returns the count of the last bucket, or the seconds to wait as a negative number. Raises CacheUnavailable.
     """
     limits_and_seconds = [number for bucket in buckets for number in (bucket.limit, bucket.seconds)]
     return int(_TAKE(counters=_name_counters(buckets), limits_and_seconds=limits_and_seconds))
@@ -108,7 +108,7 @@ def _name_counters(buckets: Iterable[Bucket]) -> list[str]:
 
 
 def take_always(*buckets: Bucket) -> int:
-    """Count as `take` does; without Redis in this process's memory."""
+    """Count like `take`. Without Redis, count in this process's memory."""
     try:
         return take(*buckets)
     except CacheUnavailable:
@@ -120,7 +120,7 @@ def _give_back(*buckets: Bucket) -> None:
     try:
         _GIVE_BACK(counters=_name_counters(buckets))
     except CacheUnavailable as exc:
-        log.warning("attempts not forgiven: %s", exc.message, extra={"rejection": "redis"})
+        log.warning("successful attempt still counted: %s", exc.message, extra={"rejection": "redis"})
 
 
 # --- Acting
@@ -129,10 +129,9 @@ def _give_back(*buckets: Bucket) -> None:
 def check_acting(request: Request, *, is_stop: bool) -> None:
     """Count a request that would change something. Raises TooManyRequests.
 
-    A stop always passes, and so does ending one: whatever a script has sent, its user and the others on this machine
-    can stop. A flood of stops costs calls at Novita and nothing else: equal ones join one operation. A request that
-    is refused for its form, its address or its role has not come this far, and is not counted. Without Redis
-    nothing is.
+    A stop always passes, and so does the cancelling of an operation: after a flood of requests by a script, its user
+    can still stop. A flood of stops only costs calls at Novita, because equal stops join one operation. Requests that
+    were refused before, for their form, address or role, are not counted. Without Redis nothing is counted.
     """
     if is_stop or not settings.API_RATE_LIMIT:
         return
@@ -151,7 +150,7 @@ def check_acting(request: Request, *, is_stop: bool) -> None:
 
 
 class Login:
-    """An attempt to log in to an account from an address. No name is stored: it may be a password, typed in haste."""
+    """An attempt to log in to an account from an address. No name is stored: people type passwords into that field."""
 
     def __init__(self, address: str, name: str) -> None:
         client = client_network(address)
@@ -168,18 +167,18 @@ class Login:
             ]
 
     def begin(self) -> int:
-        """Count the attempt, before its password is looked at. Returns 0, or the seconds to wait."""
+        """Count the attempt before the password is checked. Returns 0, or the seconds to wait."""
         return max(0, -take_always(*self._buckets))
 
     def succeed(self) -> None:
-        """Take the attempt back, and the account's earlier failures from this address; remember the address."""
+        """Remove the attempt and the account's earlier failures from this address, and store the address as known."""
         _give_back(*[self._buckets[0]] * PER_LOGIN, *self._buckets[1:])
         remember(self._mark)
 
 
 def count_failed_login(address: str) -> int:
-    """Count a failed or refused login. Returns how many the client has had within a day, or 0 when nothing needs to be
-    written down: one was, within the last minute, or as many as a minute may have from all clients.
+    """Count a failed or refused login. Returns the client's failures within a day, or 0 when none needs to be recorded:
+    an entry for the client was written within the last minute, or the minute's entries for all clients are used up.
     """
     client = client_network(address)
     count = take_always(Bucket(f"login-failures:{client}", UNLIMITED, DAY))
@@ -188,7 +187,7 @@ def count_failed_login(address: str) -> int:
 
 
 def begin_single_sign_on(address: str) -> int:
-    """Count a request that makes us call the provider. Returns 0, or the seconds to wait."""
+    """Count a request that leads to a call to the provider. Returns 0, or the seconds to wait."""
     return max(0, -take_always(Bucket(f"sso:{client_network(address)}", SINGLE_SIGN_ON, MINUTE)))
 
 
@@ -196,21 +195,21 @@ def begin_single_sign_on(address: str) -> int:
 
 
 class BadTokens:
-    """The tokens of a client that are no good. One that was good before is looked up whatever the others were."""
+    """The invalid tokens of a client. A token that was valid before is always looked up."""
 
     def __init__(self, address: str, token: bytes) -> None:
         self._bucket = Bucket(f"token:{client_network(address)}", BAD_TOKENS, MINUTE)
         self._mark = f"token:{_hash(token.decode('latin-1'))}"
 
     def begin(self) -> None:
-        """Count the token as one that is no good, before it is looked up. Raises TooManyRequests.
+        """Count the token as invalid, before it is looked up. Raises TooManyRequests.
 
-        In this process's memory: a script's every request has a token, and must not wait for Redis.
+        Counted in this process's memory: each request of a script has a token, and must not depend on Redis.
         """
         self._count = memory.take((self._bucket,))
         if self._count < 0 and not is_known(self._mark):
-            log.warning("too many bad tokens: %s", self._bucket.key, extra={"rejection": "token"})
-            raise TooManyRequests("Too many tokens from your address are no good.", retry_after=-self._count)
+            log.warning("too many invalid tokens: %s", self._bucket.key, extra={"rejection": "token"})
+            raise TooManyRequests("Too many invalid tokens were sent from your address.", retry_after=-self._count)
 
     def succeed(self) -> None:
         if self._count > 0:
@@ -224,20 +223,20 @@ def _hash(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:40]
 
 
-# --- What was good before
+# --- Logins and tokens that were valid before
 
 
 def remember(name: str) -> None:
-    """Keep for 90 days that this was good."""
+    """Store for 90 days that this login or token was valid."""
     try:
         with redis_client.redis_errors():
             redis_client.get_redis().set(f"{redis_client.KNOWN}{name}", 1, ex=KNOWN_SECONDS)
     except CacheUnavailable as exc:
-        log.warning("not remembered as good: %s", exc.message, extra={"rejection": "redis"})
+        log.warning("known login or token not stored: %s", exc.message, extra={"rejection": "redis"})
 
 
 def is_known(name: str) -> bool:
-    """Tell whether it was good before. Without Redis everything was: better one more look than a friend refused."""
+    """Return whether the login or token was valid before. Without Redis: True, so that no known user is refused."""
     try:
         with redis_client.redis_errors():
             return bool(redis_client.get_redis().exists(f"{redis_client.KNOWN}{name}"))

@@ -1,7 +1,7 @@
-"""Whether an unsafe request comes from this service's own page. The one place that compares origins.
+"""Refuses unsafe requests that another site's page sent. The only module that compares origins.
 
-Django and DRF compare them too, and exactly. So where this module accepts an origin that is written in another way, it
-hands them the one that they expect.
+Django and DRF also compare origins, and exactly. Where this module accepts an origin in another spelling, it replaces
+the header with the spelling that they expect.
 """
 
 from urllib.parse import SplitResult, urlsplit
@@ -17,10 +17,10 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def refuse_cross_site(get_response: Handler) -> Handler:
-    """Refuse what another site's page makes a browser send, be the visitor logged in or the local owner.
+    """Refuse requests that another site's page makes a browser send, with a login and without.
 
-    Browsers say where a request comes from in Sec-Fetch-Site, older ones in Origin. A script sends neither and passes:
-    nobody can make it act by showing it a page.
+    Browsers send the source of a request in Sec-Fetch-Site, older browsers in Origin. A script sends neither header and
+    passes, because no web page can make a script act.
     """
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
@@ -36,17 +36,17 @@ def refuse_cross_site(get_response: Handler) -> Handler:
 def _is_cross_site(request: HttpRequest) -> bool:
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
-        # "same-site" is another port of this machine too: another program's page.
+        # "same-site" includes other ports of this machine, which belong to other programs.
         return site not in {"same-origin", "none"}
     origin = request.headers.get("Origin")
     return origin is not None and not _is_own(origin, request)
 
 
 def _is_own(origin: str, request: HttpRequest) -> bool:
-    """Compare an origin with the address that the request was sent to, as far as the request still tells it.
+    """Compare an origin with the address that the request was sent to, as far as the request still contains it.
 
-    A proxy may have dropped the port (nginx: `Host $host`), ended TLS without a word, or written a default port out.
-    It may not have changed the host. Where nobody logs in the port must be right: cookies and tokens protect nothing.
+    A proxy may have dropped the port (nginx: `Host $host`), terminated TLS without a header, or added a default port.
+    It may not have changed the host. Without a login the port must match, because no cookie or token protects anything.
     """
     try:
         theirs, ours = urlsplit(origin.lower()), urlsplit(f"//{request.get_host().lower()}")
@@ -64,9 +64,9 @@ def _is_own(origin: str, request: HttpRequest) -> bool:
 
 
 def _write_origin_as_expected(request: HttpRequest) -> None:
-    """Give Django's CSRF check the origin that it expects, where the request's own means the same.
+    """Replace an equivalent origin with the spelling that Django's CSRF check expects.
 
-    Without an Origin it compares the Referer of a request over TLS, likewise with the port.
+    Without an Origin the check compares the Referer of a request over TLS, also with its port.
     """
     sender = request.META.get("HTTP_ORIGIN")
     if sender is None and request.is_secure():

@@ -1,6 +1,6 @@
-"""What a proxy in front changes: whose address a request has, and whether it comes from this machine at all.
+"""The effects of a proxy: the client's real address, and whether a request comes from this machine at all.
 
-Of the headers that name a client's address only X-Forwarded-For is read, and only from TRUSTED_PROXIES.
+X-Forwarded-For is the only header that names a client here, and it counts only when a TRUSTED_PROXIES address sent it.
 """
 
 import ipaddress
@@ -13,21 +13,21 @@ from django.http import HttpRequest, HttpResponseBase
 from novita_site.env import is_loopback
 from novita_site.middleware import Handler
 
-# An address that a proxy did not name: never this machine, and no client that has an address.
+# The address when a proxy did not name one. It is neither this machine nor any client with an address.
 UNKNOWN = "unknown"
 # An address with a port or brackets, as proxies write it: "192.0.2.7:6001", "[2001:db8::7]:443".
 _WITH_PORT = re.compile(r"\[(?P<v6>[^\]]+)\](?::\d+)?|(?P<v4>[\d.]+):\d+")
-# Translators between IPv4 and IPv6 (RFC 6052) show every IPv4 client in this network.
+# Translators between IPv4 and IPv6 (RFC 6052) map every IPv4 client into this network.
 _TRANSLATED_IPV4 = ipaddress.ip_network("64:ff9b::/96")
 CLIENT_PREFIX_LENGTH = 64
 
 
 def find_client_address(get_response: Handler) -> Handler:
-    """Make REMOTE_ADDR the client's address where a proxy of TRUSTED_PROXIES has passed it on.
+    """Set REMOTE_ADDR to the client's address when a proxy of TRUSTED_PROXIES forwarded the request.
 
-    X-Forwarded-For is read from its end, as far as trusted proxies wrote it: the items before that are the client's
-    own invention. An item that is no address ("unknown", "_hidden", nothing) makes the client unknown. It must not
-    become the proxy, whose address all clients would share, nor what the items before it say.
+    X-Forwarded-For is read from its end, as far as trusted proxies wrote it; a client can invent the items before.
+    An item that is no address ("unknown", "_hidden", nothing) makes the client unknown. It must neither become the
+    proxy's address, which all clients would share, nor any of the items before it.
     """
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
@@ -44,13 +44,13 @@ def find_client_address(get_response: Handler) -> Handler:
 
 
 def is_trusted(address: str) -> bool:
-    """Tell whether an address is a trusted proxy's."""
+    """Return whether the address belongs to a trusted proxy."""
     found = read_address(address)
     return bool(found) and any(ipaddress.ip_address(found) in network for network in settings.TRUSTED_PROXIES)
 
 
 def read_address(text: str) -> str:
-    """Return the address in one item of X-Forwarded-For, without port, brackets and zone. "" when it holds none."""
+    """Return the address in one item of X-Forwarded-For, without port, brackets and zone. "" when there is none."""
     text = text.strip().strip('"')
     if match := _WITH_PORT.fullmatch(text):
         text = match["v6"] or match["v4"]
@@ -62,10 +62,10 @@ def read_address(text: str) -> str:
 
 
 def client_network(address: str) -> str:
-    """Return what counts as one client for limits and lockouts: an IPv4 address, the first address of an IPv6 /64.
+    """Return the address that counts as one client for limits and lockouts: IPv4, or the first address of an IPv6 /64.
 
-    A provider gives each customer a /64 at least, so its addresses cost nothing. The audit keeps the full address.
-    Always an address that a database column takes, or "" for a client whose address isn't known.
+    Providers give each customer a /64 or more, so addresses within it cost nothing. The audit has the full address.
+    The result fits a database column; it is "" for a client with an unknown address.
     """
     found = read_address(address)
     if not found:
@@ -78,9 +78,9 @@ def client_network(address: str) -> str:
     return str(ipaddress.ip_network((ip, CLIENT_PREFIX_LENGTH), strict=False).network_address)
 
 
-# --- Requests that come from elsewhere although the connection comes from this machine
+# --- Requests from elsewhere that reach us over a connection from this machine
 
-# Headers that proxies, CDNs, tunnels and clouds add, by the beginning of their names. A local program sends none.
+# Headers that proxies, CDNs, tunnels and clouds add, by prefix. A local program sends none of them.
 _ADDED_BY_PROXIES = (
     # Proxies and load balancers
     *(
@@ -130,32 +130,32 @@ _ADDED_BY_PROXIES = (
     ),
     "X_WEBAUTH_",
 )
-# The others name a client's address, or say themselves that they forward.
+# Other headers that name a client's address or contain the word "forwarded".
 _NAMES_A_CLIENT = re.compile(
     r"VIA|.*FORWARDED.*|(.*_)?(CLIENT|CONNECTING|REAL|REMOTE|SRC|SOURCE|USER|PEER|VISITOR|VIEWER|TRUE)_?(IP|ADDR).*"
 )
 
 
 def is_local_owner(request: HttpRequest) -> bool:
-    """Tell whether the request needs no login: open mode, from this machine, through no proxy.
+    """Return whether the request needs no login: open mode, sent from this machine, through no proxy.
 
-    Decided for each request by itself: a web page could make the owner's browser send one that looks forwarded.
+    Each request is judged alone. Any web page can make the owner's browser send a request that looks forwarded.
     """
     return not settings.REQUIRE_LOGIN and is_loopback(request.META.get("REMOTE_ADDR", "")) and not is_forwarded(request)
 
 
 def is_forwarded(request: HttpRequest) -> bool:
-    """Tell whether anything shows that a proxy has passed the request on.
+    """Return whether the request shows a sign of a proxy.
 
-    A proxy that adds nothing still passes the browser's Origin and Referer on, which name the address that the browser
-    knows. nginx before 1.30 speaks HTTP/1.0 unless it is told otherwise; browsers, curl and HTTP libraries don't.
-    Nothing shows a stranger's curl behind a proxy that adds nothing and speaks HTTP/1.1: hence REQUIRE_LOGIN.
+    A proxy that adds no header still forwards the browser's Origin and Referer, which contain the public address.
+    nginx before 1.30 uses HTTP/1.0 by default; browsers, curl and HTTP libraries don't. A stranger's curl through a
+    proxy that adds no header and uses HTTP/1.1 shows no sign at all, and only REQUIRE_LOGIN stops it.
     """
     meta = request.META
     if meta.get("SERVER_PROTOCOL") == "HTTP/1.0" or any(_is_added_by_proxy(name) for name in meta):
         return True
     origin, referer = meta.get("HTTP_ORIGIN", ""), meta.get("HTTP_REFERER", "")
-    # "null": a sandboxed page, which has no address.
+    # "null" is the origin of a sandboxed page, which has no address.
     if origin not in {"", "null"} and not _is_own_host(origin, request):
         return True
     return bool(referer) and not _is_own_host(referer, request) and not _is_link_from_elsewhere(request)
@@ -169,7 +169,7 @@ def _is_added_by_proxy(name: str) -> bool:
 
 
 def _is_own_host(url: str, request: HttpRequest) -> bool:
-    """Tell whether a URL leads to this machine or to the host that the request names; the port is none of this."""
+    """Return whether a URL's host is this machine or the request's Host. Ports don't count."""
     try:
         host = urlsplit(url).hostname or ""
     except ValueError:
@@ -178,9 +178,9 @@ def _is_own_host(url: str, request: HttpRequest) -> bool:
 
 
 def _is_link_from_elsewhere(request: HttpRequest) -> bool:
-    """Tell whether the owner followed a link on another site's page, whose address is the Referer then.
+    """Return whether the owner followed a link on another site's page, so the Referer is that page.
 
-    The browser must call it another site's. By "same-origin" it says that the Referer is the address it knows us by.
+    Sec-Fetch-Site must be "cross-site". With "same-origin" the Referer would be this panel's own public address.
     """
     headers = request.headers
     return (

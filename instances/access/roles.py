@@ -13,7 +13,7 @@ from instances.role import ROLES, Role
 
 
 def get_role(user: AbstractBaseUser | AnonymousUser) -> Role:
-    """Return a user's highest role; asked once for each request."""
+    """Return a user's highest role. The database is read once per request."""
     if not isinstance(user, User) or not user.is_active:
         return Role.NONE
     if user.is_superuser:
@@ -21,38 +21,38 @@ def get_role(user: AbstractBaseUser | AnonymousUser) -> Role:
     if not hasattr(user, "_role"):
         names = user.groups.values_list("name", flat=True)
         highest = max((ROLES.get(name, Role.NONE) for name in names), default=Role.NONE)
-        user._role = highest  # type: ignore[attr-defined]  # our own mark on this request's user
+        user._role = highest  # type: ignore[attr-defined]  # an attribute of our own, for this request
     role: Role = user._role  # type: ignore[attr-defined]  # likewise
     return role
 
 
 def find_role(request: HttpRequest | Request) -> Role:
-    """Return the role that a request has: its token's, when that is lower than its user's."""
+    """Return the role of a request: the lower one of its user's role and its token's."""
     role = get_role(request.user)
     token = getattr(request, "auth", None)
     return min(role, ROLES.get(token.role, Role.NONE)) if token is not None else role
 
 
 class LoginMissing(NotAuthenticated, exceptions.NotAuthenticated):
-    """DRF's own, too: its pages try out who may, to show the forms of what one may do, and know no other."""
+    """Also DRF's own class: its browsable pages try each method to choose the forms, and catch only that."""
 
 
 class RoleTooLow(NotAllowed, exceptions.PermissionDenied):
-    """Likewise."""
+    """Also DRF's own class, likewise."""
 
 
 def require(request: HttpRequest | Request, role: Role) -> None:
-    """Raise NotAuthenticated for a visitor whom nobody knows, and NotAllowed for one whose role is too low."""
+    """Raise NotAuthenticated for a visitor without a login, and NotAllowed when the role is too low."""
     if not request.user.is_authenticated:
         raise LoginMissing
     if find_role(request) < role:
-        raise RoleTooLow(f"This needs the role {role.label}.", suggestion="Ask an admin for it.")
+        raise RoleTooLow(f"This needs the role {role.label}.", suggestion="Ask an admin for that role.")
 
 
 class RoleRequired(BasePermission):
-    """Asks a view for the role that its action needs: `roles` names them; what it doesn't name is an admin's.
+    """Requires the role that a view's `roles` gives for its action; without an entry, viewer to read and else admin.
 
-    Reading needs a viewer. A method that the view doesn't have is let through, to be told so.
+    A method that the view doesn't have passes, so that it is answered with 405.
     """
 
     def has_permission(self, request: Request, view: Any) -> bool:

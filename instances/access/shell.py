@@ -1,6 +1,6 @@
-"""The record of what a shell's user does by manage.py: every command that may change something leaves an audit entry.
+"""Writes an audit entry for each manage.py command that may change something.
 
-A command that this module doesn't know is recorded: a list of what changes something would be out of date one day.
+Unknown commands are recorded too, because a list of the commands that change something would be out of date one day.
 """
 
 import getpass
@@ -12,7 +12,7 @@ from django.apps import apps
 from django.core.management import get_commands
 from django.db import DatabaseError
 
-# These change nothing of the service's. Django itself records what migrate did.
+# These change none of the service's data. Django itself records migrations.
 READING: Final = frozenset(
     {
         "check",
@@ -44,15 +44,15 @@ READING: Final = frozenset(
         "version",
     }
 )
-# These record themselves what they do.
+# These write their own entries.
 RECORDING: Final = frozenset(["create_token", "stop_all", "sync_instances"])
-# Of these the arguments may hold anything, secrets included.
+# The arguments of these can contain secrets.
 UNNAMED: Final = frozenset(["dbshell", "shell"])
 
 
 @contextmanager
 def recorded_command(arguments: Sequence[str]) -> Iterator[None]:
-    """Run the block, which executes `arguments`, and record it with its outcome."""
+    """Run the block, which executes `arguments`, and record the command with its outcome."""
     outcome = ""
     try:
         yield
@@ -69,7 +69,7 @@ def recorded_command(arguments: Sequence[str]) -> Iterator[None]:
 def _record(arguments: Sequence[str], outcome: str) -> None:
     name = arguments[0] if arguments else "help"
     is_requesting = not {"--help", "-h", "--version"}.isdisjoint(arguments)
-    # Without the apps the command didn't run either.
+    # The command did not run if the apps are not loaded.
     if is_requesting or name in READING | RECORDING or not apps.ready or name not in get_commands():
         return
     from instances.access import audit
@@ -81,13 +81,13 @@ def _record(arguments: Sequence[str], outcome: str) -> None:
 
 
 def _find_target(name: str, given: Sequence[str]) -> str:
-    """Return whom or what a command was about: a user's name, or else its arguments."""
+    """Return the user's name that a command was about, or its arguments."""
     if name in UNNAMED:
         return ""
     if name == "createsuperuser":
         from django.contrib.auth.models import User
 
-        # It may have asked for the name.
+        # The command may have prompted for the name.
         with suppress(DatabaseError):
             return str(User.objects.latest("pk"))
     if name == "changepassword" and not given:

@@ -31,9 +31,9 @@ from mozilla_django_oidc.views import OIDCAuthenticationCallbackView, OIDCAuthen
 from requests.auth import HTTPBasicAuth
 
 from instances.access import audit
-from instances.access.audit import RESERVED_NAMES, Actor
+from instances.access.audit import RESERVED_NAMES
 from instances.access.limits import begin_single_sign_on, count_failed_login
-from instances.answers import find_request_id, lock_out
+from instances.answers import lock_out
 from instances.errors import NotAllowed, NotAuthenticated
 from instances.models import Action, Identity
 from instances.outgoing import egress
@@ -328,16 +328,12 @@ def _set_role(request: HttpRequest, user: User, role: Role, action: Action = Act
     user.groups.remove(*Group.objects.filter(name__in=ROLES))
     if role:
         user.groups.add(Group.objects.get_or_create(name=role.label)[0])
-    entry = audit.make_entry(_make_actor(request, user.get_username()), action, user.get_username())
+    entry = audit.make_entry(audit.get_visitor(request, user.get_username()), action, user.get_username())
     entry.before, entry.after, entry.reason = ", ".join(before), ", ".join(after), "single sign-on"
     audit.save([entry])
 
 
 # --- Refusals
-
-
-def _make_actor(request: HttpRequest, name: str) -> Actor:
-    return Actor(name, request.META.get("REMOTE_ADDR", ""), find_request_id(request) or "")
 
 
 def _answer_failure(request: HttpRequest, exc: Exception) -> HttpResponse:
@@ -354,7 +350,7 @@ def _answer_failure(request: HttpRequest, exc: Exception) -> HttpResponse:
 
 
 def _record(request: HttpRequest, name: str, code: str, reason: str) -> None:
-    entry = audit.make_entry(_make_actor(request, name), Action.LOGIN, error=reason, reason="single sign-on")
+    entry = audit.make_entry(audit.get_visitor(request, name), Action.LOGIN, error=reason, reason="single sign-on")
     entry.outcome = code
     audit.save([entry])
 

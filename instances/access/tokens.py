@@ -1,4 +1,4 @@
-"""Create the token of a script."""
+"""Creates the tokens of scripts."""
 
 from datetime import timedelta
 
@@ -13,7 +13,7 @@ MAX_DAYS = 3650
 
 
 def create_token(user: User, name: str, role: str, days: int, *, actor: Actor) -> tuple[Token, str]:
-    """Make a token for a user; returns it and its text, which is stored nowhere."""
+    """Create a token for a user. Returns the record and the token's text, which is stored nowhere."""
     with audit.recorded(
         actor, Action.CREATE_TOKEN, user.get_username(), target_name=name, after=f"{role}, {days} days"
     ):

@@ -1,4 +1,4 @@
-"""Who the visitor is: on loopback the local owner, who needs no login; elsewhere who logged in, or a script's token."""
+"""Authentication: the local owner on loopback, who needs no login; elsewhere a login or a script's token."""
 
 import logging
 import re
@@ -37,7 +37,7 @@ _owner: tuple[float, User | None] = (0.0, None)
 
 
 def get_local_owner() -> User:
-    """Return the local owner's account, as it was a minute ago at most: it is wanted at every request."""
+    """Return the local owner's account, at most a minute old, because every request needs it."""
     global _owner
     read_at, owner = _owner
     if owner is None or time.monotonic() - read_at > OWNER_SECONDS:
@@ -47,29 +47,28 @@ def get_local_owner() -> User:
 
 
 def _read_local_owner() -> User:
-    """Read the account, made at its first need: a superuser whom nobody can log in as.
+    """Read the account, or create it: a superuser that nobody can log in as.
 
-    Whoever sits at the machine is the owner, whatever the row says: one that somebody deactivated or demoted must lock
-    nobody out. The row stays as it is, so that tokens that ended with it don't come back. While the database can't be
-    asked it is an account that isn't stored, so that the copy stays readable.
+    The person at the machine is the owner, even if the account was deactivated or demoted. Its row stays as it is, so
+    its revoked tokens stay revoked. Without a database this is an unsaved account, and the inventory stays readable.
     """
     try:
         owner, is_new = User.objects.get_or_create(
             username=LOCAL_OWNER,
-            # The mark of an unusable password; nobody can log in by it, here or after a move to a network.
+            # An unusable password: nobody can log in with this account, here or after a move to a network.
             defaults={"is_staff": True, "is_superuser": True, "password": "!"},
         )
     except DatabaseError as exc:
         log.warning("local owner not read from the database", exc_info=exc)
         return User(username=LOCAL_OWNER, is_staff=True, is_superuser=True)
     if is_new:
-        log.info("local owner made: on loopback nobody logs in")
+        log.info("local owner created: no login is needed on loopback")
     owner.is_active = owner.is_staff = owner.is_superuser = True
     return owner
 
 
 def admit_local_owner(get_response: Handler) -> Handler:
-    """Make the visitor the local owner where nobody logs in. Comes after Django's own authentication."""
+    """Make the visitor the local owner where no login is needed. Runs after Django's own authentication."""
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         if is_local_owner(request):
@@ -80,7 +79,7 @@ def admit_local_owner(get_response: Handler) -> Handler:
 
 
 class PasswordBackend(ModelBackend):
-    """Lets nobody log in as the local owner, even if somebody gave the account a password."""
+    """Refuses every login as the local owner, even if the account has been given a password."""
 
     def user_can_authenticate(self, user: User | AnonymousUser | None) -> bool:
         is_owner = user is not None and user.get_username() == LOCAL_OWNER
@@ -88,8 +87,8 @@ class PasswordBackend(ModelBackend):
 
 
 class RequireLogin(LoginRequiredMiddleware):
-    """Leaves alone what wants no login: Django's own asks who the visitor is all the same, and a probe must not need a
-    database. The API's views are such too: they ask themselves, and answer in their own form.
+    """Skips views that need no login. Django's own middleware reads the user even there, and a probe must work without
+    a database. The API's views authenticate themselves, and answer in their own format.
     """
 
     def process_view(
@@ -100,26 +99,26 @@ class RequireLogin(LoginRequiredMiddleware):
         return super().process_view(request, view_func, view_args, view_kwargs)
 
     def get_login_url(self, view_func: Callable[..., Any]) -> str:
-        """Return the one page to log in at; the admin pages name one of their own, which knows no single sign-on."""
+        """Return the panel's login page. The admin pages would use their own, which has no single sign-on."""
         return resolve_url(settings.LOGIN_URL)
 
 
 class BearerAuthentication(TokenAuthentication):  # type: ignore[misc]  # knox has no types
-    """A script's token. One that is sent and not good is refused, on loopback too."""
+    """A script's token. An invalid token is refused, on loopback too."""
 
     def authenticate(self, request: Request) -> tuple[User, Token] | None:
         self.address = request.META.get("REMOTE_ADDR", "")
         found: tuple[User, Token] | None = super().authenticate(request)
         header = request.META.get("HTTP_AUTHORIZATION", "").strip()
-        # A proxy in front may want a password of its own, and browsers send that along. Any other header was meant
-        # for us, and whoever sent it must not be taken for the local owner.
+        # Browsers send Basic credentials for a proxy in front here too. Any other header was meant for this panel, and
+        # its sender must not become the local owner.
         if found is None and header and not header.lower().startswith("basic "):
             raise AuthenticationFailed
         return found
 
     def authenticate_credentials(self, token: bytes) -> tuple[User, Token]:
         if not TOKEN_FORM.fullmatch(token):
-            # The database is not asked for it: PostgreSQL raises for a NUL.
+            # Not looked up: PostgreSQL raises an error for a NUL.
             raise AuthenticationFailed
         bad_tokens = BadTokens(self.address, token)
         bad_tokens.begin()
@@ -127,26 +126,26 @@ class BearerAuthentication(TokenAuthentication):  # type: ignore[misc]  # knox h
         bad_tokens.succeed()
         now = timezone.now()
         is_due = known.last_used_at is None or now - known.last_used_at > LAST_USE
-        # A database that is locked must not make each request wait for it.
+        # A locked database must not delay each request.
         if is_due and not database.find_trouble(max_age_seconds=database.REMEMBERED_SECONDS):
-            # Once a minute, so that a script that polls doesn't write at each of its requests.
+            # Once a minute, so a script that polls doesn't write with each request.
             bad_tokens.remember()
             try:
                 Token.objects.filter(pk=known.pk).update(last_used_at=now)
             except DatabaseError as exc:
-                log.warning("token %s: last use not noted", known.name, exc_info=exc)
+                log.warning("token %s: last use not recorded", known.name, exc_info=exc)
         return user, known
 
     def _cleanup_token(self, token: Token) -> bool:
-        """Tell whether a token has ended. knox also deletes each that has, which a read-only database refuses."""
+        """Return whether a token has expired. knox also deletes it, which a read-only database would refuse."""
         return token.expiry is not None and token.expiry < timezone.now()
 
 
 class LocalOwnerAuthentication(BaseAuthentication):
-    """The API's view of the local owner: no CSRF token wanted, since no cookie says who it is.
+    """The local owner in the API. No CSRF token is needed, since no cookie identifies the owner.
 
-    A browser does send cookies. One that says nothing of where its request comes from has not passed
-    `refuse_cross_site`, and needs the token.
+    An old browser may send a session cookie without Origin and Sec-Fetch-Site. `refuse_cross_site` can't judge that
+    request, so it needs the CSRF token.
     """
 
     def authenticate(self, request: Request) -> tuple[User, None] | None:

@@ -1,7 +1,7 @@
-"""Signed delivery of an operation's outcome to a URL that somebody typed in, after the Standard Webhooks specification.
+"""Signed delivery of an operation's result to the URL that a user gave, by the Standard Webhooks specification.
 
-Each operation has one delivery at most, and each delivery one event, tried until it arrives or a day has passed. The
-URL's path and query may be secret: they are encrypted in the database and in no log.
+An operation has at most one delivery, and a delivery sends one event, repeated until it arrives or a day has passed.
+The URL's path and query may be secret: they are encrypted in the database and appear in no log.
 """
 
 import base64
@@ -35,9 +35,9 @@ from novita_site.env import MAKE_WEBHOOK_KEY
 log = logging.getLogger(__name__)
 
 MAX_PAYLOAD_BYTES: Final = 20_000
-# Longer than an attempt takes: a killed one is tried again after it.
+# Longer than an attempt takes. A killed attempt is repeated after this time.
 CLAIM: Final = timedelta(seconds=60)
-# Receivers that hang keep a thread for 10 s each; at a tick every 2 s, 20 of the worker's 32.
+# A receiver that hangs blocks a thread for 10 s. With a tick every 2 s that is 20 of the worker's 32 threads.
 MAX_A_TICK: Final = 4
 FIRST_PAUSE_SECONDS: Final = 5.0
 MAX_PAUSE_SECONDS: Final = 6 * 3600.0
@@ -45,13 +45,13 @@ GIVE_UP_SECONDS: Final = 24 * 3600.0
 
 
 def check_url(url: str) -> None:
-    """Raise InvalidRequest with a sentence on `webhookUrl`, unless the URL may get webhooks. Looks its host up."""
+    """Raise InvalidRequest with the reason when the URL may not receive webhooks. Looks its host up."""
     try:
         receivers.check_addresses(receivers.read_url(url))
     except receivers.RefusedURL as exc:
         raise InvalidRequest(fields={"webhookUrl": str(exc)}) from exc
     if not settings.WEBHOOK_SECRET:
-        sentence = f"Webhooks are off until WEBHOOK_SECRET is set. Make one: {MAKE_WEBHOOK_KEY}"
+        sentence = f"Webhooks are off until WEBHOOK_SECRET is set. Create one: {MAKE_WEBHOOK_KEY}"
         raise InvalidRequest(fields={"webhookUrl": sentence})
 
 
@@ -59,7 +59,7 @@ def check_url(url: str) -> None:
 
 
 def register(operation: Operation, url: str) -> None:
-    """Note that an operation's outcome goes to this URL, which `check_url` has let pass."""
+    """Store the URL for an operation's result. `check_url` has accepted the URL."""
     WebhookDelivery.objects.create(
         operation=operation,
         message_id=f"msg_{uuid.uuid4().hex}",
@@ -69,7 +69,7 @@ def register(operation: Operation, url: str) -> None:
 
 
 def release(operation: Operation) -> None:
-    """Write what the receiver gets and make it due; in the transaction in which the operation ends."""
+    """Store the event and make it due. Called in the transaction in which the operation ends."""
     waiting = WebhookDelivery.objects.filter(operation=operation, state=WebhookDelivery.State.WAITING)
     if waiting.exists():
         waiting.update(
@@ -78,25 +78,25 @@ def release(operation: Operation) -> None:
 
 
 def list_due() -> list[int]:
-    """Return whose time has come, oldest first, as many as one tick of the worker may take."""
+    """Return the deliveries that are due, oldest first, as many as one tick of the worker may take."""
     due = WebhookDelivery.objects.filter(_find_due(), state=WebhookDelivery.State.DUE)
     return list(due.order_by("next_attempt_at", "pk").values_list("pk", flat=True)[:MAX_A_TICK])
 
 
 def _find_due() -> Q:
-    """Return the condition that its time has come, even if the clock was set back: a first try isn't planned ahead."""
+    """Return the condition for due deliveries. It holds after the clock was set back, too."""
     is_first_pause_over = Q(tries__lte=3) & clock.find_due("next_attempt_at", CLAIM.total_seconds())
     return is_first_pause_over | clock.find_due("next_attempt_at", 1.1 * MAX_PAUSE_SECONDS)
 
 
 def send_again(delivery: WebhookDelivery) -> bool:
-    """Make a dead delivery due, with all its attempts before it; False when it isn't dead."""
+    """Make a delivery that was given up due again, with all attempts. Returns False in any other state."""
     dead = WebhookDelivery.objects.filter(pk=delivery.pk, state=WebhookDelivery.State.DEAD)
     return bool(dead.update(state=WebhookDelivery.State.DUE, tries=0, next_attempt_at=timezone.now(), ended_at=None))
 
 
 def find_pause(tries: int) -> float | None:
-    """Return the seconds from the failed attempt number `tries` to the next; None when over 24 h have passed in all."""
+    """Return the seconds between failed attempt number `tries` and the next; None after 24 h in all."""
     pauses = [min(FIRST_PAUSE_SECONDS * 2.0**number, MAX_PAUSE_SECONDS) for number in range(min(tries, 100))]
     return pauses[-1] if sum(pauses[:-1]) <= GIVE_UP_SECONDS else None
 
@@ -110,7 +110,7 @@ def _get_cipher() -> MultiFernet:
 
 
 def _make_payload(operation: Operation) -> str:
-    """Return the event as it is signed and sent: below 20 kB, however many targets there are and whatever they say."""
+    """Return the event as it is signed and sent. It stays below 20 kB with any number of targets and any texts."""
     counted = operation.targets.values_list("state").annotate(Count("pk")).order_by()
     counts = {**dict.fromkeys(Target.State.values, 0), **dict(counted)}
     settled = (Target.State.CONFIRMED, Target.State.SKIPPED)
@@ -134,7 +134,7 @@ def _make_payload(operation: Operation) -> str:
         "data": data,
     }
     room = MAX_PAYLOAD_BYTES - len(_dump(event).encode())
-    # The smallest that one can be is larger than 50 bytes.
+    # Each target takes more than 50 bytes.
     for instance_id, name, state, error in open_targets[: MAX_PAYLOAD_BYTES // 50]:
         target = {
             "instanceId": _cut(instance_id, 128),
@@ -162,7 +162,7 @@ def _dump(value: object) -> str:
 
 
 def deliver(delivery_id: int) -> None:
-    """Try once, if it is due and nobody else tries it: note how it went, and when to try again."""
+    """Make one attempt if the delivery is due and unclaimed, and store the outcome and the time of the next attempt."""
     now = timezone.now()
     due = WebhookDelivery.objects.filter(pk=delivery_id, state=WebhookDelivery.State.DUE)
     if not due.filter(_find_due()).update(next_attempt_at=now + CLAIM, tries=F("tries") + 1):
@@ -172,7 +172,7 @@ def deliver(delivery_id: int) -> None:
     try:
         status, error = _attempt(delivery)
     except ShuttingDown:
-        # It may have arrived, and comes again with the same id; another worker sends it at once.
+        # It may have arrived. Another worker sends it again at once, with the same id.
         due.filter(tries=delivery.tries).update(next_attempt_at=now, tries=F("tries") - 1)
         return
     milliseconds = round(1000 * (time.monotonic() - began))
@@ -185,7 +185,7 @@ def deliver(delivery_id: int) -> None:
         if not error:
             due.update(state=WebhookDelivery.State.DELIVERED, next_attempt_at=None, ended_at=timezone.now())
             return
-        # One that slept through its claim doesn't undo what came after it.
+        # After a pause longer than its claim, this attempt must not overwrite a later one.
         own = due.filter(tries=delivery.tries)
         if pause is None:
             own.update(state=WebhookDelivery.State.DEAD, next_attempt_at=None, ended_at=timezone.now())
@@ -194,14 +194,14 @@ def deliver(delivery_id: int) -> None:
 
 
 def _attempt(delivery: WebhookDelivery) -> tuple[int | None, str]:
-    """Send it; return the receiver's status, and in words why that is no success, "" when it is one."""
+    """Send the event. Returns the receiver's status, and a sentence on the failure, "" for a success."""
     try:
         receiver = receivers.read_url(_get_cipher().decrypt(delivery.sealed_url).decode())
         if not settings.WEBHOOK_SECRET:
             return None, "WEBHOOK_SECRET is not set."
         status = receivers.post(receiver, _make_headers(delivery, timezone.now()), delivery.payload.encode())
     except InvalidToken:
-        return None, "SECRET_KEY has changed, so the URL can't be read any more."
+        return None, "SECRET_KEY has changed, so the stored URL can't be decrypted."
     except (receivers.RefusedURL, receivers.NotDelivered) as exc:
         return None, str(exc)[:200]
     if 200 <= status < 300:

@@ -1,4 +1,4 @@
-"""Ends HTTP work in time: a budget of seconds over a piece of work, and connections that are cut when theirs is over.
+"""Deadlines for HTTP work: a budget of seconds for a piece of work, and connections that are cut at their deadline.
 
 requests has no total timeout: a server that sends a byte now and then never meets its read timeout.
 """
@@ -23,7 +23,7 @@ CANCEL_AGAIN_SECONDS: Final = 0.1
 
 
 class Budget:
-    """What a piece of work may take, and what it has taken: seconds, calls, retries. Shared by its threads."""
+    """The seconds that a piece of work may take, and its calls and retries so far. Shared by its threads."""
 
     def __init__(self, seconds: float) -> None:
         self._ends_at = time.monotonic() + seconds
@@ -42,21 +42,21 @@ class Budget:
         return self._cancelled.is_set()
 
     def check(self) -> None:
-        """Raise ShuttingDown or NovitaTimeout when there is nothing left."""
+        """Raise ShuttingDown or NovitaTimeout when the budget is cancelled or used up."""
         if self._cancelled.is_set():
             raise ShuttingDown
         if not self.remaining_seconds:
-            raise NovitaTimeout("The time for the whole of it is used up.")
+            raise NovitaTimeout("Novita did not answer before the deadline.")
 
     def pause(self, seconds: float) -> None:
-        """Wait, and raise NovitaTimeout at once when the wait would outlast the budget."""
+        """Sleep. Raises NovitaTimeout at once when the pause is longer than the rest of the budget."""
         if seconds >= self.remaining_seconds:
-            raise NovitaTimeout("Novita asks us to wait for longer than there is time.")
+            raise NovitaTimeout("Novita requested a pause that is longer than the time left.")
         self._cancelled.wait(seconds)
         self.check()
 
     def cancel(self) -> None:
-        """End the work: calls under way are cut off, further ones raise ShuttingDown."""
+        """End the work: running calls are cut, further calls raise ShuttingDown."""
         self._cancelled.set()
         with self._lock:
             attempts = list(self._attempts)
@@ -65,7 +65,7 @@ class Budget:
 
     @contextlib.contextmanager
     def attempt(self, limit_seconds: float) -> Iterator["Attempt"]:
-        """Let one HTTP exchange run, and cut its connection when the limit or the budget is over."""
+        """Run one HTTP exchange in the block, and cut its connection at the limit or at the end of the budget."""
         attempt = Attempt()
         with self._lock:
             self.check()
@@ -90,7 +90,7 @@ _running_lock = threading.Lock()
 
 @contextlib.contextmanager
 def cancellable(budget: Budget) -> Iterator[None]:
-    """Let `cancel_running` end what the block does."""
+    """Let `cancel_running` end the work of the block."""
     with _running_lock:
         _running.add(budget)
     try:
@@ -121,14 +121,14 @@ def cancel_until_ended(thread: threading.Thread, seconds: float) -> bool:
 
 
 class Attempt:
-    """One HTTP exchange, cut from outside: a server that sends a byte now and then never meets a read timeout."""
+    """One HTTP exchange that can be cut from outside. A server that sends byte by byte causes no read timeout."""
 
     def __init__(self) -> None:
         self.is_cut = False
         self._sock: socket.socket | SSLTransport | None = None
 
     def use(self, sock: socket.socket | SSLTransport) -> None:
-        # The socket and not its connection, which lets go of it once a server says "Connection: close".
+        # The socket and not its connection, which drops the socket after "Connection: close".
         self._sock = sock
         if self.is_cut:
             self.cut()
@@ -140,7 +140,7 @@ class Attempt:
             while isinstance(sock, SSLTransport):  # TLS within the TLS of a proxy.
                 sock = sock.socket
             with contextlib.suppress(OSError):
-                # Not sock.shutdown(): on a TLS socket that would pull the session from under the reading thread.
+                # Not sock.shutdown(): on a TLS socket that removes the session while another thread reads.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
@@ -164,7 +164,7 @@ class _WatchedTLSConnection(_WatchedConnection, HTTPSConnection):
     def _new_conn(self) -> socket.socket:
         sock = super()._new_conn()
         if attempt := getattr(_thread, "attempt", None):
-            # A handshake may drip, too. TLS takes the socket itself over before it begins, so its twin is watched.
+            # A handshake may be slow, too. TLS detaches the socket before the handshake, so a duplicate is watched.
             attempt.use(self._handshake.enter_context(sock.dup()))
         return sock
 
@@ -183,7 +183,7 @@ _POOLS = {"http": _WatchedPool, "https": _WatchedTLSPool}
 class WatchedAdapter(HTTPAdapter):
     """Connections that an attempt can cut, through a proxy too.
 
-    `ca_certificates` is a text of PEM certificates: authorities that are trusted beside the public ones.
+    `ca_certificates` is PEM text: authorities that are trusted in addition to the public ones.
     """
 
     def __init__(self, *args: Any, ca_certificates: str = "", **options: Any) -> None:
@@ -195,7 +195,7 @@ class WatchedAdapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = _POOLS
 
     def proxy_headers(self, proxy: str) -> dict[str, str]:
-        """Send user and password as the bytes that the URL spells; requests takes Latin-1 only."""
+        """Send user and password as the bytes of the URL. requests supports Latin-1 only."""
         parts = urlsplit(proxy)
         if parts.username is None:
             return {}

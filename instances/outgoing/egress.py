@@ -1,6 +1,6 @@
-"""How calls to Novita and to the login service leave: which certificates they trust, and through which proxy.
+"""The certificates and the proxy for calls to Novita and to the login service. Webhooks use neither.
 
-Nothing of it comes from HTTP_PROXY and the like: the keys would go wherever those lead. Webhooks go directly.
+HTTP_PROXY and similar variables are ignored: the API key would go to any address that they contain.
 """
 
 import re
@@ -16,15 +16,15 @@ from django.conf import settings
 
 from instances.outgoing.deadline import WatchedAdapter
 
-# OpenSSL's numbers of "nobody who is trusted has signed it", in its several forms.
+# OpenSSL's codes for the forms of "not signed by a trusted authority".
 _UNKNOWN_AUTHORITY: Final = {2, 18, 19, 20, 21}
 _REFUSED_TUNNEL: Final = re.compile(r"Tunnel connection failed: (\d{3})")
 
 
 def prepare(session: requests.Session, *, pool_size: int = 10) -> None:
-    """Make a session trust the authorities of CA_BUNDLE too, and call https addresses through EGRESS_PROXY_URL.
+    """Make a session also trust the authorities of CA_BUNDLE, and call https addresses through EGRESS_PROXY_URL.
 
-    An http address is one of this machine, which no proxy can reach.
+    http addresses are on this machine, where no proxy can reach them.
     """
     session.trust_env = False
     adapter = WatchedAdapter(ca_certificates=settings.CA_BUNDLE, pool_maxsize=pool_size, max_retries=0)
@@ -35,14 +35,14 @@ def prepare(session: requests.Session, *, pool_size: int = 10) -> None:
 
 
 def name_way(url: str) -> str:
-    """Return what an error adds on the way that a call takes: " (through the proxy …)", or nothing. No password."""
+    """Return " (through the proxy …)" for an error text, without a password; "" for a direct call."""
     if not settings.EGRESS_PROXY_URL or not url.startswith("https:"):
         return ""
     return f" (through the proxy {_name_proxy()})"
 
 
 def explain(error: BaseException, url: str) -> tuple[str, str] | None:
-    """Return a sentence on a failure that certificates or the proxy caused, and one on the cure. None for others."""
+    """Return the problem and the cure for a failure of certificates or the proxy. None for other failures."""
     host = urlsplit(url).hostname or ""
     causes = list(_list_causes(error))
     is_proxy = any(
@@ -86,16 +86,16 @@ def _name_reason(causes: list[BaseException]) -> str:
     for kind, words in (
         (ConnectionRefusedError, "connection refused"),
         (socket.gaierror, "its name can't be found"),
-        (TimeoutError, "no connection in time"),
-        (urllib3.exceptions.TimeoutError, "no connection in time"),
+        (TimeoutError, "timed out"),
+        (urllib3.exceptions.TimeoutError, "timed out"),
     ):
         if any(isinstance(cause, kind) for cause in causes):
             return words
-    return "the connection broke off"
+    return "the connection was lost"
 
 
 def _list_causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and what caused it, which requests and urllib3 keep partly in the arguments."""
+    """Yield an error and its causes. requests and urllib3 store some causes in the arguments."""
     while error:
         yield error
         for argument in error.args:
