@@ -1,19 +1,24 @@
-# make run: start the service    make test: check everything
+# make run: start the service    make test: check everything    make quick: lint, types and unit tests
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The tests start some 300 Python processes. Each would compile the project again.
+unexport PYTHONDONTWRITEBYTECODE
 # Settings of the mode with a login, made up, and before what a `.env` says.
 ON_A_NETWORK := HOST=0.0.0.0 ALLOWED_HOSTS=panel.example.com DEBUG=0 REQUIRE_LOGIN=1 \
 	SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(48))') \
 	SECURE_PROXY_SSL_HEADER='X-Forwarded-Proto: https' DATABASE_URL=sqlite://:memory: REDIS_URL=unix:///nowhere/redis.sock
 
-.PHONY: run test lint audit bench requirements clean
+.PHONY: run test quick lint audit bench requirements clean
 
 run: $(VENV)/installed
 	@$(BIN)/python manage.py up
 
 test: $(VENV)/installed lint audit
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 6 --dist loadgroup
+
+quick: $(VENV)/installed lint
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --ignore tests/system --ignore tests/browser
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check

@@ -38,6 +38,15 @@ SimpleTestCase.ensure_connection_patch_method = lambda: BaseDatabaseWrapper.ensu
 SimpleTestCase._disallowed_connection_methods = []  # type: ignore[attr-defined]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the tests that wait for other processes; the unit tests use the processors meanwhile.
+
+    Tests of one xdist_group run in one test process and share what their fixtures start.
+    """
+    folders = {"system": 0, "browser": 1}
+    items.sort(key=lambda item: folders.get(item.path.parent.name, 2))
+
+
 @pytest.fixture(autouse=True)
 def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reaches for another machine, not even to ask for its address, and not when it fails."""

@@ -24,11 +24,6 @@ pytestmark = pytest.mark.django_db
 RUNS = "/admin/instances/syncrun/"
 
 
-@pytest.fixture(autouse=True)
-def quick_hashes(settings: Settings) -> None:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
 @pytest.fixture
 def account(novita: NovitaAnswers) -> None:
     novita.lists(make_row("a"))

@@ -20,7 +20,6 @@ PASSWORD = "correct horse battery"
 @pytest.fixture(autouse=True)
 def login_wanted(settings: Settings) -> None:
     settings.REQUIRE_LOGIN = True
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 @pytest.fixture

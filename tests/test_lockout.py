@@ -17,11 +17,6 @@ USERS = "/admin/auth/user/"
 PASSWORD = "correct horse battery"
 
 
-@pytest.fixture(autouse=True)
-def quick_hashes(settings: Settings) -> None:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
 @pytest.fixture
 def owner(client: Client) -> User:
     """The local owner's row, in the mode without a login."""

@@ -47,7 +47,6 @@ def behind_tls(settings: Settings) -> None:
     settings.ALLOWED_HOSTS = [HOST, "other.example.com"]
     settings.CSRF_TRUSTED_ORIGINS = [f"https://{host}" for host in settings.ALLOWED_HOSTS]
     settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     User.objects.create_superuser("ann", password=PASSWORD)
 
 

@@ -20,7 +20,6 @@ PROXY = "10.0.0.1"
 @pytest.fixture(autouse=True)
 def behind_a_proxy(settings: Settings) -> None:
     settings.REQUIRE_LOGIN = True
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     settings.TRUSTED_PROXIES = [ipaddress.ip_network("10.0.0.0/8")]
 
 
