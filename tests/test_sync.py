@@ -47,7 +47,7 @@ def fill(client: Client, novita: NovitaAnswers, *rows: Json) -> bytes:
 
 
 def get_lines(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]:
-    return [r.getMessage() for r in caplog.records if r.name == "instances.inventory.sync" and r.levelno >= level]
+    return [r.getMessage() for r in caplog.records if r.name == "instances.inventory.report" and r.levelno >= level]
 
 
 def test_a_sync_copies_the_account(client: Client, novita: NovitaAnswers) -> None:
@@ -149,7 +149,7 @@ def test_what_novita_counts_and_does_not_list_is_said(client: Client, novita: No
 
     answer = sync(client)
 
-    assert answer["errors"] == ["Novita counts 1 instances more than it lists."]
+    assert answer["errors"] == ["Novita counts 1 more instance than it lists."]
 
 
 def test_changed_at_moves_only_for_what_changed(client: Client, novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
@@ -279,7 +279,7 @@ def test_failing_warns_once_and_so_does_being_well_again(
 
     first, second = get_lines(caplog, logging.WARNING)
     assert first.startswith("sync failed trigger=api ") and "code=NOVITA_REJECTED_KEY" in first
-    assert second == "sync is well again after 3 failed"
+    assert second == "sync works again after 3 failures"
 
 
 def test_a_broken_database_does_not_fail_a_sync(

@@ -15,7 +15,8 @@ from instances.access.roles import find_role
 from instances.admin.columns import show_instances, time_column
 from instances.admin.filters import ChangeFilter
 from instances.admin.records import RecordAdmin, check_press
-from instances.inventory.sync import say_counts, try_to_synchronize
+from instances.inventory.difference import say_counts
+from instances.inventory.sync import try_to_synchronize
 from instances.models import Action, SyncRun
 from instances.role import Role
 

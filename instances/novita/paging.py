@@ -40,6 +40,10 @@ class Listing:
 ReadPage = Callable[[int], Page]
 
 
+def say_missing_rows(count: int) -> str:
+    return f"Novita counts {count} more instance{'' if count == 1 else 's'} than it lists."
+
+
 def parse_page(number: int, body: Any) -> Page:
     """Read one page of the list. Raises NovitaBadAnswer when it is no page, or one of its rows is no instance."""
     if not isinstance(body, dict):

@@ -37,6 +37,7 @@ from instances.instance import REMOVED_STATUS, ActionName, Instance, clean_text,
 from instances.models import Action, AuditEntry, Operation, Target
 from instances.notifications import webhooks
 from instances.novita.client import MAX_RETRY_AFTER_SECONDS, get_novita
+from instances.novita.paging import say_missing_rows
 from instances.novita.parallel import call_each
 from instances.operations import protections, single, wording
 from instances.operations.targets import (
@@ -328,7 +329,7 @@ def find_doubt(last: Look) -> str:
     if last.error:
         return wording.say_doubt(last.error)
     if last.missing_rows:
-        return f"{wording.say_missing_rows(last.missing_rows)} Check Novita's console."
+        return f"{say_missing_rows(last.missing_rows)} Check Novita's console."
     return ""
 
 

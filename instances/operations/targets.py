@@ -21,6 +21,7 @@ from instances.instance import Instance, clean_text, clean_texts, from_json
 from instances.inventory import store
 from instances.models import Operation, Protection, Target
 from instances.novita.client import get_novita
+from instances.novita.paging import say_missing_rows
 from instances.novita.parallel import call_each
 from instances.operations import protections, wording
 from instances.outgoing.deadline import Budget
@@ -114,7 +115,7 @@ def choose_targets(
         operation.notes.append(wording.say_from_copy(errors))
         known = {**(copied or {}), **known}
     if look.missing_rows:
-        operation.notes.append(wording.say_missing_rows(look.missing_rows))
+        operation.notes.append(say_missing_rows(look.missing_rows))
     if ids is None:
         chosen = {id_: one for id_, one in known.items() if one.meaning.is_billed}
         if statuses := [one.status for one in known.values() if one.meaning.is_billed is None]:

@@ -193,10 +193,6 @@ def say_from_copy(errors: Sequence[NovitaError]) -> str:
     return f"The list of instances is from the cached inventory, because Novita could not be read: {causes}"
 
 
-def say_missing_rows(count: int) -> str:
-    return f"Novita counts {count} more instance{'' if count == 1 else 's'} than it lists."
-
-
 def say_other_statuses(statuses: Sequence[str]) -> str:
     """Say that some instances, one for each of these statuses, are neither running nor stopped."""
     named, count = ", ".join(sorted(set(statuses)))[:80], len(statuses)

@@ -14,7 +14,9 @@ from instances.access import audit
 from instances.access.audit import get_shell_actor
 from instances.answers import describe
 from instances.errors import PanelError, SyncInProgress
-from instances.inventory.sync import Changed, Named, SyncReport, synchronize
+from instances.inventory.difference import Changed, Named
+from instances.inventory.report import SyncReport
+from instances.inventory.sync import synchronize
 from instances.models import Action, SyncRun
 
 EXIT_FAILED: Final = 1
@@ -76,10 +78,10 @@ class Command(BaseCommand):
 
     def _tell(self, report: SyncReport) -> None:
         """Print what changed, by name, and the sum of it."""
-        self._list("new", report.added)
-        self._list("changed", report.changed)
-        self._list("gone", report.removed)
-        self._list("kept, not confirmed as gone", report.unconfirmed)
+        self._list("new", report.difference.added)
+        self._list("changed", report.difference.changed)
+        self._list("gone", report.difference.removed)
+        self._list("kept, not confirmed as gone", report.difference.unconfirmed)
         for error in report.errors:
             self.stderr.write(error)
         self.stdout.write(("Dry run, nothing was changed. " if report.is_dry_run else "") + report.summarize())

@@ -1,0 +1,111 @@
+"""What differs between the cached inventory and what Novita has: pure comparison, without a call."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, TypedDict
+
+from instances.instance import Instance, get_meaning, parse_time
+from instances.inventory import store
+
+# Fields that follow from the status, or that the inventory adds.
+_DERIVED: Final = {"group", "actions", "changedAt"}
+
+
+class Named(TypedDict):
+    id: str
+    name: str
+
+
+class Changed(TypedDict):
+    id: str
+    name: str
+    fields: dict[str, tuple[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What a synchronization found, and the rows that it publishes: id → stored form."""
+
+    rows: dict[str, bytes] = field(default_factory=dict)
+    moving: list[str] = field(default_factory=list)
+    added: list[Named] = field(default_factory=list)
+    changed: list[Changed] = field(default_factory=list)
+    unchanged: int = 0
+    removed: list[Named] = field(default_factory=list)
+    unconfirmed: list[Named] = field(default_factory=list)
+
+    def describe(self) -> str:
+        """Return the counts that aren't zero: "1 new, 1 gone"."""
+        return say_counts(len(self.added), len(self.changed), len(self.removed), len(self.unconfirmed))
+
+
+def say_counts(added: int, changed: int, removed: int, unconfirmed: int) -> str:
+    counts = {"new": added, "changed": changed, "gone": removed, "not confirmed as gone": unconfirmed}
+    return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+
+
+def compare(
+    stored: Mapping[str, bytes], found: Collection[Instance], unconfirmed: Collection[str], now: datetime
+) -> Difference:
+    """Compare the stored rows with the instances that Novita has.
+
+    `unconfirmed` are the stored instances that were not found, and not confirmed as gone: they stay as they are. A
+    stored instance in neither is removed.
+    """
+    rows = {id_: stored[id_] for id_ in unconfirmed}
+    moving = [id_ for id_ in unconfirmed if _is_moving(stored[id_])]
+    added, changed, unchanged = [], [], 0
+    for instance in found:
+        old = stored.get(instance.id)
+        rows[instance.id], fields = _compare_one(old, instance, now)
+        if instance.meaning.is_moving:
+            moving.append(instance.id)
+        if fields is None:
+            added.append(Named(id=instance.id, name=instance.name))
+        elif fields:
+            changed.append(Changed(id=instance.id, name=instance.name, fields=fields))
+        else:
+            unchanged += 1
+    return Difference(
+        rows=rows,
+        moving=moving,
+        added=added,
+        changed=changed,
+        unchanged=unchanged,
+        removed=[_name(id_, value) for id_, value in stored.items() if id_ not in rows],
+        unconfirmed=[_name(id_, stored[id_]) for id_ in unconfirmed],
+    )
+
+
+def _compare_one(
+    old: bytes | None, instance: Instance, now: datetime
+) -> tuple[bytes, dict[str, tuple[Any, Any]] | None]:
+    """Return an instance's new stored form, and the fields that changed; None for a new instance."""
+    encoded = store.encode(instance)
+    if old is not None and old.startswith(encoded):
+        return old, {}
+    before = store.parse_stored(old) if old is not None else None
+    if before is None:
+        return store.seal(encoded, now), None
+    fields = compare_fields(before, instance.to_json())
+    # Another version may have stored the same values in another form: rewritten, and not changed.
+    return store.seal(encoded, now if fields else parse_time(before["changedAt"])), fields
+
+
+def compare_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the fields that differ, each with its old and its new value."""
+    return {
+        name: (before.get(name), value)
+        for name, value in after.items()
+        if name not in _DERIVED and before.get(name) != value
+    }
+
+
+def _is_moving(stored: bytes) -> bool:
+    instance = store.parse_stored(stored)
+    return instance is not None and get_meaning(instance["status"]).is_moving
+
+
+def _name(id_: str, stored: bytes) -> Named:
+    return {"id": id_, "name": str((store.parse_stored(stored) or {}).get("name", ""))}

@@ -1,0 +1,142 @@
+"""What a synchronization did: in words, in the log, and as a record."""
+
+import logging
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from django.db import DatabaseError
+from django.utils import timezone
+
+from instances.errors import CacheUnavailable, PanelError, ShuttingDown
+from instances.instance import clean_text, format_time
+from instances.inventory import store
+from instances.inventory.difference import Difference
+from instances.models import SyncRun
+
+log = logging.getLogger(__name__)
+
+KEEP_RUNS_DAYS: Final = 90
+
+
+@dataclass
+class SyncReport:
+    """How far a synchronization came. Durations are in ms."""
+
+    trigger: str
+    requested_by: str = ""
+    is_dry_run: bool = False
+    started_at: datetime = field(default_factory=timezone.now)
+    novita_instances: int | None = None
+    redis_instances: int | None = None
+    difference: Difference = field(default_factory=Difference)
+    errors: list[str] = field(default_factory=list)
+    pages: int = 0
+    calls: int = 0
+    retries: int = 0
+    fetch_ms: int = 0
+    confirm_ms: int = 0
+    publish_ms: int = 0
+    duration_ms: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the answer of POST /api/instances/sync and of `sync_instances --json`."""
+        return {
+            "success": True,
+            "message": "Dry run: nothing was changed" if self.is_dry_run else "Synchronization completed successfully",
+            "novitaInstances": self.novita_instances,
+            "redisInstances": self.redis_instances,
+            "synchronized": self.novita_instances,
+            "deleted": len(self.difference.removed),
+            "errors": self.errors,
+            "timestamp": format_time(timezone.now()),
+            "duration": self.duration_ms,
+            "added": len(self.difference.added),
+            "changed": len(self.difference.changed),
+            "unconfirmed": len(self.difference.unconfirmed),
+        }
+
+    def summarize(self) -> str:
+        """Return a line for people: "5 instances: 1 new, 1 gone, 3 unchanged, 0.4 s"."""
+        unchanged = f"{self.difference.unchanged} unchanged" if self.difference.unchanged else ""
+        words = ", ".join(filter(None, [self.difference.describe(), unchanged, f"{self.duration_ms / 1000:.1f} s"]))
+        return f"{self.novita_instances} instance{'' if self.novita_instances == 1 else 's'}: {words}"
+
+    def get_figures(self) -> dict[str, Any]:
+        """Return the figures of the record and of the log line."""
+        difference = self.difference
+        return {
+            "novita_instances": self.novita_instances,
+            "redis_instances": self.redis_instances,
+            "added_count": len(difference.added),
+            "changed_count": len(difference.changed),
+            "removed_count": len(difference.removed),
+            "unconfirmed_count": len(difference.unconfirmed),
+            "pages": self.pages,
+            "calls": self.calls,
+            "retries": self.retries,
+            "fetch_ms": self.fetch_ms,
+            "confirm_ms": self.confirm_ms,
+            "publish_ms": self.publish_ms,
+            "duration_ms": self.duration_ms,
+        }
+
+
+def record(report: SyncReport, error: PanelError | None, earlier_failures: int) -> None:
+    """Record how a synchronization ended: in Redis for the next decision of every process, in the log, as a SyncRun."""
+    # Redis can't store that it failed itself, and a shutdown is no failure.
+    if error and not isinstance(error, CacheUnavailable | ShuttingDown):
+        try:
+            earlier_failures = store.note_failure(error.code, error.message, report.trigger) - 1
+        except CacheUnavailable as exc:
+            log.debug("failure not recorded in Redis: %s", exc)
+    # One warning when synchronizations begin to fail and one when they succeed again, not one for each attempt.
+    _log(logging.WARNING if error and not earlier_failures else logging.INFO, report, error)
+    if earlier_failures and not error:
+        log.warning("sync works again after %d failures", earlier_failures)
+    try:
+        _save(report, error)
+    except DatabaseError as exc:
+        log.warning("sync not recorded in the database: %s", exc)
+
+
+def _log(level: int, report: SyncReport, error: PanelError | None) -> None:
+    """Write the one line of a synchronization."""
+    figures = {"trigger": report.trigger, "by": report.requested_by or "-"}
+    short = {"novita_instances": "instances", "redis_instances": "before"}
+    figures |= {short.get(name, name.removesuffix("_count")): value for name, value in report.get_figures().items()}
+    words = " ".join(f"{name}={value}" for name, value in figures.items())
+    if error:
+        log.log(level, "sync failed %s code=%s error=%r", words, error.code, error.message)
+    else:
+        log.log(level, "sync done %s%s", words, "".join(f" note={note!r}" for note in report.errors))
+
+
+def _save(report: SyncReport, error: PanelError | None) -> None:
+    difference = report.difference
+    SyncRun.objects.create(
+        started_at=report.started_at,
+        trigger=report.trigger,
+        requested_by=report.requested_by,
+        outcome=SyncRun.Outcome.FAILED if error else SyncRun.Outcome.SUCCEEDED,
+        error_code=error.code if error else "",
+        error=error.message if error else " ".join(report.errors),
+        added=_clean(difference.added),
+        changed=_clean(difference.changed),
+        removed=_clean(difference.removed),
+        unconfirmed=_clean(difference.unconfirmed),
+        **report.get_figures(),
+    )
+    SyncRun.objects.filter(started_at__lt=timezone.now() - timedelta(days=KEEP_RUNS_DAYS)).delete()
+
+
+def _clean(value: Any) -> Any:
+    """Replace NUL, which PostgreSQL's JSON can't hold, in every text."""
+    match value:
+        case str():
+            return clean_text(value)
+        case list() | tuple():
+            return [_clean(item) for item in value]
+        case dict():
+            return {_clean(key): _clean(item) for key, item in value.items()}
+    return value
