@@ -1,10 +1,12 @@
-// Asking the service: with a timeout each time, and a failure in words.
+// Requests to the service: each with a timeout, and each failure in words.
 
 import {learn} from './clock.js';
 
 const TIMEOUT_MS = 20000;
+// How long the message of an outage stays when no refresh has met the outage.
+const SHORT_OUTAGE_MS = 10000;
 
-// The service's own no; what was asked for did not begin. Any other error leaves that open.
+// The service refused: the action did not begin. Any other error leaves that open.
 export class Refusal extends Error {}
 
 export class LoggedOut extends Refusal {
@@ -15,7 +17,7 @@ export class LoggedOut extends Refusal {
 
 const PARTS = {CACHE_UNAVAILABLE: 'redis', DATABASE_UNAVAILABLE: 'database'};
 
-// A failure that lasts no longer than a part of the service is away: `part` as /health names it, '' for the service.
+// A failure that ends when a part of the service is back: `part` as /health names it, '' for the service itself.
 export class Outage extends Error {
     constructor(words, part) {
         super(words);
@@ -24,8 +26,14 @@ export class Outage extends Error {
     }
 }
 
+// `services` is what /health says of each part; `hasFailed` whether a refresh has met the outage.
+export function isOver(error, services, hasFailed) {
+    return error instanceof Outage && (!error.part || services[error.part] === 'up')
+        && (hasFailed || performance.now() - error.at > SHORT_OUTAGE_MS);
+}
+
 export function makeFailure(words, code) {
-    const part = code === 'SHUTTING_DOWN' ? '' : code && code.startsWith('NOVITA_') ? 'novita' : PARTS[code];
+    const part = code === 'SHUTTING_DOWN' ? '' : code?.startsWith('NOVITA_') ? 'novita' : PARTS[code];
     return part === undefined ? new Error(words) : new Outage(words, part);
 }
 
@@ -36,7 +44,7 @@ export async function ask(path, options, timeout) {
         credentials: 'same-origin',
         signal: AbortSignal.timeout(timeout || TIMEOUT_MS),
         ...options,
-        headers: {Accept: 'application/json', ...(options && options.headers)},
+        headers: {Accept: 'application/json', ...options?.headers},
     });
     learn(answer.headers.get('Date'), sentAt);
     if (answer.status === 401) {

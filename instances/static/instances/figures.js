@@ -1,0 +1,31 @@
+// The figures at the top of the page.
+
+import {set, setText} from './elements.js';
+import {sayAge, sayMoment} from './words.js';
+
+export function createFigures({inventory}) {
+    const starting = document.getElementById('figure-starting');
+    const syncTime = document.querySelector('#figure-sync time');
+
+    function render() {
+        const {hasCopy, instances} = inventory;
+        const number = inventory.countGroup('starting');
+        setText(document.getElementById('figure-total'), hasCopy ? String(instances.length) : '–');
+        setText(document.getElementById('figure-running'), hasCopy ? String(inventory.countGroup('running')) : '–');
+        setText(starting, hasCopy && number ? ` · ${number} starting` : '');
+        set(starting, 'hidden', !starting.textContent);
+    }
+
+    function showRedis(state) {
+        setText(document.getElementById('figure-redis'), state);
+    }
+
+    function tick() {
+        const {asOf, isSyncing} = inventory;
+        set(syncTime, 'dateTime', asOf);
+        setText(syncTime, asOf ? sayAge(asOf) : isSyncing ? 'synchronizing …' : 'unknown');
+        set(syncTime, 'title', asOf ? sayMoment(asOf) : '');
+    }
+
+    return {render, showRedis, tick};
+}

@@ -1,0 +1,36 @@
+// What stands in the place of rows when there are none: why, and the way out.
+
+import {clone} from '../elements.js';
+
+export function createNothing({inventory}) {
+    const element = document.getElementById('nothing');
+
+    function render(found) {
+        const {hasCopy, instances, isSyncing} = inventory;
+        const kind = found.length ? '' : !hasCopy ? 'emptied' : !instances.length ? 'none' : 'no-match';
+        const look = kind === 'emptied' ? `${kind} ${isSyncing}` : kind;
+        if (element.dataset.shown === look) {
+            return;
+        }
+        element.dataset.shown = look;
+        element.replaceChildren();
+        if (!kind) {
+            return;
+        }
+        const words = document.createElement('p');
+        words.textContent = {
+            emptied: isSyncing ? 'The cache is empty. Synchronizing …' : 'The cache is empty. A synchronization fills it.',
+            none: 'There are no instances in the account.',
+            'no-match': 'No instance matches.',
+        }[kind];
+        element.append(words);
+        const cure = {emptied: ['sync', 'Sync now'], 'no-match': ['clear-filters', 'Clear filters']}[kind];
+        if (cure) {
+            const button = clone('button-template');
+            [button.dataset.do, button.textContent] = cure;
+            element.append(button);
+        }
+    }
+
+    return {render};
+}

@@ -1,0 +1,74 @@
+// The table's rows: made from a template, updated only where they differ, put in order without losing the focus.
+
+import {clone, set, setText} from '../elements.js';
+import {sayAge, sayMoment} from '../words.js';
+
+// `getRequest(id)` is the action that was sent and not answered yet; `getDetails(one)` the open row below; `parts` are
+// the features that fill their own elements of a row.
+export function createRows({table, getRequest, getDetails, parts}) {
+    const body = table.tBodies[0];
+    const rows = new Map(); // id → its row on this page
+
+    function render(shown) {
+        const ids = new Set(shown.map(one => one.id));
+        for (const id of [...rows.keys()].filter(one => !ids.has(one))) {
+            rows.delete(id);
+        }
+        arrange(shown.flatMap(one => {
+            const row = rows.get(one.id) || makeRow(one.id);
+            update(row, one);
+            return [row, getDetails(one)].filter(Boolean);
+        }));
+    }
+
+    function makeRow(id) {
+        const row = clone('row-template');
+        row.dataset.id = id;
+        rows.set(id, row);
+        return row;
+    }
+
+    function update(row, one) {
+        const request = getRequest(one.id);
+        const status = row.querySelector('.status');
+        setText(row.querySelector('bdi'), one.name || one.id);
+        setText(status, request ? `${request} asked` : one.status);
+        set(status.dataset, 'group', request ? 'requested' : one.group);
+        setText(row.querySelector('.status-error'), one.statusError ? one.statusError.message || one.statusError.state : '');
+        setText(row.querySelector('.region'), one.region);
+        setText(row.querySelector('.gpu'), `${one.gpuNum ? `${one.gpuNum} × ` : ''}${one.productName}`);
+        updateTime(row.querySelector('.created'), one.createdAt);
+        for (const updatePart of parts) {
+            updatePart(row, one);
+        }
+    }
+
+    function updateTime(element, time) {
+        setText(element, time ? sayAge(time) : '–');
+        if (element.dateTime !== (time || '')) {
+            element.dateTime = time || '';
+            element.title = time ? sayMoment(time) : '';
+        }
+    }
+
+    function arrange(elements) {
+        const focused = document.activeElement;
+        elements.forEach((element, index) => {
+            if (body.children[index] !== element) {
+                body.insertBefore(element, body.children[index] || null);
+            }
+        });
+        while (body.children.length > elements.length) {
+            body.lastElementChild.remove();
+        }
+        if (focused && focused !== document.activeElement && focused.isConnected) {
+            focused.focus({preventScroll: true});
+        }
+    }
+
+    function showAge(isOld) {
+        table.classList.toggle('is-old', isOld);
+    }
+
+    return {render, showAge, get: id => rows.get(id)};
+}

@@ -1,0 +1,257 @@
+// Follows operations: starts one, chooses the one that the panel shows, and reads it until it has ended. Operations live
+// in the service; each open dashboard shows them, and can go away at any time.
+
+import {getNow} from '../clock.js';
+import {Refusal, read} from '../service.js';
+import {send} from '../session.js';
+import {count} from '../words.js';
+import {createDismissed} from './dismissed.js';
+import {getRequest} from './plan.js';
+import {getTotal, isRunning} from './states.js';
+import {sayDoing} from './words.js';
+
+const POLL_SECONDS = 2;
+const MAX_PAUSE_SECONDS = 10;
+// How long to look for an operation whose start was not answered.
+const SEARCH_SECONDS = 60;
+const RECENT_MS = 15 * 60 * 1000;
+// Enough to find the running ones among the newest.
+const LISTED = 20;
+
+// `onChange` is called after each change, `onLaunch` when a start was sent, `onEnd` when an operation has ended or a
+// start was answered.
+export function createFollower({onChange, onLaunch, onEnd}) {
+    const dismissed = createDismissed();
+    // A start without an answer, or one that was refused: {kind, ids, retryOf, words, isError, isAnswered, searchUntil}.
+    let launch = null;
+    let shown = null; // the operation as the API tells it; without targets until it was read on its own
+    let listedIds = null; // of the operations when they were last listed
+    let idsBefore = null; // of the operations that were listed before the start was sent
+    let others = 0; // how many more run
+    let failure = null; // {words, since, times} of the readings that failed
+    let reading = null;
+    let looking = null;
+    let timer = 0;
+    const warnings = new Map(); // id → the sentences that came with the answer to its start
+
+    // --- Starting
+
+    async function start({kind, ids, retryOf, reason, number}) {
+        const mine = {
+            kind, ids, retryOf, isError: false, isAnswered: false, searchUntil: getSearchEnd(),
+            words: `${sayDoing(kind)} ${count(number)}: the service is asked to …`,
+        };
+        launch = mine;
+        idsBefore = listedIds;
+        onChange();
+        onLaunch();
+        schedule();
+        const [path, body] = getRequest(mine);
+        try {
+            const answer = await send('POST', path, reason ? {...body, reason} : body);
+            warnings.set(answer.operationId, answer.warnings);
+            if (launch === mine) {
+                launch = null;
+            }
+            show(makeOperation(answer, mine, reason));
+            await Promise.all([readShown(), look()]);
+        } catch (error) {
+            if (launch === mine) {
+                mine.isError = true;
+                mine.isAnswered = error instanceof Refusal;
+                mine.searchUntil = getSearchEnd();
+                mine.words = mine.isAnswered ? `Nothing was started: ${error.message}`
+                    : `It is not known whether it began: ${error.message} Looking for it …`;
+                onChange();
+                await look();
+            }
+        }
+        onChange();
+        schedule();
+        onEnd();
+    }
+
+    function getSearchEnd() {
+        return performance.now() + SEARCH_SECONDS * 1000;
+    }
+
+    // --- Which operation is shown
+
+    function look() {
+        looking ||= choose().finally(() => {
+            looking = null;
+            schedule();
+        });
+        return looking;
+    }
+
+    async function choose() {
+        let listed;
+        try {
+            listed = (await read(`/api/operations?pageSize=${LISTED}`)).operations;
+        } catch {
+            // Where that matters, it shows: the panel's own reading fails too, and the list's.
+            return;
+        }
+        const running = listed.filter(isRunning);
+        const found = launch && !launch.isAnswered && listed.find(isLaunched);
+        if (found) {
+            launch = null;
+            show(found);
+        } else if (!launch) {
+            const next = running[0] || listed.find(one => isRecent(one) && !dismissed.has(one)) || null;
+            if (!isKept(next, listed)) {
+                show(next);
+            }
+        } else if (launch.isError && !launch.isAnswered && performance.now() > launch.searchUntil) {
+            launch.isAnswered = true;
+            launch.words = launch.words.replace(/ Looking for it …$/, ' No such operation is seen to run.');
+        }
+        listedIds = new Set(listed.map(one => one.id));
+        others = running.filter(one => one.id !== shown?.id).length;
+        onChange();
+    }
+
+    function isLaunched(one) {
+        if (launch.retryOf) {
+            return one.retryOf === launch.retryOf;
+        }
+        // A stop of all that meets a running one joins it; that one was listed before, too.
+        const isJoined = !launch.ids && isRunning(one);
+        const isNew = Boolean(idsBefore) && !idsBefore.has(one.id);
+        return one.kind === launch.kind && one.isWholeAccount === !launch.ids && (isJoined || isNew);
+    }
+
+    function isRecent(one) {
+        const now = getNow();
+        return !one.supersededBy && now !== null && now - Date.parse(one.finishedAt) < RECENT_MS;
+    }
+
+    function isKept(next, listed) {
+        if (!shown) {
+            return false;
+        }
+        const place = listed.findIndex(one => one.id === shown.id);
+        if (isRunning(shown)) {
+            // A list without it was read before it began.
+            return place === -1;
+        }
+        // A result stays until it is dismissed, retried, or followed by a newer operation.
+        const isOver = dismissed.has(shown) || (place !== -1 && listed[place].supersededBy);
+        return !isOver && (!next || (place !== -1 && listed.indexOf(next) >= place));
+    }
+
+    function show(operation) {
+        if (!operation || operation.id !== shown?.id) {
+            shown = operation && {...operation, targets: operation.targets || []};
+            failure = null;
+            if (shown) {
+                readShown();
+            }
+        }
+        onChange();
+    }
+
+    function dismiss() {
+        if (launch) {
+            launch = null;
+        } else {
+            dismissed.add(shown);
+            shown = null;
+        }
+        onChange();
+    }
+
+    // --- Reading it
+
+    function readShown() {
+        reading ||= readOnce().finally(() => {
+            reading = null;
+            schedule();
+        });
+        return reading;
+    }
+
+    async function readOnce() {
+        const {id} = shown;
+        try {
+            take(await read(`/api/operations/${encodeURIComponent(id)}`));
+        } catch (error) {
+            if (shown?.id === id) {
+                failure = {words: error.message, since: failure?.since || getNow(), times: (failure?.times || 0) + 1};
+                onChange();
+            }
+        }
+    }
+
+    // Shows what the service says now of the operation, unless another one is shown.
+    function take(operation) {
+        if (shown?.id !== operation.id) {
+            return;
+        }
+        const hasEnded = isRunning(shown) && !isRunning(operation);
+        shown = operation;
+        failure = null;
+        onChange();
+        if (hasEnded) {
+            onEnd();
+        }
+    }
+
+    function schedule() {
+        clearTimeout(timer);
+        const isSearching = launch && !launch.isAnswered;
+        const isUnread = shown && (isRunning(shown) || (!shown.targets.length && getTotal(shown) > 0));
+        if (document.hidden || !(isSearching || isUnread)) {
+            return;
+        }
+        const growth = 2 ** Math.max(0, (failure?.times || 0) - 1);
+        timer = setTimeout(launch ? look : readShown, 1000 * Math.min(MAX_PAUSE_SECONDS, POLL_SECONDS * growth));
+    }
+
+    document.addEventListener('visibilitychange', () => {
+        if (document.hidden) {
+            clearTimeout(timer);
+        } else if (shown && isRunning(shown)) {
+            readShown();
+        } else {
+            schedule();
+        }
+    });
+
+    return {
+        get launch() {
+            return launch;
+        },
+        get shown() {
+            return shown;
+        },
+        get others() {
+            return others;
+        },
+        get failure() {
+            return failure;
+        },
+        getWarnings: id => warnings.get(id) || [],
+        start,
+        look,
+        dismiss,
+        readShown,
+        take,
+    };
+}
+
+// Returns the operation as far as the answer to its start tells it.
+function makeOperation(answer, {kind, ids}, reason) {
+    const counts = {
+        pending: 0, requested: 0, confirmed: 0, stillRunning: 0, failed: 0, skipped: answer.skipped.length, unknown: 0,
+    };
+    for (const {state} of answer.results) {
+        counts[state] += 1;
+    }
+    return {
+        id: answer.operationId, kind, state: 'requesting', isWholeAccount: !ids, reason: reason || '', requestedBy: '',
+        createdAt: answer.timestamp, deadlineAt: null, finishedAt: null, success: null, result: '', notes: [],
+        counts, targets: [],
+    };
+}

@@ -1,0 +1,44 @@
+// Operations on many instances: the dialog before, the panel while and after.
+
+import {createFollower} from './follower.js';
+import {createPanel} from './panel.js';
+import {createPlan} from './plan.js';
+import {getTone} from './states.js';
+import {sayDoing, sayPageTitle} from './words.js';
+
+// `onChange` is called when the page's title may have changed, `onEnd` when the list of instances should be read again.
+export function createOperations({root, onChange, onEnd}) {
+    const follower = createFollower({
+        onChange: () => {
+            panel.render();
+            onChange();
+        },
+        onLaunch: () => panel.focus(),
+        onEnd,
+    });
+    const panel = createPanel({root, follower});
+    const plan = createPlan({root, onConfirm: follower.start});
+
+    function getPageTitle() {
+        const {launch, shown} = follower;
+        if (shown && !launch) {
+            return sayPageTitle(shown);
+        }
+        return launch && !launch.isError ? `${sayDoing(launch.kind)} …` : '';
+    }
+
+    function hasTrouble() {
+        const {launch, shown} = follower;
+        return Boolean(launch ? launch.isError : shown && getTone(shown) === 'trouble');
+    }
+
+    return {
+        preview: plan.open,
+        look: follower.look,
+        tick: panel.tick,
+        takeBack: panel.takeBack,
+        getPageTitle,
+        hasTrouble,
+        actions: {...plan.actions, ...panel.actions},
+    };
+}

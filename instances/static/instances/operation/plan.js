@@ -1,0 +1,179 @@
+// The dialog before an operation: what would happen, from a dry run, and what has to be entered to confirm it.
+
+import {clone, listItems, setDisabled, setText} from '../elements.js';
+import {sortByName} from '../order.js';
+import {send} from '../session.js';
+import {capitalize, count} from '../words.js';
+import {findRepeatedNames, getName} from './states.js';
+
+const DONE = {stop: 'stopped', start: 'started', restart: 'restarted'};
+
+// Returns the path and the body of the request that carries the operation out.
+export function getRequest({kind, ids, retryOf}) {
+    if (retryOf) {
+        return ['/api/operations', {fromOperation: retryOf}];
+    }
+    return ids ? ['/api/operations', {kind, ids}] : ['/api/instances/stop-all', {}];
+}
+
+// `onConfirm` gets what is to be done: {kind, ids, reason, number}.
+export function createPlan({root, onConfirm}) {
+    const dialog = document.getElementById('plan');
+    const form = document.getElementById('plan-form');
+    const {number: numberField, reason: reasonField} = form.elements;
+    const goButton = document.getElementById('plan-go');
+    const retryButton = document.getElementById('plan-retry');
+    const closeButton = document.getElementById('plan-close');
+    const title = document.getElementById('plan-title');
+    const state = document.getElementById('plan-state');
+    // {kind, ids, expected, answer, requested, left, failure}: ids null for the whole account, answer null until the
+    // dry run is answered.
+    let plan = null;
+
+    // `expected` is how many the page's own list has for it; null when the page has no list.
+    function open(kind, ids, expected) {
+        plan = {kind, ids, expected, answer: null};
+        form.reset();
+        setText(title, ids ? `${capitalize(kind)} the selected instances` : 'Stop all instances');
+        dialog.showModal();
+        title.focus();
+        read();
+    }
+
+    async function read() {
+        const mine = plan;
+        const [path, body] = getRequest(mine);
+        mine.answer = null;
+        mine.failure = '';
+        render();
+        try {
+            mine.answer = await send('POST', path, {...body, dryRun: true});
+            const {results, skipped} = mine.answer;
+            mine.requested = results.filter(one => one.state === 'pending');
+            mine.left = [
+                ...skipped,
+                ...results.filter(one => one.state !== 'pending')
+                    .map(one => ({...one, reason: one.error || `It is ${one.status} already.`})),
+            ];
+        } catch (error) {
+            mine.failure = error.message;
+        }
+        if (plan === mine && dialog.open) {
+            render();
+            focusNext();
+        }
+    }
+
+    // Leaves the focus where somebody has moved it meanwhile.
+    function focusNext() {
+        if (!dialog.contains(document.activeElement) || [title, retryButton].includes(document.activeElement)) {
+            (plan.failure ? retryButton : !plan.requested.length ? closeButton : plan.ids ? goButton : numberField).focus();
+        }
+    }
+
+    function render() {
+        const {kind, ids, answer, failure} = plan;
+        const found = answer ? plan.requested.length : 0;
+        setText(state, failure ? `The account can't be read: ${failure}` : answer ? describe() : 'Reading the account …');
+        state.classList.toggle('is-error', Boolean(failure));
+        retryButton.hidden = !failure;
+        document.getElementById('plan-found').hidden = !answer;
+        document.getElementById('plan-sure').hidden = !found;
+        goButton.hidden = !found;
+        document.getElementById('plan-number-field').hidden = Boolean(ids);
+        setText(document.getElementById('plan-number-label'), `Type ${found} to stop ${found === 1 ? 'it' : 'them'}`);
+        setText(goButton, `${capitalize(kind)} ${count(found)}`);
+        goButton.classList.toggle('is-danger', kind !== 'start');
+        setText(closeButton, found ? 'Cancel' : 'Close');
+        if (answer) {
+            const repeated = findRepeatedNames([...plan.requested, ...plan.left]);
+            fillNames('plan-targets', plan.requested, repeated);
+            fillNames('plan-skipped', plan.left, repeated);
+            setText(document.getElementById('plan-skipped-title'), `${plan.left.length} skipped`);
+            listItems(document.getElementById('plan-warnings'), answer.warnings);
+            renderObstacle();
+        }
+    }
+
+    function describe() {
+        const {kind, ids, expected, requested} = plan;
+        const isOld = expected !== null && expected !== requested.length;
+        const older = isOld ? ` The list on this page is older and has ${expected}.` : '';
+        if (!requested.length) {
+            return (ids ? `Of the selected, none can be asked to ${kind} now.` : 'Nothing runs: there is nothing to stop.') + older;
+        }
+        const groups = kind === 'stop' ? describeGroups() : '';
+        // The names follow where nothing else does.
+        const end = groups ? `: ${groups}.` : older ? '.' : ':';
+        return `${count(requested.length)} will be ${DONE[kind]}${end}${older}`;
+    }
+
+    // Returns '' when all are running, as the figure of that name counts them.
+    function describeGroups() {
+        const numbers = new Map();
+        for (const {status} of plan.requested) {
+            // Of the whole account only what runs or starts is stopped.
+            const word = status === 'running' || plan.ids ? status : 'starting';
+            numbers.set(word, (numbers.get(word) || 0) + 1);
+        }
+        return numbers.size === 1 && numbers.has('running') ? ''
+            : [...numbers].map(([word, number]) => `${number} ${word}`).join(', ');
+    }
+
+    function findObstacle() {
+        const wanted = String(plan.requested.length);
+        const typed = numberField.value.trim();
+        return plan.ids || typed === wanted ? ''
+            : typed ? `“${typed}” is not ${wanted}: nothing is stopped yet.` : `The button waits for the number ${wanted}.`;
+    }
+
+    function renderObstacle() {
+        if (plan?.answer) {
+            const obstacle = findObstacle();
+            setText(document.getElementById('plan-obstacle'), obstacle);
+            setDisabled(goButton, Boolean(obstacle));
+            numberField.setAttribute('aria-invalid', String(Boolean(obstacle && numberField.value)));
+        }
+    }
+
+    function confirm() {
+        if (!plan?.answer || !plan.requested.length || !dialog.open) {
+            return;
+        }
+        renderObstacle();
+        if (findObstacle()) {
+            numberField.focus();
+            return;
+        }
+        const {kind, ids, requested} = plan;
+        const reason = reasonField.value.trim();
+        dialog.close();
+        onConfirm({kind, ids, reason, number: requested.length});
+    }
+
+    dialog.addEventListener('input', renderObstacle);
+    dialog.addEventListener('close', () => {
+        plan = null;
+        // The button that opened it may have gone meanwhile.
+        if (document.activeElement === document.body) {
+            root.querySelector('[data-do=stop-all]').focus();
+        }
+    });
+
+    return {
+        open,
+        actions: {'plan-retry': read, 'plan-close': () => dialog.close(), 'plan-go': confirm},
+    };
+}
+
+function fillNames(id, targets, repeated) {
+    const list = document.getElementById(id);
+    list.parentElement.hidden = !targets.length;
+    list.replaceChildren(...sortByName(targets, getName, one => one.instanceId).map(one => {
+        const item = clone('named-template');
+        item.querySelector('.target-name').textContent = getName(one);
+        item.querySelector('.target-id').textContent = repeated.has(getName(one)) ? one.instanceId : '';
+        item.querySelector('.why').textContent = one.reason || '';
+        return item;
+    }));
+}

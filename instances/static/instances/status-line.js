@@ -1,0 +1,55 @@
+// The status line: what a button of the toolbar is doing, what came of it, and its errors until their cause is over.
+
+import {isDisabled} from './elements.js';
+
+export function createStatusLine() {
+    const line = document.getElementById('status');
+    const words = document.getElementById('status-words');
+    const alert = document.getElementById('status-error');
+    let lastError = null;
+
+    // An error is announced at once, anything else when there is a pause.
+    function tell(text, isError = false) {
+        const [told, silent] = isError ? [alert, words] : [words, alert];
+        silent.textContent = '';
+        told.textContent = text;
+        line.classList.toggle('is-error', isError);
+    }
+
+    // Runs the work of a button, which is busy meanwhile; `work` returns what came of it, in words.
+    async function run(button, text, work) {
+        if (isDisabled(button)) {
+            return;
+        }
+        button.setAttribute('aria-disabled', 'true');
+        button.setAttribute('aria-busy', 'true');
+        tell(text);
+        try {
+            tell(await work());
+        } catch (error) {
+            lastError = error;
+            tell(error.message, true);
+        } finally {
+            button.removeAttribute('aria-disabled');
+            button.removeAttribute('aria-busy');
+        }
+    }
+
+    function forgetError(isOver) {
+        if (lastError && isOver(lastError)) {
+            if (alert.textContent === lastError.message) {
+                tell('');
+            }
+            lastError = null;
+        }
+    }
+
+    // Replaces a text, unless another one has taken its place.
+    function amend(old, text) {
+        if (words.textContent === old) {
+            tell(text);
+        }
+    }
+
+    return {tell, run, forgetError, amend};
+}

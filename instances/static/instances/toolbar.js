@@ -1,0 +1,97 @@
+// The toolbar: refresh, synchronize, and clear the cache after a second press.
+
+import {Outage} from './service.js';
+import {send} from './session.js';
+import {count} from './words.js';
+
+// A cleared cache is filled within seconds where the service synchronizes on its own.
+const MAX_FILL_TRIES = 8;
+const FILL_PAUSE_MS = 700;
+
+export function createToolbar({inventory, live, statusLine}) {
+    const clearButton = document.querySelector('.toolbar [data-do=clear]');
+    const question = document.getElementById('clear-confirm');
+    let cleared = ''; // what the status line says of a cleared cache that is not filled yet
+
+    async function refresh() {
+        // A refresh that is under way may have read the list before the button was pressed.
+        await live.refreshAnew();
+        if (inventory.failure) {
+            // The banner says why.
+            throw new Outage('Not refreshed.', '');
+        }
+        return `Refreshed: ${count(inventory.instances.length)}.`;
+    }
+
+    async function sync() {
+        // Refreshed after a failure too: the banner then tells how long it has been failing.
+        const result = await send('POST', '/api/instances/sync').finally(live.refresh);
+        const numbers = {
+            new: result.added,
+            changed: result.changed,
+            gone: result.deleted,
+            'not confirmed as gone': result.unconfirmed,
+            unchanged: result.novitaInstances - result.added - result.changed,
+        };
+        const parts = Object.entries(numbers).filter(([, number]) => number > 0).map(([word, number]) => `${number} ${word}`);
+        parts.push(`${(result.duration / 1000).toFixed(1)} s`);
+        return `${count(result.novitaInstances)}: ${parts.join(', ')}. ${result.errors.join(' ')}`;
+    }
+
+    async function clear() {
+        const result = await send('POST', '/api/cache/clear');
+        statusLine.tell(`${result.message}. Waiting for the next synchronization …`);
+        // One that is under way may have read the list before it was cleared.
+        await live.refreshAnew();
+        for (let tries = 0; !inventory.hasCopy && tries < MAX_FILL_TRIES; tries += 1) {
+            await new Promise(resolve => setTimeout(resolve, FILL_PAUSE_MS));
+            await live.refresh();
+        }
+        cleared = result.message;
+        return sayCleared(inventory.hasCopy);
+    }
+
+    function sayCleared(isFilled) {
+        return isFilled ? `${cleared}, and synchronized again: ${count(inventory.instances.length)}.`
+            : `${cleared}. The next synchronization fills it.`;
+    }
+
+    // Corrects the status line once a cleared cache is filled.
+    function tellFilled() {
+        if (inventory.hasCopy && cleared) {
+            statusLine.amend(sayCleared(false), sayCleared(true));
+            cleared = '';
+        }
+    }
+
+    function showQuestion(isShown) {
+        question.hidden = !isShown;
+        question.querySelector('span').textContent =
+            `Clear the copy of ${count((inventory.instances || []).length)}? The page stays empty until the next synchronization.`;
+        (isShown ? question.querySelector('button') : clearButton).focus();
+    }
+
+    // Returns whether the question was open.
+    function takeBack() {
+        const isOpen = !question.hidden;
+        if (isOpen) {
+            showQuestion(false);
+        }
+        return isOpen;
+    }
+
+    return {
+        tellFilled,
+        takeBack,
+        actions: {
+            refresh: button => statusLine.run(button, 'Refreshing …', refresh),
+            sync: button => statusLine.run(button, 'Synchronizing with Novita.ai …', sync),
+            clear: () => showQuestion(true),
+            'clear-now': () => {
+                showQuestion(false);
+                statusLine.run(clearButton, 'Clearing the cache …', clear);
+            },
+            'clear-cancel': () => showQuestion(false),
+        },
+    };
+}

@@ -1,0 +1,34 @@
+// Words that several features use: numbers of instances, ages and times of day.
+
+import {getNow} from './clock.js';
+
+// An event that has just happened may seem to lie this far ahead: clocks differ, and the server's is known to the second.
+const AHEAD_SECONDS = 5;
+
+export function capitalize(word) {
+    return word[0].toUpperCase() + word.slice(1);
+}
+
+export function count(number) {
+    return `${number} instance${number === 1 ? '' : 's'}`;
+}
+
+// Without the server's time there is no age: then the moment itself.
+export function sayAge(time) {
+    const now = getNow();
+    if (now === null) {
+        return sayMoment(time);
+    }
+    const passed = Math.round((now - new Date(time)) / 1000);
+    const seconds = passed < -AHEAD_SECONDS ? -passed : Math.max(0, passed);
+    const [unit, size] = seconds < 60 ? ['s', 1] : seconds < 3600 ? ['min', 60] : seconds < 172800 ? ['h', 3600] : ['days', 86400];
+    return passed < -AHEAD_SECONDS ? `in ${Math.round(seconds / size)} ${unit}` : `${Math.floor(seconds / size)} ${unit} ago`;
+}
+
+export function sayMoment(time) {
+    return new Date(time).toLocaleString();
+}
+
+export function sayClock(time) {
+    return new Date(time).toLocaleTimeString();
+}
