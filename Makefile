@@ -9,7 +9,7 @@ ON_A_NETWORK := HOST=0.0.0.0 ALLOWED_HOSTS=panel.example.com DEBUG=0 REQUIRE_LOG
 	SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(48))') \
 	SECURE_PROXY_SSL_HEADER='X-Forwarded-Proto: https' DATABASE_URL=sqlite://:memory: REDIS_URL=unix:///nowhere/redis.sock
 
-.PHONY: run test quick lint audit bench requirements clean
+.PHONY: run test quick lint lint-page audit bench requirements clean
 
 run: $(VENV)/installed
 	@$(BIN)/python manage.py up
@@ -20,7 +20,7 @@ test: $(VENV)/installed lint audit
 quick: $(VENV)/installed lint
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --ignore tests/system --ignore tests/browser
 
-lint: $(VENV)/installed
+lint: $(VENV)/installed lint-page
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -30,6 +30,14 @@ lint: $(VENV)/installed
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml instances novita_site manage.py
 	@echo 'manage.py check --deploy, as on a network'
 	@$(ON_A_NETWORK) $(BIN)/python manage.py check --deploy --fail-level WARNING
+
+# The page's scripts and styles, by biome (biome.json). Without npm, or a registry to install it from, they are skipped.
+lint-page:
+	@if ! command -v npm >/dev/null; then echo 'lint-page is skipped: npm is missing'; \
+	elif ! [ node_modules/.package-lock.json -nt package-lock.json ] && \
+		! npm ci --ignore-scripts --no-audit --no-fund --loglevel=error --fetch-retries=1 --fetch-timeout=30000; then \
+		echo 'lint-page is skipped: biome could not be installed'; \
+	else node_modules/.bin/biome lint --error-on-warnings; fi
 
 # Known vulnerabilities in what requirements.txt names.
 audit: $(VENV)/installed
@@ -52,4 +60,4 @@ requirements: $(VENV)/installed
 		--output-file requirements.txt requirements.in
 
 clean:
-	rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) node_modules var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
