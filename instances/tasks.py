@@ -18,7 +18,7 @@ from instances.errors import CacheUnavailable
 from instances.inventory import store
 from instances.models import Token
 from instances.notifications import webhooks
-from instances.operations import emergency, orders, rounds
+from instances.operations import emergency, records, rounds
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def deliver_webhook(delivery_id: int) -> None:
 @shared_task
 def forget_old() -> None:
     """Delete the records that nobody needs any more."""
-    orders.forget_old()
+    records.forget_old()
     audit.forget_old()
     Token.objects.filter(expiry__lt=timezone.now()).delete()
 

@@ -429,4 +429,4 @@ def test_what_novita_took_stands_when_redis_dies_after_it(
 
     assert (answer.status_code, answer.json()["status"]) == (202, "toStop")
     (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert warning.startswith("the copy does not show toStop of a yet: ")
+    assert warning.startswith("the inventory does not show toStop of a yet: ")

@@ -12,7 +12,7 @@ from instances import clock, tasks
 from instances.inventory import store
 from instances.models import Operation, SyncRun, WebhookDelivery
 from instances.notifications import webhooks
-from instances.operations import rounds
+from instances.operations import claims, rounds
 from instances.refresher import Refresher
 from tests.novita_answers import NovitaAnswers, make_row
 from tests.operation_steps import Json, order, show
@@ -81,7 +81,7 @@ def test_a_stop_goes_on_and_is_verified_when_the_clock_is_set(
 def test_a_claim_that_was_taken_before_the_clock_was_set_back_does_not_hold_for_an_hour(
     running_stop: Json, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    until = READ_NOW() + timedelta(seconds=rounds.CLAIM_SECONDS)
+    until = READ_NOW() + timedelta(seconds=claims.CLAIM_SECONDS)
     Operation.objects.update(claim="of a killed worker", claimed_until=until, next_round_at=READ_NOW())
     assert list_due() == []
 
@@ -109,7 +109,7 @@ def test_a_deadline_that_passed_before_this_process_began_has_passed() -> None:
 
 
 def test_hosts_whose_clocks_differ_a_little_do_not_take_each_others_claims(running_stop: Json) -> None:
-    until = READ_NOW() + timedelta(seconds=rounds.CLAIM_SECONDS + clock.SKEW_SECONDS - 5)
+    until = READ_NOW() + timedelta(seconds=claims.CLAIM_SECONDS + clock.SKEW_SECONDS - 5)
     Operation.objects.update(claim="of another host", claimed_until=until, next_round_at=READ_NOW())
 
     assert list_due() == []

@@ -44,7 +44,7 @@ def test_joining_counts_new_targets_and_those_requested_again_apart(
     joined = order(client)
 
     assert f"{words}." in joined["warnings"]
-    assert AuditEntry.objects.filter(after=f"joined the one that was running: {words}").exists()
+    assert AuditEntry.objects.filter(after=f"joined the running operation: {words}").exists()
 
 
 def test_joining_that_adds_nothing_says_no_number(client: Client, novita: NovitaAnswers) -> None:
@@ -55,7 +55,7 @@ def test_joining_that_adds_nothing_says_no_number(client: Client, novita: Novita
     joined = order(client)
 
     assert not re.search(r"\d+ (more to stop|requested again)\b", " ".join(joined["warnings"]))
-    assert AuditEntry.objects.filter(after="joined the one that was running: nothing more to request").exists()
+    assert AuditEntry.objects.filter(after="joined the running operation: nothing more to request").exists()
 
 
 # --- The order of names

@@ -764,7 +764,7 @@ def test_a_cancelled_one_ends_at_once_when_nobody_was_asked(client: Client, novi
 def test_what_is_cancelled_while_it_asks_asks_nobody_more(
     client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("instances.operations.rounds.HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr("instances.operations.claims.HEARTBEAT_SECONDS", 0.05)
     ids = [f"i{number:02}" for number in range(20)]
     account = novita.holds(*(make_row(id_) for id_ in ids))
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from instances.models import AuditEntry, Operation, Target
-from instances.operations import rounds
+from instances.operations import claims, rounds
 from tests.conftest import ApiClient
 from tests.novita_answers import INVALID_STATE_CHANGE, Account, NovitaAnswers, make_refusal, make_row
 from tests.operation_steps import Json, move_on, move_on_at_once, order, pass_deadline, show, show_states, show_target
@@ -493,7 +493,7 @@ def test_who_takes_over_looks_before_it_asks(client: Client, novita: NovitaAnswe
 def test_who_lost_the_claim_asks_nobody_more_and_gives_no_verdict(
     client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("instances.operations.rounds.HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr("instances.operations.claims.HEARTBEAT_SECONDS", 0.05)
     account = novita.holds(make_row("a"), make_row("b"))
     body = order(client)
     account.settle()
@@ -514,7 +514,7 @@ def test_who_lost_the_claim_asks_nobody_more_and_gives_no_verdict(
 def test_who_takes_over_in_the_middle_of_the_asking_asks_nobody_twice(
     client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("instances.operations.rounds.HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr("instances.operations.claims.HEARTBEAT_SECONDS", 0.05)
     ids = [f"i{number:02}" for number in range(20)]
     account = novita.holds(*(make_row(id_) for id_ in ids))
 
@@ -559,7 +559,7 @@ def test_a_claim_that_ended_before_its_round_is_not_another_process_verdict(
     account.settle()
     account.calls.clear()
     operation = Operation.objects.get()
-    claim = rounds.take_claim(operation)
+    claim = claims.take_claim(operation)
     assert claim
     give_to_another(body, seconds=30)
 

@@ -27,7 +27,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("instances.operations.single.SECOND_LOOK_SECONDS", 0)
     monkeypatch.setattr("instances.operations.rounds.FIRST_ROUND_PAUSE_SECONDS", 0.05)
     monkeypatch.setattr("instances.operations.rounds.MAX_ROUND_PAUSE_SECONDS", 0.05)
-    monkeypatch.setattr("instances.management.commands.stop_all.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("instances.management.commands.stop_all.POLL_SECONDS", 0.05)
     usual = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, usual)
@@ -149,7 +149,7 @@ def test_without_a_terminal_it_wants_a_yes(novita: NovitaAnswers, monkeypatch: p
     ran = Ran()
 
     assert (ran.status, ran.out, account.calls) == (2, "", [])
-    assert "give --yes" in ran.err
+    assert "Add --yes" in ran.err
 
 
 @pytest.mark.parametrize("typed", ["y\n", "2\n", "\n", ""])
@@ -257,7 +257,7 @@ def test_one_that_runs_already_is_followed(client: Client, novita: NovitaAnswers
     ran = Ran("--yes")
 
     assert (ran.status, account.orders, Operation.objects.count()) == (0, ["stop a"], 1)
-    assert ran.err.startswith("One is running already, since ")
+    assert ran.err.startswith("Joined the operation that was started")
     assert client.get(body["operationUrl"]).json()["success"] is True
 
 

@@ -14,7 +14,7 @@ from instances.admin.filters import OperationFilter
 from instances.admin.records import RecordAdmin
 from instances.models import Operation, Target, WebhookDelivery
 from instances.operations import wording
-from instances.operations.orders import get_target_key
+from instances.operations.records import get_target_key
 
 
 @admin.register(Operation)

@@ -26,7 +26,7 @@ from instances import health
 from instances.access import audit, limits
 from instances.access.audit import get_actor
 from instances.access.roles import find_role, require
-from instances.api import serializers
+from instances.api import operations, serializers
 from instances.errors import BodyNotJson, InstanceNotFound, InvalidRequest, LengthRequired, NotFound
 from instances.instance import ActionName, format_time
 from instances.inventory import queries, store
@@ -264,9 +264,10 @@ def _order(
         retry_of=retry_of,
     )
     if wanted.get("dryRun"):
-        return Response(emergency.preview(wish))
-    body, is_settled = emergency.order(wish)
-    return Response(body, status=HTTPStatus.OK if is_settled else HTTPStatus.ACCEPTED)
+        return Response(operations.show_answer(emergency.preview(wish)))
+    answer = emergency.order(wish)
+    status = HTTPStatus.OK if answer.is_settled else HTTPStatus.ACCEPTED
+    return Response(operations.show_answer(answer), status=status)
 
 
 class OperationViewSet(ApiView, ViewSet):
@@ -285,7 +286,7 @@ class OperationViewSet(ApiView, ViewSet):
     )
     def list(self, request: Request) -> Response:
         page, size = self.query.get("page", 1), self.query.get("pageSize", 20)
-        return Response(emergency.list_all(self.query.get("state"), page, size))
+        return Response(operations.show_page(emergency.list_all(self.query.get("state"), page, size)))
 
     @extend_schema(
         summary="Start, stop or restart some instances",
@@ -312,7 +313,7 @@ class OperationViewSet(ApiView, ViewSet):
         responses={200: serializers.OperationSerializer, **_ERRORS, **_NOT_FOUND},
     )
     def retrieve(self, request: Request, pk: str) -> Response:
-        return Response(emergency.describe(pk))
+        return Response(operations.show_operation(emergency.get(pk)))
 
     @extend_schema(
         summary="End the asking of an operation",
@@ -323,9 +324,9 @@ class OperationViewSet(ApiView, ViewSet):
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, pk: str) -> Response:
         """Requests no further instances of this operation. Those requested are still verified."""
-        if emergency.describe(pk)["isWholeAccount"]:
+        if emergency.get(pk).operation.is_whole_account:
             require(request, Role.ADMIN)
-        return Response(emergency.cancel(pk, actor=get_actor(request)))
+        return Response(operations.show_operation(emergency.cancel(pk, actor=get_actor(request))))
 
 
 class ProtectionViewSet(ApiView, ViewSet):

@@ -1,7 +1,7 @@
-"""Operations as callers see them, whether the database works or not: a stop is sent, verified and answered without it.
+"""Operations for the API, the commands and the worker, with the database or without: nothing prevents a stop.
 
-What can't be recorded runs in this process's memory by the same code (`standby`), and is recorded later (`journal`).
-Only stops are done so: a start or restart that nobody records can wait.
+An operation that the database can't record runs in this process's memory by the same code (`standby`), and is recorded
+later (`journal`). That is so for stops alone: an unrecorded start or restart can wait.
 """
 
 import logging
@@ -10,35 +10,30 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import replace
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Final
 
 from django.db import DatabaseError, connections
 
 from instances import redis_client
 from instances.access.audit import Actor
-from instances.errors import CacheUnavailable, DatabaseUnavailable, OperationNotFound, PanelError
+from instances.errors import CacheUnavailable, DatabaseUnavailable, PanelError
 from instances.fallback import database, journal, standby
 from instances.models import Operation, Protection, Target
-from instances.operations import orders, protections, rounds, wording
-from instances.operations.orders import Begun, Wish
+from instances.operations import orders, protections, records, rounds, wording
+from instances.operations.claims import take_claim
+from instances.operations.orders import Answer, Begun, Wish
+from instances.operations.records import Snapshot, Summary
 from instances.redis_client import get_redis, redis_errors
 
 log = logging.getLogger(__name__)
 
-# A caller has an answer within 20 s, of which the look at the database took some.
+# A caller has an answer within 20 s, of which the test of the database took some.
 ANSWER_SECONDS: Final = 13
 CANCEL_SECONDS: Final = 3
 TICK_SECONDS: Final = 5
-NO_PROTECTION_KNOWN: Final = (
-    "Which instances are protected is not known: the database can't be read, and no copy of its protections is left. "
-    "Protected instances are stopped, too."
-)
-
-NOT_KEPT: Final = (
-    "No copy of it could be kept in Redis or in FALLBACK_DIR either: its record is lost if this process ends before "
-    "the database can be written."
-)
+# How old the last test of the database may be.
+TEST_SECONDS: Final = 2
 
 journal.after_recording.append(orders.note_recorded)
 
@@ -50,107 +45,58 @@ _ticked_at = float("-inf")
 # --- Ordering
 
 
-def order(wish: Wish) -> tuple[dict[str, Any], bool]:
-    """Do what `orders.order` does; returns the answer, and whether it is settled: all that runs is requested.
+def order(wish: Wish) -> Answer:
+    """Begin an operation or join the running one, request for 18 s at most, and return what was done until then.
 
-    Raises DatabaseError only for what isn't a stop.
+    The rest is requested in the background, and the answer is not settled. Raises as `orders.begin` does, and
+    DatabaseError only for starts and restarts.
     """
     wish, warnings = _shorten_reason(wish)
     trouble = _find_trouble(wish)
     if not trouble:
         try:
-            body, is_settled = _order(_link_recorded(wish), orders.ANSWER_SECONDS)
-            body["warnings"] = [*warnings, *body["warnings"]]
-            return body, is_settled
+            return _warn(run_and_answer(_link_recorded(wish), orders.ANSWER_SECONDS), warnings)
         except DatabaseError as exc:
             trouble = _explain(wish, exc)
     with journal.held(), standby.used():
         warnings += [wording.say_unrecorded(trouble), *_take_protections()]
         journal.start()
-        body, is_settled = _order(wish, ANSWER_SECONDS)
+        answer = run_and_answer(wish, ANSWER_SECONDS)
         _follow_all()
         journal.start()
         # The answer promises the operation, so it must outlive this process.
-        warnings += [] if journal.keep_now() else [NOT_KEPT]
-        body["warnings"] = [*warnings, *body["warnings"]]
-    return body, is_settled
+        warnings += [] if journal.keep_now() else [wording.NOT_KEPT]
+        return _warn(answer, warnings)
 
 
-def _shorten_reason(wish: Wish) -> tuple[Wish, list[str]]:
-    """Cut a reason that is too long, with a warning: a note must not decide whether a stop is sent."""
-    length = len(wish.reason)
-    if length <= orders.MAX_REASON_LENGTH:
-        return wish, []
-    warning = f"The reason has {length} characters; the first {orders.MAX_REASON_LENGTH} are recorded."
-    return replace(wish, reason=wish.reason[: orders.MAX_REASON_LENGTH]), [warning]
-
-
-def _link_recorded(wish: Wish) -> Wish:
-    """Drop the link to a retried operation that the database doesn't hold yet: it would refuse the new one."""
-    if wish.retry_of is None or Operation.objects.filter(pk=wish.retry_of.pk).exists():
-        return wish
-    return replace(wish, retry_of=None)
-
-
-def _order(wish: Wish, seconds: float) -> tuple[dict[str, Any], bool]:
-    begun = orders.order(wish, run, seconds)
+def run_and_answer(wish: Wish, seconds: float) -> Answer:
+    """Begin an operation, run it in a thread for so many seconds at most, and return its state then."""
+    ends_at = time.monotonic() + seconds
+    begun = orders.begin(wish, ends_at)
+    thread = threading.Thread(target=standby.carry(run, begun, ends_at), name="operation", daemon=True)
+    thread.start()
+    thread.join(max(0.0, ends_at - time.monotonic()))
     with routed(begun.operation.pk):
         begun.operation.refresh_from_db()
-        return orders.describe_order(wish, begun), begun.is_settled
+        return orders.read_answer(wish, begun)
 
 
-def preview(wish: Wish) -> dict[str, Any]:
-    """Return what an order would do."""
+def _warn(answer: Answer, warnings: list[str]) -> Answer:
+    return replace(answer, warnings=[*warnings, *answer.warnings])
+
+
+def preview(wish: Wish) -> Answer:
+    """Return what a request would do."""
     wish, warnings = _shorten_reason(wish)
     trouble = _find_trouble(wish)
     if not trouble:
         try:
-            body = orders.describe_preview(wish, orders.preview(wish))
-            body["warnings"] = [*warnings, *body["warnings"]]
-            return body
+            return _warn(orders.preview(wish), warnings)
         except DatabaseError as exc:
             trouble = _explain(wish, exc)
     with standby.used():
         warnings += [wording.say_unrecorded(trouble), *_take_protections()]
-        body = orders.describe_preview(wish, orders.preview(wish))
-        body["warnings"] = [*warnings, *body["warnings"]]
-        return body
-
-
-def _find_trouble(wish: Wish) -> str:
-    """Return why the database can't record a stop, "" when it can; what isn't a stop finds out by itself."""
-    return database.find_trouble(max_age_seconds=2) if wish.kind == "stop" else ""
-
-
-def _explain(wish: Wish, error: DatabaseError) -> str:
-    """Say what a failure means for a stop; raises it again for what isn't one."""
-    if wish.kind != "stop":
-        raise error
-    log.warning("a stop goes on without the database: %s", error)
-    return database.explain(error)
-
-
-def _take_protections() -> list[str]:
-    """Let the database in memory know the protections; returns warnings about what isn't known of them."""
-    found, warnings = protections.read_in_time(), []
-    if found is None:
-        known = protections.find_known()
-        found = known.found if known else {}
-        since = f"as they were at {known.at:%Y-%m-%d %H:%M:%S} UTC: {len(found)}." if known else ""
-        warnings = [f"The protections can't be read; they are taken {since}" if known else NO_PROTECTION_KNOWN]
-    with standby.atomic():
-        Protection.objects.all().delete()
-        Protection.objects.bulk_create(
-            Protection(
-                instance_id=one.instance_id,
-                name=one.name,
-                reason=one.reason,
-                protected_by=one.protected_by,
-                protected_at=one.protected_at,
-            )
-            for one in found.values()
-        )
-    return warnings
+        return _warn(orders.preview(wish), warnings)
 
 
 def begin(wish: Wish) -> tuple[Begun, list[str]]:
@@ -170,8 +116,58 @@ def begin(wish: Wish) -> tuple[Begun, list[str]]:
         return begun, warnings
 
 
+def _shorten_reason(wish: Wish) -> tuple[Wish, list[str]]:
+    """Cut a reason that is too long, with a warning: its length must not prevent a stop."""
+    length, limit = len(wish.reason), orders.MAX_REASON_LENGTH
+    if length <= limit:
+        return wish, []
+    return replace(wish, reason=wish.reason[:limit]), [wording.say_cut(length, limit)]
+
+
+def _link_recorded(wish: Wish) -> Wish:
+    """Drop the link to a retried operation that the database doesn't hold yet: it would refuse the new one."""
+    if wish.retry_of is None or Operation.objects.filter(pk=wish.retry_of.pk).exists():
+        return wish
+    return replace(wish, retry_of=None)
+
+
+def _find_trouble(wish: Wish) -> str:
+    """Return why the database can't record a stop; "" when it can. Starts and restarts fail in the database itself."""
+    return database.find_trouble(max_age_seconds=TEST_SECONDS) if wish.kind == "stop" else ""
+
+
+def _explain(wish: Wish, error: DatabaseError) -> str:
+    """Return a failure of the database in words for a stop; raise it again for a start or restart."""
+    if wish.kind != "stop":
+        raise error
+    log.warning("a stop goes on without the database: %s", error)
+    return database.explain(error)
+
+
+def _take_protections() -> list[str]:
+    """Copy the protections into the database in memory; returns a warning when they are old or not known."""
+    found, warnings = protections.read_in_time(), []
+    if found is None:
+        known = protections.find_known()
+        found = known.found if known else {}
+        warnings = [wording.say_protections_as_of(known.at, len(found)) if known else wording.PROTECTIONS_NOT_KNOWN]
+    with standby.atomic():
+        Protection.objects.all().delete()
+        Protection.objects.bulk_create(
+            Protection(
+                instance_id=one.instance_id,
+                name=one.name,
+                reason=one.reason,
+                protected_by=one.protected_by,
+                protected_at=one.protected_at,
+            )
+            for one in found.values()
+        )
+    return warnings
+
+
 def record() -> bool:
-    """Record what this process and those before it could not, as it ends; False when its own is left unrecorded."""
+    """Record the operations that this process and earlier ones could not; False when this process's are still not."""
     is_recorded = not database.find_trouble() and (not standby.exists() or journal.record_own())
     journal.end()
     if is_recorded:
@@ -179,18 +175,18 @@ def record() -> bool:
     return is_recorded or not standby.exists()
 
 
-# --- Moving on
+# --- Advancing
 
 
 def run(begun: Begun, ends_at: float) -> None:
-    """Do what `orders.run` does, in a thread; a stop that the database fails under goes on in memory."""
+    """Do what `orders.run` does, in a thread; when the database fails, a stop goes on in memory."""
     operation = begun.operation
     targets: list[Target] = []
     try:
         try:
             targets = list(operation.targets.all())
             if standby.is_used():
-                # Kept before it is requested: a killed process loses nothing that it has begun.
+                # Kept before the first request, so that a killed process loses no operation.
                 journal.keep_now()
             orders.run(begun, ends_at)
         except DatabaseError as exc:
@@ -202,13 +198,13 @@ def run(begun: Begun, ends_at: float) -> None:
 
 
 def advance(operation_id: uuid.UUID) -> bool:
-    """Move an operation on by a round, as a worker does; False when somebody else does, or it has ended."""
+    """Advance an operation by a round, as a worker does; False when another process does, or it has finished."""
     operation = Operation.objects.filter(pk=operation_id).first()
     if operation is None or is_in_memory(operation_id):
         return False
     targets: list[Target] = []
     try:
-        claim = rounds.take_claim(operation)
+        claim = take_claim(operation)
         if claim is None:
             return False
         targets = list(operation.targets.all())
@@ -218,15 +214,15 @@ def advance(operation_id: uuid.UUID) -> bool:
     return True
 
 
-def drive(begun: Begun, ends_at: float, is_left: threading.Event) -> dict[str, Any] | None:
-    """Do what `orders.drive` does; returns the operation as the API shows it when it has ended."""
+def drive(begun: Begun, ends_at: float, is_left: threading.Event) -> Snapshot | None:
+    """Do what `orders.drive` does; returns the operation when it has finished."""
     operation = begun.operation
     while time.monotonic() < ends_at and not is_left.is_set():
         try:
             with routed(operation.pk):
                 orders.drive(begun, ends_at, is_left)
                 operation = Operation.objects.get(pk=operation.pk)
-                return orders.describe(operation) if operation.finished_at else None
+                return records.get_snapshot(operation) if operation.finished_at else None
         except DatabaseError as exc:
             _go_on_in_memory(operation, [], exc)
             begun = Begun(operation)
@@ -235,7 +231,7 @@ def drive(begun: Begun, ends_at: float, is_left: threading.Event) -> dict[str, A
 
 
 def _go_on_in_memory(operation: Operation, targets: list[Target], error: DatabaseError) -> None:
-    """Take over a stop that the database has failed under; raises its error again for what isn't one."""
+    """Continue a stop in memory after the database failed; raise the error again for a start or restart."""
     if operation.kind != "stop":
         raise error
     if not is_in_memory(operation.pk):
@@ -244,7 +240,7 @@ def _go_on_in_memory(operation: Operation, targets: list[Target], error: Databas
 
 
 def _take_over(operation: Operation, targets: list[Target]) -> None:
-    """Go on in memory with what the database knew last; its first round looks what became of each target."""
+    """Continue in memory from the last known record; the first round reads what became of each target."""
     with journal.held(), standby.used():
         _take_protections()
         if not Operation.objects.filter(pk=operation.pk).exists():
@@ -256,7 +252,7 @@ def _take_over(operation: Operation, targets: list[Target]) -> None:
                 for target in targets:
                     target.pk = None
                     if target.state == Target.State.PENDING:
-                        # Who had it reserved may have been this process.
+                        # This process may have reserved it.
                         target.next_request_at = None
                 Target.objects.bulk_create(targets, batch_size=500)
         journal.start()
@@ -266,7 +262,7 @@ def _take_over(operation: Operation, targets: list[Target]) -> None:
 
 
 def _follow_all() -> None:
-    """Move on what runs in memory, each operation in a thread until it has ended."""
+    """Advance each operation that is running in memory, in a thread until it has finished."""
     with _lock:
         for operation in Operation.objects.filter(finished_at=None).exclude(pk__in=_followed):
             _followed.add(operation.pk)
@@ -278,16 +274,16 @@ def _follow(operation: Operation) -> None:
     try:
         drive(Begun(operation), float("inf"), threading.Event())
     except Operation.DoesNotExist:
-        log.debug("operation %s has ended and is recorded", operation.pk)
+        log.debug("operation %s has finished and is recorded", operation.pk)
     except Exception:
-        log.exception("operation %s: nobody follows it any more", operation.pk)
+        log.exception("operation %s: no longer advanced by this process", operation.pk)
     finally:
         _followed.discard(operation.pk)
         connections.close_all()
 
 
 def _listen(operation: Operation) -> None:
-    """Cancel the operation when another process is told to."""
+    """Cancel the operation when a request to cancel it reached another process."""
     try:
         while operation.pk in _followed:
             time.sleep(1)
@@ -303,7 +299,7 @@ def _listen(operation: Operation) -> None:
 
 @contextmanager
 def routed(operation_id: uuid.UUID) -> Iterator[None]:
-    """Let the block's queries go where the operation is: to the memory when this process moves it on there."""
+    """Send the block's queries to the database that holds the operation: this process's memory, or the real one."""
     with standby.used() if is_in_memory(operation_id) else nullcontext():
         yield
 
@@ -318,10 +314,27 @@ def is_in_memory(operation_id: uuid.UUID) -> bool:
 # --- Reading and cancelling
 
 
-def describe(operation_id: str) -> dict[str, Any]:
-    """Return the answer of GET /api/operations/<id>. Raises OperationNotFound."""
+@dataclass(frozen=True)
+class Page:
+    """Some operations, the newest first, and how many there are on all pages."""
+
+    operations: list[Summary]
+    total: int
+
+
+def get(operation_id: str) -> Snapshot:
+    """Return an operation with its targets, recorded or not. Raises OperationNotFound."""
     found = _find_unrecorded(operation_id)
-    return found if found else orders.describe(orders.get(operation_id))
+    return found or records.get_snapshot(records.get(operation_id))
+
+
+def find(operation: Operation) -> Snapshot | None:
+    """Return an operation with its targets; None when it can't be read now."""
+    try:
+        return get(str(operation.pk))
+    except (DatabaseError, PanelError) as exc:
+        log.debug("operation %s can't be read: %s", operation.pk, exc)
+        return None
 
 
 def find_retried(operation_id: str) -> tuple[Operation, list[str]]:
@@ -329,84 +342,68 @@ def find_retried(operation_id: str) -> tuple[Operation, list[str]]:
 
     Raises OperationNotFound, and NothingToRetry also while it runs.
     """
-    try:
-        pk = uuid.UUID(operation_id)
-    except ValueError as exc:
-        raise OperationNotFound from exc
+    pk = records.parse_id(operation_id)
     with journal.held(), routed(pk):
-        if not standby.is_used():
-            for copy in journal.read_copies():
-                for operation in copy.operations:
-                    if operation.pk == pk and copy.name != journal.get_name():
-                        return operation, orders.list_unconfirmed(operation, copy.find_targets(operation))
-        operation = orders.get(pk)
-        return operation, orders.list_unconfirmed(operation)
+        elsewhere = [] if standby.is_used() else [one for one in _list_elsewhere() if one.operation.pk == pk]
+        snapshot = elsewhere[0] if elsewhere else records.get_snapshot(records.get(pk))
+        return snapshot.operation, records.list_unconfirmed(snapshot)
 
 
-def find(operation: Operation) -> dict[str, Any] | None:
-    """Return an operation as the API shows it; None when the database doesn't tell."""
-    try:
-        return describe(str(operation.pk))
-    except (DatabaseError, PanelError) as exc:
-        log.debug("operation %s can't be read: %s", operation.pk, exc)
-        return None
+def _list_elsewhere() -> list[Snapshot]:
+    """Return the operations that other processes could not record yet."""
+    return [
+        records.get_snapshot(operation, copy.find_targets(operation))
+        for copy in journal.read_copies()
+        if copy.name != journal.get_name()
+        for operation in copy.operations
+    ]
 
 
-def _find_unrecorded(operation_id: str) -> dict[str, Any] | None:
-    return next((one for one in _list_unrecorded() if one["id"] == operation_id.lower()), None)
+def _find_unrecorded(operation_id: str) -> Snapshot | None:
+    return next((one for one in _list_unrecorded() if str(one.operation.pk) == operation_id.lower()), None)
 
 
-def _list_unrecorded() -> list[dict[str, Any]]:
-    """Return what isn't recorded yet, of this process and of others, as the API shows it, the newest first."""
-    found: dict[str, dict[str, Any]] = {}
-    for copy in journal.read_copies():
-        if copy.name != journal.get_name():
-            for operation in copy.operations:
-                found[str(operation.pk)] = orders.describe(operation, copy.find_targets(operation))
+def _list_unrecorded() -> list[Snapshot]:
+    """Return the operations that are not recorded yet, of this process and of others, the newest first."""
+    found = {one.operation.pk: one for one in _list_elsewhere()}
     if standby.exists():
         with standby.used():
-            found |= {str(operation.pk): orders.describe(operation) for operation in Operation.objects.all()}
-    return sorted(found.values(), key=lambda one: str(one["createdAt"]), reverse=True)
+            found |= {operation.pk: records.get_snapshot(operation) for operation in Operation.objects.all()}
+    return sorted(found.values(), key=lambda one: one.operation.created_at, reverse=True)
 
 
-def list_all(state: str | None, page: int, page_size: int) -> dict[str, Any]:
-    """Return the answer of GET /api/operations: what isn't recorded yet stands first."""
-    shown = [
-        {name: value for name, value in one.items() if name != "targets"}
-        for one in _list_unrecorded()
-        if state in {None, one["state"]}
+def list_all(state: str | None, page: int, page_size: int) -> Page:
+    """Return a page of the operations, those that are not recorded yet first."""
+    unrecorded = [
+        Summary(one.operation, one.counts) for one in _list_unrecorded() if state in {None, one.operation.state}
     ]
     try:
-        recorded, total = orders.list_recorded(state, page, page_size)
-        described = orders.describe_all(recorded)
+        recorded, total = records.list_summaries(state, page, page_size)
     except DatabaseError:
-        if not shown:
+        if not unrecorded:
             raise
-        described, total = [], 0
-    ids = {one["id"] for one in shown}
-    first = shown if page == 1 else []
-    rest = [one for one in described if one["id"] not in ids]
-    return {"operations": [*first, *rest][:page_size], "total": total + len(shown) - (len(described) - len(rest))}
+        recorded, total = [], 0
+    ids = {one.operation.pk for one in unrecorded}
+    first = unrecorded if page == 1 else []
+    rest = [one for one in recorded if one.operation.pk not in ids]
+    return Page([*first, *rest][:page_size], total + len(unrecorded) - (len(recorded) - len(rest)))
 
 
-def cancel(operation_id: str, *, actor: Actor) -> dict[str, Any]:
-    """End the asking, wherever the operation runs. Raises OperationNotFound and OperationEnded."""
-    try:
-        pk = uuid.UUID(operation_id)
-    except ValueError as exc:
-        raise OperationNotFound from exc
+def cancel(operation_id: str, *, actor: Actor) -> Snapshot:
+    """Cancel the remaining requests of an operation in any process. Raises OperationNotFound and OperationEnded."""
+    pk = records.parse_id(operation_id)
     if is_in_memory(pk):
         with journal.held(), standby.used():
-            described = orders.describe(orders.cancel(pk, actor=actor))
+            snapshot = records.get_snapshot(orders.cancel(pk, actor=actor))
             journal.keep_now()
-            return described
+            return snapshot
     if _find_unrecorded(operation_id):
         return _cancel_elsewhere(operation_id.lower(), actor)
-    return orders.describe(orders.cancel(pk, actor=actor))
+    return records.get_snapshot(orders.cancel(pk, actor=actor))
 
 
-def _cancel_elsewhere(operation_id: str, actor: Actor) -> dict[str, Any]:
-    """Tell the process that has it in memory, and wait for it."""
+def _cancel_elsewhere(operation_id: str, actor: Actor) -> Snapshot:
+    """Tell the process that has the operation in memory to cancel it, and wait for that."""
     try:
         with redis_errors():
             get_redis().set(f"{redis_client.CANCEL}{operation_id}", actor.name.encode("utf-8", "replace"), ex=60)
@@ -416,18 +413,21 @@ def _cancel_elsewhere(operation_id: str, actor: Actor) -> dict[str, Any]:
     while time.monotonic() < ends_at:
         found = _find_unrecorded(operation_id)
         if found is None:
-            return orders.describe(orders.get(operation_id))
-        if found["state"] == Operation.State.CANCELLED:
+            return records.get_snapshot(records.get(operation_id))
+        if found.operation.state == Operation.State.CANCELLED:
             return found
         time.sleep(0.2)
-    raise DatabaseUnavailable("The process that runs this operation does not answer, and the database can't be used.")
+    raise DatabaseUnavailable(
+        "The process that runs this operation does not answer, and the database can't be used, so that the operation "
+        "may not be cancelled."
+    )
 
 
 # --- In the background
 
 
 def tick() -> None:
-    """Do what is due after a failure of the database, and keep what a next one will need; called every second or so."""
+    """Record unrecorded operations, and keep the protections for the next outage; called every second or so."""
     global _ticked_at
     if time.monotonic() - _ticked_at < TICK_SECONDS:
         return

@@ -1,17 +1,16 @@
-"""Joining an operation that runs already, in place of a second one that requests the same.
+"""Joining an operation that is already running, in place of a second one for the same instances.
 
-Whoever joins has the account read again: what is to be requested now becomes a pending target, and the joining process
-requests it by itself, whoever holds the operation's claim.
+The account is read again for each request that joins: every instance that has to be requested now becomes a pending
+target, and the joining process requests it, whichever process holds the operation's claim.
 
-The rule of the deadline: joining moves an operation's deadline to that of whoever joins if that is later, so that each
-has the time that was wanted. It never moves it forward: who wants a result sooner stops following, and the operation
-goes on. No operation is kept alive for ever by being joined: past its deadline, and when it would live for more than
-twice the wanted time, it is replaced: it ends with what is known of it, and a new one begins at once.
+The rule of the deadline: joining extends the deadline to the time that the new request allows, and never shortens it.
+No operation lives forever by being joined: past its deadline, or when it would last for more than twice the time of the
+new request, it is replaced. It then ends with its last known state, and a new operation begins at once.
 """
 
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
@@ -23,78 +22,81 @@ from instances.fallback import standby
 from instances.instance import clean_text, get_meaning, parse_time
 from instances.models import Operation, Target
 from instances.operations import wording
-from instances.operations.rounds import (
-    Claim,
-    Share,
-    add_notes,
-    conclude,
-    find_claim_end,
-    find_doubt,
-    note_seen,
-)
-from instances.operations.targets import MAX_DIRECT_READS, Look, choose_targets, read_account
+from instances.operations.claims import Claim, Share, find_claim_end
+from instances.operations.observing import MAX_DIRECT_READS, Observation, read_account, record_observed
+from instances.operations.records import add_notes
+from instances.operations.results import conclude
+from instances.operations.targets import Choice, choose_targets
 from instances.outgoing.deadline import Budget
 
 log = logging.getLogger(__name__)
 
-# An operation past its deadline for so long had no worker to end it.
+# An operation that is so long past its deadline had no worker to end it.
 ABANDONED_AFTER: Final = timedelta(seconds=60)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Joined:
-    """What came of joining. `error` is why Novita could not be read: what was started since is not requested."""
+    """The targets that joining adds. `error` is why Novita could not be read: newly started instances are missing."""
 
     share: Share
-    look: Look
-    warnings: list[str] = field(default_factory=list)
+    observed: Observation
+    warnings: list[str]
     error: NovitaError | None = None
 
 
 def is_joinable(operation: Operation, seconds: float) -> bool:
-    """Tell whether somebody who wants a result in so many seconds may join; the module says by which rule."""
+    """Tell whether a request that allows so many seconds may join, by the rule of the deadline above."""
     now, wanted = timezone.now(), timedelta(seconds=seconds)
     latest = max(operation.deadline_at, operation.created_at + 2 * wanted)
     return operation.deadline_at > now and now + wanted <= latest
 
 
 def join(operation: Operation, ids: Sequence[str] | None, seconds: float, read_seconds: float) -> Joined | None:
-    """Add what is to be requested now, and reserve it for this process; None when the operation has ended meanwhile."""
-    scratch = Operation(kind=operation.kind, is_whole_account=ids is None)
+    """Add the targets to request now, reserved for this process; None when the operation has finished meanwhile."""
     budget = Budget(read_seconds)
-    try:
-        found, look = choose_targets(scratch, ids, seconds=read_seconds)
-    except NovitaError as exc:
-        found, look = [], Look(timezone.now(), error=exc)
-    # Where the copy names some of what runs, that is requested; what was started since is not in it.
-    error = look.error if ids is None or not found else None
+    choice = _choose(operation, ids, read_seconds)
+    found, observed, notes = choice.targets, choice.observed, list(choice.notes)
+    # The inventory names some of the running instances, so those are requested; newly started ones are missing in it.
+    error = observed.error if ids is None or not found else None
     if error:
-        scratch.notes.append(wording.say_not_read_again(error, operation.listed_at))
-    stopped = _read_confirmed_again(operation, found, look, budget)
+        notes.append(wording.say_not_read_again(error, operation.listed_at))
+    stopped = _read_confirmed_again(operation, found, observed, budget)
     with standby.atomic():
         now = timezone.now()
         running = Operation.objects.filter(pk=operation.pk, state__in=Operation.RUNNING, deadline_at__gt=now)
-        source: Any = F("source")
-        if error and ids is None:
-            source = Operation.Source.CACHE
-        elif look.is_listing and ids is None:
-            # A listing that began before somebody else joined does not serve for them.
-            is_newest = When(listed_at__lt=look.began_at, then=Value(Operation.Source.NOVITA))
-            source = Case(is_newest, default=F("source"))
-        # First a write, which keeps others who join and whoever gives the verdict out until this is done.
+        # First a write: it keeps out others who join, and the process that concludes, until this is stored.
+        source = _choose_source(observed, error) if ids is None else F("source")
         if not running.update(listed_at=now, next_round_at=now, source=source):
             return None
-        running.filter(deadline_at__lt=now + timedelta(seconds=seconds)).update(
-            deadline_at=now + timedelta(seconds=seconds)
-        )
-        mine = _add(operation, [target for target in found if target.instance_id not in stopped], look)
+        deadline_at = now + timedelta(seconds=seconds)
+        running.filter(deadline_at__lt=deadline_at).update(deadline_at=deadline_at)
+        mine = _add(operation, [target for target in found if target.instance_id not in stopped], observed)
         if mine:
             running.update(state=Operation.State.REQUESTING)
-            scratch.notes.append(f"{describe_added(operation.kind, mine)}.")
-        add_notes(running, scratch.notes)
+            notes.append(f"{describe_added(operation.kind, mine)}.")
+        add_notes(running, notes)
     operation.refresh_from_db()
     log.info("operation joined id=%s added=%d", operation.pk, len(mine))
-    return Joined(Share(operation.pk, mine), look, scratch.notes, error)
+    return Joined(Share(operation.pk, mine), observed, notes, error)
+
+
+def _choose(operation: Operation, ids: Sequence[str] | None, seconds: float) -> Choice:
+    """Choose the targets; without a listing and an inventory there are none."""
+    try:
+        return choose_targets(operation.kind, ids, seconds=seconds)
+    except NovitaError as exc:
+        return Choice([], Observation(timezone.now(), error=exc), Operation.Source.CACHE, [])
+
+
+def _choose_source(observed: Observation, error: NovitaError | None) -> Any:
+    if error:
+        return Operation.Source.CACHE
+    if not observed.is_listing:
+        return F("source")
+    # A listing that began before somebody else joined is too old for them.
+    is_newest = When(listed_at__lt=observed.began_at, then=Value(Operation.Source.NOVITA))
+    return Case(is_newest, default=F("source"))
 
 
 def describe_added(kind: str, targets: Sequence[Target]) -> str:
@@ -103,25 +105,26 @@ def describe_added(kind: str, targets: Sequence[Target]) -> str:
     return wording.say_added(kind, len(targets) - again, again)
 
 
-def _read_confirmed_again(operation: Operation, found: Sequence[Target], look: Look, budget: Budget) -> Collection[str]:
-    """Return which of those that were confirmed and are listed as running again a direct read shows otherwise.
+def _read_confirmed_again(
+    operation: Operation, found: Sequence[Target], observed: Observation, budget: Budget
+) -> Collection[str]:
+    """Return the confirmed targets that the listing shows running, and a direct read does not.
 
-    The listing is no snapshot: what was seen stopped is not requested again for an old page's sake.
+    A listing is no snapshot: a confirmed target must not be requested again because of an old page.
     """
-    pending = [target.instance_id for target in found if target.state == Target.State.PENDING]
-    if not look.is_listing or operation.kind != "stop":
+    if not observed.is_listing or operation.kind != Operation.Kind.STOP:
         return ()
+    pending = {target.instance_id for target in found if target.state == Target.State.PENDING}
     confirmed = operation.targets.filter(state=Target.State.CONFIRMED).values_list("instance_id", flat=True)
-    again = sorted(set(pending) & set(confirmed))[:MAX_DIRECT_READS]
+    again = sorted(pending & set(confirmed))[:MAX_DIRECT_READS]
     if not again:
         return ()
     direct = read_account(again, budget, is_whole=False)
-    seen = {id_ for id_, one in direct.instances.items() if not one.meaning.needs_stop}
-    return direct.gone | seen
+    return direct.gone | {id_ for id_, one in direct.instances.items() if not one.meaning.needs_stop}
 
 
-def _add(operation: Operation, found: Sequence[Target], look: Look) -> list[Target]:
-    """Store new targets and reopen those that are to be requested again; returns what is reserved for this process."""
+def _add(operation: Operation, found: Sequence[Target], observed: Observation) -> list[Target]:
+    """Store the new targets and reopen those to request again; returns the targets reserved for this process."""
     known = {target.instance_id: target for target in operation.targets.all()}
     new = [target for target in found if target.instance_id not in known]
     again = []
@@ -129,7 +132,7 @@ def _add(operation: Operation, found: Sequence[Target], look: Look) -> list[Targ
         old = known.get(target.instance_id)
         if old is None:
             target.operation = operation
-        elif target.state == Target.State.PENDING and _is_to_be_requested_again(old, look):
+        elif target.state == Target.State.PENDING and _is_to_be_requested_again(old, observed):
             old.state, old.status, old.confirmed_at = Target.State.PENDING, clean_text(target.status, 64), None
             old.error_code = old.error = ""
             again.append(old)
@@ -140,36 +143,37 @@ def _add(operation: Operation, found: Sequence[Target], look: Look) -> list[Targ
     fields = ["state", "status", "confirmed_at", "error_code", "error", "next_request_at"]
     Target.objects.bulk_update(again, fields, batch_size=200)
     for target in mine:
-        target.next_request_at = None  # For whoever else reads it; this process requests it now.
+        target.next_request_at = None  # The stored time reserves it from other processes; this one requests it now.
     return mine
 
 
-def _is_to_be_requested_again(old: Target, look: Look) -> bool:
-    """Tell of a target whose instance is to be requested, as a look shows it, whether nobody else is about to."""
-    is_fresh = old.instance_id in look.instances
+def _is_to_be_requested_again(old: Target, observed: Observation) -> bool:
+    """Tell whether a target whose instance has to be requested now would not be requested by the next round."""
+    is_fresh = old.instance_id in observed.instances
     match old.state:
         case Target.State.SKIPPED:
             return True
         case Target.State.CONFIRMED:
             # A second restart would end what the first has started.
-            return old.operation.kind != "restart" and is_fresh and (old.confirmed_at or look.began_at) < look.began_at
+            is_restart = old.operation.kind == Operation.Kind.RESTART
+            return not is_restart and is_fresh and (old.confirmed_at or observed.began_at) < observed.began_at
         case Target.State.FAILED:
-            # One whose turn it is, is requested by the next round.
+            # The next round requests it when it is due.
             is_due = old.next_request_at is not None and old.next_request_at <= timezone.now()
             return old.is_exhausted or not old.is_open or not is_due
         case Target.State.REQUESTED:
-            # One that was on its way by somebody else's order, and runs, has never been requested.
-            return old.is_exhausted or (is_fresh and (not old.attempts or _is_started_since(old, look)))
+            # Without an attempt it was on its way by another request; it is running now.
+            return old.is_exhausted or (is_fresh and (not old.attempts or _is_started_since(old, observed)))
     return False
 
 
-def _is_started_since(old: Target, look: Look) -> bool:
-    """Tell whether an instance that a look shows running was started after Novita took our request to stop it."""
-    instance = look.instances[old.instance_id]
-    if old.operation.kind != "stop" or not old.requested_at or look.began_at < old.requested_at:
+def _is_started_since(old: Target, observed: Observation) -> bool:
+    """Tell whether a running instance was started after Novita accepted our request to stop it."""
+    instance = observed.instances[old.instance_id]
+    if old.operation.kind != Operation.Kind.STOP or not old.requested_at or observed.began_at < old.requested_at:
         return False
-    # Novita takes a stop of what runs only, so that what is starting now has been stopped before. Its times are whole
-    # seconds.
+    # Novita accepts a stop of a running instance only, so an instance that is starting now was stopped before. Its
+    # times are whole seconds.
     is_later = instance.last_started_at and parse_time(instance.last_started_at) >= old.requested_at.replace(
         microsecond=0
     )
@@ -180,18 +184,18 @@ def _is_started_since(old: Target, look: Look) -> bool:
 # --- Replacing
 
 
-@dataclass
+@dataclass(frozen=True)
 class Replaced:
-    """An operation that a new one replaces: it has no claim but ours, and ends when the account has been read."""
+    """An operation that a new one replaces: this process holds its claim, and ends it after reading the account."""
 
     operation: Operation
     claim: Claim
 
 
 def replace(operation: Operation, token: str) -> Replaced | None:
-    """Take an operation's place, in the transaction that stores the new one; None when it has ended meanwhile.
+    """Take an operation's place, in the transaction that stores the new one; None when it has finished meanwhile.
 
-    Its claim is taken whoever holds it: a dead or sleeping process must not keep a stop from beginning.
+    This takes its claim from any other process: a dead or suspended process must not keep a stop from beginning.
     """
     now = timezone.now()
     running = Operation.objects.filter(pk=operation.pk, state__in=Operation.RUNNING, selection=operation.selection)
@@ -211,17 +215,17 @@ def list_followed(replaced: Replaced) -> list[str]:
     return list(open_.values_list("instance_id", flat=True))
 
 
-def end_replaced(replaced: Replaced, look: Look | None) -> None:
-    """End a replaced operation with what the beginning of the new one has seen."""
+def end_replaced(replaced: Replaced, observed: Observation | None) -> None:
+    """End a replaced operation with what was read when the new one began."""
     with replaced.claim as claim:
         operation = Operation.objects.filter(pk=replaced.operation.pk, claim=claim.token).first()
         if operation is None:
             return
         targets = [target for target in operation.targets.all() if target.is_open]
-        if look is not None:
-            note_seen(operation.kind, targets, look)
+        if observed is not None:
+            record_observed(operation.kind, targets, observed)
         is_abandoned = replaced.operation.deadline_at + ABANDONED_AFTER <= timezone.now()
         reason = wording.ABANDONED if is_abandoned else wording.REPLACED
-        is_seen = look is not None and not (operation.is_whole_account and find_doubt(look))
-        is_complete = is_seen and operation.listed_at is not None
-        conclude(operation, look, is_complete=is_complete, reason=reason)
+        is_read = observed is not None and not (operation.is_whole_account and observed.find_doubt())
+        is_complete = is_read and operation.listed_at is not None
+        conclude(operation, observed, is_complete=is_complete, reason=reason)

@@ -1,7 +1,7 @@
-"""Start, stop, restart of one instance, and its protection from the last two.
+"""Starts, stops and restarts one instance, and protects it from stops and restarts.
 
-Novita only takes an order, so an action reports "initiated", and the copy shows what Novita says until a fresh read
-shows the effect. An answer that got lost, or that contradicts itself, is resolved by reading the instance.
+Novita only accepts a request, so an action reports "initiated", and the inventory shows Novita's first status until a
+fresh read shows the effect. A lost or contradictory answer is resolved by reading the instance.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ MAX_ID_LENGTH: Final = 128
 
 @dataclass(frozen=True)
 class ActionResult:
-    """`is_initiated` is False when the instance was already so, and nothing was asked."""
+    """`is_initiated` is False when the instance had the wanted status already, and nothing was requested."""
 
     instance: Instance
     is_initiated: bool
@@ -55,19 +55,19 @@ class ActionResult:
 
 
 class Copy:
-    """Shows in the copy what was done. After a failure no more: a silent Redis must not slow the next stop down."""
+    """Writes new statuses to the inventory, until Redis fails once: a silent Redis must not delay the next stop."""
 
     def __init__(self) -> None:
-        # Why Redis takes nothing, once it has failed.
+        # The failure of Redis.
         self.error: CacheUnavailable | None = None
 
     def find(self, instance_id: str) -> Instance | None:
-        """Return an instance as the copy has it; None when it doesn't, and when Redis can't be read."""
+        """Return the cached instance; None when there is none, and when Redis can't be read."""
         try:
             _, shown = store.find_instance(instance_id)
         except CacheUnavailable as exc:
             self.error = exc
-            log.debug("%s is not looked up in the copy: %s", instance_id, exc)
+            log.debug("%s not read from the inventory: %s", instance_id, exc)
             return None
         return from_json(shown) if shown else None
 
@@ -75,7 +75,7 @@ class Copy:
         self._try(lambda: store.write_instance(instance), f"{instance.status} of {instance.id}")
 
     def remove(self, instance_id: str) -> None:
-        self._try(lambda: store.remove_instance(instance_id), f"that {instance_id} is gone")
+        self._try(lambda: store.remove_instance(instance_id), f"the removal of {instance_id}")
 
     def _try(self, write: Callable[[], bool], what: str) -> None:
         if self.error:
@@ -83,17 +83,17 @@ class Copy:
         try:
             write()
         except CacheUnavailable as exc:
-            # What Novita was asked stands.
+            # The request to Novita is valid all the same.
             self.error = exc
-            log.warning("the copy does not show %s yet: %s", what, exc)
+            log.warning("the inventory does not show %s yet: %s", what, exc)
 
 
 def act(action: ActionName, instance_id: str, *, actor: Actor) -> ActionResult:
-    """Ask Novita for an action on an instance, and show its new status in the copy at once.
+    """Request an action on an instance, and show its new status in the inventory at once.
 
-    Raises InstanceNotFound, InvalidState when the status doesn't allow it, Protected, and NovitaError when Novita did
-    not take it or it can't be told whether it did. Without Redis it reads the instance from Novita and goes on: a dead
-    Redis may not keep a stop from being sent.
+    Raises InstanceNotFound, Protected, InvalidState when the status doesn't allow the action, and NovitaError when
+    Novita did not accept the request, or the effect is not known. Without Redis the instance is read from Novita: a
+    dead Redis must not prevent a stop.
     """
     with audit.recorded(actor, Action(f"instance.{action}"), instance_id) as entry:
         try:
@@ -116,7 +116,7 @@ def _act(
     check_id(instance_id)
     before = copy.find(instance_id)
     if before is None or action not in before.actions:
-        # The copy may be old: it must neither forbid a stop nor call something stopped that was started meanwhile.
+        # The inventory may be old: the instance may have been started meanwhile, and must be stopped.
         before = _read(instance_id, novita, budget, copy)
     entry.target_name, entry.before = before.name, before.status
     if _is_so_already(action, before):
@@ -129,18 +129,20 @@ def _act(
         withdraw_starts([before.id])
     copy.error = None  # Redis may be back by the time Novita has answered.
     try:
-        after = ask(action, before, novita, budget, copy)
+        after = send(action, before, novita, budget, copy)
     except NotFoundAtNovita as exc:
         raise InstanceNotFound from exc
     return ActionResult(after, True, wording.say_initiated(action, _call(after), copy.error))
 
 
 def withdraw_starts(ids: Collection[str] | None, *, before: datetime | None = None) -> None:
-    """Keep operations that run from starting again what is being stopped: these instances, or None for all.
+    """Cancel the running starts and restarts of these instances, or of all (None), since a stop was requested.
 
-    A start repeats what fails or falls back, so that it would undo a stop that comes after it.
+    They would repeat a failed start, and so undo a later stop.
     """
-    opposed = Operation.objects.filter(kind__in=("start", "restart"), state__in=Operation.RUNNING)
+    opposed = Operation.objects.filter(
+        kind__in=(Operation.Kind.START, Operation.Kind.RESTART), state__in=Operation.RUNNING
+    )
     if before is not None:
         opposed = opposed.filter(created_at__lt=before)
     targets = Target.objects.filter(operation__in=opposed, state__in=Target.OPEN)
@@ -151,20 +153,20 @@ def withdraw_starts(ids: Collection[str] | None, *, before: datetime | None = No
         if ids is None:
             opposed.update(state=Operation.State.CANCELLED, next_round_at=timezone.now())
     except DatabaseError as exc:
-        # A stop is sent all the same.
-        log.warning("running starts not withdrawn: %s", exc)
+        # The stop is sent all the same.
+        log.warning("running starts and restarts not cancelled: %s", exc)
 
 
 def check_id(instance_id: str) -> None:
-    """Raise InstanceNotFound for what can't be an id."""
+    """Raise InstanceNotFound for a text that can't be an instance's id."""
     if not instance_id or len(instance_id) > MAX_ID_LENGTH or not instance_id.isprintable():
         raise InstanceNotFound
 
 
-def ask(action: ActionName, before: Instance, novita: Novita, budget: Budget, copy: Copy) -> Instance:
-    """Ask Novita once, and return the instance as it is then; an answer that tells nothing is resolved by reading it.
+def send(action: ActionName, before: Instance, novita: Novita, budget: Budget, copy: Copy) -> Instance:
+    """Send one request to Novita, and return the instance with its new status; an unclear answer is resolved by a read.
 
-    Raises NotFoundAtNovita when the instance is gone, and NovitaError when the effect isn't seen.
+    Raises NotFoundAtNovita when the instance is gone, and NovitaError when a read shows no effect.
     """
     try:
         state = novita.request(action, before.id, budget)
@@ -181,7 +183,7 @@ def ask(action: ActionName, before: Instance, novita: Novita, budget: Budget, co
 def _find_effect(
     action: ActionName, before: Instance, error: NovitaError, novita: Novita, budget: Budget, copy: Copy
 ) -> Instance:
-    """Read the instance after an answer that tells nothing; return it if it shows the effect, else raise the truth."""
+    """Read the instance after an unclear answer; return it if it shows the effect, and raise the error otherwise."""
     try:
         after = _read(before.id, novita, budget, copy)
         if not _shows_effect(action, before, after):
@@ -199,7 +201,7 @@ def _find_effect(
 
 
 def _shows_effect(action: ActionName, before: Instance, after: Instance) -> bool:
-    # An instance that runs again may have restarted or not; only a later start tells.
+    # A running instance may have restarted or not: only a later start time shows it.
     has_restarted = action in after.meaning.done and after.last_started_at != before.last_started_at
     return _is_so_already(action, after) or has_restarted
 
@@ -235,7 +237,7 @@ def _read(instance_id: str, novita: Novita, budget: Budget, copy: Copy) -> Insta
 
 
 def protect(instance_id: str, reason: str, *, actor: Actor) -> Protection:
-    """Keep an instance from being stopped or restarted here. Raises InstanceNotFound and NovitaError."""
+    """Refuse stops and restarts of an instance from now on. Raises InstanceNotFound and NovitaError."""
     with audit.recorded(actor, Action.SET_PROTECTION, instance_id, reason=reason) as entry:
         check_id(instance_id)
         name = _find_name(instance_id)
@@ -257,12 +259,12 @@ def _find_name(instance_id: str) -> str:
     with suppress(CacheUnavailable):
         _, shown = store.find_instance(instance_id)
         if shown:
-            return str(shown["name"])
+            return from_json(shown).name
     return _read(instance_id, get_novita(), Budget(ACTION_SECONDS), Copy()).name
 
 
 def remove_protection(instance_id: str, *, actor: Actor) -> bool:
-    """Let an instance be stopped again; False when it was not protected. Raises InstanceNotFound for no id at all."""
+    """Allow stops and restarts of an instance again; False when it was not protected. Raises InstanceNotFound."""
     check_id(instance_id)
     protection = Protection.objects.filter(instance_id=instance_id).first()
     if protection is None:
@@ -276,6 +278,6 @@ def remove_protection(instance_id: str, *, actor: Actor) -> bool:
 
 
 def _refuse_protected(instance: Instance) -> None:
-    # Where nothing is known of it, what a person asks for by its name is done rather than left running.
+    # When the protections are not known, the stop goes on: a person has named this one instance.
     if protection := protections.find(instance.id):
         raise Protected(f"{_call(instance)} is protected: {protection.reason}")

@@ -38,6 +38,15 @@ NO_WORKER: Final = (
 )
 NO_NEW_WEBHOOK: Final = "Your webhook is not called: an operation that is already running takes no new webhook."
 
+PROTECTIONS_NOT_KNOWN: Final = (
+    "Which instances are protected is not known: the database can't be read, and there is no copy of the protections. "
+    "Protected instances are stopped, too."
+)
+NOT_KEPT: Final = (
+    "The operation could not be kept in Redis or in FALLBACK_DIR either: its record is lost if this process ends "
+    "before the database can be written."
+)
+
 OPPOSED: Final = "Cancelled by a later stop."
 NO_LONGER_EXISTS: Final = "No longer exists."
 NOT_AT_NOVITA: Final = "Not found at Novita."
@@ -251,6 +260,14 @@ def say_unrecorded(trouble: str) -> str:
     return f"The database can't be written ({trouble}). The operation runs without it and is recorded later."
 
 
+def say_protections_as_of(at: datetime, count: int) -> str:
+    return f"The protections can't be read. Those of {at:%Y-%m-%d %H:%M:%S} UTC are used: {count}."
+
+
+def say_cut(length: int, limit: int) -> str:
+    return f"The reason has {length} characters; the first {limit} are recorded."
+
+
 # --- The answer to a single action
 
 
@@ -278,11 +295,23 @@ def say_no_effect(action: ActionName, error: NovitaError, after: Instance) -> st
 # --- The answer to an order
 
 
-def say_ordered(kind: str, count: int, total: int, what: str) -> str:
-    return f"{kind.capitalize()} initiated for {count} of {total} {what}"
+def say_ordered(operation: Operation, targets: Sequence[Target], count: int) -> str:
+    """Say for how many targets, without the skipped ones, a request was sent."""
+    what = _name_targets(targets, is_whole_account=operation.is_whole_account)
+    return f"{operation.kind.capitalize()} initiated for {count} of {len(targets)} {what}"
 
 
-def name_targets(targets: Sequence[Target], *, is_whole_account: bool) -> str:
+def say_would_order(operation: Operation, pending: Sequence[Target]) -> str:
+    """Say how many targets a request would be sent for."""
+    what = _name_targets(pending, is_whole_account=operation.is_whole_account)
+    return f"Would {operation.kind} {len(pending)} {what}"
+
+
+def say_nothing_to_do(operation: Operation, *, has_skipped: bool) -> str:
+    return "Nothing is running" if operation.is_whole_account and not has_skipped else f"Nothing to {operation.kind}"
+
+
+def _name_targets(targets: Sequence[Target], *, is_whole_account: bool) -> str:
     """Say what they are, as the dashboard counts them: "running instances", "instances (12 running, 2 starting)"."""
     noun = f"instance{'' if len(targets) == 1 else 's'}"
     groups = [get_status(target.first_status).group for target in targets]

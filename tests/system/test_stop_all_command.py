@@ -87,7 +87,7 @@ def test_one_that_keeps_running_is_named_and_is_a_failure(environment: dict[str,
     done = run_stop_all(environment, "--yes", "--timeout", "8")
 
     assert done.returncode == 1
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("stillRunning: ")]
+    (line,) = [line for line in done.stdout.splitlines() if ": Still running at the deadline" in line]
     assert stubborn in line
     assert done.stdout.splitlines()[-1] == "1 of 25 is still running."
 
@@ -195,7 +195,7 @@ def test_a_killed_command_is_followed_by_the_next_one(
     done = run_stop_all(environment, "--yes")
 
     assert (done.returncode, done.stdout.strip()) == (0, "All 25 are stopped."), done.stderr
-    assert "One is running already" in done.stderr
+    assert "Joined the operation" in done.stderr
     assert sorted(novita.list_stops()) == sorted(novita.get_truth()), "each was asked once"
 
 

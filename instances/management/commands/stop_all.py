@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 from argparse import ArgumentParser
+from concurrent.futures import Future
+from datetime import timedelta
 from typing import Any, Final
 
 from django.conf import settings
@@ -17,20 +19,21 @@ from django.utils import timezone
 
 from instances.access.audit import get_shell_actor
 from instances.answers import describe
+from instances.api.operations import show_answer, show_operation
 from instances.errors import PanelError
 from instances.fallback import journal
-from instances.instance import parse_time
-from instances.models import Operation
-from instances.operations import emergency, orders, rounds, wording
+from instances.models import Operation, Target
+from instances.operations import emergency, orders, requesting, wording
+from instances.operations.records import Snapshot
 from instances.outgoing.deadline import cancel_until_ended
 
 EXIT_NOT_ALL: Final = 1
 EXIT_USAGE: Final = 2
 MAX_NAMED: Final = 50
-LOOK_SECONDS: Final = 0.3
-# What the last look after the deadline may take.
-GRACE_SECONDS: Final = rounds.LAST_LOOK_SECONDS + 30
-# What a round takes to end when it is told to.
+POLL_SECONDS: Final = 0.3
+# The last read after the deadline may take this long.
+GRACE_SECONDS: Final = requesting.LAST_READ_SECONDS + 30
+# A round that is told to end may take this long.
 LEAVE_SECONDS: Final = 3
 
 
@@ -46,27 +49,28 @@ def parse_timeout(text: str) -> float:
 
 class Command(BaseCommand):
     help = (
-        "Stop every instance that may be billed, protected ones aside, and wait until each is seen stopped. It needs "
-        "neither the web server nor a worker nor Redis. Exit status: 0 all are confirmed stopped, 1 something still "
-        "runs or is unknown, 2 wrong usage."
+        "Stop every instance that may be billed, except protected ones, and verify that each is stopped. Works without "
+        "the web server, a worker and Redis. Exit status: 0 all are verified as stopped, 1 something is still running "
+        "or unknown, 2 wrong usage."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--dry-run", action="store_true", help="only tell what would be stopped")
+        parser.add_argument("--dry-run", action="store_true", help="only show what would be stopped")
         parser.add_argument("--yes", action="store_true", help="don't ask for confirmation")
-        parser.add_argument("--reason", default="", metavar="TEXT", help="why; its first 500 characters are recorded")
+        parser.add_argument("--reason", default="", metavar="TEXT", help="recorded; at most 500 characters")
         parser.add_argument("--json", action="store_true", help="print the operation as GET /api/operations/<id> does")
         parser.add_argument(
             "--timeout",
             type=parse_timeout,
             metavar="S",
-            help="seconds until the verdict, also when a stop of all runs already and has a later one (default: "
-            f"NOVITA_STOP_DEADLINE, {settings.NOVITA_STOP_DEADLINE:g})",
+            help="seconds until the result, also when this command follows an operation with a later deadline "
+            f"(default: NOVITA_STOP_DEADLINE, {settings.NOVITA_STOP_DEADLINE:g})",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        as_json = options["json"]
         if not (options["yes"] or options["dry_run"] or sys.stdin.isatty()):
-            self._refuse("There is no terminal to ask for confirmation: give --yes, or --dry-run.")
+            self._refuse("There is no terminal to ask for confirmation. Add --yes, or --dry-run.")
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         wish = orders.Wish(
             kind="stop",
@@ -78,59 +82,43 @@ class Command(BaseCommand):
         )
         try:
             if options["dry_run"] or not options["yes"]:
-                count = self._show_preview(wish, as_json=options["json"] and options["dry_run"])
+                count = self._show_preview(wish, as_json=as_json and options["dry_run"])
                 if options["dry_run"]:
                     return
                 self._confirm(count)
             began = time.monotonic()
             begun, warnings = emergency.begin(wish)
         except PanelError as exc:
-            if options["json"]:
+            if as_json:
                 self.stdout.write(json.dumps(describe(exc)))
             self.stderr.write(_clean(" ".join(filter(None, [exc.message, exc.suggestion]))))
             sys.exit(EXIT_NOT_ALL)
         except KeyboardInterrupt:
             self.stderr.write(
-                "\nInterrupted before anything was asked. Once confirmed, a worker carries it on, if one runs."
+                "\nInterrupted before any stop was requested. If you had confirmed it, a running worker carries it out."
             )
             sys.exit(128 + signal.SIGINT)
         operation = begun.operation
         for warning in warnings:
             self.stderr.write(_clean(warning))
-        if not options["json"]:
+        if not as_json:
             if not begun.is_new:
-                self.stderr.write(f"One is running already, since {operation.created_at:%H:%M:%S} UTC: following it.")
+                self.stderr.write(_clean(wording.say_joined(operation)))
             for warning in begun.warnings:
                 self.stderr.write(_clean(warning))
-        ends_at = began + wish.seconds
-        is_left = threading.Event()
-        ended: list[dict[str, Any]] = []
-        worker = threading.Thread(target=_drive, args=(begun, ends_at + GRACE_SECONDS, is_left, ended), daemon=True)
-        worker.start()
-        try:
-            if not self._follow(worker, operation, ends_at, as_json=options["json"]):
-                is_left.set()
-                cancel_until_ended(worker, LEAVE_SECONDS)
-        except KeyboardInterrupt:
-            self.stderr.write("\nInterrupted. What was asked is asked; a worker, if one runs, carries it on.")
-            journal.end()
-            sys.exit(128 + signal.SIGINT)
-        except SystemExit:
-            journal.end()
-            raise
-        described = ended[0] if ended else emergency.find(operation)
-        if described:
-            self._tell(described, wish.seconds, as_json=options["json"])
-        self._tell_unrecorded()
-        sys.exit(0 if described and described["success"] else EXIT_NOT_ALL)
+        snapshot = self._drive(begun, began + wish.seconds, as_json=as_json)
+        if snapshot:
+            self._show_result(snapshot, wish.seconds, as_json=as_json)
+        self._show_unrecorded()
+        sys.exit(0 if snapshot and snapshot.operation.success else EXIT_NOT_ALL)
 
     def _refuse(self, words: str) -> None:
         self.stderr.write(words)
         sys.exit(EXIT_USAGE)
 
     def _show_preview(self, wish: orders.Wish, *, as_json: bool) -> int:
-        """Print what would be stopped; returns how many."""
-        preview = emergency.preview(wish)
+        """Print what would be stopped; returns the number of instances."""
+        preview = show_answer(emergency.preview(wish))
         if as_json:
             self.stdout.write(json.dumps(preview))
             return int(preview["count"])
@@ -142,7 +130,7 @@ class Command(BaseCommand):
         for skipped in preview["skipped"]:
             self.stdout.write(_clean(f"  skipped: {skipped['name'] or skipped['instanceId']}: {skipped['reason']}"))
         for warning in preview["warnings"]:
-            if warning != wording.NO_WORKER:  # This command verifies by itself.
+            if warning != wording.NO_WORKER:  # This command verifies without a worker.
                 self.stdout.write(_clean(warning))
         return int(preview["count"])
 
@@ -157,74 +145,93 @@ class Command(BaseCommand):
             self.stderr.write("Nothing was stopped.")
             sys.exit(EXIT_NOT_ALL)
 
+    def _drive(self, begun: orders.Begun, ends_at: float, *, as_json: bool) -> Snapshot | None:
+        """Advance the operation until `ends_at`, and return it; None when it can't be read."""
+        is_left = threading.Event()
+        finished: Future[Snapshot | None] = Future()
+        worker = threading.Thread(target=_drive, args=(begun, ends_at + GRACE_SECONDS, is_left, finished), daemon=True)
+        worker.start()
+        try:
+            if not self._follow(worker, begun.operation, ends_at, as_json=as_json):
+                is_left.set()
+                cancel_until_ended(worker, LEAVE_SECONDS)
+        except KeyboardInterrupt:
+            self.stderr.write("\nInterrupted. Stops already sent continue; a running worker requests the rest.")
+            journal.end()
+            sys.exit(128 + signal.SIGINT)
+        except SystemExit:
+            journal.end()
+            raise
+        return (finished.done() and finished.result()) or emergency.find(begun.operation)
+
     def _follow(self, worker: threading.Thread, operation: Operation, ends_at: float, *, as_json: bool) -> bool:
-        """Show the progress until there is a verdict; False at `ends_at` when others let the operation run longer."""
+        """Show the progress until there is a result; False at `ends_at` when others gave the operation more time."""
         has_terminal = self.stderr.isatty() and not as_json
         began, is_left = time.monotonic(), False
         while worker.is_alive():
-            worker.join(LOOK_SECONDS)
+            worker.join(POLL_SECONDS)
             is_late = time.monotonic() >= ends_at
-            described = emergency.find(operation) if has_terminal or is_late else None
-            if described and is_late and not emergency.is_in_memory(operation.pk):
-                is_left = not described["finishedAt"] and parse_time(described["deadlineAt"]) > timezone.now()
+            snapshot = emergency.find(operation) if has_terminal or is_late else None
+            if snapshot and is_late and not emergency.is_in_memory(operation.pk):
+                # The operation's own deadline began a moment after this command's.
+                current, later = snapshot.operation, timezone.now() + timedelta(seconds=1)
+                is_left = not current.finished_at and current.deadline_at > later
             if is_left:
                 break
-            if described and has_terminal:
-                counts = described["counts"]
-                words = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
+            if snapshot and has_terminal:
+                words = ", ".join(f"{number} {state}" for state, number in snapshot.counts.items() if number)
                 seconds = time.monotonic() - began
-                self.stderr.write(
-                    f"\r\x1b[K{described['state']}: {words or 'reading the account'}, {seconds:.0f} s", ending=""
-                )
+                progress = f"{snapshot.operation.state}: {words or 'reading the account'}, {seconds:.0f} s"
+                self.stderr.write(f"\r\x1b[K{progress}", ending="")
                 self.stderr.flush()
         if has_terminal:
             self.stderr.write("\r\x1b[K", ending="")
         return not is_left
 
-    def _tell(self, described: dict[str, Any], seconds: float, *, as_json: bool) -> None:
+    def _show_result(self, snapshot: Snapshot, seconds: float, *, as_json: bool) -> None:
+        operation = snapshot.operation
         if as_json:
-            self.stdout.write(json.dumps(described))
+            self.stdout.write(json.dumps(show_operation(snapshot)))
             return
-        unconfirmed = [one for one in described["targets"] if one["state"] not in {"confirmed", "skipped"}]
+        settled = {Target.State.CONFIRMED, Target.State.SKIPPED}
+        unconfirmed = [target for target in snapshot.targets if target.state not in settled]
         for target in unconfirmed[:MAX_NAMED]:
-            name = target["name"] or "(no name)"
-            self.stdout.write(_clean(f"{name} ({target['instanceId']}): {target['message']}"))
+            name = target.name or "(no name)"
+            self.stdout.write(_clean(f"{name} ({target.instance_id}): {wording.say_target(operation, target)}"))
         if len(unconfirmed) > MAX_NAMED:
             self.stdout.write(f"… and {len(unconfirmed) - MAX_NAMED} more")
-        skipped = [one for one in described["targets"] if one["state"] == "skipped"]
+        skipped = [target for target in snapshot.targets if target.state == Target.State.SKIPPED]
         for target in skipped[:MAX_NAMED]:
-            self.stdout.write(_clean(f"skipped: {target['name'] or target['instanceId']}: {target['message']}"))
-        for note in described["notes"]:
+            self.stdout.write(_clean(f"skipped: {target}: {wording.say_target(operation, target)}"))
+        for note in operation.notes:
             self.stdout.write(_clean(note))
-        self.stdout.write(_clean(described["result"]) or self._say_open(described, seconds))
+        self.stdout.write(_clean(operation.result) or self._say_unfinished(snapshot, seconds))
 
-    def _say_open(self, described: dict[str, Any], seconds: float) -> str:
-        counts = described["counts"]
-        total = sum(counts.values()) - counts["skipped"]
-        until = f"{parse_time(described['deadlineAt']):%H:%M:%S} UTC"
+    def _say_unfinished(self, snapshot: Snapshot, seconds: float) -> str:
+        operation = snapshot.operation
         return (
-            f"{counts['confirmed']} of {total} verified as stopped after {seconds:g} s. The operation goes on until "
-            f"{until} if a worker runs: GET /api/operations/{described['id']}"
+            f"{snapshot.counts[Target.State.CONFIRMED]} of {snapshot.total} verified as stopped after {seconds:g} s. "
+            f"The operation goes on until {operation.deadline_at:%H:%M:%S} UTC if a worker runs: "
+            f"GET /api/operations/{operation.pk}"
         )
 
-    def _tell_unrecorded(self) -> None:
-        """Say where the record is when the database doesn't have it."""
+    def _show_unrecorded(self) -> None:
+        """Name the places of the record when the database doesn't have it."""
         if not emergency.record():
             places = " and ".join(journal.get_places())
             self.stderr.write(
-                f"Not recorded yet: the database can't be written. A copy is kept in {places}; it is recorded when the "
-                "service or the next command can."
+                f"Not recorded yet: the database can't be written. A copy is in {places}; the service or the next "
+                "command records it as soon as the database can be written."
                 if places
-                else "Not recorded: the database can't be written, and neither can Redis or FALLBACK_DIR."
+                else "Not recorded: neither the database nor Redis nor FALLBACK_DIR can be written."
             )
 
 
-def _drive(begun: orders.Begun, ends_at: float, is_left: threading.Event, ended: list[dict[str, Any]]) -> None:
-    """Move the operation on until it has ended, together with whoever else does; what became of it is in `ended`."""
+def _drive(begun: orders.Begun, ends_at: float, is_left: threading.Event, finished: Future[Snapshot | None]) -> None:
+    """Advance the operation until it finishes, together with other processes."""
     try:
         with journal.held():
-            if described := emergency.drive(begun, ends_at, is_left):
-                ended.append(described)
+            finished.set_result(emergency.drive(begun, ends_at, is_left))
     finally:
         connections.close_all()
 

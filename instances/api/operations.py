@@ -1,0 +1,122 @@
+"""The API's JSON of operations: as one, in a list, and as the answer to a request."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from django.utils import timezone
+
+from instances.instance import format_time
+from instances.models import Operation, Target
+from instances.operations import wording
+from instances.operations.emergency import Page
+from instances.operations.orders import Answer
+from instances.operations.records import Snapshot
+
+
+def show_operation(snapshot: Snapshot) -> dict[str, Any]:
+    """Return the answer of GET /api/operations/<id>."""
+    operation = snapshot.operation
+    targets = [_show_target(operation, target) for target in snapshot.targets]
+    return {**_show_head(operation, snapshot.counts), "targets": targets}
+
+
+def show_page(page: Page) -> dict[str, Any]:
+    """Return the answer of GET /api/operations: operations without their targets."""
+    return {"operations": [_show_head(one.operation, one.counts) for one in page.operations], "total": page.total}
+
+
+def _show_head(operation: Operation, counts: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "id": str(operation.pk),
+        "kind": operation.kind,
+        "state": operation.state,
+        "success": operation.success,
+        "result": operation.result,
+        "isWholeAccount": operation.is_whole_account,
+        "reason": operation.reason,
+        "requestedBy": operation.requested_by,
+        "source": operation.source,
+        "createdAt": format_time(operation.created_at),
+        "deadlineAt": format_time(operation.deadline_at),
+        "finishedAt": _show_time(operation.finished_at),
+        "notes": operation.notes,
+        "retryOf": str(operation.retry_of_id) if operation.retry_of_id else None,
+        "supersededBy": str(operation.superseded_by_id) if operation.superseded_by_id else None,
+        "counts": counts,
+    }
+
+
+def _show_target(operation: Operation, target: Target) -> dict[str, Any]:
+    return {
+        "instanceId": target.instance_id,
+        "name": target.name,
+        "state": target.state,
+        "status": target.status,
+        "attempts": target.attempts,
+        "requestedAt": _show_time(target.requested_at),
+        "confirmedAt": _show_time(target.confirmed_at),
+        "readAt": _show_time(target.read_at),
+        "message": wording.say_target(operation, target),
+        "error": target.error or None,
+    }
+
+
+def _show_time(moment: datetime | None) -> str | None:
+    return format_time(moment) if moment else None
+
+
+# --- The answer to a request
+
+
+def show_answer(answer: Answer) -> dict[str, Any]:
+    """Return the answer of POST /api/instances/stop-all: a result for each target. A dry run has the same shape."""
+    operation = answer.operation
+    is_stored = not answer.is_dry_run
+    return {
+        **_show_results(answer),
+        "timestamp": format_time(timezone.now()),
+        "operationId": str(operation.pk) if is_stored else None,
+        "operationUrl": f"/api/operations/{operation.pk}" if is_stored else None,
+        "source": operation.source,
+    }
+
+
+def _show_results(answer: Answer) -> dict[str, Any]:
+    operation, gap = answer.operation, answer.gap
+    included = [target for target in answer.targets if target.state != Target.State.SKIPPED]
+    skipped = [target for target in answer.targets if target.state == Target.State.SKIPPED]
+    good = {Target.State.PENDING} if answer.is_dry_run else {Target.State.REQUESTED, Target.State.CONFIRMED}
+    counted = [target for target in included if target.state in good]
+    if not included:
+        message = gap.removesuffix(".") or wording.say_nothing_to_do(operation, has_skipped=bool(skipped))
+    elif answer.is_dry_run:
+        message = wording.say_would_order(operation, counted)
+    else:
+        message = wording.say_ordered(operation, included, len(counted))
+    # A dry run of all counts what would be requested; instances that are stopping already are only followed.
+    counts_requests_only = answer.is_dry_run and operation.is_whole_account
+    return {
+        "success": not gap and not any(target.state in Target.UNCONFIRMED for target in included),
+        "message": message,
+        "count": len(counted),
+        "total": len(counted) if counts_requests_only else len(included),
+        "results": [_show_result(answer, target, is_good=target.state in good) for target in included],
+        "skipped": [
+            {"instanceId": target.instance_id, "name": target.name, "reason": target.error} for target in skipped
+        ],
+        "warnings": [*answer.warnings, gap] if gap and included else answer.warnings,
+    }
+
+
+def _show_result(answer: Answer, target: Target, *, is_good: bool) -> dict[str, Any]:
+    say = wording.say_planned if answer.is_dry_run else wording.say_target
+    return {
+        "instanceId": target.instance_id,
+        "name": target.name,
+        "success": is_good and not answer.is_dry_run,
+        "status": target.status,
+        "state": target.state,
+        "message": say(answer.operation, target),
+        "error": target.error or None,
+    }
