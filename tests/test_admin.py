@@ -147,7 +147,7 @@ def test_a_record_names_what_was_kept_unconfirmed(
     novita.shows({"id": "b"}, status=401)
     client.post("/api/instances/sync")
 
-    assert "Kept, not confirmed as gone: evaluator b" in read_text(client, show(SyncRun.objects.latest("pk")))
+    assert "Kept, removal not confirmed: evaluator b" in read_text(client, show(SyncRun.objects.latest("pk")))
 
 
 def test_a_failure_is_told_in_words(client: Client, synchronize: Callable[..., SyncRun]) -> None:
@@ -292,7 +292,7 @@ def test_without_redis_the_button_says_so(redis_server: FakeServer) -> None:
 def test_the_local_owner_is_shown_no_login_to_end(client: Client) -> None:
     page = client.get("/admin/").content.decode()
 
-    assert "On this machine nobody logs in." in page
+    assert "No login is needed on this machine." in page
     assert "logout" not in page
 
 
@@ -308,5 +308,5 @@ def test_a_name_in_any_script_is_found(client: Client, novita: NovitaAnswers) ->
     novita.lists(make_row("a", name="größe-名前"))
     client.post("/api/instances/sync")
 
-    assert "1 sync run" in client.get("/admin/instances/syncrun/?q=größe-名前").content.decode()
-    assert "0 sync runs" in client.get("/admin/instances/syncrun/?q=größer").content.decode()
+    assert "1 entry" in client.get("/admin/instances/syncrun/?q=größe-名前").content.decode()
+    assert "0 entries" in client.get("/admin/instances/syncrun/?q=größer").content.decode()

@@ -386,8 +386,8 @@ def test_an_operations_page_shows_its_verdict_and_targets(client: ApiClient) -> 
     text = read_text(client, get_page(stop))
 
     assert "Result: 1 of 2 is still running." in text
-    assert "Created (UTC): 2026-01-15 10:30:00" in text and "Finished (UTC): 2026-01-15 10:35:00" in text
-    assert "Targets 1 confirmed, 1 still running" in text
+    assert "Started (UTC): 2026-01-15 10:30:00" in text and "Finished (UTC): 2026-01-15 10:35:00" in text
+    assert "Results 1 confirmed, 1 still running" in text
     assert text.index("evaluator id-b still running 0 It still runs.") < text.index("trainer id-a confirmed")
     assert f"Webhook: msg_{stop.pk.hex} to https://hooks.example.com : given up" in text
 
@@ -443,7 +443,7 @@ def test_the_list_of_deliveries_shows_how_the_last_attempt_ended(client: ApiClie
     text = read_text(client, get_list("webhookdelivery"))
 
     assert "given up 2 The receiver is silent." in text
-    assert "to be sent 1 503 2026-01-15 10:30:00" in text
+    assert "due 1 503 2026-01-15 10:30:00" in text
 
 
 @pytest.mark.usefixtures("records")
@@ -485,10 +485,10 @@ def test_a_dead_delivery_is_sent_again_once() -> None:
 
     assert first.redirect_chain == [(get_page(delivery), 302)]
     (message,) = first.context["messages"]
-    assert (message.level_tag, message.message) == ("success", "It is sent again as soon as the worker comes to it.")
+    assert (message.level_tag, message.message) == ("success", "The worker sends it again within seconds.")
     assert delivery.state == "due" and delivery.next_attempt_at <= timezone.now()
     (message,) = second.context["messages"]
-    assert message.level_tag == "error" and "isn't dead" in message.message
+    assert message.level_tag == "error" and "has not been given up" in message.message
 
 
 @pytest.mark.usefixtures("records")

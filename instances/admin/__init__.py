@@ -1,4 +1,4 @@
-"""The records and the accounts as admin pages. Importing the modules registers the pages."""
+"""The records and the accounts as admin pages. Importing these modules registers the pages."""
 
 from instances.admin import accounts, audit, operations, protections, sync_runs, webhooks
 

@@ -1,4 +1,4 @@
-"""Users, their roles and their tokens as admin pages."""
+"""Users, roles and tokens as admin pages."""
 
 from typing import Any
 
@@ -22,13 +22,7 @@ from instances.role import ROLES, Role
 
 
 class AccountAdmin(ListAdmin):
-    """A page for admins only; what is done there is recorded."""
-
-    def has_module_permission(self, request: HttpRequest) -> bool:
-        return find_role(request) >= Role.ADMIN
-
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return find_role(request) >= Role.ADMIN
+    """A page for admins only. Its changes are recorded."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return find_role(request) >= Role.ADMIN
@@ -47,13 +41,13 @@ class _FreeName(forms.ModelForm):  # type: ignore[type-arg]  # Django takes no a
     def clean_username(self) -> str:
         name: str = self.cleaned_data["username"]
         if "username" in self.changed_data and name.lower() in RESERVED_NAMES:
-            raise forms.ValidationError("This name means something else here. Choose another.")
+            raise forms.ValidationError("This name is reserved. Choose another.")
         return name
 
 
 class NewUserForm(_FreeName, AdminUserCreationForm):  # type: ignore[type-arg]  # likewise
     def clean_username(self) -> str:
-        # Of the two, this one also refuses names that differ in case only.
+        # Also refuses names that differ only in case.
         AdminUserCreationForm.clean_username(self)
         return super().clean_username()
 
@@ -61,9 +55,9 @@ class NewUserForm(_FreeName, AdminUserCreationForm):  # type: ignore[type-arg]  
 class UserForm(_FreeName, UserChangeForm):  # type: ignore[type-arg]  # likewise
     is_own = False
     role = forms.ChoiceField(
-        choices=[("", "none: nobody gets in by it"), *((name, name) for name in ROLES)],
+        choices=[("", "No access"), *((name, name) for name in ROLES)],
         required=False,
-        help_text="viewer: read. operator: sync, start, stop, restart, protect. admin: everything.",
+        help_text="viewer: read. operator: also sync, start, stop, restart, protect. admin: everything.",
     )
 
     class Meta:
@@ -79,11 +73,11 @@ class UserForm(_FreeName, UserChangeForm):  # type: ignore[type-arg]  # likewise
         if self.is_own:
             for name in ("role", "is_active"):
                 self.fields[name].disabled = True
-                self.fields[name].help_text = "Your own account: another admin can change this."
+                self.fields[name].help_text = "Only another admin can change this for your account."
 
 
 class PanelUserAdmin(AccountAdmin, UserAdmin):  # type: ignore[type-arg]  # likewise
-    """Nobody can shut everybody out here: whoever changes an account keeps their own, and so there is an admin."""
+    """The pages for users. Admins can't remove their own access here, so one admin always remains."""
 
     form = UserForm
     add_form = NewUserForm
@@ -95,7 +89,7 @@ class PanelUserAdmin(AccountAdmin, UserAdmin):  # type: ignore[type-arg]  # like
     filter_horizontal = ()
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        # Whoever sits at the machine has this account, and nobody logs in by it: there is nothing to change.
+        # The local owner needs no login, so there is nothing to change.
         is_owner = obj is not None and obj.get_username() == LOCAL_OWNER
         return not is_owner and super().has_change_permission(request, obj)
 
@@ -115,7 +109,7 @@ class PanelUserAdmin(AccountAdmin, UserAdmin):  # type: ignore[type-arg]  # like
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
         if id == str(request.user.pk) and request.POST.get("usable_password") == "false":
-            raise PermissionDenied("You can't take away the password that you log in with. Another admin can.")
+            raise PermissionDenied("You can't disable your own password. Another admin can.")
         return super().user_change_password(request, id, form_url)
 
     @admin.display(description="role")
@@ -142,14 +136,16 @@ class PanelUserAdmin(AccountAdmin, UserAdmin):  # type: ignore[type-arg]  # like
             self.delete_model(request, user)
 
     def log_change(self, request: HttpRequest, obj: Model, message: Any) -> Any:
-        # The page for a new password saves without save_model.
+        # The page for a new password doesn't call save_model.
         if request.path.endswith("/password/"):
             self._record(request, Action.CHANGE_PASSWORD, str(obj))
         return super().log_change(request, obj, message)
 
 
 class TokenForm(forms.ModelForm):  # type: ignore[type-arg]  # likewise
-    days = forms.IntegerField(min_value=1, max_value=MAX_DAYS, initial=DEFAULT_DAYS, help_text="Until it ends.")
+    days = forms.IntegerField(
+        min_value=1, max_value=MAX_DAYS, initial=DEFAULT_DAYS, help_text="The token expires after this number of days."
+    )
 
     class Meta:
         model = Token
@@ -159,13 +155,13 @@ class TokenForm(forms.ModelForm):  # type: ignore[type-arg]  # likewise
         values: dict[str, Any] = super().clean() or {}
         user, role = values.get("user"), values.get("role")
         if user and role and ROLES[role] > get_role(user):
-            raise forms.ValidationError(f"The user's own role is lower: {get_role(user).label}.")
+            raise forms.ValidationError(f"The user's role is lower than this: {get_role(user).label}.")
         return values
 
 
 @admin.register(Token)
 class TokenAdmin(AccountAdmin):
-    change_list_template = "admin/change_list.html"  # the records' own has a download
+    change_list_template = "admin/change_list.html"  # without the download of the records
     fields = ("name", "user", "role", "token_key", "created", "expiry", "last_used_at")
     list_display = fields
     list_filter = ("role", "user")
@@ -189,10 +185,10 @@ class TokenAdmin(AccountAdmin):
             obj.user, obj.name, obj.role, form.cleaned_data["days"], actor=audit.get_actor(request)
         )
         obj.digest, obj.token_key, obj.expiry = token.digest, token.token_key, token.expiry
-        obj._text = text  # for the answer to this request only
+        obj._text = text  # only for the answer to this request
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
-        # On this page only: a message would be kept in a cookie or the database until it is shown.
+        # On this page only. A message would be stored in a cookie or the database until it is shown.
         context = {**self.admin_site.each_context(request), "token": obj, "text": obj._text}
         return TemplateResponse(request, "admin/instances/token/made.html", context)
 

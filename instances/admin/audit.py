@@ -1,4 +1,4 @@
-"""The record of changes."""
+"""The activity as admin pages."""
 
 from django.contrib import admin
 
@@ -16,8 +16,8 @@ class AuditEntryAdmin(RecordAdmin):
     date_hierarchy = "at"
     fieldsets = (
         (None, {"fields": ("shown_time", "action", "target", "target_name", "reason")}),
-        ("Who", {"fields": ("actor", "address", "request_id")}),
-        ("What became of it", {"fields": ("before", "after", "outcome", "error")}),
+        ("By", {"fields": ("actor", "address", "request_id")}),
+        ("Outcome", {"fields": ("before", "after", "outcome", "error")}),
     )
     readonly_fields = ("shown_time",)
     csv_fields = (

@@ -1,4 +1,4 @@
-"""Columns that several lists of records share."""
+"""Columns shared by several lists of records."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +20,7 @@ LIST_LETTERS: Final = 120
 
 
 def time_column(field: str, title: str) -> Callable[[Any, Any], str]:
-    """Return the column, and the page's line, of a time, in UTC and without words."""
+    """Return a column with a time in UTC. Also works as a field of the record's page."""
 
     @admin.display(description=f"{title} (UTC)", ordering=field)
     def column(record_admin: "RecordAdmin", record: Model) -> str:
@@ -33,7 +33,7 @@ def time_column(field: str, title: str) -> Callable[[Any, Any], str]:
 
 
 def text_column(field: str, title: str) -> Callable[[Any, Any], str]:
-    """Return the column of a text of any length; the record's own page shows all of it."""
+    """Return a column with a shortened text. The record's page shows the full text."""
 
     @admin.display(description=title, ordering=field)
     def column(record_admin: "RecordAdmin", record: Model) -> str:
@@ -42,18 +42,33 @@ def text_column(field: str, title: str) -> Callable[[Any, Any], str]:
     return column
 
 
+def instances_column(field: str, title: str) -> Callable[[Any, Any], str]:
+    """Return a field of the record's page with a list of instances."""
+
+    @admin.display(description=title)
+    def column(record_admin: "RecordAdmin", record: Model) -> str:
+        return show_instances(getattr(record, field))
+
+    return column
+
+
+@admin.display(description="name", ordering="name")
+def name_column(record_admin: "RecordAdmin", record: Any) -> str:
+    return record.name or "(no name)"
+
+
 def link_record(record: Model) -> SafeString:
     address = reverse(f"admin:instances_{record._meta.model_name}_change", args=[record.pk])
     return format_html('<a href="{}">{}</a>', address, record)
 
 
 def show_instances(items: list[dict[str, Any]]) -> SafeString:
-    """Render instances as a list by name and id, with what changed from → to."""
+    """Render a list of instances by name and id, each with its changes (from → to)."""
     context = {"items": items[:MAX_SHOWN], "more": max(0, len(items) - MAX_SHOWN)}
     return render_to_string("admin/instances/syncrun/instances.html", context)
 
 
 def count_rows(rows: QuerySet[Any], by: str) -> Coalesce:
-    """Count the rows that belong to the record, for the rows of a page only, which a join with GROUP BY would not."""
+    """Count a record's rows in a subquery, which runs for the shown page only. A join would group the whole table."""
     counts = rows.filter(**{by: OuterRef("pk")}).order_by().values(by).annotate(n=Count("pk")).values("n")
     return Coalesce(Subquery(counts), 0)

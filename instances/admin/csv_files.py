@@ -1,4 +1,4 @@
-"""A list of records as a CSV file, with no cell that a spreadsheet runs as a formula."""
+"""A list of records as a CSV file, without cells that a spreadsheet would run as formulas."""
 
 import csv
 import io
@@ -11,10 +11,10 @@ from instances.instance import format_time
 
 CSV_ROWS_AT_ONCE: Final = 500
 
-# What begins with more that can't be seen is no name.
+# A text with more invisible characters than this at its start is treated as a formula.
 MAX_BLANKS: Final = 200
 
-# A spreadsheet takes a text that begins so for a formula; some drop what can't be seen before it.
+# Spreadsheets treat a text that starts with one of these as a formula. Some ignore invisible characters before it.
 FORMULA_SIGNS: Final = "=+-@\N{MINUS SIGN}"
 BYTE_ORDER_MARK: Final = "\ufeff"
 
@@ -40,7 +40,7 @@ def may_be_formula(text: str) -> bool:
     if text.startswith(("\t", "\r", "\n")):
         return True
     for char in text[:MAX_BLANKS]:
-        # Full-width and small signs count as the plain ones; spaces and what can't be seen count as nothing.
+        # Full-width and small signs count as the plain ones. Spaces and invisible characters are skipped.
         for plain in unicodedata.normalize("NFKC", char):
             if unicodedata.category(plain)[0] not in "CMZ":
                 return plain in FORMULA_SIGNS
@@ -49,7 +49,7 @@ def may_be_formula(text: str) -> bool:
 
 def write_csv(fields: Iterable[str], rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
     buffer = io.StringIO()
-    # Without it Excel reads the file in the machine's old code page.
+    # Without the mark, Excel reads the file in the machine's legacy code page.
     buffer.write(BYTE_ORDER_MARK)
     writer = csv.writer(buffer)
     writer.writerow(name_column(field) for field in fields)

@@ -1,4 +1,4 @@
-"""Filters that several lists of records share."""
+"""Filters for the lists of records."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,13 +13,13 @@ from instances.models import Operation, SyncRun, Target
 
 
 class ChangeFilter(admin.SimpleListFilter):
-    """Most syncs find nothing changed; the others are what people look for."""
+    """Finds the syncs with changes. Most syncs have none."""
 
-    title = "what it found"
+    title = "changes"
     parameter_name = "found"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("changes", "changes"), ("removals", "removals"), ("nothing", "nothing new")]
+        return [("changes", "any change"), ("removals", "removals"), ("nothing", "no changes")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[SyncRun]) -> QuerySet[SyncRun]:
         changes = Q(added_count__gt=0) | Q(changed_count__gt=0) | Q(removed_count__gt=0)
@@ -34,7 +34,7 @@ class ChangeFilter(admin.SimpleListFilter):
 
 
 class OperationFilter(admin.SimpleListFilter):
-    """The targets of one operation, whose page links to them; without that link there is nothing to choose."""
+    """The results of one operation. The operation's page links to this filter; otherwise it offers no choices."""
 
     title = "operation"
     parameter_name = "operation"
@@ -43,14 +43,14 @@ class OperationFilter(admin.SimpleListFilter):
         if (id_ := self._read_id()) is None:
             return []
         operation = Operation.objects.filter(pk=id_).first()
-        return [(str(id_), str(operation or "a forgotten one"))]
+        return [(str(id_), str(operation or "a deleted operation"))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Target]) -> QuerySet[Target]:
         id_ = self._read_id()
         return queryset if id_ is None else queryset.filter(operation=id_)
 
     def _read_id(self) -> UUID | None:
-        """Return the operation's id from the address. Raises what Django's list takes for a wrong filter."""
+        """Return the operation's id from the address. Raises Django's own exception for an invalid filter."""
         try:
             return UUID(value) if (value := self.value()) else None
         except ValueError as exc:
@@ -58,7 +58,7 @@ class OperationFilter(admin.SimpleListFilter):
 
 
 class NameFilter(admin.AllValuesFieldListFilter):
-    """Every name that occurs; that nobody is named must be a link with words, too."""
+    """Every name in the column. The empty name is shown as "(nobody)", because a link needs a text."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

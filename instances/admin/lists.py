@@ -1,4 +1,4 @@
-"""What any query string of an admin list leads to: the list, or a refusal. Django lets some fail in the database."""
+"""Checks the query string of an admin list. Django itself lets some invalid values fail in the database."""
 
 import re
 from typing import Any, Final
@@ -9,17 +9,34 @@ from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ORDER_VAR
 from django.core.exceptions import BadRequest
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.utils.text import capfirst
 
-# Each word is looked for in each field, and a database takes a query only so deep.
+from instances.access.roles import find_role
+from instances.role import Role
+
+# Each word is searched in each field, and databases limit the depth of a query.
 MAX_WORDS: Final = 20
 MAX_LETTERS: Final = 500
 _ENDINGS: Final = re.compile(r"(__id)?(__(exact|isnull|in|gte|gt|lte|lt|year|month|day))?")
 
 
 class ListAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django takes no argument at run time
+    role_to_view = Role.ADMIN
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return find_role(request) >= self.role_to_view
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return find_role(request) >= self.role_to_view
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Set the title. Django's own is "Select … to view"."""
+        title = capfirst(self.opts.verbose_name_plural)
+        return super().changelist_view(request, {"title": title, **(extra_context or {})})
+
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        """Allow what the list's own filters and dates link to. Not every field has every lookup in every database."""
+        """Allow only the lookups of the list's own filters and dates. Databases differ in the lookups of a field."""
         names: list[Any] = [self.date_hierarchy]
         for one in self.get_list_filter(request):
             if isinstance(one, type) and issubclass(one, SimpleListFilter):
@@ -30,7 +47,7 @@ class ListAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django takes no 
             name and lookup.startswith(name) and _ENDINGS.fullmatch(lookup.removeprefix(name)) for name in names
         )
         if not is_known and lookup.partition("__")[0] not in {field.name for field in self.opts.get_fields()}:
-            # The list shows itself without what makes no sense; a file is refused.
+            # The page then shows the list without the invalid filter; the CSV file is refused.
             raise IncorrectLookupParameters
         return is_known and super().lookup_allowed(lookup, value, request)
 
@@ -41,12 +58,12 @@ class ListAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django takes no 
         try:
             return super().get_changelist_instance(request)
         except (ValueError, OverflowError) as exc:
-            # A date that there is not, or a number that no database takes.
+            # A date that doesn't exist, or a number outside the database's range.
             raise IncorrectLookupParameters(exc) from exc
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         if len(search_term) > MAX_LETTERS or len(search_term.split()) > MAX_WORDS:
-            raise BadRequest(f"A search may have {MAX_WORDS} words and {MAX_LETTERS} letters.")
+            raise BadRequest(f"A search can have up to {MAX_WORDS} words and {MAX_LETTERS} characters.")
         return super().get_search_results(request, queryset, search_term)

@@ -1,15 +1,15 @@
-"""The operations and their targets."""
+"""Operations and their results as admin pages."""
 
 from typing import Any
 
 from django.contrib import admin
 from django.db.models import Count, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from instances.admin.columns import MAX_SHOWN, count_rows, link_record, text_column, time_column
+from instances.admin.columns import MAX_SHOWN, count_rows, link_record, name_column, text_column, time_column
 from instances.admin.filters import OperationFilter
 from instances.admin.records import RecordAdmin
 from instances.models import Operation, Target, WebhookDelivery
@@ -42,9 +42,9 @@ class OperationAdmin(RecordAdmin):
     date_hierarchy = "created_at"
     fieldsets = (
         (None, {"fields": ("id", "kind", "shown_scope", "state", "success", "result", "shown_notes")}),
-        ("Who wanted it", {"fields": ("requested_by", "reason", "request_id", "origin", "shown_audit")}),
+        ("Request", {"fields": ("requested_by", "reason", "request_id", "origin", "shown_audit")}),
         (
-            "How it went",
+            "Progress",
             {
                 "fields": (
                     "shown_created",
@@ -88,7 +88,7 @@ class OperationAdmin(RecordAdmin):
         "finished_at",
     )
 
-    shown_created = time_column("created_at", "created")
+    shown_created = time_column("created_at", "started")
     shown_listed = time_column("listed_at", "targets listed")
     shown_deadline = time_column("deadline_at", "result by")
     shown_finish = time_column("finished_at", "finished")
@@ -103,16 +103,8 @@ class OperationAdmin(RecordAdmin):
             skipped_count=count_rows(targets.filter(state=Target.State.SKIPPED), "operation"),
         )
 
-    def render_change_form(
-        self,
-        request: HttpRequest,
-        context: dict[str, Any],
-        add: bool = False,
-        change: bool = False,
-        form_url: str = "",
-        obj: Any = None,
-    ) -> HttpResponse:
-        # The first 500 must not hide what went wrong behind what went well.
+    def get_page_context(self, request: HttpRequest, record: Any) -> dict[str, Any]:
+        # Failures come first, because only the first 500 rows are shown.
         worst_first: dict[str, int] = {
             Target.State.STILL_RUNNING: 0,
             Target.State.FAILED: 0,
@@ -125,18 +117,19 @@ class OperationAdmin(RecordAdmin):
         def get_key(target: Target) -> tuple[int, Any]:
             return worst_first.get(target.state, 3), get_target_key(target)
 
-        counts = dict(obj.targets.order_by().values_list("state").annotate(Count("pk")))
-        context["targets"] = [
-            {"target": target, "message": wording.say_target(obj, target)}
-            for target in sorted(obj.targets.all(), key=get_key)[:MAX_SHOWN]
-        ]
-        context["counts"] = [(label, counts[state]) for state, label in Target.State.choices if state in counts]
-        context["more"] = max(0, sum(counts.values()) - MAX_SHOWN)
-        return super().render_change_form(request, context, add, change, form_url, obj)
+        counts = dict(record.targets.order_by().values_list("state").annotate(Count("pk")))
+        return {
+            "targets": [
+                {"target": target, "message": wording.say_target(record, target)}
+                for target in sorted(record.targets.all(), key=get_key)[:MAX_SHOWN]
+            ],
+            "counts": [(label, counts[state]) for state, label in Target.State.choices if state in counts],
+            "more": max(0, sum(counts.values()) - MAX_SHOWN),
+        }
 
-    @admin.display(description="of", ordering="is_whole_account")
+    @admin.display(description="scope", ordering="is_whole_account")
     def shown_scope(self, operation: Operation) -> str:
-        return "the whole account" if operation.is_whole_account else "a selection"
+        return operation.get_is_whole_account_display()
 
     @admin.display(description="result", ordering="success")
     def shown_result(self, operation: Operation) -> str:
@@ -151,10 +144,10 @@ class OperationAdmin(RecordAdmin):
     def shown_notes(self, operation: Operation) -> str:
         return "\n".join(str(note) for note in operation.notes) or self.get_empty_value_display()
 
-    @admin.display(description="audit")
+    @admin.display(description="activity")
     def shown_audit(self, operation: Operation) -> SafeString:
         address = reverse("admin:instances_auditentry_changelist")
-        return format_html('<a href="{}?q={}">Audit entries of this operation</a>', address, operation.pk)
+        return format_html('<a href="{}?q={}">Activity of this operation</a>', address, operation.pk)
 
     @admin.display(description="webhook")
     def shown_webhook(self, operation: Operation) -> str:
@@ -183,8 +176,8 @@ class TargetAdmin(RecordAdmin):
     date_hierarchy = "operation__created_at"
     fieldsets = (
         (None, {"fields": ("shown_operation", "instance_id", "name", "state", "shown_message", "error_code")}),
-        ("Its status at Novita", {"fields": ("first_status", "status", "shown_read", "started_before")}),
-        ("What was asked", {"fields": ("attempts", "shown_requested", "shown_next", "shown_confirmation")}),
+        ("Status at Novita", {"fields": ("first_status", "status", "shown_read", "started_before")}),
+        ("Requests", {"fields": ("attempts", "shown_requested", "shown_next", "shown_confirmation")}),
     )
     readonly_fields = (
         "shown_operation",
@@ -210,14 +203,11 @@ class TargetAdmin(RecordAdmin):
         "error",
     )
 
-    shown_read = time_column("read_at", "seen")
+    shown_name = name_column
+    shown_read = time_column("read_at", "read")
     shown_requested = time_column("requested_at", "requested")
-    shown_next = time_column("next_request_at", "to be asked next")
+    shown_next = time_column("next_request_at", "next request")
     shown_confirmation = time_column("confirmed_at", "confirmed")
-
-    @admin.display(description="name", ordering="name")
-    def shown_name(self, target: Target) -> str:
-        return target.name or "(no name)"
 
     @admin.display(description="result", ordering="error")
     def shown_message(self, target: Target) -> str:

@@ -1,8 +1,8 @@
-"""The protected instances."""
+"""Protections as admin pages."""
 
 from django.contrib import admin
 
-from instances.admin.columns import text_column, time_column
+from instances.admin.columns import name_column, text_column, time_column
 from instances.admin.filters import NameFilter
 from instances.admin.records import RecordAdmin
 from instances.models import Protection
@@ -17,9 +17,6 @@ class ProtectionAdmin(RecordAdmin):
     readonly_fields = ("shown_since",)
     csv_fields = ("instance_id", "name", "reason", "protected_by", "protected_at")
 
+    shown_name = name_column
     shown_reason = text_column("reason", "reason")
     shown_since = time_column("protected_at", "since")
-
-    @admin.display(description="name", ordering="name")
-    def shown_name(self, protection: Protection) -> str:
-        return protection.name or "(no name)"

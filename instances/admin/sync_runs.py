@@ -1,4 +1,4 @@
-"""The synchronizations, and the button that starts one."""
+"""The sync history as admin pages, with the button that starts a sync."""
 
 from typing import Any
 
@@ -7,12 +7,11 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import URLPattern, path
-from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
 from instances.access import audit
 from instances.access.roles import find_role
-from instances.admin.columns import show_instances, time_column
+from instances.admin.columns import instances_column, time_column
 from instances.admin.filters import ChangeFilter
 from instances.admin.records import RecordAdmin, check_press
 from instances.inventory.difference import say_counts
@@ -37,7 +36,7 @@ class SyncRunAdmin(RecordAdmin):
     date_hierarchy = "started_at"
     fieldsets = (
         (None, {"fields": ("shown_start", "trigger", "requested_by", "outcome", "error_code", "error")}),
-        ("What changed", {"fields": ("shown_added", "shown_changed", "shown_removed", "shown_unconfirmed")}),
+        ("Changes", {"fields": ("shown_added", "shown_changed", "shown_removed", "shown_unconfirmed")}),
         (
             "Figures",
             {
@@ -73,6 +72,10 @@ class SyncRunAdmin(RecordAdmin):
     )
 
     shown_start = time_column("started_at", "started")
+    shown_added = instances_column("added", "added")
+    shown_changed = instances_column("changed", "changed")
+    shown_removed = instances_column("removed", "removed")
+    shown_unconfirmed = instances_column("unconfirmed", "kept, removal not confirmed")
 
     def get_urls(self) -> list[URLPattern]:
         sync = path("sync/", self.admin_site.admin_view(require_POST(self.sync)), name="instances_syncrun_sync")
@@ -94,26 +97,10 @@ class SyncRunAdmin(RecordAdmin):
         messages.add_message(request, messages.SUCCESS if is_done else messages.ERROR, words)
         return redirect("admin:instances_syncrun_changelist")
 
-    @admin.display(description="found")
+    @admin.display(description="result")
     def shown_counts(self, run: SyncRun) -> str:
         return run.error or say_counts(run.added_count, run.changed_count, run.removed_count, run.unconfirmed_count)
 
-    @admin.display(description="took", ordering="duration_ms")
+    @admin.display(description="duration", ordering="duration_ms")
     def shown_duration(self, run: SyncRun) -> str:
         return f"{run.duration_ms / 1000:.1f} s"
-
-    @admin.display(description="added")
-    def shown_added(self, run: SyncRun) -> SafeString:
-        return show_instances(run.added)
-
-    @admin.display(description="changed")
-    def shown_changed(self, run: SyncRun) -> SafeString:
-        return show_instances(run.changed)
-
-    @admin.display(description="removed")
-    def shown_removed(self, run: SyncRun) -> SafeString:
-        return show_instances(run.removed)
-
-    @admin.display(description="kept, not confirmed as gone")
-    def shown_unconfirmed(self, run: SyncRun) -> SafeString:
-        return show_instances(run.unconfirmed)

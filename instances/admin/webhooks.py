@@ -1,11 +1,11 @@
-"""The webhook deliveries, and the button that sends one again."""
+"""Webhook deliveries as admin pages, with the button that sends one again."""
 
 from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import OuterRef, QuerySet, Subquery
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import URLPattern, path
 from django.utils.html import format_html
@@ -25,7 +25,7 @@ from instances.role import Role
 
 @admin.register(WebhookDelivery)
 class WebhookDeliveryAdmin(RecordAdmin):
-    """Shows everything but the sealed URL."""
+    """Shows all fields except the encrypted URL."""
 
     list_display = (
         "shown_created",
@@ -56,7 +56,7 @@ class WebhookDeliveryAdmin(RecordAdmin):
                 )
             },
         ),
-        ("What is sent", {"fields": ("shown_payload",)}),
+        ("Event", {"fields": ("shown_payload",)}),
     )
     readonly_fields = ("shown_operation", "shown_next", "shown_created", "shown_end", "shown_payload")
     csv_fields = (
@@ -86,7 +86,7 @@ class WebhookDeliveryAdmin(RecordAdmin):
         )
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        # Filters in the address would find the sealed URL out letter by letter.
+        # A filter in the address could reveal the encrypted URL letter by letter.
         return not lookup.startswith("sealed_url") and super().lookup_allowed(lookup, value, request)
 
     def get_urls(self) -> list[URLPattern]:
@@ -94,19 +94,12 @@ class WebhookDeliveryAdmin(RecordAdmin):
         name = "instances_webhookdelivery_send_again"
         return [path("<int:pk>/send-again/", view, name=name), *super().get_urls()]
 
-    def render_change_form(
-        self,
-        request: HttpRequest,
-        context: dict[str, Any],
-        add: bool = False,
-        change: bool = False,
-        form_url: str = "",
-        obj: Any = None,
-    ) -> HttpResponse:
-        context["attempts"] = obj.attempts.all()[:MAX_SHOWN]
-        context["more"] = max(0, obj.attempt_count - MAX_SHOWN)
-        context["can_send_again"] = obj.state == WebhookDelivery.State.DEAD and self._may_send(request)
-        return super().render_change_form(request, context, add, change, form_url, obj)
+    def get_page_context(self, request: HttpRequest, record: Any) -> dict[str, Any]:
+        return {
+            "attempts": record.attempts.all()[:MAX_SHOWN],
+            "more": max(0, record.attempt_count - MAX_SHOWN),
+            "can_send_again": record.state == WebhookDelivery.State.DEAD and self._may_send(request),
+        }
 
     def send_again(self, request: HttpRequest, pk: int) -> HttpResponseBase:
         if not self._may_send(request):
@@ -118,15 +111,15 @@ class WebhookDeliveryAdmin(RecordAdmin):
         with audit.recorded(actor, Action.RESEND_WEBHOOK, **names) as entry:
             is_due = webhooks.send_again(delivery)
             if not is_due:
-                entry.outcome, entry.error = InvalidState.code, "The delivery isn't dead."
+                entry.outcome, entry.error = InvalidState.code, "The delivery has not been given up."
         if is_due:
-            messages.success(request, "It is sent again as soon as the worker comes to it.")
+            messages.success(request, "The worker sends it again within seconds.")
         else:
-            messages.error(request, "This delivery isn't dead: there is nothing to send again.")
+            messages.error(request, "This delivery has not been given up, so it was not sent again.")
         return redirect("admin:instances_webhookdelivery_change", pk)
 
     def _may_send(self, request: HttpRequest) -> bool:
-        """Tell whether the user's rights are to change deliveries, which to see them are not."""
+        """Return whether the user may send deliveries again. Viewers may only read them."""
         return find_role(request) >= Role.ADMIN
 
     @admin.display(description="operation", ordering="operation__created_at")
@@ -145,4 +138,4 @@ class WebhookDeliveryAdmin(RecordAdmin):
 
     @admin.display(description="payload")
     def shown_payload(self, delivery: WebhookDelivery) -> SafeString:
-        return format_html('<pre class="payload">{}</pre>', delivery.payload or "nothing yet")
+        return format_html('<pre class="payload">{}</pre>', delivery.payload or "not written yet")

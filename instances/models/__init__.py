@@ -1,4 +1,4 @@
-"""The records that must outlive Redis, one file for each noun."""
+"""The records in the database, one file per noun."""
 
 from instances.models.audit import Action, AuditEntry
 from instances.models.fields import ReadableEncoder

@@ -1,4 +1,4 @@
-"""The record of changes."""
+"""The activity: who changed something, or tried to."""
 
 from enum import StrEnum
 
@@ -32,24 +32,27 @@ class Action(StrEnum):
 
 
 class AuditEntry(models.Model):
-    """Who or what changed something, or tried to. Created once and never changed."""
+    """One change or attempt. Created once and never changed."""
 
     at = models.DateTimeField("when", default=timezone.now, db_index=True)
-    actor = models.CharField("who", max_length=150, help_text="A user, a shell's user, or the worker.")
+    actor = models.CharField("who", max_length=150, help_text="A user, a shell user, or the worker.")
     address = models.CharField(max_length=45, blank=True)
     request_id = models.CharField(max_length=32, blank=True)
     action = models.CharField(max_length=40, db_index=True, help_text="instance.stop, protection.set, cache.clear, …")
-    target = models.CharField(max_length=128, blank=True, db_index=True, help_text="An instance's or operation's id.")
+    target = models.CharField(
+        max_length=128, blank=True, db_index=True, help_text="For example the id of an instance or operation."
+    )
     target_name = models.CharField(max_length=255, blank=True)
     reason = models.TextField(blank=True)
     before = models.CharField(max_length=255, blank=True)
     after = models.CharField(max_length=255, blank=True)
-    outcome = models.CharField(max_length=40, help_text="done, or the code of the error.")
+    outcome = models.CharField(max_length=40, help_text="done, or the error code.")
     error = models.TextField(blank=True)
 
     class Meta:
         ordering = ("-at", "-pk")
-        verbose_name_plural = "audit entries"
+        verbose_name = "activity entry"
+        verbose_name_plural = "activity"
 
     def __str__(self) -> str:
         return f"{self.at:%Y-%m-%d %H:%M:%S} UTC {self.action}"

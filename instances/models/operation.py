@@ -31,46 +31,54 @@ class Operation(models.Model):
 
     class Source(models.TextChoices):
         NOVITA = "novita", "Novita"
-        CACHE = "cache", "the copy"
+        CACHE = "cache", "the inventory"
 
     RUNNING = RUNNING
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     kind = models.CharField(max_length=10, choices=Kind)
-    is_whole_account = models.BooleanField("whole account", help_text="All that may be billed; otherwise a selection.")
-    selection = models.CharField(max_length=64, help_text="The same for two calls that want the same.")
+    is_whole_account = models.BooleanField(
+        "scope",
+        choices=[(True, "whole account"), (False, "selection")],
+        help_text="Whole account: every instance that may be billed.",
+    )
+    selection = models.CharField(max_length=64, help_text="Identifies the targets. Equal requests have equal values.")
     state = models.CharField(max_length=10, choices=State, default=State.REQUESTING)
     source = models.CharField(
         "targets from", max_length=10, choices=Source, default=Source.NOVITA, help_text="Where the targets were read."
     )
     reason = models.TextField(blank=True)
-    requested_by = models.CharField("by", max_length=150, blank=True)
-    address = models.CharField(max_length=45, blank=True, help_text="Where the order came from.")
+    requested_by = models.CharField("requested by", max_length=150, blank=True)
+    address = models.CharField(max_length=45, blank=True, help_text="The client's address.")
     request_id = models.CharField(max_length=32, blank=True)
     origin = models.CharField(
         max_length=300,
         blank=True,
         help_text="The address of the panel that the webhook links to, for example https://panel.example.com",
     )
-    created_at = models.DateTimeField("began", default=timezone.now, db_index=True)
-    listed_at = models.DateTimeField(null=True, help_text="When the targets were written down.")
-    deadline_at = models.DateTimeField(help_text="When the result is due.")
+    created_at = models.DateTimeField("started", default=timezone.now, db_index=True)
+    listed_at = models.DateTimeField(null=True, help_text="When the targets were stored.")
+    deadline_at = models.DateTimeField(help_text="When the result is final at the latest.")
     finished_at = models.DateTimeField(null=True, db_index=True)
-    success = models.BooleanField(null=True, help_text="Whether every target that was not skipped is confirmed.")
+    success = models.BooleanField(null=True, help_text="Whether all targets are confirmed, except for skipped ones.")
     result = models.TextField(blank=True)
-    notes = models.JSONField(encoder=ReadableEncoder, default=list, help_text="Sentences on what is not known.")
+    notes = models.JSONField(encoder=ReadableEncoder, default=list, help_text="Sentences about missing information.")
     retry_of = models.ForeignKey(
-        "self", models.SET_NULL, null=True, related_name="retries", help_text="Whose unconfirmed targets it retries."
+        "self",
+        models.SET_NULL,
+        null=True,
+        related_name="retries",
+        help_text="The operation whose unconfirmed targets this one retries.",
     )
     superseded_by = models.ForeignKey(
         "self",
         models.SET_NULL,
         null=True,
         related_name="superseded",
-        help_text="A later one that covers everything this one left unconfirmed.",
+        help_text="A later operation that includes all unconfirmed targets of this one.",
     )
 
-    # Which process moves it on; one that dies lets go by itself.
+    # The process that advances the operation. The claim of a dead process expires.
     claim = models.CharField(max_length=36, blank=True)
     claimed_until = models.DateTimeField(null=True)
     next_round_at = models.DateTimeField(default=timezone.now)
@@ -79,7 +87,7 @@ class Operation(models.Model):
     class Meta:
         ordering = ("-created_at", "-pk")
         constraints = [
-            # Two people who press at the same moment get one operation.
+            # Two equal requests at the same moment share one operation.
             models.UniqueConstraint(
                 fields=["selection"],
                 condition=models.Q(state__in=RUNNING),
@@ -92,7 +100,7 @@ class Operation(models.Model):
 
 
 class Target(models.Model):
-    """One instance of an operation, and how far it is."""
+    """One instance of an operation, and its progress."""
 
     class State(models.TextChoices):
         PENDING = "pending", "pending"
@@ -104,7 +112,7 @@ class Target(models.Model):
         UNKNOWN = "unknown", "unknown"
 
     OPEN = (State.PENDING, State.REQUESTED, State.FAILED)
-    # Of an operation that has ended.
+    # For an operation that has ended.
     UNCONFIRMED = (State.STILL_RUNNING, State.FAILED, State.UNKNOWN)
     MAX_ATTEMPTS = 12
     # No retry cures these errors.
@@ -114,19 +122,22 @@ class Target(models.Model):
     instance_id = models.CharField(max_length=128, db_index=True)
     name = models.CharField(max_length=255, blank=True)
     state = models.CharField(max_length=12, choices=State, default=State.PENDING)
-    first_status = models.CharField(max_length=64, blank=True, help_text="Novita's status when it became a target.")
-    status = models.CharField(max_length=64, blank=True, help_text="Novita's status as last read.")
-    read_at = models.DateTimeField(null=True, help_text="When that read began.")
+    first_status = models.CharField(
+        max_length=64, blank=True, help_text="Novita's status when the instance became a target."
+    )
+    status = models.CharField(max_length=64, blank=True, help_text="Novita's status at the last read.")
+    read_at = models.DateTimeField(null=True, help_text="When the last read started.")
     attempts = models.PositiveIntegerField(default=0, help_text="How many times the request was sent.")
     requested_at = models.DateTimeField(null=True, help_text="When Novita last accepted the request.")
     next_request_at = models.DateTimeField(null=True)
-    started_before = models.CharField(max_length=20, blank=True, help_text="Its last start before a restart.")
-    confirmed_at = models.DateTimeField(null=True, help_text="When the read began that showed it.")
+    started_before = models.CharField(max_length=20, blank=True, help_text="The last start before a restart.")
+    confirmed_at = models.DateTimeField(null=True, help_text="When the read that confirmed it started.")
     error_code = models.CharField(max_length=40, blank=True)
-    error = models.TextField(blank=True, help_text="Why it failed, or was skipped.")
+    error = models.TextField(blank=True, help_text="Why the target failed or was skipped.")
 
     class Meta:
         ordering = ("operation", "name", "instance_id")
+        verbose_name = "operation result"
         constraints = [models.UniqueConstraint(fields=["operation", "instance_id"], name="one_target_an_instance")]
 
     def __str__(self) -> str:

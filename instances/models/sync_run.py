@@ -1,4 +1,4 @@
-"""What a synchronization changed, or why it failed."""
+"""The changes of a synchronization, or the reason for its failure."""
 
 from django.db import models
 
@@ -6,7 +6,7 @@ from instances.models.fields import ReadableEncoder
 
 
 class SyncRun(models.Model):
-    """One synchronization, as it ended. Made once and never changed."""
+    """One finished synchronization. Created once and never changed."""
 
     class Trigger(models.TextChoices):
         STARTUP = "startup", "startup"
@@ -21,13 +21,17 @@ class SyncRun(models.Model):
 
     started_at = models.DateTimeField(db_index=True)
     trigger = models.CharField(max_length=20, choices=Trigger)
-    requested_by = models.CharField("by", max_length=150, blank=True, help_text="The user; empty when nobody asked.")
+    requested_by = models.CharField(
+        "requested by", max_length=150, blank=True, help_text="Empty for automatic synchronizations."
+    )
     outcome = models.CharField(max_length=20, choices=Outcome)
     error_code = models.CharField(max_length=40, blank=True)
     error = models.TextField(blank=True)
 
     novita_instances = models.PositiveIntegerField("listed", null=True, help_text="Instances that Novita listed.")
-    redis_instances = models.PositiveIntegerField("held before", null=True, help_text="Instances in the copy before.")
+    redis_instances = models.PositiveIntegerField(
+        "listed before", null=True, help_text="Instances in the inventory before."
+    )
     added = models.JSONField(encoder=ReadableEncoder, default=list, help_text='[{"id", "name"}]')
     changed = models.JSONField(
         encoder=ReadableEncoder, default=list, help_text='[{"id", "name", "fields": {"status": [from, to]}}]'
@@ -36,7 +40,7 @@ class SyncRun(models.Model):
     unconfirmed = models.JSONField(
         encoder=ReadableEncoder,
         default=list,
-        help_text='[{"id", "name"}]: kept, since Novita did not confirm that they are gone.',
+        help_text='[{"id", "name"}]: kept, because Novita did not confirm their removal.',
     )
     added_count = models.PositiveIntegerField(default=0)
     changed_count = models.PositiveIntegerField(default=0)
@@ -53,6 +57,8 @@ class SyncRun(models.Model):
 
     class Meta:
         ordering = ("-started_at", "-pk")
+        verbose_name = "synchronization"
+        verbose_name_plural = "sync history"
 
     def __str__(self) -> str:
         return f"{self.started_at:%Y-%m-%d %H:%M:%S} UTC"

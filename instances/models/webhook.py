@@ -1,4 +1,4 @@
-"""The webhook of an operation, and each attempt to deliver it."""
+"""An operation's webhook, and each attempt to deliver it."""
 
 from django.db import models
 from django.utils import timezone
@@ -7,24 +7,28 @@ from instances.models.operation import Operation
 
 
 class WebhookDelivery(models.Model):
-    """The one event that an operation's webhook gets, and whether it arrived."""
+    """The one event of an operation's webhook, and whether it arrived."""
 
     class State(models.TextChoices):
-        WAITING = "waiting", "waiting for the operation"
-        DUE = "due", "to be sent"
+        WAITING = "waiting", "waiting for the result"
+        DUE = "due", "due"
         DELIVERED = "delivered", "delivered"
         DEAD = "dead", "given up"
 
     operation = models.OneToOneField(Operation, models.CASCADE, related_name="webhook")
-    message_id = models.CharField(max_length=40, unique=True, help_text="The header webhook-id, the same each time.")
-    receiver = models.CharField(max_length=300, help_text="The URL without its path and query, which may be secret.")
+    message_id = models.CharField(
+        max_length=40, unique=True, help_text="The header webhook-id. It stays the same in each attempt."
+    )
+    receiver = models.CharField(max_length=300, help_text="The URL without path and query, which may be secret.")
     sealed_url = models.TextField(help_text="The URL, encrypted.")
     state = models.CharField(max_length=10, choices=State, default=State.WAITING)
-    payload = models.TextField(blank=True, help_text="The body, as it is signed and sent.")
-    tries = models.PositiveIntegerField(default=0, help_text="Attempts since it became due, or was sent again by hand.")
+    payload = models.TextField(blank=True, help_text="The body that is signed and sent.")
+    tries = models.PositiveIntegerField(
+        default=0, help_text="Attempts since the delivery became due or was sent again."
+    )
     next_attempt_at = models.DateTimeField(null=True, db_index=True)
     created_at = models.DateTimeField("created", default=timezone.now)
-    ended_at = models.DateTimeField(null=True, help_text="When it was delivered or given up.")
+    ended_at = models.DateTimeField(null=True, help_text="When the event was delivered or given up.")
 
     class Meta:
         ordering = ("-created_at", "-pk")
@@ -35,7 +39,7 @@ class WebhookDelivery(models.Model):
 
 
 class WebhookAttempt(models.Model):
-    """One attempt to deliver: what the receiver answered, or why nothing came."""
+    """One attempt to deliver: the receiver's answer, or the reason why none came."""
 
     delivery = models.ForeignKey(WebhookDelivery, models.CASCADE, related_name="attempts")
     attempted_at = models.DateTimeField(default=timezone.now)

@@ -15,30 +15,34 @@ from instances.role import ROLES, Role
 
 
 class Command(BaseCommand):
-    help = "Make a token for a script of a user's, and print it: this once, since only its hash is stored."
+    help = "Create a token for a user's script and print it. It is shown only once, because only its hash is stored."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("username", help="whose it is; its role is never higher than theirs")
-        parser.add_argument("--name", required=True, help="what it is for")
+        parser.add_argument("username", help="the owner; the token's role is never higher than the owner's")
+        parser.add_argument("--name", required=True, help="the purpose of the token")
         parser.add_argument(
-            "--role", choices=list(ROLES), default=Role.VIEWER.label, help="what it may do (default: %(default)s)"
+            "--role", choices=list(ROLES), default=Role.VIEWER.label, help="the token's role (default: %(default)s)"
         )
-        parser.add_argument("--days", type=int, default=DEFAULT_DAYS, help="until it ends (default: %(default)s)")
+        parser.add_argument(
+            "--days", type=int, default=DEFAULT_DAYS, help="days until it expires (default: %(default)s)"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         if not 1 <= options["days"] <= MAX_DAYS:
-            raise CommandError(f"--days: from 1 to {MAX_DAYS}, not {options['days']}.", returncode=2)
+            raise CommandError(f"--days must be from 1 to {MAX_DAYS}, not {options['days']}.", returncode=2)
         if not 0 < len(options["name"]) <= 100:
-            raise CommandError("--name: from 1 to 100 characters.", returncode=2)
+            raise CommandError("--name must have 1 to 100 characters.", returncode=2)
         name, username = clean_text(options["name"]), clean_text(options["username"])
         try:
             user = User.objects.get(username=username, is_active=True)
             if ROLES[options["role"]] > get_role(user):
-                raise CommandError(f"{user.username}'s own role is lower: {get_role(user).label}.")
+                raise CommandError(f"{user.username}'s role is lower than this: {get_role(user).label}.")
             token, text = create_token(user, name, options["role"], options["days"], actor=get_shell_actor())
         except User.DoesNotExist as exc:
             raise CommandError(f"There is no active user {username!r}.") from exc
         except DatabaseError as exc:
-            raise CommandError(f"The database can't be used: {exc}. Does `manage.py migrate` help?") from exc
+            raise CommandError(
+                f"The database can't be used: {exc}. Run `manage.py migrate` if tables are missing."
+            ) from exc
         self.stdout.write(text)
-        self.stderr.write(f"The token {token.name!r} ends on {token.expiry:%Y-%m-%d}. It is not shown again.")
+        self.stderr.write(f"The token {token.name!r} expires on {token.expiry:%Y-%m-%d}. It is not shown again.")
