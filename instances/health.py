@@ -15,6 +15,7 @@ from instances.fallback import database
 from instances.instance import format_time
 from instances.inventory import store
 from instances.models import Operation, WebhookDelivery
+from novita_site import __version__
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ def _describe(state: store.State | None, warnings: list[str]) -> Health:
     status = "unhealthy" if state is None else "degraded" if warnings else "healthy"
     body = {
         "status": status,
+        "version": __version__,
         "timestamp": format_time(timezone.now()),
         "services": {
             "redis": "up" if state else "down",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import ImproperlyConfigured
 from gunicorn import util
 
-from novita_site import streams
+from novita_site import __version__, streams
 from novita_site.env import is_loopback
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ forwarded_allow_ips = ""
 
 def when_ready(server: Any) -> None:
     host = "localhost" if is_loopback(settings.HOST) else settings.HOST
-    print(f"Serving http://{host}:{settings.PORT}/", flush=True)
+    print(f"Novita panel {__version__}. Serving http://{host}:{settings.PORT}/", flush=True)
     if not settings.REQUIRE_LOGIN:
         print(OPEN_MODE, flush=True)
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from csp.constants import NONE, SELF
 
+from novita_site import __version__
 from novita_site import env as environment
 from novita_site.private_files import make_folder
 
@@ -352,7 +353,7 @@ if HAS_SSO:
 SPECTACULAR_SETTINGS = {
     "TITLE": "Novita instances",
     "DESCRIPTION": "The team's GPU instances at Novita.ai: a true copy of them, and actions on them.",
-    "VERSION": "1",
+    "VERSION": __version__,
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",

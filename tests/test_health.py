@@ -18,6 +18,7 @@ from instances import health, tasks
 from instances.fallback.database import find_id
 from instances.inventory import lease, store
 from instances.models import Operation
+from novita_site import __version__
 from novita_site.settings import SESSION_COOKIE_NAME
 from tests.novita_answers import NovitaAnswers, make_refusal, make_row
 from tests.redis_keys import name_of
@@ -62,6 +63,7 @@ def test_with_a_fresh_copy_the_service_is_healthy(client: Client, novita: Novita
     assert body.pop("timestamp") >= as_of
     assert body == {
         "status": "healthy",
+        "version": __version__,
         "services": {"redis": "up", "novita": "up", "database": "up", "worker": "down"},
         "sync": {
             "available": True,

@@ -23,7 +23,7 @@ from instances.errors import (
     NovitaUnavailable,
     ShuttingDown,
 )
-from instances.novita.client import Novita
+from instances.novita.client import USER_AGENT, Novita
 from instances.outgoing import deadline
 from instances.outgoing.deadline import Budget
 
@@ -282,7 +282,7 @@ def test_a_call_names_the_service_and_asks_for_json(serve: Serve) -> None:
     connect(server.url).list_instances(Budget(60))
 
     sent = {name: server.requests[0][name] for name in ("User-Agent", "Content-Type", "Accept")}
-    assert sent == {"User-Agent": "novita-panel/1.0", "Content-Type": "application/json", "Accept": "application/json"}
+    assert sent == {"User-Agent": USER_AGENT, "Content-Type": "application/json", "Accept": "application/json"}
 
 
 def test_a_cookie_is_not_sent_back(serve: Serve) -> None:

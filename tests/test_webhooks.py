@@ -31,6 +31,7 @@ from pytest_django.fixtures import Settings
 from instances.errors import InvalidRequest
 from instances.models import Operation, Target, WebhookAttempt, WebhookDelivery
 from instances.notifications import receivers, webhooks
+from instances.novita.client import USER_AGENT
 
 pytestmark = pytest.mark.django_db
 
@@ -425,7 +426,7 @@ def test_the_event_arrives_signed_and_as_promised(serve: Serve) -> None:
         *("host", "accept-encoding", "content-length", "content-type", "user-agent"),
         *("webhook-id", "webhook-timestamp", "webhook-signature"),
     }
-    assert (headers["content-type"], headers["user-agent"]) == ("application/json", "novita-panel/1.0")
+    assert (headers["content-type"], headers["user-agent"]) == ("application/json", USER_AGENT)
     assert headers["webhook-id"] == delivery.message_id and delivery.message_id.startswith("msg_")
     assert abs(int(headers["webhook-timestamp"]) - time.time()) < 5
     assert verify(headers, body, SECRET)

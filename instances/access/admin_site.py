@@ -22,6 +22,7 @@ from instances.answers import lock_out
 from instances.errors import TooManyRequests
 from instances.models import Action
 from instances.role import Role
+from novita_site import __version__
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -55,6 +56,9 @@ class PanelLoginView(LoginView):
 class PanelAdminSite(AdminSite):
     site_header = site_title = "Novita panel"
     index_title = "Records"
+
+    def each_context(self, request: HttpRequest) -> dict[str, Any]:
+        return {**super().each_context(request), "version": __version__}
 
     def has_permission(self, request: HttpRequest) -> bool:
         return find_role(request) >= Role.VIEWER

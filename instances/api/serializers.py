@@ -392,6 +392,7 @@ class SyncStateSerializer(serializers.Serializer[Any]):
 
 class HealthSerializer(serializers.Serializer[Any]):
     status = serializers.ChoiceField(choices=["healthy", "degraded", "unhealthy"])
+    version = serializers.CharField(required=False)
     timestamp = serializers.DateTimeField()
     services = ServicesSerializer(required=False)
     sync = SyncStateSerializer(required=False)

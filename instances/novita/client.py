@@ -30,11 +30,12 @@ from instances.novita import failures, paging
 from instances.novita.catalog import Cluster, Product, parse_clusters, parse_products
 from instances.outgoing import egress
 from instances.outgoing.deadline import Budget
+from novita_site import __version__
 
 log = logging.getLogger(__name__)
 
 API_PATH: Final = "/gpu-instance/openapi/v1"
-USER_AGENT: Final = "novita-panel/1.0"
+USER_AGENT: Final = f"novita-panel/{__version__}"
 RETRIES: Final = 3
 MAX_RETRY_AFTER_SECONDS: Final = 30
 FIRST_PAUSE_SECONDS: Final = 0.5

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import requests
 
+from novita_site import __version__
 from tests.system.processes import ROOT, Process, find_free_port, wait_until
 
 HIDDEN = (
@@ -110,7 +111,7 @@ def test_a_bare_machine_gets_a_simulated_account_and_a_redis(up: Up) -> None:
     assert len({one["region"] for one in listing["instances"]}) > 1
     moving = [one["name"] for one in listing["instances"] if one["group"] in {"starting", "stopping"}]
     assert len(moving) in {2, 3}
-    assert f"http://localhost:{up.port}/" in up.log
+    assert f"Novita panel {__version__}. Serving http://localhost:{up.port}/" in up.log
     assert up.log.count("No login: everybody on this machine is the owner.") == 1
     assert up.log.count("set REQUIRE_LOGIN=1") == 1
     assert "simulated" in up.log
