@@ -49,11 +49,11 @@ def wants_login(answer: Any) -> bool:
     "path", ["/", "/admin/", RUNS, "/api/", "/api/instances", "/api/docs", "/api/schema", "/health"]
 )
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2", "::1"])
-def test_on_this_machine_nobody_logs_in(client: Client, path: str, address: str) -> None:
+def test_local_owner_needs_no_login(client: Client, path: str, address: str) -> None:
     assert client.get(path, REMOTE_ADDR=address).status_code == 200
 
 
-def test_on_this_machine_a_script_acts_without_a_token(novita: NovitaAnswers) -> None:
+def test_local_script_acts_without_a_token(novita: NovitaAnswers) -> None:
     novita.lists(make_row("a"))
 
     answer = ApiClient(enforce_csrf_checks=True).post("/api/instances/sync")
@@ -70,9 +70,7 @@ def test_on_this_machine_a_script_acts_without_a_token(novita: NovitaAnswers) ->
         ({"Origin": "http://testserver"}, 200),
     ],
 )
-def test_on_this_machine_a_cookie_needs_the_csrf_token_unless_the_browser_tells_where_it_is(
-    headers: dict[str, str], status: int
-) -> None:
+def test_local_cookie_needs_csrf_token_unless_browser_sends_its_origin(headers: dict[str, str], status: int) -> None:
     client = ApiClient(enforce_csrf_checks=True)
     client.cookies[SESSION_COOKIE_NAME] = "of-an-earlier-login"
 
@@ -83,13 +81,13 @@ def test_on_this_machine_a_cookie_needs_the_csrf_token_unless_the_browser_tells_
     assert client.get("/api/instances").status_code == 200
 
 
-def test_on_this_machine_a_page_acts_with_its_token_only() -> None:
+def test_local_page_acts_only_with_its_csrf_token() -> None:
     client = Client(enforce_csrf_checks=True)
 
     assert client.post(f"{RUNS}sync/").status_code == 403
 
 
-def test_the_owner_is_made_once_and_nobody_can_log_in_as_him(client: Client, settings: Settings) -> None:
+def test_owner_account_is_created_once_and_can_not_log_in(client: Client, settings: Settings) -> None:
     for path in ("/api/instances", "/admin/", "/api/instances"):
         client.get(path)
 
@@ -105,7 +103,7 @@ def test_the_owner_is_made_once_and_nobody_can_log_in_as_him(client: Client, set
 
 @pytest.mark.usefixtures("account")
 @pytest.mark.parametrize("path", ["/api/instances", "/api/instances?search=a", "/api/instances/a"])
-def test_with_the_database_away_the_copy_can_be_read(client: Client, path: str) -> None:
+def test_inventory_is_readable_without_the_database(client: Client, path: str) -> None:
     with connection.execute_wrapper(Mock(side_effect=OperationalError("disk full"))):
         answer = client.get(path)
 
@@ -118,7 +116,7 @@ def test_with_the_database_away_the_copy_can_be_read(client: Client, path: str) 
 
 @pytest.mark.parametrize("path", ["/", "/api/instances", "/admin/"])
 @pytest.mark.parametrize("address", ["192.0.2.7", "10.0.0.1", "fe80::1", "", "unknown", "127.0.0.1.evil.test"])
-def test_another_machine_must_log_in(client: Client, path: str, address: str) -> None:
+def test_other_machines_must_log_in(client: Client, path: str, address: str) -> None:
     assert wants_login(client.get(path, REMOTE_ADDR=address))
 
 
@@ -143,12 +141,12 @@ def test_another_machine_must_log_in(client: Client, path: str, address: str) ->
     ],
 )
 @pytest.mark.parametrize("value", ["127.0.0.1", ""])
-def test_who_comes_through_a_proxy_must_log_in(client: Client, path: str, header: str, value: str) -> None:
+def test_visitors_through_a_proxy_must_log_in(client: Client, path: str, header: str, value: str) -> None:
     assert wants_login(client.get(path, headers={header: value}))
 
 
 @pytest.mark.usefixtures("account")
-def test_another_machine_can_do_nothing(client: Client, novita: NovitaAnswers) -> None:
+def test_other_machines_can_do_nothing(client: Client, novita: NovitaAnswers) -> None:
     paths = ["/api/instances/a/stop", "/api/instances/sync", "/api/cache/clear", f"{RUNS}sync/"]
 
     assert all(wants_login(client.post(path, REMOTE_ADDR="192.0.2.7")) for path in paths)
@@ -159,7 +157,9 @@ def test_another_machine_can_do_nothing(client: Client, novita: NovitaAnswers) -
 @pytest.mark.parametrize("host", ["evil.test", "evil.test:3000", "127.0.0.1.evil.test", "localhost.evil.test", "", "["])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("path", ["/", "/api/instances", "/api/cache/clear", "/admin/", "/login/", "/health"])
-def test_a_name_that_was_bent_to_this_machine_opens_nothing(client: Client, path: str, method: str, host: str) -> None:
+def test_foreign_name_that_resolves_to_this_machine_gives_no_access(
+    client: Client, path: str, method: str, host: str
+) -> None:
     answer = client.generic(method, path, headers={"Host": host, "Origin": f"http://{host}"})
 
     assert answer.status_code in {400, 403}
@@ -168,7 +168,7 @@ def test_a_name_that_was_bent_to_this_machine_opens_nothing(client: Client, path
 
 @pytest.mark.usefixtures("account")
 @pytest.mark.parametrize("path", ["/api/cache/clear", "/api/instances/stop-all", "/api/instances/a/stop", "/"])
-def test_a_websocket_does_nothing(client: Client, novita: NovitaAnswers, path: str) -> None:
+def test_websocket_does_nothing(client: Client, novita: NovitaAnswers, path: str) -> None:
     headers = {
         "Connection": "Upgrade",
         "Upgrade": "websocket",
@@ -196,14 +196,14 @@ def list_paths() -> Iterator[str]:
 OPEN = {"/livez/", "/readyz/", "/health/", "/login/", "/logout/", "/admin/login/"}
 
 
-def test_the_walk_finds_the_routes() -> None:
+def test_route_walk_finds_all_routes() -> None:
     assert set(list_paths()) >= OPEN
     assert {"/", "/api/instances/", "/api/instances/1/stop/", RUNS, f"{RUNS}sync/"} <= set(list_paths())
 
 
 @pytest.mark.usefixtures("login_wanted")
 @pytest.mark.parametrize("path", sorted(set(list_paths()) - OPEN))
-def test_every_route_wants_the_login_for_every_method(client: Client, path: str) -> None:
+def test_every_route_requires_login_for_every_method(client: Client, path: str) -> None:
     methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
     assert [method for method in methods if not wants_login(client.generic(method, path))] == []
@@ -212,13 +212,13 @@ def test_every_route_wants_the_login_for_every_method(client: Client, path: str)
 
 @pytest.mark.usefixtures("login_wanted")
 @pytest.mark.parametrize(("path", "status"), [("/livez", 200), ("/readyz", 503)])
-def test_the_probes_need_no_login(client: Client, path: str, status: int) -> None:
+def test_probes_need_no_login(client: Client, path: str, status: int) -> None:
     assert client.get(path, REMOTE_ADDR="192.0.2.7").status_code == status
 
 
 @pytest.mark.usefixtures("login_wanted")
 @pytest.mark.parametrize("path", ["/", "/api/", "/api/instances", "/api/docs", "/admin/", RUNS])
-def test_a_browser_is_led_to_the_login_page_and_back(path: str) -> None:
+def test_browser_is_redirected_to_the_login_page_and_back(path: str) -> None:
     client = Client()
     User.objects.create_superuser("ann", password="correct horse")
 
@@ -229,7 +229,7 @@ def test_a_browser_is_led_to_the_login_page_and_back(path: str) -> None:
 
 
 @pytest.mark.usefixtures("login_wanted")
-def test_the_login_page_comes_with_its_style(client: Client) -> None:
+def test_login_page_has_its_style_sheet(client: Client) -> None:
     page = client.get("/login/").content.decode()
 
     files = re.findall(r'(?:href|src)="(/static/[^"]+)"', page)
@@ -241,7 +241,7 @@ def test_the_login_page_comes_with_its_style(client: Client) -> None:
 
 
 @pytest.mark.usefixtures("login_wanted")
-def test_a_login_opens_the_api() -> None:
+def test_login_gives_access_to_the_api() -> None:
     client = ApiClient()
     client.force_login(User.objects.create_superuser("ann"))
 
@@ -251,7 +251,7 @@ def test_a_login_opens_the_api() -> None:
 
 @pytest.mark.usefixtures("login_wanted")
 @pytest.mark.parametrize("path", ["/api/cache/clear", f"{RUNS}sync/"])
-def test_a_login_acts_with_a_csrf_token_only(path: str, novita: NovitaAnswers) -> None:
+def test_login_acts_only_with_a_csrf_token(path: str, novita: NovitaAnswers) -> None:
     client = Client(enforce_csrf_checks=True)
     client.force_login(User.objects.create_superuser("ann"))
     token = _get_token(client)
@@ -267,7 +267,7 @@ def test_a_login_acts_with_a_csrf_token_only(path: str, novita: NovitaAnswers) -
 
 
 @pytest.mark.usefixtures("login_wanted")
-def test_a_login_that_ended_opens_nothing() -> None:
+def test_ended_login_gives_no_access() -> None:
     client = Client()
     user = User.objects.create_superuser("ann")
     client.force_login(user)
@@ -280,7 +280,7 @@ def test_a_login_that_ended_opens_nothing() -> None:
 
 @pytest.mark.usefixtures("login_wanted")
 @pytest.mark.parametrize("address", ["127.0.0.1", "192.0.2.7"])
-def test_a_stranger_learns_no_details_of_the_health(client: Client, address: str) -> None:
+def test_strangers_see_no_health_details(client: Client, address: str) -> None:
     answer = client.get("/health", REMOTE_ADDR=address)
 
     assert answer.json().keys() == {"status", "timestamp"}

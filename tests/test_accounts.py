@@ -65,7 +65,7 @@ def list_entries() -> list[tuple[str, str, str, str, str]]:
 # --- Users
 
 
-def test_a_new_user_has_no_role_until_one_is_given(client: Client) -> None:
+def test_new_user_has_no_role_until_one_is_assigned(client: Client) -> None:
     words = {"username": "bob", "usable_password": "true", "password1": PASSWORD, "password2": PASSWORD}
 
     answer = client.post(f"{USERS}add/", words)
@@ -80,7 +80,7 @@ def test_a_new_user_has_no_role_until_one_is_given(client: Client) -> None:
 
 @pytest.mark.parametrize("old", ["", "viewer", "operator", "admin"])
 @pytest.mark.parametrize("new", ["", "viewer", "operator", "admin"])
-def test_a_role_is_changed_and_the_change_recorded(client: Client, old: str, new: str) -> None:
+def test_role_change_is_recorded(client: Client, old: str, new: str) -> None:
     bob = make_user("bob", old)
 
     change(client, bob, role=new)
@@ -89,7 +89,7 @@ def test_a_role_is_changed_and_the_change_recorded(client: Client, old: str, new
     assert list_entries() == [("user.change", "bob", old or "none", new or "none", "done")]
 
 
-def test_who_is_made_inactive_is_out_and_it_is_recorded(client: Client) -> None:
+def test_deactivated_user_loses_access_and_it_is_recorded(client: Client) -> None:
     bob = make_user("bob", "viewer")
     his = Client()
     his.force_login(bob)
@@ -101,7 +101,7 @@ def test_who_is_made_inactive_is_out_and_it_is_recorded(client: Client) -> None:
     assert [entry[3] for entry in list_entries()] == ["none, not active"]
 
 
-def test_a_users_page_shows_the_role_and_no_hash(client: Client) -> None:
+def test_user_page_shows_the_role_and_no_hash(client: Client) -> None:
     bob = make_user("bob", "operator")
 
     page = client.get(f"{USERS}{bob.pk}/change/").content.decode()
@@ -120,7 +120,7 @@ def test_a_users_page_shows_the_role_and_no_hash(client: Client) -> None:
         {"groups": "1", "user_permissions": "1"},
     ],
 )
-def test_a_page_changes_no_more_than_it_shows(client: Client, fields: dict[str, str]) -> None:
+def test_user_page_changes_only_shown_fields(client: Client, fields: dict[str, str]) -> None:
     bob = make_user("bob", "viewer")
 
     change(client, bob, **fields)
@@ -131,7 +131,7 @@ def test_a_page_changes_no_more_than_it_shows(client: Client, fields: dict[str, 
     assert not after.user_permissions.exists()
 
 
-def test_a_role_that_there_is_not_is_refused(client: Client) -> None:
+def test_unknown_role_is_refused(client: Client) -> None:
     bob = make_user("bob", "viewer")
 
     answer = change(client, bob, role="root")
@@ -140,7 +140,7 @@ def test_a_role_that_there_is_not_is_refused(client: Client) -> None:
     assert list_entries() == []
 
 
-def test_a_superuser_has_no_role_to_change(client: Client) -> None:
+def test_superuser_has_no_role_field_to_change(client: Client) -> None:
     root = User.objects.create_superuser("root")
 
     change(client, root, role="viewer")
@@ -149,7 +149,7 @@ def test_a_superuser_has_no_role_to_change(client: Client) -> None:
     assert list_entries() == [("user.change", "root", "admin", "admin", "done")]
 
 
-def test_a_password_set_by_an_admin_is_recorded_without_it(client: Client) -> None:
+def test_password_set_by_an_admin_is_recorded_without_the_password(client: Client) -> None:
     bob = make_user("bob")
     words = {"usable_password": "true", "password1": "FAKE-SECRET-word", "password2": "FAKE-SECRET-word"}
 
@@ -162,7 +162,7 @@ def test_a_password_set_by_an_admin_is_recorded_without_it(client: Client) -> No
 
 
 @pytest.mark.parametrize("is_by_list", [True, False])
-def test_a_user_is_deleted_with_the_tokens_and_it_is_recorded(client: Client, is_by_list: bool) -> None:
+def test_deleting_a_user_deletes_the_tokens_and_is_recorded(client: Client, is_by_list: bool) -> None:
     bob = make_user("bob", "viewer")
     Token.objects.create(user=bob, name="ci")
 
@@ -175,7 +175,7 @@ def test_a_user_is_deleted_with_the_tokens_and_it_is_recorded(client: Client, is
     assert [entry[:2] for entry in list_entries()] == [("user.delete", "bob")]
 
 
-def test_groups_are_made_by_nobody(client: Client) -> None:
+def test_groups_can_not_be_created(client: Client) -> None:
     assert client.get("/admin/auth/group/").status_code == 404
 
 
@@ -186,14 +186,14 @@ def send_token(client: Client, owner: User, **fields: Any) -> Any:
     return client.post(f"{TOKENS}add/", {"user": owner.pk, "name": "ci", "role": "viewer", "days": "90", **fields})
 
 
-def test_a_token_is_made_for_90_days_unless_another_time_is_chosen(client: Client) -> None:
+def test_token_is_valid_for_90_days_by_default(client: Client) -> None:
     page = client.get(f"{TOKENS}add/").content.decode()
 
     assert re.search(r'name="days" value="90"', page)
     assert re.search(r'<option value="viewer" selected', page)
 
 
-def test_a_token_that_is_made_is_recorded(client: Client) -> None:
+def test_token_creation_is_recorded(client: Client) -> None:
     bob = make_user("bob", "operator")
 
     answer = send_token(client, bob, role="operator", days="7")
@@ -227,14 +227,14 @@ def test_a_token_that_is_made_is_recorded(client: Client) -> None:
         {"user": ""},
     ],
 )
-def test_a_token_that_makes_no_sense_is_not_made(client: Client, fields: dict[str, str]) -> None:
+def test_invalid_token_form_creates_no_token(client: Client, fields: dict[str, str]) -> None:
     answer = send_token(client, make_user("bob", "operator"), **fields)
 
     assert answer.status_code == 200 and b"errorlist" in answer.content
     assert not Token.objects.exists() and list_entries() == []
 
 
-def test_a_token_is_made_for_nobody_who_is_out(client: Client) -> None:
+def test_inactive_user_gets_no_token(client: Client) -> None:
     bob = make_user("bob", "viewer")
     User.objects.filter(pk=bob.pk).update(is_active=False)
 
@@ -243,7 +243,7 @@ def test_a_token_is_made_for_nobody_who_is_out(client: Client) -> None:
 
 
 @pytest.mark.parametrize("is_by_list", [True, False])
-def test_a_revoked_token_is_recorded(client: Client, is_by_list: bool) -> None:
+def test_token_revocation_is_recorded(client: Client, is_by_list: bool) -> None:
     token, _ = Token.objects.create(user=make_user("bob", "viewer"), name="ci")
 
     if is_by_list:
@@ -262,7 +262,7 @@ def test_a_revoked_token_is_recorded(client: Client, is_by_list: bool) -> None:
     )
 
 
-def test_a_token_cant_be_changed(client: Client) -> None:
+def test_token_can_not_be_changed(client: Client) -> None:
     token, _ = Token.objects.create(user=make_user("bob", "admin"), name="ci", role="viewer")
 
     answer = client.post(f"{TOKENS}{token.pk}/change/", {"name": "ci", "role": "admin", "days": "9"})
@@ -271,7 +271,7 @@ def test_a_token_cant_be_changed(client: Client) -> None:
     assert Token.objects.get().role == "viewer"
 
 
-def test_the_list_of_tokens_names_them(client: Client) -> None:
+def test_token_list_shows_names(client: Client) -> None:
     Token.objects.create(user=make_user("bob", "viewer"), name="nightly report")
 
     page = client.get(TOKENS, {"q": "nightly"}).content.decode()
@@ -279,7 +279,7 @@ def test_the_list_of_tokens_names_them(client: Client) -> None:
     assert "nightly report" in page and "bob" in page
 
 
-def test_a_tokens_name_is_shown_as_text(client: Client) -> None:
+def test_token_name_is_shown_as_text(client: Client) -> None:
     page = send_token(client, make_user("bob", "viewer"), name="<script>alert(1)</script>").content.decode()
 
     assert "<script>alert" not in page and "&lt;script&gt;alert" in page

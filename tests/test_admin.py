@@ -70,7 +70,7 @@ def show(run: SyncRun) -> str:
 
 
 @pytest.mark.usefixtures("runs")
-def test_the_list_tells_what_each_sync_found(client: Client) -> None:
+def test_list_shows_the_changes_of_each_sync(client: Client) -> None:
     text = read_text(client, RUNS)
 
     assert [words for words in ("2 new", "1 gone", "Novita refuses the API key.") if words not in text] == []
@@ -97,11 +97,11 @@ def test_the_list_tells_what_each_sync_found(client: Client) -> None:
         ("q=nobody", 0),
     ],
 )
-def test_the_list_is_filtered_and_searched(client: Client, query: str, found: int) -> None:
+def test_list_can_be_filtered_and_searched(client: Client, query: str, found: int) -> None:
     assert count_rows(client, query) == found
 
 
-def test_a_long_record_takes_no_more_queries_than_a_short_one(client: Client) -> None:
+def test_long_record_takes_no_more_queries_than_a_short_one(client: Client) -> None:
     client.get(RUNS)
     counts = []
     for number in (1, 60):
@@ -118,7 +118,7 @@ def test_a_long_record_takes_no_more_queries_than_a_short_one(client: Client) ->
 # --- One sync
 
 
-def test_a_record_names_what_was_added_changed_and_removed(
+def test_record_names_added_changed_and_removed_instances(
     client: Client, synchronize: Callable[..., SyncRun], novita: NovitaAnswers
 ) -> None:
     first = synchronize(make_row("id-a", name="trainer"), make_row("id-b", name="evaluator"))
@@ -138,7 +138,7 @@ def test_a_record_names_what_was_added_changed_and_removed(
     assert "Removed: evaluator id-b" in text
 
 
-def test_a_record_names_what_was_kept_unconfirmed(
+def test_record_names_instances_whose_removal_was_not_confirmed(
     client: Client, synchronize: Callable[..., SyncRun], novita: NovitaAnswers
 ) -> None:
     synchronize(make_row("a"), make_row("b", name="evaluator"))
@@ -150,14 +150,14 @@ def test_a_record_names_what_was_kept_unconfirmed(
     assert "Kept, removal not confirmed: evaluator b" in read_text(client, show(SyncRun.objects.latest("pk")))
 
 
-def test_a_failure_is_told_in_words(client: Client, synchronize: Callable[..., SyncRun]) -> None:
+def test_failure_is_shown_as_a_sentence(client: Client, synchronize: Callable[..., SyncRun]) -> None:
     run = synchronize(status=401)
 
     text = read_text(client, show(run))
     assert "NOVITA_REJECTED_KEY" in text and "Novita refuses the API key." in text
 
 
-def test_hostile_names_are_text(client: Client, synchronize: Callable[..., SyncRun]) -> None:
+def test_hostile_names_are_shown_as_text(client: Client, synchronize: Callable[..., SyncRun]) -> None:
     synchronize(make_row("a", name=HOSTILE))
     run = synchronize(make_row("a", name=f"{HOSTILE} again", status=HOSTILE), make_row("b", name=HOSTILE))
 
@@ -173,7 +173,7 @@ def test_no_secret_of_an_instance_is_in_the_record(client: Client, synchronize: 
     assert "FAKE-SECRET" not in read_text(client, show(run))
 
 
-def test_a_very_large_change_is_shown_in_part(client: Client, synchronize: Callable[..., SyncRun]) -> None:
+def test_very_large_change_is_shown_in_part(client: Client, synchronize: Callable[..., SyncRun]) -> None:
     run = synchronize(*(make_row(f"i{number}", name="x") for number in range(520)))
 
     assert "… and 20 more." in read_text(client, show(run))
@@ -184,7 +184,7 @@ def test_a_very_large_change_is_shown_in_part(client: Client, synchronize: Calla
 
 @pytest.mark.parametrize("page", ["add/", "{pk}/delete/"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_no_record_is_added_or_deleted(synchronize: Callable[..., SyncRun], page: str, method: str) -> None:
+def test_records_can_not_be_added_or_deleted(synchronize: Callable[..., SyncRun], page: str, method: str) -> None:
     run = synchronize(make_row("a"))
 
     answer = Client().generic(method, RUNS + page.format(pk=run.pk), b"post=yes", "application/x-www-form-urlencoded")
@@ -193,7 +193,7 @@ def test_no_record_is_added_or_deleted(synchronize: Callable[..., SyncRun], page
     assert SyncRun.objects.get() == run
 
 
-def test_no_record_is_changed(synchronize: Callable[..., SyncRun]) -> None:
+def test_records_can_not_be_changed(synchronize: Callable[..., SyncRun]) -> None:
     run = synchronize(make_row("a"))
 
     answer = Client().post(show(run), {"requested_by": "mallory", "error": "x", "outcome": "failed"})
@@ -202,7 +202,7 @@ def test_no_record_is_changed(synchronize: Callable[..., SyncRun]) -> None:
     assert (SyncRun.objects.get().requested_by, SyncRun.objects.get().outcome) == ("local-owner", "succeeded")
 
 
-def test_no_records_are_deleted_together(synchronize: Callable[..., SyncRun]) -> None:
+def test_records_can_not_be_deleted_together(synchronize: Callable[..., SyncRun]) -> None:
     run = synchronize(make_row("a"))
     client = Client()
 
@@ -215,7 +215,7 @@ def test_no_records_are_deleted_together(synchronize: Callable[..., SyncRun]) ->
 # --- The button
 
 
-def test_the_button_syncs_and_says_what_it_did(novita: NovitaAnswers) -> None:
+def test_button_syncs_and_shows_the_result(novita: NovitaAnswers) -> None:
     novita.lists(make_row("a"), make_row("b"))
     client = Client()
 
@@ -230,7 +230,7 @@ def test_the_button_syncs_and_says_what_it_did(novita: NovitaAnswers) -> None:
     assert (run.trigger, run.requested_by, run.novita_instances) == ("admin", "local-owner", 2)
 
 
-def test_the_page_has_the_button(client: Client) -> None:
+def test_page_has_the_sync_button(client: Client) -> None:
     page = client.get(RUNS).content.decode()
 
     form = re.search(rf'<form[^>]*method="post"[^>]*action="{BUTTON}".*?</form>', page, re.DOTALL)
@@ -240,12 +240,12 @@ def test_the_page_has_the_button(client: Client) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
-def test_the_button_is_pressed_by_post_only(client: Client, novita: NovitaAnswers, method: str) -> None:
+def test_sync_button_requires_post(client: Client, novita: NovitaAnswers, method: str) -> None:
     assert client.generic(method, BUTTON).status_code == 405
     assert len(novita.mock.calls) == 0
 
 
-def test_the_button_needs_the_pages_token() -> None:
+def test_sync_button_requires_the_csrf_token() -> None:
     assert Client(enforce_csrf_checks=True).post(BUTTON).status_code == 403
 
 
@@ -256,9 +256,7 @@ def test_the_button_needs_the_pages_token() -> None:
         ({"json": None, "body": "<html>"}, "Novita's answer is not JSON. Try again in a minute"),
     ],
 )
-def test_a_failure_of_the_button_says_why_and_what_to_do(
-    novita: NovitaAnswers, answer: dict[str, Any], words: str
-) -> None:
+def test_failed_sync_by_button_shows_reason_and_cure(novita: NovitaAnswers, answer: dict[str, Any], words: str) -> None:
     novita.lists(**answer)
 
     page = Client().post(BUTTON, follow=True)
@@ -268,7 +266,7 @@ def test_a_failure_of_the_button_says_why_and_what_to_do(
     assert words in message.message
 
 
-def test_a_second_press_says_that_a_sync_runs() -> None:
+def test_second_press_says_that_a_sync_is_running() -> None:
     with lease.acquire("interval"):
         page = Client().post(BUTTON, follow=True)
 
@@ -277,7 +275,7 @@ def test_a_second_press_says_that_a_sync_runs() -> None:
     assert "already running" in message.message and "Wait" in message.message
 
 
-def test_without_redis_the_button_says_so(redis_server: FakeServer) -> None:
+def test_button_without_redis_names_the_problem(redis_server: FakeServer) -> None:
     redis_server.connected = False
 
     page = Client().post(BUTTON, follow=True)
@@ -289,14 +287,14 @@ def test_without_redis_the_button_says_so(redis_server: FakeServer) -> None:
 # --- Around it
 
 
-def test_the_local_owner_is_shown_no_login_to_end(client: Client) -> None:
+def test_local_owner_sees_no_logout(client: Client) -> None:
     page = client.get("/admin/").content.decode()
 
     assert "No login is needed on this machine." in page
     assert "logout" not in page
 
 
-def test_who_logged_in_can_log_out(settings: Settings, django_user_model: Any) -> None:
+def test_logged_in_user_can_log_out(settings: Settings, django_user_model: Any) -> None:
     settings.REQUIRE_LOGIN = True
     client = Client()
     client.force_login(django_user_model.objects.create_superuser("ann", password="x"))
@@ -304,7 +302,7 @@ def test_who_logged_in_can_log_out(settings: Settings, django_user_model: Any) -
     assert 'action="/logout/"' in client.get("/admin/").content.decode()
 
 
-def test_a_name_in_any_script_is_found(client: Client, novita: NovitaAnswers) -> None:
+def test_search_finds_names_in_any_script(client: Client, novita: NovitaAnswers) -> None:
     novita.lists(make_row("a", name="größe-名前"))
     client.post("/api/instances/sync")
 

@@ -210,7 +210,7 @@ def records() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_hostile_texts_are_text_on_every_page(client: ApiClient, kind: str) -> None:
+def test_hostile_texts_are_shown_as_text_on_every_page(client: ApiClient, kind: str) -> None:
     record = make_record(kind, HOSTILE)
 
     for path in (get_page(record), get_list(kind), f"{get_list(kind)}?q=alert"):
@@ -219,7 +219,7 @@ def test_hostile_texts_are_text_on_every_page(client: ApiClient, kind: str) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_page_opens_for_a_record_that_says_little(client: ApiClient, kind: str) -> None:
+def test_every_page_opens_for_a_minimal_record(client: ApiClient, kind: str) -> None:
     record = make_record(kind, "")
 
     for path in (get_page(record), get_list(kind)):
@@ -227,7 +227,7 @@ def test_every_page_opens_for_a_record_that_says_little(client: ApiClient, kind:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_page_has_anything_that_the_policy_forbids(client: ApiClient, kind: str) -> None:
+def test_no_page_violates_the_content_security_policy(client: ApiClient, kind: str) -> None:
     record = make_record(kind, HOSTILE)
 
     for path in (get_page(record), get_list(kind)):
@@ -238,7 +238,7 @@ def test_no_page_has_anything_that_the_policy_forbids(client: ApiClient, kind: s
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("page", ["add/", "{pk}/delete/"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_nothing_is_added_or_deleted(kind: str, page: str, method: str) -> None:
+def test_records_can_not_be_added_or_deleted(kind: str, page: str, method: str) -> None:
     record = make_record(kind, "x")
 
     answer = Client().generic(
@@ -250,7 +250,7 @@ def test_nothing_is_added_or_deleted(kind: str, page: str, method: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_changed(kind: str) -> None:
+def test_records_can_not_be_changed(kind: str) -> None:
     record = make_record(kind, "x")
     before = type(record)._default_manager.values().get()
 
@@ -261,7 +261,7 @@ def test_nothing_is_changed(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_deleted_together(kind: str) -> None:
+def test_records_can_not_be_deleted_together(kind: str) -> None:
     record = make_record(kind, "x")
     client = Client()
 
@@ -272,7 +272,7 @@ def test_nothing_is_deleted_together(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_who_may_not_see_records_gets_none(settings: Settings, django_user_model: Any, kind: str) -> None:
+def test_visitor_without_role_gets_no_records(settings: Settings, django_user_model: Any, kind: str) -> None:
     settings.REQUIRE_LOGIN = True
     record = make_record(kind, "x")
     client = Client()
@@ -331,14 +331,14 @@ def test_who_may_not_see_records_gets_none(settings: Settings, django_user_model
         ("auditentry/?q=nobody", 0),
     ],
 )
-def test_the_lists_are_filtered_and_searched_and_so_are_their_files(client: ApiClient, query: str, found: int) -> None:
+def test_lists_and_their_files_can_be_filtered_and_searched(client: ApiClient, query: str, found: int) -> None:
     kind, _, choice = query.partition("/")
 
     assert count_rows(client, get_list(kind) + choice) == found
     assert len(read_csv(client, f"{get_list(kind)}csv/{choice}")) == found
 
 
-def test_what_nobody_is_named_for_is_found_by_a_filter_with_words(client: ApiClient) -> None:
+def test_filter_for_records_without_a_user_has_a_label(client: ApiClient) -> None:
     Protection.objects.create(instance_id="a", reason="x")
     Protection.objects.create(instance_id="b", reason="x", protected_by="ann")
     AuditEntry.objects.create(action="sync", outcome="done")
@@ -349,7 +349,7 @@ def test_what_nobody_is_named_for_is_found_by_a_filter_with_words(client: ApiCli
 
 
 @pytest.mark.usefixtures("records")
-def test_an_operation_is_found_by_its_id(client: ApiClient) -> None:
+def test_operation_is_found_by_its_id(client: ApiClient) -> None:
     start = Operation.objects.get(kind="start")
 
     assert count_rows(client, f"{get_list('operation')}?q={start.pk}") == 1
@@ -357,7 +357,7 @@ def test_an_operation_is_found_by_its_id(client: ApiClient) -> None:
 
 
 @pytest.mark.usefixtures("records")
-def test_the_targets_of_one_operation_are_a_link_away(client: ApiClient) -> None:
+def test_operation_page_links_to_its_results(client: ApiClient) -> None:
     stop = Operation.objects.get(kind="stop")
     link = f"/admin/instances/target/?operation={stop.pk}"
 
@@ -370,7 +370,7 @@ def test_the_targets_of_one_operation_are_a_link_away(client: ApiClient) -> None
 @pytest.mark.parametrize(
     "query", ["operation=x", "created_at__year=x", "operation__kind__exact=stop&p=x%00&operation=0"]
 )
-def test_a_filter_that_makes_no_sense_makes_no_file(client: ApiClient, query: str) -> None:
+def test_invalid_filter_gives_no_file(client: ApiClient, query: str) -> None:
     make_operation({})
 
     assert client.get(f"{get_list('target')}csv/?{query}").status_code == 400
@@ -381,7 +381,7 @@ def test_a_filter_that_makes_no_sense_makes_no_file(client: ApiClient, query: st
 
 
 @pytest.mark.usefixtures("records")
-def test_an_operations_page_shows_its_verdict_and_targets(client: ApiClient) -> None:
+def test_operation_page_shows_result_and_targets(client: ApiClient) -> None:
     stop = Operation.objects.get(kind="stop")
     text = read_text(client, get_page(stop))
 
@@ -392,7 +392,7 @@ def test_an_operations_page_shows_its_verdict_and_targets(client: ApiClient) -> 
     assert f"Webhook: msg_{stop.pk.hex} to https://hooks.example.com : given up" in text
 
 
-def test_a_large_operations_page_shows_the_worst_and_says_how_many_more(client: ApiClient) -> None:
+def test_large_operation_page_shows_failures_first_and_the_number_of_others(client: ApiClient) -> None:
     operation = make_operation(
         *({"instance_id": f"i{number}"} for number in range(510)),
         *(
@@ -409,7 +409,7 @@ def test_a_large_operations_page_shows_the_worst_and_says_how_many_more(client: 
 
 
 @pytest.mark.usefixtures("records")
-def test_the_list_of_operations_says_how_many_are_confirmed(client: ApiClient) -> None:
+def test_operation_list_shows_the_number_of_confirmed_targets(client: ApiClient) -> None:
     operation = Operation.objects.get(kind="stop")
     Target.objects.create(operation=operation, instance_id="id-z", state="skipped", error="It is protected.")
 
@@ -419,7 +419,7 @@ def test_the_list_of_operations_says_how_many_are_confirmed(client: ApiClient) -
 
 
 @pytest.mark.usefixtures("records")
-def test_an_operations_page_leads_to_its_audit_entries(client: ApiClient) -> None:
+def test_operation_page_links_to_its_activity(client: ApiClient) -> None:
     stop = Operation.objects.get(kind="stop")
     link = f"/admin/instances/auditentry/?q={stop.pk}"
 
@@ -431,7 +431,7 @@ def test_an_operations_page_leads_to_its_audit_entries(client: ApiClient) -> Non
 
 
 @pytest.mark.usefixtures("records")
-def test_a_deliverys_page_shows_each_attempt_and_the_payload(client: ApiClient) -> None:
+def test_delivery_page_shows_each_attempt_and_the_payload(client: ApiClient) -> None:
     text = read_text(client, get_page(WebhookDelivery.objects.get(state="dead")))
 
     assert "2026-01-15 10:31:00 no answer 5000 The receiver is silent. 2026-01-15 10:30:00 500 31" in text
@@ -439,7 +439,7 @@ def test_a_deliverys_page_shows_each_attempt_and_the_payload(client: ApiClient) 
 
 
 @pytest.mark.usefixtures("records")
-def test_the_list_of_deliveries_shows_how_the_last_attempt_ended(client: ApiClient) -> None:
+def test_delivery_list_shows_the_outcome_of_the_last_attempt(client: ApiClient) -> None:
     text = read_text(client, get_list("webhookdelivery"))
 
     assert "given up 2 The receiver is silent." in text
@@ -447,7 +447,7 @@ def test_the_list_of_deliveries_shows_how_the_last_attempt_ended(client: ApiClie
 
 
 @pytest.mark.usefixtures("records")
-def test_the_sealed_url_is_nowhere(client: ApiClient) -> None:
+def test_encrypted_url_is_shown_nowhere(client: ApiClient) -> None:
     delivery = WebhookDelivery.objects.get(state="dead")
 
     paths = [get_page(delivery), get_page(delivery.operation)]
@@ -467,7 +467,7 @@ def test_the_sealed_url_is_nowhere(client: ApiClient) -> None:
         "webhookdelivery/csv/?sealed_url__contains",
     ],
 )
-def test_the_sealed_url_cannot_be_guessed_by_filters(client: ApiClient, path: str) -> None:
+def test_encrypted_url_can_not_be_guessed_by_filters(client: ApiClient, path: str) -> None:
     assert client.get(f"/admin/instances/{path}=FAKE").status_code == 400
 
 
@@ -476,7 +476,7 @@ def press_send_again(delivery: WebhookDelivery, client: Client | None = None, **
 
 
 @pytest.mark.usefixtures("records")
-def test_a_dead_delivery_is_sent_again_once() -> None:
+def test_delivery_that_was_given_up_is_sent_again_once() -> None:
     delivery = WebhookDelivery.objects.get(state="dead")
 
     first = press_send_again(delivery, follow=True)
@@ -492,7 +492,7 @@ def test_a_dead_delivery_is_sent_again_once() -> None:
 
 
 @pytest.mark.usefixtures("records")
-def test_sending_again_is_in_the_audit_with_what_became_of_it() -> None:
+def test_sending_again_is_recorded_with_its_outcome() -> None:
     delivery = WebhookDelivery.objects.get(state="dead")
 
     answer = press_send_again(delivery)
@@ -505,7 +505,7 @@ def test_sending_again_is_in_the_audit_with_what_became_of_it() -> None:
 
 
 @pytest.mark.parametrize("state", ["waiting", "due", "delivered", "dead"])
-def test_only_a_dead_delivery_has_the_button(client: ApiClient, state: str) -> None:
+def test_only_a_delivery_that_was_given_up_has_the_button(client: ApiClient, state: str) -> None:
     delivery = make_delivery(state=state)
 
     page = read_html(client, get_page(delivery))
@@ -516,7 +516,7 @@ def test_only_a_dead_delivery_has_the_button(client: ApiClient, state: str) -> N
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
-def test_the_button_is_pressed_by_post_only(client: ApiClient, method: str) -> None:
+def test_send_again_button_requires_post(client: ApiClient, method: str) -> None:
     delivery = make_delivery()
 
     answer = client.generic(method, f"{get_list('webhookdelivery')}{delivery.pk}/send-again/")
@@ -525,13 +525,13 @@ def test_the_button_is_pressed_by_post_only(client: ApiClient, method: str) -> N
     assert WebhookDelivery.objects.get().state == "dead"
 
 
-def test_the_button_needs_the_pages_token() -> None:
+def test_send_again_button_requires_the_csrf_token() -> None:
     assert press_send_again(make_delivery(), Client(enforce_csrf_checks=True)).status_code == 403
     assert WebhookDelivery.objects.get().state == "dead"
 
 
 @pytest.mark.parametrize("role", ["viewer", "operator"])
-def test_who_may_only_see_deliveries_sends_none(settings: Settings, django_user_model: Any, role: str) -> None:
+def test_viewer_can_not_send_deliveries_again(settings: Settings, django_user_model: Any, role: str) -> None:
     settings.REQUIRE_LOGIN = True
     delivery = make_delivery()
     user = django_user_model.objects.create_user("ann")
@@ -544,14 +544,14 @@ def test_who_may_only_see_deliveries_sends_none(settings: Settings, django_user_
     assert WebhookDelivery.objects.get().state == "dead"
 
 
-def test_what_is_gone_is_not_sent_again() -> None:
+def test_unknown_delivery_is_not_sent_again() -> None:
     assert Client().post(f"{get_list('webhookdelivery')}99999999999999999999/send-again/").status_code == 404
 
 
 # --- CSV
 
 
-def test_a_file_has_the_fields_by_the_apis_names(client: ApiClient) -> None:
+def test_file_uses_the_field_names_of_the_api(client: ApiClient) -> None:
     operation = make_operation({"requested_at": AT}, success=False, result='said "no", twice\nover')
 
     (row,) = read_csv(client, f"{get_list('operation')}csv/")
@@ -565,14 +565,14 @@ def test_a_file_has_the_fields_by_the_apis_names(client: ApiClient) -> None:
 
 
 @pytest.mark.usefixtures("records")
-def test_a_deliverys_row_says_how_the_last_attempt_ended(client: ApiClient) -> None:
+def test_delivery_row_has_the_outcome_of_the_last_attempt(client: ApiClient) -> None:
     (row,) = read_csv(client, f"{get_list('webhookdelivery')}csv/?state__exact=dead")
 
     assert (row["attemptCount"], row["lastStatus"], row["lastError"]) == ("2", "", "The receiver is silent.")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_file_is_named_by_its_list_and_the_date(client: ApiClient, kind: str) -> None:
+def test_file_name_contains_list_and_date(client: ApiClient, kind: str) -> None:
     record = make_record(kind, HOSTILE)
 
     answer = client.get(f"{get_list(kind)}csv/")
@@ -609,7 +609,7 @@ def test_no_cell_is_a_formula(client: ApiClient, start: str) -> None:
 @pytest.mark.parametrize(
     "name", ["", " ", "worker-2", " a", "\xa0a", "Ünï", "'=1", '"=1"', "1+1", "#1", "a\n=1", "é", "東京"]
 )
-def test_any_other_cell_is_as_it_was(client: ApiClient, name: str) -> None:
+def test_other_cells_are_unchanged(client: ApiClient, name: str) -> None:
     Protection.objects.create(instance_id="a", name=name, reason="x")
 
     (row,) = read_csv(client, f"{get_list('protection')}csv/")
@@ -617,7 +617,7 @@ def test_any_other_cell_is_as_it_was(client: ApiClient, name: str) -> None:
     assert row["name"] == name
 
 
-def test_a_file_begins_with_the_mark_by_which_excel_knows_utf8(client: ApiClient) -> None:
+def test_file_starts_with_the_byte_order_mark(client: ApiClient) -> None:
     Protection.objects.create(instance_id="a", name="Größe", reason="x")
 
     content = b"".join(client.get(f"{get_list('protection')}csv/").streaming_content)
@@ -627,13 +627,13 @@ def test_a_file_begins_with_the_mark_by_which_excel_knows_utf8(client: ApiClient
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_list_offers_the_file_of_what_it_shows(client: ApiClient, kind: str) -> None:
+def test_list_links_to_the_file_of_its_rows(client: ApiClient, kind: str) -> None:
     make_record(kind, "x")
 
     assert f'href="{get_list(kind)}csv/?q=x&amp;o=1"' in read_html(client, f"{get_list(kind)}?q=x&o=1&all=")
 
 
-def test_the_file_has_all_pages_in_the_lists_order(client: ApiClient) -> None:
+def test_file_has_all_pages_in_the_order_of_the_list(client: ApiClient) -> None:
     Protection.objects.bulk_create(Protection(instance_id=f"id-{n:03}", name=f"n{n:03}") for n in range(120))
     link = re.search(r'href="([^"]*/csv/[^"]*)"', read_html(client, f"{get_list('protection')}?o=-2&p=2"))
 
@@ -643,7 +643,7 @@ def test_the_file_has_all_pages_in_the_lists_order(client: ApiClient) -> None:
     assert [row["instanceId"] for row in rows] == [f"id-{n:03}" for n in reversed(range(120))]
 
 
-def test_ten_thousand_rows_are_streamed_with_as_many_queries_as_one(client: ApiClient) -> None:
+def test_ten_thousand_rows_take_as_many_queries_as_one(client: ApiClient) -> None:
     path = f"{get_list('target')}csv/"
     operation = make_operation({})
     client.get(path)
@@ -666,7 +666,7 @@ def test_ten_thousand_rows_are_streamed_with_as_many_queries_as_one(client: ApiC
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("page", ["", "csv/", "?q=x"])
-def test_a_long_list_takes_no_more_queries_than_a_short_one(client: ApiClient, kind: str, page: str) -> None:
+def test_long_list_takes_no_more_queries_than_a_short_one(client: ApiClient, kind: str, page: str) -> None:
     make_record(kind, "x")
     path = get_list(kind) + page
     client.get(path)
@@ -680,7 +680,7 @@ def test_a_long_list_takes_no_more_queries_than_a_short_one(client: ApiClient, k
 
 
 @pytest.mark.parametrize("more", [1, 60])
-def test_a_page_takes_the_same_queries_for_any_number_of_targets_and_attempts(client: ApiClient, more: int) -> None:
+def test_page_takes_the_same_queries_for_any_number_of_targets_and_attempts(client: ApiClient, more: int) -> None:
     delivery = make_delivery(make_operation(*({"instance_id": f"i{n}"} for n in range(more))))
     WebhookAttempt.objects.bulk_create(WebhookAttempt(delivery=delivery, milliseconds=n) for n in range(more))
     client.get("/admin/")
@@ -692,7 +692,7 @@ def test_a_page_takes_the_same_queries_for_any_number_of_targets_and_attempts(cl
 # --- The sync button's entry
 
 
-def test_a_sync_by_the_button_is_in_the_audit(novita: NovitaAnswers) -> None:
+def test_sync_by_button_is_recorded(novita: NovitaAnswers) -> None:
     novita.lists(make_row("a"))
 
     answer = Client().post(f"{get_list('syncrun')}sync/")
@@ -702,7 +702,7 @@ def test_a_sync_by_the_button_is_in_the_audit(novita: NovitaAnswers) -> None:
     assert entry.request_id == answer["X-Request-Id"]
 
 
-def test_a_failed_sync_by_the_button_is_in_the_audit_with_its_words(novita: NovitaAnswers) -> None:
+def test_failed_sync_by_button_is_recorded_with_its_error(novita: NovitaAnswers) -> None:
     novita.lists(status=401)
 
     Client().post(f"{get_list('syncrun')}sync/")

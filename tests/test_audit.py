@@ -29,7 +29,7 @@ def account(client: Client, novita: NovitaAnswers) -> Account:
     return account
 
 
-def test_a_stop_is_recorded(client: Client, account: Account) -> None:
+def test_stop_is_recorded(client: Client, account: Account) -> None:
     answer = client.post("/api/instances/a/stop", REMOTE_ADDR="127.0.0.9")
 
     (entry,) = AuditEntry.objects.all()
@@ -40,7 +40,7 @@ def test_a_stop_is_recorded(client: Client, account: Account) -> None:
     assert entry.request_id and abs(timezone.now() - entry.at) < timedelta(seconds=60)
 
 
-def test_an_attempt_that_failed_is_recorded_with_its_code(client: Client, account: Account) -> None:
+def test_failed_attempt_is_recorded_with_its_code(client: Client, account: Account) -> None:
     account.answers("stop a", 401)
 
     answer = client.post("/api/instances/a/stop")
@@ -50,7 +50,7 @@ def test_an_attempt_that_failed_is_recorded_with_its_code(client: Client, accoun
     assert (entry.before, entry.after, entry.request_id) == ("running", "", answer.json()["requestId"])
 
 
-def test_what_can_be_no_id_is_recorded_cut(client: Client, account: Account) -> None:
+def test_overlong_id_is_recorded_shortened(client: Client, account: Account) -> None:
     client.post(f"/api/instances/{'x' * 5000}/stop")
     client.post("/api/instances/a%00b/stop")
 
@@ -59,7 +59,7 @@ def test_what_can_be_no_id_is_recorded_cut(client: Client, account: Account) -> 
     assert {one.outcome for one in entries} == {"INSTANCE_NOT_FOUND"}
 
 
-def test_who_is_logged_in_is_named(client: Client, account: Account, settings: Settings) -> None:
+def test_logged_in_user_is_named(client: Client, account: Account, settings: Settings) -> None:
     settings.REQUIRE_LOGIN = True
     client.force_login(User.objects.create_user("ada", is_staff=True))
 
@@ -68,7 +68,7 @@ def test_who_is_logged_in_is_named(client: Client, account: Account, settings: S
     assert AuditEntry.objects.get().actor == "ada"
 
 
-def test_operations_are_recorded_from_their_order_to_their_cancelling(client: Client, account: Account) -> None:
+def test_operations_are_recorded_from_request_to_cancellation(client: Client, account: Account) -> None:
     body = order(client, reason="weekend")
     client.post(f"{body['operationUrl']}/cancel")
 
@@ -79,7 +79,7 @@ def test_operations_are_recorded_from_their_order_to_their_cancelling(client: Cl
     ]
 
 
-def test_each_instance_of_an_operation_is_recorded_with_the_address_and_the_request_that_ordered_it(
+def test_each_instance_of_an_operation_is_recorded_with_address_and_request_id(
     client: Client, account: Account
 ) -> None:
     body = client.post(STOP_ALL, {}, REMOTE_ADDR="127.0.0.9").json()
@@ -93,7 +93,7 @@ def test_each_instance_of_an_operation_is_recorded_with_the_address_and_the_requ
     assert stopped.request_id == ordered.request_id != ""
 
 
-def test_syncing_and_clearing_are_recorded(client: Client, account: Account) -> None:
+def test_syncs_and_cache_clearing_are_recorded(client: Client, account: Account) -> None:
     client.post("/api/instances/sync")
     client.post("/api/cache/clear")
     account.answers("list", 401)
@@ -122,7 +122,7 @@ def test_no_secret_is_recorded(client: Client, account: Account) -> None:
     assert "FAKE-SECRET" not in str(list(AuditEntry.objects.values()))
 
 
-def test_a_name_that_no_column_holds_is_recorded_all_the_same(client: Client, account: Account) -> None:
+def test_overlong_name_is_recorded_shortened(client: Client, account: Account) -> None:
     account.change("a", "running", name="tr\x00ain" + "n" * 1000)
     client.post("/api/instances/sync")
 
@@ -130,7 +130,7 @@ def test_a_name_that_no_column_holds_is_recorded_all_the_same(client: Client, ac
     assert AuditEntry.objects.latest("pk").target_name == ("tr�ain" + "n" * 1000)[:255]
 
 
-def test_what_can_not_be_recorded_is_done_and_said_in_the_log(
+def test_action_that_can_not_be_recorded_is_done_and_logged(
     client: Client, account: Account, caplog: pytest.LogCaptureFixture
 ) -> None:
     client.get("/health")
@@ -147,7 +147,7 @@ def test_what_can_not_be_recorded_is_done_and_said_in_the_log(
     assert warning.startswith("audit entry not recorded: instance.stop a: ")
 
 
-def test_entries_that_are_kept_without_the_database_have_an_end(
+def test_entries_stored_without_the_database_are_limited(
     client: Client, account: Account, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client.get("/health")
@@ -165,21 +165,19 @@ def test_entries_that_are_kept_without_the_database_have_an_end(
     wait_until(lambda: AuditEntry.objects.filter(action="sync").count() == 1, "the first one is recorded afterwards")
 
 
-def test_a_bug_is_recorded_as_one() -> None:
+def test_unexpected_exception_is_recorded_as_internal_error() -> None:
     with pytest.raises(ZeroDivisionError), audit.recorded(audit.WORKER, "sync"):
         raise ZeroDivisionError
 
     assert [(one.actor, one.outcome) for one in AuditEntry.objects.all()] == [("worker", "INTERNAL_ERROR")]
 
 
-def test_a_shells_user_is_named() -> None:
+def test_shell_user_is_named() -> None:
     assert audit.get_shell_actor().name.endswith(" (shell)")
 
 
 @pytest.mark.parametrize("error", [OSError, KeyError])
-def test_a_user_id_without_a_name_is_named_by_its_number(
-    error: type[Exception], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_user_id_without_name_is_named_by_number(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> str:
         raise error("no such user")
 
@@ -189,7 +187,7 @@ def test_a_user_id_without_a_name_is_named_by_its_number(
     assert name.startswith("uid ") and name.endswith(" (shell)")
 
 
-def test_old_entries_are_forgotten() -> None:
+def test_old_entries_are_deleted() -> None:
     now = timezone.now()
     for days in (399, 401):
         AuditEntry.objects.create(action="sync", actor=str(days), outcome="done", at=now - timedelta(days=days))

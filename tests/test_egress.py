@@ -103,7 +103,7 @@ def fail(url: str = f"https://{NAME}") -> NovitaError:
         ("broken.pem", "holds no certificate that can be used"),
     ],
 )
-def test_a_file_without_a_certificate_is_refused(tmp_path: Path, authority: Authority, value: str, words: str) -> None:
+def test_file_without_a_certificate_is_refused(tmp_path: Path, authority: Authority, value: str, words: str) -> None:
     (tmp_path / "empty.pem").touch()
     (tmp_path / "key.pem").write_text(authority.sign("localhost").read_text().partition("-----BEGIN CERT")[0])
     (tmp_path / "broken.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
@@ -115,7 +115,7 @@ def test_a_file_without_a_certificate_is_refused(tmp_path: Path, authority: Auth
     assert words in str(caught.value)
 
 
-def test_a_bundle_is_read_without_its_comments(tmp_path: Path, authority: Authority) -> None:
+def test_bundle_is_read_without_its_comments(tmp_path: Path, authority: Authority) -> None:
     text = authority.path.read_text()
     (tmp_path / "bundle.pem").write_text(f"# Müller's CA\n{text}\n# another\n{text}", encoding="utf-8")
     env = Env({"CA_BUNDLE": "bundle.pem"})
@@ -136,7 +136,7 @@ def test_a_bundle_is_read_without_its_comments(tmp_path: Path, authority: Author
         "http://u:FAKE-SECRET@p.test:99999",
     ],
 )
-def test_what_is_no_proxy_is_refused_without_its_password(url: str) -> None:
+def test_invalid_proxy_url_is_refused_without_showing_its_password(url: str) -> None:
     env = Env({"EGRESS_PROXY_URL": url})
     env.proxy_url("EGRESS_PROXY_URL")
 
@@ -146,7 +146,7 @@ def test_what_is_no_proxy_is_refused_without_its_password(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:3128", "https://u:p%40@proxy.test:443", "http://[::1]:3128/"])
-def test_a_proxy_is_taken_as_it_stands(url: str) -> None:
+def test_valid_proxy_url_is_used_unchanged(url: str) -> None:
     env = Env({"EGRESS_PROXY_URL": url})
 
     assert env.proxy_url("EGRESS_PROXY_URL") == url.rstrip("/")
@@ -157,7 +157,7 @@ def test_a_proxy_is_taken_as_it_stands(url: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
-def test_a_private_authority_is_trusted_by_the_setting(
+def test_private_authority_is_trusted_by_the_setting(
     novita: Server, authority: Authority, settings: Settings, name: str
 ) -> None:
     settings.CA_BUNDLE = authority.path.read_text()
@@ -165,7 +165,7 @@ def test_a_private_authority_is_trusted_by_the_setting(
     assert list_ids(f"https://{name}:{novita.port}") == ["a"]
 
 
-def test_without_the_setting_the_error_names_certificate_host_and_setting(novita: Server) -> None:
+def test_error_without_the_setting_names_certificate_host_and_setting(novita: Server) -> None:
     error = fail(f"https://localhost:{novita.port}")
 
     assert error.message == (
@@ -175,13 +175,13 @@ def test_without_the_setting_the_error_names_certificate_host_and_setting(novita
     assert error.suggestion and "Set CA_BUNDLE to a PEM file" in error.suggestion
 
 
-def test_another_authority_is_not_trusted(novita: Server, settings: Settings, tmp_path: Path) -> None:
+def test_other_authority_is_not_trusted(novita: Server, settings: Settings, tmp_path: Path) -> None:
     settings.CA_BUNDLE = Authority(tmp_path, "Another CA").path.read_text()
 
     assert "the certificate of localhost is not trusted" in fail(f"https://localhost:{novita.port}").message
 
 
-def test_the_public_authorities_stay_trusted(settings: Settings, authority: Authority) -> None:
+def test_public_authorities_stay_trusted(settings: Settings, authority: Authority) -> None:
     import certifi
 
     settings.CA_BUNDLE = authority.path.read_text()
@@ -201,7 +201,7 @@ def test_the_public_authorities_stay_trusted(settings: Settings, authority: Auth
     ("hosts", "days", "words"),
     [(["localhost"], -1, "certificate has expired"), (["other.test"], 1, "not valid for 'localhost'")],
 )
-def test_a_bad_certificate_of_a_trusted_authority_is_named(
+def test_invalid_certificate_of_a_trusted_authority_is_named(
     authority: Authority, settings: Settings, hosts: list[str], days: int, words: str
 ) -> None:
     settings.CA_BUNDLE = authority.path.read_text()
@@ -212,7 +212,7 @@ def test_a_bad_certificate_of_a_trusted_authority_is_named(
     assert error.suggestion and "CA_BUNDLE" not in error.suggestion
 
 
-def test_a_server_without_tls_is_named(serve: Serve) -> None:
+def test_server_without_tls_is_named(serve: Serve) -> None:
     server = serve(lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
 
     assert "The TLS handshake with localhost failed: " in fail(f"https://localhost:{server.port}").message
@@ -236,7 +236,7 @@ def test_novita_is_reached_through_the_proxy(proxy: Proxy, settings: Settings) -
 
 
 @pytest.mark.usefixtures("trusted")
-def test_the_proxy_gets_its_user_and_password(proxy: Proxy, settings: Settings) -> None:
+def test_proxy_receives_user_and_password(proxy: Proxy, settings: Settings) -> None:
     settings.EGRESS_PROXY_URL = f"http://ann:{PASSWORD}%40%2F@127.0.0.1:{proxy.port}"
 
     assert list_ids() == ["a"]
@@ -245,7 +245,7 @@ def test_the_proxy_gets_its_user_and_password(proxy: Proxy, settings: Settings) 
 
 
 @pytest.mark.usefixtures("trusted")
-def test_a_proxy_may_speak_tls_itself(
+def test_proxy_over_tls_works(
     novita: Server, certificate: Path, settings: Settings, stack: contextlib.ExitStack
 ) -> None:
     proxy = stack.enter_context(contextlib.closing(Proxy(novita.port, certificate)))
@@ -254,7 +254,7 @@ def test_a_proxy_may_speak_tls_itself(
     assert list_ids() == ["a"]
 
 
-def test_an_untrusted_proxy_is_named(
+def test_untrusted_proxy_is_named(
     novita: Server, certificate: Path, settings: Settings, stack: contextlib.ExitStack
 ) -> None:
     proxy = stack.enter_context(contextlib.closing(Proxy(novita.port, certificate)))
@@ -263,7 +263,7 @@ def test_an_untrusted_proxy_is_named(
     assert f"the certificate of the proxy localhost:{proxy.port} is not trusted" in fail().message
 
 
-def test_behind_a_proxy_an_untrusted_certificate_is_novitas(proxy: Proxy, settings: Settings) -> None:
+def test_untrusted_certificate_behind_a_proxy_is_attributed_to_novita(proxy: Proxy, settings: Settings) -> None:
     settings.EGRESS_PROXY_URL = f"http://127.0.0.1:{proxy.port}"
 
     error = fail()
@@ -280,7 +280,7 @@ def test_behind_a_proxy_an_untrusted_certificate_is_novitas(proxy: Proxy, settin
         ("502 Bad Gateway", "(HTTP 502)", "Allow this host at the proxy"),
     ],
 )
-def test_a_proxy_that_refuses_is_named(serve: Serve, settings: Settings, answer: str, words: str, cure: str) -> None:
+def test_refusing_proxy_is_named(serve: Serve, settings: Settings, answer: str, words: str, cure: str) -> None:
     def refuse(connection: socket.socket) -> None:
         read_head(connection)
         connection.sendall(f"HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n".encode())
@@ -294,7 +294,7 @@ def test_a_proxy_that_refuses_is_named(serve: Serve, settings: Settings, answer:
     assert error.suggestion and cure in error.suggestion
 
 
-def test_a_proxy_that_is_away_is_named(settings: Settings) -> None:
+def test_unreachable_proxy_is_named(settings: Settings) -> None:
     settings.EGRESS_PROXY_URL = f"http://ann:{PASSWORD}@127.0.0.1:1"
 
     error = fail()
@@ -303,7 +303,7 @@ def test_a_proxy_that_is_away_is_named(settings: Settings) -> None:
     assert error.suggestion == "Check EGRESS_PROXY_URL."
 
 
-def test_a_proxy_that_breaks_off_is_named(serve: Serve, settings: Settings) -> None:
+def test_proxy_that_drops_the_connection_is_named(serve: Serve, settings: Settings) -> None:
     server = serve(lambda connection: None)
     settings.EGRESS_PROXY_URL = f"http://127.0.0.1:{server.port}"
 
@@ -322,7 +322,7 @@ HANGS: dict[str, Callable[[socket.socket], Any]] = {
 
 @pytest.mark.parametrize("how", HANGS)
 @pytest.mark.parametrize("is_over_tls", [False, True])
-def test_a_proxy_that_hangs_or_drips_ends_with_the_budget(
+def test_slow_or_hanging_proxy_ends_with_the_budget(
     settings: Settings, authority: Authority, certificate: Path, how: str, is_over_tls: bool
 ) -> None:
     settings.CA_BUNDLE = authority.path.read_text()
@@ -343,7 +343,7 @@ def test_a_proxy_that_hangs_or_drips_ends_with_the_budget(
 
 @pytest.mark.usefixtures("trusted")
 @pytest.mark.parametrize("is_over_tls", [False, True])
-def test_a_novita_that_drips_behind_a_proxy_ends_with_the_budget(
+def test_slow_novita_behind_a_proxy_ends_with_the_budget(
     settings: Settings, certificate: Path, stack: contextlib.ExitStack, is_over_tls: bool
 ) -> None:
     def serve_slowly(connection: socket.socket) -> None:
@@ -361,7 +361,7 @@ def test_a_novita_that_drips_behind_a_proxy_ends_with_the_budget(
     assert time.monotonic() - began < 4
 
 
-def test_a_silent_proxy_is_named(serve: Serve, settings: Settings) -> None:
+def test_silent_proxy_is_named(serve: Serve, settings: Settings) -> None:
     server = serve(lambda connection: connection.recv(1_000_000) and connection.recv(1))
     settings.EGRESS_PROXY_URL = f"http://127.0.0.1:{server.port}"
     novita = make_novita(read_timeout=0.2)
@@ -373,7 +373,7 @@ def test_a_silent_proxy_is_named(serve: Serve, settings: Settings) -> None:
     assert f"through the proxy 127.0.0.1:{server.port}" in caught.value.message
 
 
-def test_http_is_of_this_machine_and_takes_no_proxy(serve: Serve, settings: Settings) -> None:
+def test_http_address_on_this_machine_uses_no_proxy(serve: Serve, settings: Settings) -> None:
     server = serve(serve_listing)
     settings.EGRESS_PROXY_URL = "http://127.0.0.1:1"
 
@@ -381,7 +381,7 @@ def test_http_is_of_this_machine_and_takes_no_proxy(serve: Serve, settings: Sett
 
 
 @pytest.mark.usefixtures("trusted")
-def test_the_environments_proxy_is_not_taken(
+def test_proxy_from_the_environment_is_ignored(
     novita: Server, proxy: Proxy, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
@@ -392,7 +392,7 @@ def test_the_environments_proxy_is_not_taken(
 
 
 @pytest.mark.usefixtures("trusted")
-def test_webhooks_take_neither(
+def test_webhooks_use_neither_bundle_nor_proxy(
     novita: Server, proxy: Proxy, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.EGRESS_PROXY_URL = f"http://127.0.0.1:{proxy.port}"

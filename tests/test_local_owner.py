@@ -51,7 +51,7 @@ def wants_login(answer: Any) -> bool:
     return answer.status_code == 401 or (answer.status_code == 302 and answer["Location"].startswith("/login/"))
 
 
-def test_what_a_proxy_adds_makes_a_request_need_a_login(client: ApiClient) -> None:
+def test_headers_of_a_proxy_make_a_request_require_login(client: ApiClient) -> None:
     opened = [
         name
         for name in ADDED_BY_PROXIES.split()
@@ -62,7 +62,7 @@ def test_what_a_proxy_adds_makes_a_request_need_a_login(client: ApiClient) -> No
     assert opened == []
 
 
-def test_what_a_program_sends_needs_none(client: ApiClient) -> None:
+def test_headers_of_a_local_program_require_no_login(client: ApiClient) -> None:
     refused = [name for name in SENT_BY_PROGRAMS.split() if wants_login(client.get(LIST, headers={name: "1"}))]
 
     assert refused == []
@@ -85,7 +85,7 @@ def test_what_a_program_sends_needs_none(client: ApiClient) -> None:
     ],
     ids=str,
 )
-def test_a_page_that_knows_us_by_another_host_can_neither_read_nor_act(
+def test_page_with_another_host_name_can_neither_read_nor_act(
     client: ApiClient, novita: NovitaAnswers, headers: dict[str, str]
 ) -> None:
     assert wants_login(client.get(LIST, headers=headers))
@@ -116,9 +116,7 @@ def test_a_page_that_knows_us_by_another_host_can_neither_read_nor_act(
     ],
     ids=str,
 )
-def test_the_owner_opens_the_dashboard_by_a_link_and_from_his_own_pages(
-    client: ApiClient, headers: dict[str, str]
-) -> None:
+def test_owner_opens_the_dashboard_from_links_and_own_pages(client: ApiClient, headers: dict[str, str]) -> None:
     assert client.get("/", headers=headers).status_code == 200
 
 
@@ -134,27 +132,27 @@ def test_the_owner_opens_the_dashboard_by_a_link_and_from_his_own_pages(
     ],
     ids=str,
 )
-def test_a_foreign_referer_is_forgiven_to_a_link_only(client: ApiClient, change: dict[str, str]) -> None:
+def test_foreign_referer_is_accepted_only_for_a_followed_link(client: ApiClient, change: dict[str, str]) -> None:
     assert wants_login(client.get("/", headers={**LINK, "Referer": f"{PUBLIC}/", **change}))
 
 
 @pytest.mark.usefixtures("account")
 @pytest.mark.parametrize("path", ["/", LIST, "/api/docs", "/admin/"])
-def test_http_1_0_is_a_proxys_and_needs_a_login(client: ApiClient, path: str) -> None:
+def test_http_1_0_requires_login(client: ApiClient, path: str) -> None:
     assert wants_login(client.get(path, SERVER_PROTOCOL="HTTP/1.0"))
     assert wants_login(client.post("/api/instances/stop-all", SERVER_PROTOCOL="HTTP/1.0", CONTENT_LENGTH="0"))
 
 
 @pytest.mark.usefixtures("account")
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/health"])
-def test_a_probe_by_http_1_0_is_answered(client: ApiClient, path: str) -> None:
+def test_probe_over_http_1_0_is_answered(client: ApiClient, path: str) -> None:
     answer = client.get(path, SERVER_PROTOCOL="HTTP/1.0")
 
     assert answer.status_code == 200
     assert path != "/health" or answer.json().keys() == {"status", "timestamp"}
 
 
-def test_a_page_in_the_owners_browser_changes_nothing_for_him(client: ApiClient, settings: Settings) -> None:
+def test_foreign_page_in_the_owners_browser_does_not_end_access(client: ApiClient, settings: Settings) -> None:
     for headers in ({"Origin": "https://evil.test"}, {"Referer": "https://evil.test/"}, {"CF-Ray": "1"}):
         client.get(LIST, headers=headers)
         client.post("/api/cache/clear", headers=headers)

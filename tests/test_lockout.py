@@ -56,7 +56,7 @@ def forget_the_owner() -> None:
 # --- The local owner
 
 
-def test_the_owners_account_stays_as_it_is(client: Client, owner: User) -> None:
+def test_owner_account_can_not_be_changed(client: Client, owner: User) -> None:
     words = {"password1": PASSWORD, "password2": PASSWORD, "usable_password": "true"}
     before = User.objects.values().get()
 
@@ -76,7 +76,7 @@ def test_the_owners_account_stays_as_it_is(client: Client, owner: User) -> None:
     assert client.get("/").status_code == 200
 
 
-def test_the_owners_page_can_be_read(client: Client, owner: User) -> None:
+def test_owner_page_can_be_read(client: Client, owner: User) -> None:
     page = client.get(f"{USERS}{owner.pk}/change/").content.decode()
 
     assert LOCAL_OWNER in page and 'name="_save"' not in page
@@ -86,7 +86,7 @@ def test_the_owners_page_can_be_read(client: Client, owner: User) -> None:
 @pytest.mark.parametrize(
     "row", [{"is_active": False}, {"is_superuser": False}, {"is_staff": False}, {"is_active": False, "password": "x"}]
 )
-def test_whoever_sits_at_the_machine_is_the_owner_whatever_the_row_says(
+def test_local_visitor_is_the_owner_even_if_the_account_was_demoted(
     client: Client, owner: User, row: dict[str, Any]
 ) -> None:
     User.objects.filter(pk=owner.pk).update(**row)
@@ -99,7 +99,7 @@ def test_whoever_sits_at_the_machine_is_the_owner_whatever_the_row_says(
 
 
 @pytest.mark.parametrize("gone", ["deleted", "renamed"])
-def test_an_owner_without_a_row_gets_another(client: Client, owner: User, gone: str) -> None:
+def test_deleted_owner_account_is_created_again(client: Client, owner: User, gone: str) -> None:
     if gone == "deleted":
         owner.delete()
     else:
@@ -110,7 +110,7 @@ def test_an_owner_without_a_row_gets_another(client: Client, owner: User, gone: 
     assert User.objects.get(username=LOCAL_OWNER).is_superuser
 
 
-def test_a_token_that_ended_with_the_row_stays_ended(client: Client, owner: User) -> None:
+def test_tokens_of_a_deleted_owner_stay_revoked(client: Client, owner: User) -> None:
     _, text = Token.objects.create(user=owner, name="ci", role="admin")
     User.objects.update(is_active=False)
     forget_the_owner()
@@ -121,7 +121,7 @@ def test_a_token_that_ended_with_the_row_stays_ended(client: Client, owner: User
     assert answer.status_code == 401
 
 
-def test_where_a_login_is_wanted_nobody_is_the_owner(settings: Settings, owner: User) -> None:
+def test_no_visitor_is_the_owner_when_login_is_required(settings: Settings, owner: User) -> None:
     owner.set_password(PASSWORD)
     owner.save()
     settings.REQUIRE_LOGIN = True
@@ -135,7 +135,7 @@ def test_where_a_login_is_wanted_nobody_is_the_owner(settings: Settings, owner: 
 
 
 @pytest.mark.parametrize("name", [LOCAL_OWNER, "Local-Owner", "worker"])
-def test_nobody_is_given_a_name_that_means_something_else(as_ann: Client, name: str) -> None:
+def test_reserved_names_are_refused(as_ann: Client, name: str) -> None:
     bob = make_user("bob", "viewer")
     words = {"username": name, "usable_password": "true", "password1": PASSWORD, "password2": PASSWORD}
 
@@ -147,7 +147,7 @@ def test_nobody_is_given_a_name_that_means_something_else(as_ann: Client, name: 
 # --- The last admin
 
 
-def test_an_admin_cant_shut_himself_out(as_ann: Client, ann: User) -> None:
+def test_admin_can_not_remove_own_access(as_ann: Client, ann: User) -> None:
     disable = {"usable_password": "false", "unset-password": "1"}
 
     as_ann.post(USERS, {"action": "delete_selected", "_selected_action": [ann.pk], "post": "yes"})
@@ -162,7 +162,7 @@ def test_an_admin_cant_shut_himself_out(as_ann: Client, ann: User) -> None:
     assert as_ann.get(USERS).status_code == 200
 
 
-def test_an_admin_still_changes_the_rest_of_his_account(as_ann: Client, ann: User) -> None:
+def test_admin_can_change_other_fields_of_own_account(as_ann: Client, ann: User) -> None:
     answer = change(as_ann, ann, email="ann@example.com")
 
     assert answer.status_code == 302
@@ -171,7 +171,7 @@ def test_an_admin_still_changes_the_rest_of_his_account(as_ann: Client, ann: Use
 
 
 @pytest.mark.parametrize("how", ["delete", "deactivate", "demote"])
-def test_an_admin_shuts_another_out(as_ann: Client, how: str) -> None:
+def test_admin_can_remove_another_admins_access(as_ann: Client, how: str) -> None:
     bob = make_user("bob", "admin")
     as_bob = Client()
     as_bob.force_login(bob)

@@ -41,7 +41,7 @@ def log_in(password: str = PASSWORD, name: str = "ann", path: str = "/login/", *
 
 
 @pytest.mark.parametrize("path", ["/", "/admin/", "/admin/instances/operation/", "/admin/password_change/"])
-def test_who_is_not_logged_in_is_led_to_the_login_and_back(path: str) -> None:
+def test_visitor_without_login_is_redirected_to_login_and_back(path: str) -> None:
     client = Client()
 
     login = client.get(path)["Location"]
@@ -72,7 +72,7 @@ def test_who_is_not_logged_in_is_led_to_the_login_and_back(path: str) -> None:
     ],
 )
 @pytest.mark.parametrize("path", ["/login/", "/admin/login/"])
-def test_a_login_leads_to_no_other_site(path: str, target: str) -> None:
+def test_login_never_redirects_to_another_site(path: str, target: str) -> None:
     client = Client()
     home = "/" if path == "/login/" else "/admin/"
 
@@ -85,7 +85,7 @@ def test_a_login_leads_to_no_other_site(path: str, target: str) -> None:
 @pytest.mark.parametrize("path", ["/login/", "/admin/login/"])
 @pytest.mark.parametrize("target", ["/login/", "/login/?next=/login/", "/admin/login/", "http://testserver/login/"])
 @pytest.mark.parametrize("role", ["viewer", None])
-def test_a_login_leads_to_no_login(ann: User, path: str, target: str, role: str | None) -> None:
+def test_login_never_redirects_to_a_login_page(ann: User, path: str, target: str, role: str | None) -> None:
     if role is None:
         ann.groups.clear()
     client = Client()
@@ -97,7 +97,7 @@ def test_a_login_leads_to_no_login(ann: User, path: str, target: str, role: str 
 
 
 @pytest.mark.parametrize("path", ["/", "/login/", "/admin/", "/admin/login/", "/admin/instances/operation/"])
-def test_a_user_without_a_role_is_told_so_and_not_led_around(ann: User, path: str) -> None:
+def test_user_without_role_gets_a_refusal_and_no_redirect(ann: User, path: str) -> None:
     ann.groups.clear()
     client = Client()
     client.force_login(ann)
@@ -109,7 +109,7 @@ def test_a_user_without_a_role_is_told_so_and_not_led_around(ann: User, path: st
     assert len(answer.redirect_chain) <= 1
 
 
-def test_a_user_without_a_role_can_log_out(ann: User) -> None:
+def test_user_without_role_can_log_out(ann: User) -> None:
     ann.groups.clear()
     client = Client()
     client.force_login(ann)
@@ -120,7 +120,7 @@ def test_a_user_without_a_role_can_log_out(ann: User) -> None:
     assert client.get("/").status_code == 302
 
 
-def test_a_refused_login_does_not_tell_whether_the_name_exists(ann: User) -> None:
+def test_refused_login_does_not_reveal_whether_the_name_exists(ann: User) -> None:
     known, unknown = log_in("wrong"), log_in("wrong", "nobody")
     User.objects.update(is_active=False)
     idle = log_in()
@@ -128,25 +128,25 @@ def test_a_refused_login_does_not_tell_whether_the_name_exists(ann: User) -> Non
     pages = {re.sub(r'value="[^"]*"', "", answer.content.decode()) for answer in (known, unknown, idle)}
     assert len(pages) == 1
     assert {answer.status_code for answer in (known, unknown, idle)} == {200}
-    assert "don&#x27;t fit" in pages.pop() or "don't fit" in known.content.decode()
+    assert "Wrong username or password" in known.content.decode()
 
 
 @pytest.mark.parametrize("name", ["ann\x00", "a" * 10_000, "\u202eann", "' OR 1=1 --", "💩" * 200, ""])
-def test_a_strange_name_is_refused(name: str) -> None:
+def test_malformed_name_is_refused(name: str) -> None:
     assert log_in(name=name).status_code == 200
 
 
-def test_a_strange_password_is_refused() -> None:
+def test_malformed_password_is_refused() -> None:
     for password in ("\x00", "a" * 50_000, "\ud800".encode("utf-8", "replace").decode(), ""):
         assert log_in(password).status_code in {200, 429}
 
 
-def test_the_password_is_not_in_the_page_that_refuses_it() -> None:
+def test_refusal_page_does_not_contain_the_password() -> None:
     assert "FAKE-SECRET" not in log_in("FAKE-SECRET-word").content.decode()
 
 
 @pytest.mark.parametrize("path", ["/login/", "/logout/", "/admin/login/", "/admin/logout/", "/admin/password_change/"])
-def test_forms_need_their_csrf_token(ann: User, path: str) -> None:
+def test_forms_need_a_csrf_token(ann: User, path: str) -> None:
     client = Client(enforce_csrf_checks=True)
     if "login" not in path:
         client.force_login(ann)
@@ -157,7 +157,7 @@ def test_forms_need_their_csrf_token(ann: User, path: str) -> None:
     assert ("_auth_user_id" in client.session) == ("login" not in path)
 
 
-def test_a_logout_is_a_post(ann: User) -> None:
+def test_logout_requires_post(ann: User) -> None:
     client = Client()
     client.force_login(ann)
 
@@ -167,7 +167,7 @@ def test_a_logout_is_a_post(ann: User) -> None:
     assert client.get("/").status_code == 302
 
 
-def test_a_new_login_has_a_new_session() -> None:
+def test_login_creates_a_new_session() -> None:
     client = Client()
     client.get("/login/")
     client.cookies[SESSION_COOKIE_NAME] = "chosen-by-another"
@@ -178,7 +178,7 @@ def test_a_new_login_has_a_new_session() -> None:
     assert client.get("/").status_code == 200
 
 
-def test_a_new_password_ends_the_other_logins(ann: User) -> None:
+def test_new_password_ends_other_sessions(ann: User) -> None:
     mine, other = Client(), Client()
     mine.force_login(ann)
     other.force_login(ann)
@@ -202,7 +202,7 @@ def test_a_new_password_ends_the_other_logins(ann: User) -> None:
         {"old_password": PASSWORD, "new_password1": "password", "new_password2": "password"},
     ],
 )
-def test_a_password_that_is_refused_stays(ann: User, words: dict[str, str]) -> None:
+def test_refused_new_password_changes_nothing(ann: User, words: dict[str, str]) -> None:
     client = Client()
     client.force_login(ann)
 
@@ -235,7 +235,7 @@ def count_hashes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("is_redis_away", [False, True])
-def test_an_attempt_that_is_locked_out_costs_no_hash_no_query_and_no_row(
+def test_locked_out_attempt_costs_no_hash_no_query_and_no_row(
     is_redis_away: bool, redis_server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     redis_server.connected = not is_redis_away
@@ -252,7 +252,7 @@ def test_an_attempt_that_is_locked_out_costs_no_hash_no_query_and_no_row(
 
 @pytest.mark.parametrize("path", ["/login/", "/admin/login/"])
 @pytest.mark.parametrize("is_redis_away", [False, True])
-def test_one_address_can_t_try_one_password_on_many_names(
+def test_one_address_can_not_try_one_password_on_many_names(
     path: str, is_redis_away: bool, redis_server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     redis_server.connected = not is_redis_away
@@ -265,7 +265,7 @@ def test_one_address_can_t_try_one_password_on_many_names(
     assert AuditEntry.objects.count() == 1
 
 
-def test_many_addresses_can_t_guess_one_password_fast(raw_redis: FakeRedis) -> None:
+def test_many_addresses_can_not_guess_one_password_fast(raw_redis: FakeRedis) -> None:
     def guess() -> list[int]:
         return [log_in(f"guess-{n}", REMOTE_ADDR=f"192.0.2.{n}").status_code for n in range(30)]
 
@@ -274,7 +274,7 @@ def test_many_addresses_can_t_guess_one_password_fast(raw_redis: FakeRedis) -> N
     assert guess()[:10] == [200] * 10
 
 
-def test_an_attack_from_elsewhere_locks_nobody_out_who_has_logged_in_before(raw_redis: FakeRedis) -> None:
+def test_attack_from_elsewhere_does_not_lock_out_known_addresses(raw_redis: FakeRedis) -> None:
     User.objects.create_user("bob", password=PASSWORD)
     at_home = "198.51.100.7"
     assert log_in(REMOTE_ADDR=at_home).status_code == 302
@@ -289,7 +289,7 @@ def test_an_attack_from_elsewhere_locks_nobody_out_who_has_logged_in_before(raw_
     assert log_in(REMOTE_ADDR=at_home).status_code == 302
 
 
-def test_all_addresses_together_fill_neither_the_processor_nor_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flood_from_many_addresses_exhausts_neither_cpu_nor_records(monkeypatch: pytest.MonkeyPatch) -> None:
     hashed = count_hashes(monkeypatch)
 
     answers = [log_in("guess", f"name-{n}", REMOTE_ADDR=f"192.0.{n // 250}.{n % 250}").status_code for n in range(300)]
@@ -300,14 +300,14 @@ def test_all_addresses_together_fill_neither_the_processor_nor_the_records(monke
 
 
 @pytest.mark.parametrize("name", ["ANN", " ann", "ａｎｎ", "ann "])
-def test_another_way_to_write_a_name_opens_no_lock(name: str) -> None:
+def test_spelling_variants_of_a_name_share_one_lock(name: str) -> None:
     for number in range(5):
         log_in(f"guess-{number}", name)
 
     assert log_in().status_code == 429
 
 
-def test_names_are_not_kept_in_redis(raw_redis: FakeRedis) -> None:
+def test_names_are_not_stored_in_redis(raw_redis: FakeRedis) -> None:
     log_in("x", "FAKE-SECRET-typed-as-a-name")
     log_in()
 
@@ -315,7 +315,7 @@ def test_names_are_not_kept_in_redis(raw_redis: FakeRedis) -> None:
     assert all(raw_redis.ttl(key) > 0 for key in raw_redis.scan_iter("*"))
 
 
-def test_a_count_without_an_end_gets_one(raw_redis: FakeRedis) -> None:
+def test_count_without_expiry_gets_one(raw_redis: FakeRedis) -> None:
     for number in range(6):
         log_in(f"guess-{number}")
     for key in raw_redis.scan_iter(name_of("rate:*")):
@@ -326,7 +326,7 @@ def test_a_count_without_an_end_gets_one(raw_redis: FakeRedis) -> None:
     assert all(raw_redis.ttl(key) > 0 for key in raw_redis.scan_iter(name_of("rate:login:*")))
 
 
-def test_a_stolen_session_can_t_guess_the_old_password(ann: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stolen_session_can_not_guess_the_old_password(ann: User, monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client()
     client.force_login(ann)
     words = {"new_password1": "another good horse", "new_password2": "another good horse"}
@@ -341,7 +341,7 @@ def test_a_stolen_session_can_t_guess_the_old_password(ann: User, monkeypatch: p
     assert hashed == []
 
 
-def test_a_weak_new_password_is_no_guess(ann: User) -> None:
+def test_weak_new_password_is_not_counted_as_a_failure(ann: User) -> None:
     client = Client()
     client.force_login(ann)
     weak = {"old_password": PASSWORD, "new_password1": "1", "new_password2": "1"}
@@ -349,7 +349,7 @@ def test_a_weak_new_password_is_no_guess(ann: User) -> None:
     assert {client.post("/admin/password_change/", weak).status_code for _ in range(10)} == {200}
 
 
-def test_the_sixth_attempt_is_locked_out_even_with_the_right_password() -> None:
+def test_sixth_attempt_is_locked_out_even_with_the_right_password() -> None:
     guesses = [log_in(f"guess-{number}").status_code for number in range(5)]
 
     answer = log_in()
@@ -361,7 +361,7 @@ def test_the_sixth_attempt_is_locked_out_even_with_the_right_password() -> None:
     assert log_in(path="/admin/login/").status_code == 429
 
 
-def test_the_lock_is_of_one_user_from_one_address() -> None:
+def test_lock_applies_to_one_user_from_one_address() -> None:
     User.objects.create_user("bob", password=PASSWORD)
     for number in range(6):
         log_in(f"guess-{number}")
@@ -372,14 +372,14 @@ def test_the_lock_is_of_one_user_from_one_address() -> None:
 
 
 @pytest.mark.parametrize("header", ["X-Forwarded-For", "X-Real-IP", "Forwarded", "X-Client-IP"])
-def test_another_address_in_a_header_opens_no_lock(header: str) -> None:
+def test_invented_address_in_a_header_does_not_lift_the_lock(header: str) -> None:
     for number in range(6):
         answer = log_in(f"guess-{number}", headers={header: f"192.0.2.{number}"})
 
     assert answer.status_code == 429
 
 
-def test_behind_a_trusted_proxy_the_lock_is_of_the_visitors_address(settings: Settings) -> None:
+def test_behind_a_trusted_proxy_the_lock_applies_to_the_visitors_address(settings: Settings) -> None:
     import ipaddress
 
     settings.TRUSTED_PROXIES = [ipaddress.ip_network("10.0.0.0/8")]
@@ -394,7 +394,7 @@ def test_behind_a_trusted_proxy_the_lock_is_of_the_visitors_address(settings: Se
     assert AuditEntry.objects.filter(action="login", outcome="done").get().address == "192.0.2.8"
 
 
-def test_the_lock_ends_after_a_quarter_of_an_hour(raw_redis: FakeRedis) -> None:
+def test_lock_ends_after_15_minutes(raw_redis: FakeRedis) -> None:
     for number in range(6):
         log_in(f"guess-{number}")
     answer = log_in()
@@ -406,13 +406,13 @@ def test_the_lock_ends_after_a_quarter_of_an_hour(raw_redis: FakeRedis) -> None:
     assert log_in().status_code == 302
 
 
-def test_a_login_forgives_the_failures_before() -> None:
+def test_login_resets_earlier_failures() -> None:
     for _ in range(2):
         assert [log_in("wrong").status_code for _ in range(4)] == [200] * 4
         assert log_in().status_code == 302
 
 
-def test_guessed_passwords_are_kept_nowhere() -> None:
+def test_guessed_passwords_are_stored_nowhere() -> None:
     from tests.test_tokens import dump_database
 
     for number in range(6):
@@ -425,7 +425,7 @@ def test_guessed_passwords_are_kept_nowhere() -> None:
 
 
 @pytest.mark.parametrize("is_over_tls", [True, False])
-def test_cookies_are_for_this_site_only(is_over_tls: bool) -> None:
+def test_cookies_are_restricted_to_this_site(is_over_tls: bool) -> None:
     client = Client()
     page = client.get("/login/", secure=is_over_tls)
     answer = client.post("/login/", {"username": "ann", "password": PASSWORD}, secure=is_over_tls)
@@ -438,7 +438,7 @@ def test_cookies_are_for_this_site_only(is_over_tls: bool) -> None:
 
 
 @pytest.mark.parametrize("is_set", [True, False])
-def test_a_header_tells_of_tls_only_where_it_is_set(settings: Settings, is_set: bool) -> None:
+def test_tls_header_counts_only_when_configured(settings: Settings, is_set: bool) -> None:
     settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if is_set else None
     settings.SECURE_HSTS_SECONDS = 3600
 

@@ -67,7 +67,7 @@ def act(client: Client, headers: dict[str, str]) -> Any:
 
 @pytest.mark.parametrize("says_site", [True, False])
 @pytest.mark.parametrize(("origin", "host"), OURS)
-def test_our_own_page_logs_in_and_acts_whatever_port_the_proxy_dropped(origin: str, host: str, says_site: bool) -> None:
+def test_own_page_logs_in_and_acts_with_any_port_the_proxy_dropped(origin: str, host: str, says_site: bool) -> None:
     headers = {"Origin": origin, **({"Sec-Fetch-Site": "same-origin"} if says_site else {})}
 
     client, answer = log_in(host, headers)
@@ -77,14 +77,14 @@ def test_our_own_page_logs_in_and_acts_whatever_port_the_proxy_dropped(origin: s
 
 
 @pytest.mark.parametrize(("origin", "host"), OURS)
-def test_a_browser_that_sends_a_referer_only_logs_in(origin: str, host: str) -> None:
+def test_browser_that_sends_only_a_referer_logs_in(origin: str, host: str) -> None:
     _, answer = log_in(host, {"Referer": f"{origin}/login/"})
 
     assert answer.status_code == 302
 
 
 @pytest.mark.parametrize("origin", ["http://panel.example.com:8080", "https://panel.example.com:8443"])
-def test_a_proxy_that_says_nothing_of_tls_is_borne(origin: str) -> None:
+def test_proxy_that_does_not_announce_tls_works(origin: str) -> None:
     client, answer = log_in(HOST, {"Origin": origin}, is_over_tls=False)
 
     assert answer.status_code == 302
@@ -92,7 +92,7 @@ def test_a_proxy_that_says_nothing_of_tls_is_borne(origin: str) -> None:
 
 
 @pytest.mark.parametrize(("origin", "host"), ANOTHERS)
-def test_another_sites_page_neither_logs_in_nor_acts(origin: str, host: str) -> None:
+def test_page_of_another_site_neither_logs_in_nor_acts(origin: str, host: str) -> None:
     _, answer = log_in(host, {"Origin": origin})
     client, _ = log_in(host, {"Origin": f"https://{host}"})
     acted = act(client, {"Origin": origin})
@@ -102,18 +102,18 @@ def test_another_sites_page_neither_logs_in_nor_acts(origin: str, host: str) -> 
 
 
 @pytest.mark.parametrize(("origin", "host"), ANOTHERS[:4])
-def test_another_sites_referer_logs_nobody_in(origin: str, host: str) -> None:
+def test_referer_of_another_site_is_refused_at_login(origin: str, host: str) -> None:
     assert log_in(host, {"Referer": f"{origin}/login/"})[1].status_code == 403
 
 
-def test_a_page_of_another_port_is_refused_by_what_the_browser_says() -> None:
+def test_page_of_another_port_is_refused_by_sec_fetch_site() -> None:
     headers = {"Origin": "https://panel.example.com:8443", "Sec-Fetch-Site": "same-site"}
 
     assert log_in(HOST, headers)[1].json()["code"] == "CROSS_SITE"
 
 
 @pytest.mark.parametrize("headers", [{}, {"Sec-Fetch-Site": "same-origin"}], ids=str)
-def test_the_refusal_names_both_origins_and_the_cure(headers: dict[str, str]) -> None:
+def test_refusal_names_both_origins_and_the_cure(headers: dict[str, str]) -> None:
     """A proxy that sends its own name for the service as Host."""
     origin = {"Origin": "http://panel.example.com:8080"}
     client, answer = log_in("other.example.com", {**origin, **headers})
@@ -128,7 +128,7 @@ def test_the_refusal_names_both_origins_and_the_cure(headers: dict[str, str]) ->
     assert acted.json()["code"] == "CROSS_SITE"
 
 
-def test_where_nobody_logs_in_another_port_is_another_program(settings: Settings) -> None:
+def test_without_login_another_port_is_another_program(settings: Settings) -> None:
     settings.REQUIRE_LOGIN = False
     settings.ALLOWED_HOSTS = ["localhost"]
     client = ApiClient()

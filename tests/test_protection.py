@@ -31,7 +31,7 @@ def list_protections(client: Client) -> list[Json]:
     return list(body["protections"])
 
 
-def test_a_protection_is_answered_and_listed(client: Client, account: Account) -> None:
+def test_protection_is_returned_and_listed(client: Client, account: Account) -> None:
     answer = client.post(PROTECT, REASON)
 
     body = answer.json()
@@ -55,7 +55,7 @@ def test_a_protection_is_answered_and_listed(client: Client, account: Account) -
 
 
 @pytest.mark.parametrize("action", ["stop", "restart"])
-def test_a_protected_one_is_neither_stopped_nor_restarted(action: str, client: Client, account: Account) -> None:
+def test_protected_instance_is_neither_stopped_nor_restarted(action: str, client: Client, account: Account) -> None:
     client.post(PROTECT, REASON)
 
     answer = client.post(f"/api/instances/a/{action}")
@@ -66,7 +66,7 @@ def test_a_protected_one_is_neither_stopped_nor_restarted(action: str, client: C
     assert client.get("/api/instances/a").json()["status"] == "running"
 
 
-def test_a_protected_one_may_be_started(client: Client, account: Account) -> None:
+def test_protected_instance_can_be_started(client: Client, account: Account) -> None:
     client.post(PROTECT, REASON)
     account.change("a", "exited")
     client.post("/api/instances/sync")
@@ -79,9 +79,7 @@ def test_a_protected_one_may_be_started(client: Client, account: Account) -> Non
 
 
 @pytest.mark.parametrize("kind", ["stop", "restart"])
-def test_an_operation_leaves_a_protected_one_out_though_it_is_named(
-    kind: str, client: Client, account: Account
-) -> None:
+def test_operation_skips_a_protected_instance_even_if_named(kind: str, client: Client, account: Account) -> None:
     client.post(PROTECT, REASON)
 
     plan = order(client, "/api/operations", kind=kind, ids=["a"], dryRun=True)
@@ -92,7 +90,7 @@ def test_an_operation_leaves_a_protected_one_out_though_it_is_named(
     assert plan["skipped"] == body["skipped"]
 
 
-def test_a_lifted_one_is_stopped(client: Client, account: Account) -> None:
+def test_instance_can_be_stopped_after_protection_is_removed(client: Client, account: Account) -> None:
     client.post(PROTECT, REASON)
 
     first, second = client.delete(PROTECT), client.delete(PROTECT)
@@ -104,7 +102,7 @@ def test_a_lifted_one_is_stopped(client: Client, account: Account) -> None:
     assert client.post("/api/instances/a/stop").status_code == 202
 
 
-def test_a_second_protection_replaces_the_reason(client: Client, account: Account) -> None:
+def test_second_protection_replaces_the_reason(client: Client, account: Account) -> None:
     client.post(PROTECT, REASON)
 
     client.post(PROTECT, {"reason": "it is the customer's"})
@@ -115,21 +113,21 @@ def test_a_second_protection_replaces_the_reason(client: Client, account: Accoun
 @pytest.mark.parametrize(
     "body", ["", {}, {"reason": ""}, {"reason": " "}, {"reason": None}, {"reason": "x" * 501}, {"reason": "a\x00"}, []]
 )
-def test_a_protection_needs_a_reason(body: Any, client: Client, account: Account) -> None:
+def test_protection_needs_a_reason(body: Any, client: Client, account: Account) -> None:
     answer = client.post(PROTECT, body)
 
     assert (answer.status_code, answer.json()["code"]) == (400, "INVALID_REQUEST")
     assert not Protection.objects.exists()
 
 
-def test_an_unknown_instance_can_not_be_protected(client: Client, account: Account) -> None:
+def test_unknown_instance_can_not_be_protected(client: Client, account: Account) -> None:
     answer = client.post("/api/instances/b/protect", REASON)
 
     assert (answer.status_code, answer.json()["code"], account.calls) == (404, "INSTANCE_NOT_FOUND", ["read b"])
     assert not Protection.objects.exists()
 
 
-def test_one_that_the_copy_lacks_is_read_from_novita(client: Client, account: Account) -> None:
+def test_instance_missing_in_the_inventory_is_read_from_novita(client: Client, account: Account) -> None:
     account.change("new", "running", name="fresh")
 
     client.post("/api/instances/new/protect", REASON)
@@ -138,7 +136,7 @@ def test_one_that_the_copy_lacks_is_read_from_novita(client: Client, account: Ac
 
 
 @pytest.mark.parametrize("id_", ["x" * 129, "%00", "a%0d%0ab", "%E2%80%AE"], ids=lambda id_: id_[:10])
-def test_what_can_be_no_id_is_neither_protected_nor_lifted(id_: str, client: Client, account: Account) -> None:
+def test_invalid_id_is_neither_protected_nor_unprotected(id_: str, client: Client, account: Account) -> None:
     for answer in (
         client.post(f"/api/instances/{id_}/protect", REASON),
         client.delete(f"/api/instances/{id_}/protect"),
@@ -147,7 +145,7 @@ def test_what_can_be_no_id_is_neither_protected_nor_lifted(id_: str, client: Cli
     assert not account.calls
 
 
-def test_a_protection_outlives_the_copy(client: Client, account: Account) -> None:
+def test_protection_outlives_the_inventory(client: Client, account: Account) -> None:
     client.post(PROTECT, REASON)
 
     client.post("/api/cache/clear")
@@ -156,9 +154,7 @@ def test_a_protection_outlives_the_copy(client: Client, account: Account) -> Non
     assert order(client)["skipped"][0]["instanceId"] == "a"
 
 
-def test_without_redis_protections_are_kept_listed_and_lifted(
-    client: Client, account: Account, redis_server: FakeServer
-) -> None:
+def test_protections_work_without_redis(client: Client, account: Account, redis_server: FakeServer) -> None:
     client.post(PROTECT, REASON)
     redis_server.connected = False
 
@@ -167,7 +163,7 @@ def test_without_redis_protections_are_kept_listed_and_lifted(
     assert client.delete(PROTECT).status_code == 200
 
 
-def test_protecting_and_lifting_are_recorded(client: Client, account: Account) -> None:
+def test_setting_and_removing_protection_are_recorded(client: Client, account: Account) -> None:
     client.post(PROTECT, REASON)
     client.post("/api/instances/a/stop")
     client.delete(PROTECT)

@@ -55,7 +55,7 @@ def log_in(forwarded: str, password: str = PASSWORD) -> Any:
         ("[198.51.100.77]:80", "198.51.100.77"),
     ],
 )
-def test_an_address_is_read_with_port_brackets_and_zone(item: str, address: str) -> None:
+def test_address_is_read_with_port_brackets_and_zone(item: str, address: str) -> None:
     assert read_address(item) == address
 
 
@@ -107,7 +107,7 @@ def test_one_client_is_an_ipv4_address_or_an_ipv6_64(address: str, network: str)
 
 @pytest.mark.usefixtures("ann")
 @pytest.mark.parametrize("form", ["198.51.100.{}:6001", "[2001:db8:0:{}::7]:443", "2001:db8:0:{}::7%eth0"])
-def test_a_lockout_is_of_one_client_whatever_the_form_of_its_address(form: str) -> None:
+def test_lockout_covers_all_forms_of_a_clients_address(form: str) -> None:
     guesses = [log_in(form.format(1), f"guess-{number}").status_code for number in range(6)]
 
     assert guesses[-1] == 429
@@ -126,7 +126,7 @@ def test_six_addresses_of_one_64_are_one_client(raw_redis: FakeRedis) -> None:
 
 @pytest.mark.usefixtures("ann")
 @pytest.mark.parametrize("unknown", ["unknown", "_hidden", "", "198.51.100.1, unknown"])
-def test_unknown_clients_lock_out_no_known_one_and_not_the_proxy(unknown: str) -> None:
+def test_unknown_clients_lock_out_neither_known_clients_nor_the_proxy(unknown: str) -> None:
     for number in range(6):
         guess = log_in(unknown, f"guess-{number}")
 
@@ -138,7 +138,7 @@ def test_unknown_clients_lock_out_no_known_one_and_not_the_proxy(unknown: str) -
 
 
 @pytest.mark.usefixtures("ann")
-def test_what_a_client_invents_moves_it_to_no_other_address() -> None:
+def test_invented_header_does_not_change_a_clients_address() -> None:
     for number in range(6):
         guess = log_in(f"[2001:db8:{number}::1]:443, 198.51.100.77:{6000 + number}", f"guess-{number}")
 

@@ -33,7 +33,7 @@ def list_entries() -> list[tuple[str, str, str, str]]:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_sync_from_the_shell_is_recorded_with_its_user(novita: NovitaAnswers) -> None:
+def test_sync_from_the_shell_is_recorded_with_its_user(novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
 
     assert Ran("sync_instances").status == 0
@@ -45,7 +45,7 @@ def test_a_sync_from_the_shell_is_recorded_with_its_user(novita: NovitaAnswers) 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_dry_run_leaves_no_entry(novita: NovitaAnswers) -> None:
+def test_dry_run_leaves_no_entry(novita: NovitaAnswers) -> None:
     novita.holds(make_row("a"))
 
     assert Ran("sync_instances", "--dry-run").status == 0
@@ -54,7 +54,7 @@ def test_a_dry_run_leaves_no_entry(novita: NovitaAnswers) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_new_superuser_is_recorded_by_name() -> None:
+def test_new_superuser_is_recorded_by_name() -> None:
     User.objects.create_user("earlier")
 
     run("createsuperuser", "--noinput", "--username", "ann", "--email", "ann@example.com")
@@ -63,14 +63,14 @@ def test_a_new_superuser_is_recorded_by_name() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_command_that_nobody_foresaw_is_recorded() -> None:
+def test_unknown_command_is_recorded() -> None:
     run("clearsessions")
 
     assert list_entries() == [(SHELL, "command.clearsessions", "", "done")]
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_command_that_failed_is_recorded_as_that() -> None:
+def test_failed_command_is_recorded_as_failed() -> None:
     with pytest.raises(CommandError):
         run("loaddata", "nope.json")
 
@@ -78,7 +78,7 @@ def test_a_command_that_failed_is_recorded_as_that() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_is_typed_into_a_shell_is_not_recorded() -> None:
+def test_shell_input_is_not_recorded() -> None:
     run("shell", "-c", "secret = 'FAKE-SECRET'", verbosity=0)
 
     assert list_entries() == [(SHELL, "command.shell", "", "done")]
@@ -92,14 +92,14 @@ def test_reading_leaves_no_entry(command: str) -> None:
     assert list_entries() == []
 
 
-def test_the_commands_that_are_not_recorded_exist_and_are_known() -> None:
+def test_unrecorded_commands_exist() -> None:
     ours = {name for name, app in get_commands().items() if app == "instances"}
 
     assert ours >= RECORDING
     assert READING & ours == {"novita_simulator", "up"}, "does the new one change anything?"
 
 
-def test_a_shell_records_it(tmp_path: Path, migrated_database: Path) -> None:  # noqa: F811 - the fixture
+def test_real_shell_command_is_recorded(tmp_path: Path, migrated_database: Path) -> None:  # noqa: F811 - the fixture
     database = tmp_path / "db.sqlite3"
     database.write_bytes(migrated_database.read_bytes())
     environment = {

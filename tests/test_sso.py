@@ -24,13 +24,13 @@ def refuse(env: Env) -> str:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("path", ["/sso", "/sso/", "/sso/callback/", "/sso/callback/?code=a&state=b"])
-def test_without_its_variables_there_is_nothing_of_it(client: Client, path: str) -> None:
+def test_sso_pages_do_not_exist_without_its_variables(client: Client, path: str) -> None:
     assert client.get(path).status_code == 404
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("path", ["/login/", "/admin/login/"])
-def test_without_its_variables_the_login_page_has_no_link_to_it(client: Client, path: str) -> None:
+def test_login_page_has_no_sso_link_without_its_variables(client: Client, path: str) -> None:
     page = client.get(path, REMOTE_ADDR="192.0.2.7", follow=True).content.decode()
 
     assert 'name="password"' in page
@@ -39,7 +39,7 @@ def test_without_its_variables_the_login_page_has_no_link_to_it(client: Client, 
 
 
 @pytest.mark.parametrize("missing", sorted(WHOLE))
-def test_a_missing_variable_stops_the_start_by_its_name(missing: str, tmp_path: Path) -> None:
+def test_missing_variable_stops_startup_and_is_named(missing: str, tmp_path: Path) -> None:
     variables = {name: value for name, value in WHOLE.items() if name != missing}
     database = f"sqlite:///{tmp_path / 'db.sqlite3'}"
 
@@ -56,7 +56,7 @@ def test_a_missing_variable_stops_the_start_by_its_name(missing: str, tmp_path: 
     assert "FAKE-SECRET" not in process.stderr
 
 
-def test_all_or_none_of_the_variables_are_right() -> None:
+def test_all_or_none_of_the_variables_are_valid() -> None:
     none, whole = Env({}), Env(WHOLE)
 
     assert (none.has_all(*WHOLE), whole.has_all(*WHOLE)) == (False, True)
@@ -81,7 +81,7 @@ def test_roles_are_read(text: str, roles: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("text", ["admin", "=admin", "panel-admins=root", "panel-admins=Admin", "a=viewer,a=admin"])
-def test_wrong_roles_are_refused_by_name(text: str) -> None:
+def test_invalid_roles_are_refused_by_name(text: str) -> None:
     env = Env({"OIDC_ROLES": text})
 
     env.roles("OIDC_ROLES")
@@ -97,7 +97,7 @@ def test_code_in_the_url_of_a_password_login_is_ignored(settings: Settings) -> N
 
 
 @pytest.mark.parametrize("url", ["http://login.test", "login.test", "https://user:FAKE-SECRET@login.test", "ftp://a"])
-def test_a_secret_goes_to_no_issuer_without_tls(url: str) -> None:
+def test_issuer_without_tls_is_refused(url: str) -> None:
     env = Env({"OIDC_ISSUER": url})
 
     env.issuer("OIDC_ISSUER")
@@ -108,7 +108,7 @@ def test_a_secret_goes_to_no_issuer_without_tls(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["https://login.test/realms/a/", "http://127.0.0.1:9400", "http://localhost:9400/"])
-def test_an_issuer_with_tls_or_on_this_machine_is_right(url: str) -> None:
+def test_issuer_with_tls_or_on_this_machine_is_accepted(url: str) -> None:
     env = Env({"OIDC_ISSUER": url})
 
     assert env.issuer("OIDC_ISSUER") == url.rstrip("/")

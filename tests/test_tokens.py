@@ -48,7 +48,7 @@ def is_unknown(answer: Any) -> bool:
 # --- What it opens
 
 
-def test_a_token_acts_without_a_cookie_and_a_csrf_token(ann: User) -> None:
+def test_token_acts_without_cookie_and_csrf_token(ann: User) -> None:
     _, text = Token.objects.create(user=ann, name="ci", role="admin")
     client = Client(enforce_csrf_checks=True, headers={"Authorization": f"bearer {text}"})
 
@@ -60,7 +60,7 @@ def test_a_token_acts_without_a_cookie_and_a_csrf_token(ann: User) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/admin/", "/admin/instances/token/", "/admin/instances/syncrun/sync/"])
-def test_a_token_opens_no_page(ann: User, path: str) -> None:
+def test_token_gives_no_access_to_pages(ann: User, path: str) -> None:
     _, client = make_token(ann)
 
     for answer in (client.get(path), client.post(path)):
@@ -70,7 +70,7 @@ def test_a_token_opens_no_page(ann: User, path: str) -> None:
 
 @pytest.mark.parametrize("role", ["viewer", "operator", "admin"])
 @pytest.mark.parametrize("owners_role", ["viewer", "operator", "admin", ""])
-def test_a_token_may_no_more_than_its_owner_may_now(ann: User, role: str, owners_role: str) -> None:
+def test_token_never_exceeds_its_owners_current_role(ann: User, role: str, owners_role: str) -> None:
     _, client = make_token(ann, role)
 
     ann.groups.set([Group.objects.get_or_create(name=owners_role)[0]] if owners_role else [])
@@ -80,20 +80,20 @@ def test_a_token_may_no_more_than_its_owner_may_now(ann: User, role: str, owners
     assert client.get("/api/instances").status_code == (200 if owners_role else 403)
 
 
-def test_a_superusers_token_has_its_own_role() -> None:
+def test_superusers_token_has_its_own_role() -> None:
     _, client = make_token(User.objects.create_superuser("root"), "viewer")
 
     assert [client.get("/api/instances").status_code, client.post(ACT).status_code] == [200, 403]
 
 
-def test_a_token_with_an_unknown_role_opens_nothing(ann: User) -> None:
+def test_token_with_unknown_role_gives_no_access(ann: User) -> None:
     _, client = make_token(ann)
     Token.objects.update(role="root")
 
     assert client.get("/api/instances").status_code == 403
 
 
-def test_a_tokens_role_counts_for_the_health_page_too(ann: User) -> None:
+def test_token_role_also_applies_to_health(ann: User) -> None:
     _, client = make_token(ann, "viewer")
 
     assert "services" in client.get("/health").json()
@@ -104,7 +104,7 @@ def test_a_tokens_role_counts_for_the_health_page_too(ann: User) -> None:
 # --- How it ends
 
 
-def test_a_token_ends_with_its_owner(ann: User) -> None:
+def test_token_ends_with_its_owner(ann: User) -> None:
     _, client = make_token(ann)
     User.objects.update(is_active=False)
 
@@ -113,7 +113,7 @@ def test_a_token_ends_with_its_owner(ann: User) -> None:
     assert is_unknown(client.get("/api/instances"))
 
 
-def test_a_token_ends_in_time(ann: User) -> None:
+def test_token_expires_on_time(ann: User) -> None:
     _, client = make_token(ann)
     Token.objects.update(expiry=timezone.now() + timedelta(minutes=1))
     assert client.get("/api/instances").status_code == 200
@@ -124,20 +124,20 @@ def test_a_token_ends_in_time(ann: User) -> None:
     assert is_unknown(client.post(ACT))
 
 
-def test_a_revoked_token_opens_nothing(ann: User) -> None:
+def test_revoked_token_gives_no_access(ann: User) -> None:
     token, client = make_token(ann)
     token.delete()
 
     assert is_unknown(client.get("/api/instances"))
 
 
-def test_a_token_lasts_for_90_days_unless_another_time_is_named(ann: User) -> None:
+def test_token_lasts_90_days_by_default(ann: User) -> None:
     token, _ = Token.objects.create(user=ann, name="ci")
 
     assert abs(token.expiry - timezone.now() - timedelta(days=90)) < timedelta(minutes=1)
 
 
-def test_the_last_use_is_recorded_once_a_minute(ann: User) -> None:
+def test_last_use_is_recorded_once_a_minute(ann: User) -> None:
     token, client = make_token(ann)
     assert token.last_used_at is None
 
@@ -175,7 +175,7 @@ MALFORMED = [
 
 @pytest.mark.parametrize("is_login_wanted", [True, False])
 @pytest.mark.parametrize("header", MALFORMED, ids=lambda header: repr(header[:20]))
-def test_a_header_that_is_no_token_is_refused_on_this_machine_too(
+def test_header_without_valid_token_is_refused_on_loopback_too(
     settings: Settings, header: str, is_login_wanted: bool
 ) -> None:
     settings.REQUIRE_LOGIN = is_login_wanted
@@ -187,14 +187,14 @@ def test_a_header_that_is_no_token_is_refused_on_this_machine_too(
     assert not AuditEntry.objects.exists()
 
 
-def test_a_wrong_token_spoils_a_login(ann: User) -> None:
+def test_invalid_token_is_refused_despite_a_login(ann: User) -> None:
     client = ApiClient(headers={"Authorization": "Bearer nvp_" + "0" * 64})
     client.force_login(ann)
 
     assert is_unknown(client.get("/api/instances"))
 
 
-def test_the_password_of_a_proxy_in_front_is_not_taken_for_a_token(ann: User) -> None:
+def test_proxy_password_is_not_treated_as_a_token(ann: User) -> None:
     client = ApiClient(headers={"Authorization": "Basic YTpi"})
     assert is_unknown(client.get("/api/instances"))
 
@@ -203,7 +203,7 @@ def test_the_password_of_a_proxy_in_front_is_not_taken_for_a_token(ann: User) ->
     assert client.get("/api/instances").status_code == 200
 
 
-def test_a_part_of_a_token_is_none(ann: User) -> None:
+def test_part_of_a_token_is_refused(ann: User) -> None:
     token, text = Token.objects.create(user=ann, name="ci")
     for wrong in (text[:-1], f"{text}0", token.token_key, token.digest, text.upper(), text.removeprefix("nvp_")):
         assert is_unknown(ApiClient(headers={"Authorization": f"Bearer {wrong}"}).get("/api/instances"))
@@ -212,7 +212,7 @@ def test_a_part_of_a_token_is_none(ann: User) -> None:
 # --- Shown once
 
 
-def test_the_text_is_on_one_page_and_nowhere_else(
+def test_token_text_is_on_one_page_and_nowhere_else(
     ann: User, settings: Settings, raw_redis: FakeRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -257,7 +257,7 @@ def create(*args: str) -> tuple[str, str]:
     return out.getvalue(), err.getvalue()
 
 
-def test_the_command_prints_a_token_alone(ann: User) -> None:
+def test_command_prints_only_the_token(ann: User) -> None:
     out, err = create("ann", "--name", "ci", "--role", "operator", "--days", "7")
 
     client = ApiClient(headers={"Authorization": f"Bearer {out.strip()}"})
@@ -271,7 +271,7 @@ def test_the_command_prints_a_token_alone(ann: User) -> None:
     assert entry.actor.endswith("(shell)") or entry.actor.startswith("uid ")
 
 
-def test_a_tokens_role_is_viewer_unless_one_is_named(ann: User) -> None:
+def test_token_role_is_viewer_by_default(ann: User) -> None:
     create("ann", "--name", "ci")
 
     assert Token.objects.get().role == "viewer"
@@ -295,7 +295,7 @@ def test_a_tokens_role_is_viewer_unless_one_is_named(ann: User) -> None:
         ([], "username"),
     ],
 )
-def test_the_command_says_what_is_wrong_and_makes_none(args: list[str], words: str) -> None:
+def test_command_names_the_error_and_creates_no_token(args: list[str], words: str) -> None:
     User.objects.create_user("idle", is_active=False, is_superuser=True)
     User.objects.create_user("none")
     User.objects.create_user("vic").groups.add(Group.objects.get_or_create(name="viewer")[0])
@@ -318,7 +318,7 @@ def guess(number: int) -> list[int]:
     ]
 
 
-def test_many_bad_tokens_of_an_address_are_refused_without_a_look_at_the_database() -> None:
+def test_many_invalid_tokens_are_refused_without_a_database_query() -> None:
     assert guess(60) == [401] * 60
 
     with CaptureQueriesContext(connection) as queries:
@@ -327,7 +327,7 @@ def test_many_bad_tokens_of_an_address_are_refused_without_a_look_at_the_databas
     assert queries.captured_queries == []
 
 
-def test_a_token_that_was_good_before_works_whatever_its_address_sends(ann: User) -> None:
+def test_known_token_works_despite_invalid_tokens_from_its_address(ann: User) -> None:
     _, known = make_token(ann)
     _, new = make_token(ann)
     assert known.get("/api/instances").status_code == 200
@@ -338,13 +338,13 @@ def test_a_token_that_was_good_before_works_whatever_its_address_sends(ann: User
     assert new.post(ACT, REMOTE_ADDR="192.0.2.9").status_code == 200
 
 
-def test_good_tokens_are_no_guesses(ann: User, redis_server: FakeServer) -> None:
+def test_valid_tokens_are_not_counted(ann: User, redis_server: FakeServer) -> None:
     _, client = make_token(ann)
 
     assert {client.get("/api/instances").status_code for _ in range(100)} == {200}
 
 
-def test_without_redis_a_good_token_is_not_refused(ann: User, redis_server: FakeServer) -> None:
+def test_valid_token_works_without_redis(ann: User, redis_server: FakeServer) -> None:
     _, client = make_token(ann)
     guess(100)
     redis_server.connected = False

@@ -288,24 +288,24 @@ def make_url(address: str, path: str = "/") -> str:
         "https://[2606:2800:220:1::1]/",
     ],
 )
-def test_a_url_of_the_public_internet_is_taken(url: str) -> None:
+def test_public_url_is_accepted(url: str) -> None:
     webhooks.check_url(url)
 
 
 @pytest.mark.parametrize("address", ADDRESSES.values(), ids=ADDRESSES)
-def test_an_address_that_is_not_public_is_refused_by_number(address: str) -> None:
+def test_address_that_is_not_public_is_refused(address: str) -> None:
     assert read_refusal(make_url(address)).startswith("Its host is not on the public internet")
 
 
 @pytest.mark.parametrize("address", ADDRESSES.values(), ids=ADDRESSES)
-def test_a_name_with_one_address_that_is_not_public_is_refused(names: dict[str, list[str]], address: str) -> None:
+def test_name_with_one_private_address_is_refused(names: dict[str, list[str]], address: str) -> None:
     names["hooks.test"] = [PUBLIC, address]
 
     assert read_refusal("https://hooks.test/").startswith("Its host is not on the public internet")
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_an_address_in_an_unusual_notation_is_refused(number: str) -> None:
+def test_unusual_address_notation_is_refused(number: str) -> None:
     assert "Its host" in read_refusal(f"https://{number}/") or "outside ASCII" in read_refusal(f"https://{number}/")
 
 
@@ -345,11 +345,11 @@ def test_an_address_in_an_unusual_notation_is_refused(number: str) -> None:
         ("https://nowhere.test/", "Its host can't be found."),
     ],
 )
-def test_each_refusal_has_its_sentence(url: str, words: str) -> None:
+def test_each_refusal_has_its_own_sentence(url: str, words: str) -> None:
     assert read_refusal(url).startswith(words)
 
 
-def test_a_dns_that_hangs_ends_in_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_dns_leads_to_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receivers, "DNS_SECONDS", 0.2)
     answered = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: answered.wait(20))
@@ -365,7 +365,7 @@ def test_a_dns_that_hangs_ends_in_a_refusal(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     "url", ["http://Intern.test/", "https://intern.test/", "http://[FD12::1]/", "http://10.0.0.5:443/"]
 )
-def test_a_host_that_is_excepted_may_have_any_address_and_http(
+def test_allowed_host_may_have_any_address_and_use_http(
     settings: Settings, names: dict[str, list[str]], url: str
 ) -> None:
     names["intern.test"] = ["10.0.0.5"]
@@ -375,20 +375,20 @@ def test_a_host_that_is_excepted_may_have_any_address_and_http(
     webhooks.check_url(url)
 
 
-def test_an_excepted_host_keeps_the_rule_on_ports(settings: Settings) -> None:
+def test_allowed_host_still_needs_an_allowed_port(settings: Settings) -> None:
     settings.WEBHOOK_ALLOWED_HOSTS = ["10.0.0.5"]
 
     assert read_refusal("http://10.0.0.5/") == "Its port 80 is not one of WEBHOOK_ALLOWED_PORTS (443, 8443)."
 
 
-def test_no_other_host_is_excepted_along_with_one(settings: Settings, names: dict[str, list[str]]) -> None:
+def test_allowing_a_host_allows_no_other_host(settings: Settings, names: dict[str, list[str]]) -> None:
     settings.WEBHOOK_ALLOWED_HOSTS = ["10.0.0.5", "intern.test"]
     names["sub.intern.test"] = ["10.0.0.5"]
 
     assert "not on the public internet" in read_refusal("https://sub.intern.test/")
 
 
-def test_without_a_secret_it_is_said_how_to_make_one(settings: Settings) -> None:
+def test_missing_secret_is_refused_with_the_command_that_creates_one(settings: Settings) -> None:
     settings.WEBHOOK_SECRET = []
 
     assert read_refusal("https://hooks.test/").endswith(
@@ -408,7 +408,7 @@ def verify(headers: HTTPMessage, body: bytes, secret: str) -> bool:
     return wanted in headers["webhook-signature"].split(" ")
 
 
-def test_the_event_arrives_signed_and_as_promised(serve: Serve) -> None:
+def test_event_arrives_signed_with_the_documented_fields(serve: Serve) -> None:
     receiver = serve(answer("204 No Content"))
     operation = make_operation(success=False, result="1 of 3 is still running.", reason="Month's end")
     operation.targets.create(instance_id="a", name="train-a", state="confirmed")
@@ -450,7 +450,7 @@ def test_the_event_arrives_signed_and_as_promised(serve: Serve) -> None:
     }
 
 
-def test_while_a_secret_is_rotated_both_sign(serve: Serve, settings: Settings) -> None:
+def test_both_secrets_sign_during_a_rotation(serve: Serve, settings: Settings) -> None:
     receiver = serve(answer("200 OK"))
     settings.WEBHOOK_SECRET = [SECRET, OLDER_SECRET]
 
@@ -461,7 +461,7 @@ def test_while_a_secret_is_rotated_both_sign(serve: Serve, settings: Settings) -
     assert not verify(headers, body + b" ", SECRET)
 
 
-def test_a_repeated_attempt_has_the_same_id_and_body_and_a_new_time(
+def test_repeated_attempt_has_the_same_id_and_body_and_a_new_timestamp(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receiver = serve(answer("500 Broken"))
@@ -479,7 +479,7 @@ def test_a_repeated_attempt_has_the_same_id_and_body_and_a_new_time(
 
 
 @pytest.mark.parametrize("text", ["🧨" * 300, "\x01" * 300, "ü" * 300])
-def test_the_payload_stays_below_20_kb_whatever_the_texts(text: str) -> None:
+def test_payload_stays_below_20_kb_for_any_texts(text: str) -> None:
     operation = make_operation(reason=text * 100, result=text * 100, success=False)
     Target.objects.bulk_create(
         Target(operation=operation, instance_id=f"i{number}", name=text[:255], state="failed", error=text * 10)
@@ -494,7 +494,7 @@ def test_the_payload_stays_below_20_kb_whatever_the_texts(text: str) -> None:
     assert data["unconfirmed"] and len(data["unconfirmed"]) + data["moreUnconfirmed"] == 3000
 
 
-def test_many_short_targets_are_listed_while_they_fit() -> None:
+def test_short_targets_are_listed_up_to_the_size_limit() -> None:
     operation = make_operation()
     Target.objects.bulk_create(
         Target(operation=operation, instance_id=str(number), state="requested") for number in range(3000)
@@ -505,7 +505,7 @@ def test_many_short_targets_are_listed_while_they_fit() -> None:
     assert 19_900 < len(payload.encode()) < 20_000
 
 
-def test_only_an_operation_that_ends_makes_its_webhook_due() -> None:
+def test_webhook_becomes_due_when_its_operation_ends() -> None:
     operation, other = make_operation(state="requesting"), make_operation()
     webhooks.register(operation, "https://hooks.test/")
     webhooks.release(other)
@@ -513,7 +513,7 @@ def test_only_an_operation_that_ends_makes_its_webhook_due() -> None:
     assert webhooks.list_due() == []
 
 
-def test_a_second_end_changes_nothing() -> None:
+def test_second_release_changes_nothing() -> None:
     operation = make_operation()
     delivery = make_due("https://hooks.test/", operation)
     WebhookDelivery.objects.update(state=State.DELIVERED)
@@ -528,7 +528,7 @@ def test_a_second_end_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("address", ADDRESSES.values(), ids=ADDRESSES)
-def test_a_name_that_has_moved_off_the_public_internet_is_not_called(
+def test_host_that_became_private_is_not_called(
     names: dict[str, list[str]], connected: list[str], address: str
 ) -> None:
     webhooks.check_url("https://hooks.test/")
@@ -542,7 +542,7 @@ def test_a_name_that_has_moved_off_the_public_internet_is_not_called(
     assert delivery.state == State.DUE
 
 
-def test_an_address_typed_in_is_checked_again_at_delivery(connected: list[str], settings: Settings) -> None:
+def test_address_is_checked_again_at_delivery(connected: list[str], settings: Settings) -> None:
     settings.WEBHOOK_ALLOWED_HOSTS = ["10.0.0.5"]
     delivery = make_due("https://10.0.0.5/")
     settings.WEBHOOK_ALLOWED_HOSTS = []
@@ -551,7 +551,7 @@ def test_an_address_typed_in_is_checked_again_at_delivery(connected: list[str], 
     assert connected == []
 
 
-def test_the_settings_of_the_day_decide(serve: Serve, settings: Settings) -> None:
+def test_current_settings_decide_at_delivery(serve: Serve, settings: Settings) -> None:
     receiver = serve(answer("200 OK"))
     delivery = make_due(receiver.url)
     settings.WEBHOOK_ALLOWED_HOSTS = []
@@ -564,7 +564,7 @@ def test_the_settings_of_the_day_decide(serve: Serve, settings: Settings) -> Non
     assert receiver.connections == 0
 
 
-def test_the_connection_goes_to_the_very_address_that_was_checked(
+def test_connection_goes_to_the_exact_address_that_was_checked(
     serve: Serve, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The name means the public address at the first look and this machine at the second."""
@@ -593,7 +593,7 @@ def test_the_connection_goes_to_the_very_address_that_was_checked(
 
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"])
-def test_a_redirect_is_not_followed(serve: Serve, status: str) -> None:
+def test_redirect_is_not_followed(serve: Serve, status: str) -> None:
     elsewhere = serve(answer("200 OK"))
     # Its body drips: who looks at a redirect's body waits for the deadline.
     head = f"HTTP/1.1 {status}\r\nLocation: {elsewhere.url}/other\r\nContent-Length: 1000\r\n\r\n"
@@ -609,7 +609,7 @@ def test_a_redirect_is_not_followed(serve: Serve, status: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_no_proxy_is_taken_from_the_environment(
+def test_proxy_from_the_environment_is_ignored(
     serve: Serve, settings: Settings, monkeypatch: pytest.MonkeyPatch, connected: list[str], scheme: str
 ) -> None:
     proxy, receiver = serve(answer("200 OK")), serve(answer("200 OK"))
@@ -624,7 +624,7 @@ def test_no_proxy_is_taken_from_the_environment(
     assert connected == (["127.0.0.1"] if scheme == "http" else [PUBLIC])
 
 
-def test_no_password_is_taken_from_a_netrc(serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_password_from_netrc_is_ignored(serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password FAKE-SECRET")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     receiver = serve(answer("200 OK"))
@@ -647,7 +647,7 @@ LINGERING = {
 
 
 @pytest.mark.parametrize("write", LINGERING.values(), ids=LINGERING)
-def test_an_answer_that_never_comes_is_ended_by_the_deadline(serve: Serve, write: Write, short_deadline: None) -> None:
+def test_missing_answer_ends_at_the_deadline(serve: Serve, write: Write, short_deadline: None) -> None:
     receiver = serve(write)
     delivery = make_due(receiver.url)
 
@@ -659,7 +659,7 @@ def test_an_answer_that_never_comes_is_ended_by_the_deadline(serve: Serve, write
     assert 950 <= attempt.milliseconds < 3000
 
 
-def test_a_header_that_never_ends_is_not_read_to_its_end(serve: Serve) -> None:
+def test_endless_header_is_not_read_to_the_end(serve: Serve) -> None:
     delivery = make_due(serve(pour).url)
 
     attempt = deliver(delivery)
@@ -669,7 +669,7 @@ def test_a_header_that_never_ends_is_not_read_to_its_end(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("length", ["Content-Length: 1000", "Transfer-Encoding: chunked"])
-def test_a_body_that_drips_is_not_waited_for(serve: Serve, length: str) -> None:
+def test_slow_body_does_not_delay_the_result(serve: Serve, length: str) -> None:
     delivery = make_due(serve(drip(f"HTTP/1.1 200 OK\r\n{length}\r\n\r\n".encode())).url)
 
     attempt = deliver(delivery)
@@ -678,7 +678,7 @@ def test_a_body_that_drips_is_not_waited_for(serve: Serve, length: str) -> None:
     assert attempt.milliseconds < 2000
 
 
-def test_what_was_given_up_is_cut_off(serve: Serve, short_deadline: None) -> None:
+def test_timed_out_connection_is_closed(serve: Serve, short_deadline: None) -> None:
     ended = threading.Event()
 
     def write(connection: socket.socket) -> None:
@@ -696,9 +696,7 @@ def test_what_was_given_up_is_cut_off(serve: Serve, short_deadline: None) -> Non
     [lambda connection: time.sleep(2), drip(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc")],
     ids=["hangs", "drips"],
 )
-def test_a_tls_handshake_that_never_ends_is_ended_by_the_deadline(
-    serve: Serve, write: Write, short_deadline: None
-) -> None:
+def test_endless_tls_handshake_ends_at_the_deadline(serve: Serve, write: Write, short_deadline: None) -> None:
     receiver = serve(write, listens=False)
     delivery = make_due(receiver.url.replace("http", "https"))
 
@@ -708,7 +706,7 @@ def test_a_tls_handshake_that_never_ends_is_ended_by_the_deadline(
     assert attempt.milliseconds < 3000
 
 
-def test_a_dns_that_hangs_is_ended_by_the_deadline(
+def test_hanging_dns_ends_at_the_deadline(
     monkeypatch: pytest.MonkeyPatch, short_deadline: None, connected: list[str]
 ) -> None:
     delivery = make_due("https://hooks.test/")
@@ -725,7 +723,7 @@ def test_a_dns_that_hangs_is_ended_by_the_deadline(
 @pytest.mark.parametrize(
     "status", ["199 Odd", "304 Same", "400 Bad", "401 No", "404 None", "429 Slow", "500 A", "503 B"]
 )
-def test_any_other_answer_is_tried_again_after_a_pause(serve: Serve, status: str) -> None:
+def test_failed_attempt_is_repeated_after_a_pause(serve: Serve, status: str) -> None:
     delivery = make_due(serve(answer(status, body=b"FAKE-ANSWER")).url)
 
     before = timezone.now()
@@ -738,7 +736,7 @@ def test_any_other_answer_is_tried_again_after_a_pause(serve: Serve, status: str
     assert webhooks.list_due() == []
 
 
-def test_each_pause_is_longer_up_to_6_hours_and_after_24_hours_it_is_dead() -> None:
+def test_pauses_grow_to_6_hours_and_end_after_24_hours() -> None:
     pauses = [webhooks.find_pause(tries) for tries in range(1, 18)]
 
     assert pauses[:4] == [5, 10, 20, 40]
@@ -747,7 +745,7 @@ def test_each_pause_is_longer_up_to_6_hours_and_after_24_hours_it_is_dead() -> N
     assert 24 * 3600 <= sum(pause or 0 for pause in pauses) < 31 * 3600
 
 
-def test_a_receiver_that_fails_for_a_day_is_given_up_and_can_be_tried_again_by_hand(serve: Serve) -> None:
+def test_receiver_that_fails_for_a_day_is_given_up_until_sent_again(serve: Serve) -> None:
     receiver = serve(answer("500 Broken"))
     delivery = make_due(receiver.url)
     while delivery.state == State.DUE:
@@ -768,7 +766,7 @@ def test_a_receiver_that_fails_for_a_day_is_given_up_and_can_be_tried_again_by_h
     assert not webhooks.send_again(delivery)
 
 
-def test_a_receiver_that_is_gone_is_not_asked_again(serve: Serve) -> None:
+def test_receiver_that_answers_410_gets_no_further_attempt(serve: Serve) -> None:
     delivery = make_due(serve(answer("410 Gone")).url)
 
     attempt = deliver(delivery)
@@ -776,7 +774,7 @@ def test_a_receiver_that_is_gone_is_not_asked_again(serve: Serve) -> None:
     assert (attempt.status, delivery.state, webhooks.list_due()) == (410, State.DEAD, [])
 
 
-def test_a_task_that_runs_twice_sends_once(serve: Serve) -> None:
+def test_task_that_runs_twice_sends_once(serve: Serve) -> None:
     receiver = serve(answer("200 OK"))
     delivery = make_due(receiver.url)
 
@@ -786,7 +784,7 @@ def test_a_task_that_runs_twice_sends_once(serve: Serve) -> None:
     assert len(receiver.requests) == WebhookAttempt.objects.count() == 1
 
 
-def test_what_another_process_is_sending_is_left_to_it_for_a_minute(serve: Serve) -> None:
+def test_claimed_delivery_is_skipped_for_a_minute(serve: Serve) -> None:
     seen: list[list[int]] = []
 
     def write(connection: socket.socket) -> None:
@@ -807,7 +805,7 @@ def test_what_another_process_is_sending_is_left_to_it_for_a_minute(serve: Serve
     assert len(receiver.requests) == 1
 
 
-def test_a_tick_takes_four_the_oldest_first() -> None:
+def test_one_tick_sends_the_four_oldest() -> None:
     deliveries = [make_due("https://hooks.test/") for _ in range(6)]
     for age, delivery in enumerate(random.sample(deliveries, 6)):
         WebhookDelivery.objects.filter(pk=delivery.pk).update(
@@ -830,11 +828,13 @@ def test_a_tick_takes_four_the_oldest_first() -> None:
     ],
     ids=["closed", "not HTTP"],
 )
-def test_nonsense_in_place_of_an_answer_is_said_in_words(serve: Serve, write: Write, words: str) -> None:
+def test_invalid_answer_is_named_in_a_sentence(serve: Serve, write: Write, words: str) -> None:
     assert deliver(make_due(serve(write).url)).error == words
 
 
-def test_nobody_there_is_said_in_words(serve: Serve, connected: list[str], names: dict[str, list[str]]) -> None:
+def test_refused_connection_is_named_in_a_sentence(
+    serve: Serve, connected: list[str], names: dict[str, list[str]]
+) -> None:
     delivery = make_due("https://hooks.test/")
 
     assert deliver(delivery).error == "The receiver refused the connection."
@@ -872,7 +872,7 @@ def make_certificate(folder: Path, name: str) -> ssl.SSLContext:
     return context
 
 
-def test_a_certificate_that_nobody_trusts_is_refused_in_words(serve: Serve, tmp_path: Path) -> None:
+def test_untrusted_certificate_is_refused_with_a_sentence(serve: Serve, tmp_path: Path) -> None:
     receiver = serve(answer("200 OK"), tls=make_certificate(tmp_path, "127.0.0.1"))
 
     attempt = deliver(make_due(receiver.url))
@@ -882,7 +882,7 @@ def test_a_certificate_that_nobody_trusts_is_refused_in_words(serve: Serve, tmp_
 
 
 @pytest.mark.parametrize("url", ["https://hooks.test/", "https://127.0.0.1:{port}/"], ids=["pinned", "excepted"])
-def test_another_hosts_certificate_is_refused_in_words(
+def test_certificate_of_another_host_is_refused_with_a_sentence(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     receiver = serve(answer("200 OK"), tls=make_certificate(tmp_path, "other.test"))
@@ -912,7 +912,7 @@ def test_another_hosts_certificate_is_refused_in_words(
     ],
     ids=["malformed header", "500", "302", "not HTTP", "closed", "hangs"],
 )
-def test_neither_the_path_nor_the_answer_is_kept_or_logged(
+def test_path_and_answer_are_neither_stored_nor_logged(
     serve: Serve, caplog: pytest.LogCaptureFixture, write: Write, short_deadline: None
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -929,7 +929,7 @@ def test_neither_the_path_nor_the_answer_is_kept_or_logged(
     assert f"webhook {delivery.message_id} to {receiver.url}: " in caplog.text
 
 
-def test_a_url_that_was_sealed_under_an_older_key_is_still_read(serve: Serve, settings: Settings) -> None:
+def test_url_encrypted_with_an_older_key_is_still_readable(serve: Serve, settings: Settings) -> None:
     receiver = serve(answer("200 OK"))
     delivery = make_due(receiver.url)
     older, settings.SECRET_KEY = settings.SECRET_KEY, "FAKE-SECRET-newer"

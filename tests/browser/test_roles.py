@@ -93,5 +93,5 @@ def test_a_wrong_password_is_told_and_the_name_stays(context: BrowserContext) ->
     page.get_by_label("Password").fill("wrong")
     page.get_by_role("button", name="Log in").click()
 
-    expect(page.get_by_role("alert")).to_contain_text("don't fit")
+    expect(page.get_by_role("alert")).to_contain_text("Wrong username or password")
     expect(page.get_by_label("Username")).to_have_value("viewer")
