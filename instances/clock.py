@@ -1,7 +1,7 @@
-"""Moments that stand in the database, judged by a clock that people, NTP and sleeping machines set forward and back.
+"""Compares times in the database with a clock that people, NTP and suspended machines set forward and back.
 
-Due is also what lies further ahead than anything is ever planned: the clock was set back since. Too early a look costs
-a call; one that comes an hour late costs an hour of running machines.
+A time further ahead than anything is ever planned is due, too: the clock was set back since. A call too early costs a
+call, and a call an hour late costs an hour of running machines.
 """
 
 import time
@@ -12,28 +12,28 @@ from typing import Final
 from django.db.models import Q
 from django.utils import timezone
 
-# By how much the hosts' clocks may differ.
+# How much the clocks of the hosts may differ.
 SKEW_SECONDS: Final = 60.0
 
 
 def is_due(moment: datetime, longest_seconds: float) -> bool:
-    """Tell whether a moment has come that was planned for `longest_seconds` ahead at most."""
+    """Tell whether a time has come that was planned at most `longest_seconds` ahead."""
     ahead = (moment - timezone.now()).total_seconds()
     return ahead <= 0 or ahead > longest_seconds + SKEW_SECONDS
 
 
 def find_due(field: str, longest_seconds: float) -> Q:
-    """Return the same as a condition on a field."""
+    """Return `is_due` as a condition on a field."""
     now = timezone.now()
     limit = now + timedelta(seconds=longest_seconds + SKEW_SECONDS)
     return Q(**{f"{field}__lte": now}) | Q(**{f"{field}__gt": limit})
 
 
 def seconds_until(moment: datetime) -> float:
-    """Return how long it is until a moment, below 0 when it has passed.
+    """Return the seconds until a moment; negative when it has passed.
 
-    A process looks at the clock when it first meets the moment, and counts from there by a clock that nobody sets: a
-    deadline doesn't pass because somebody sets the time.
+    A process reads the clock when it first gets the moment, and then counts by a steady clock: setting the time does
+    not end a deadline.
     """
     return _find_end(moment) - _steady()
 
@@ -44,5 +44,5 @@ def _find_end(moment: datetime) -> float:
 
 
 def _steady() -> float:
-    """Return the seconds of a clock that nobody sets; on Linux it counts on while the machine sleeps."""
+    """Return the seconds of a clock that can't be set. On Linux it continues while the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

@@ -1,4 +1,4 @@
-"""Is the service alive, ready, healthy: told from what is known already. A probe never calls Novita."""
+"""Whether the service is ready and healthy, from what is already known. A probe never calls Novita."""
 
 import logging
 import time
@@ -19,11 +19,11 @@ from novita_site import __version__
 
 log = logging.getLogger(__name__)
 
-# As soon as Redis is back, what is said of it is true again.
+# How long an answer of Redis about itself is reused.
 POLICY_SECONDS: Final = 5
-# A database that hangs must not make a probe wait.
+# A database that hangs must not delay a probe.
 WAIT_SECONDS: Final = 1.0
-# What says nothing about Novita itself: our lock, our Redis, our shutdown.
+# Other codes say nothing about Novita: they come from the lease, Redis or a shutdown.
 _NOVITA_CODES: Final = "NOVITA_"
 
 
@@ -36,7 +36,7 @@ class Health:
 
 
 def is_ready() -> bool:
-    """Tell whether there is a copy, and it isn't stale."""
+    """Tell whether there is an inventory that is not stale."""
     try:
         return not store.read_state().freshness.is_stale
     except CacheUnavailable:
@@ -44,7 +44,7 @@ def is_ready() -> bool:
 
 
 def check() -> Health:
-    """Look at every part: "unhealthy" without Redis, "degraded" when something else is wrong or old."""
+    """Check every part: "unhealthy" without Redis, "degraded" when anything else is wrong or stale."""
     try:
         state = store.read_state()
     except CacheUnavailable as exc:
@@ -56,9 +56,9 @@ def _describe(state: store.State | None, warnings: list[str]) -> Health:
     trouble = database.find_trouble(max_age_seconds=database.REMEMBERED_SECONDS, wait_seconds=WAIT_SECONDS)
     novita = _tell_novita(state)
     if trouble:
-        warnings.append(f"The database can't be used: {trouble}. Stops are sent all the same, and recorded later.")
+        warnings.append(f"The database can't be used: {trouble}. Stops are still sent, and recorded later.")
     elif state and not state.has_worker and _has_work():
-        warnings.append("No worker runs: operations are not verified, and webhooks not delivered.")
+        warnings.append("No worker is running: operations are not verified, and webhooks are not delivered.")
     status = "unhealthy" if state is None else "degraded" if warnings else "healthy"
     body = {
         "status": status,
@@ -92,22 +92,22 @@ def _describe_sync(state: store.State | None) -> dict[str, Any]:
 
 
 def _find_warnings(state: store.State) -> list[str]:
-    """Say in a sentence each what is wrong; the dashboard shows them as they are."""
+    """Return a sentence for each problem. The dashboard shows them unchanged."""
     warnings = []
     if state.error:
         since = f" since {_say_time(state.failing_since)}" if state.failing_since else ""
         warnings.append(f"Synchronization has been failing{since}: {state.error}")
     if state.freshness.as_of is None and state.cleared_at:
-        warnings.append("The cache was emptied; the next synchronization fills it.")
+        warnings.append("The cache was cleared. The next synchronization fills it.")
     elif state.freshness.as_of is None and state.last_sync:
-        warnings.append("The cached inventory was lost; the next synchronization restores it.")
+        warnings.append("The cached inventory was lost. The next synchronization restores it.")
     elif state.freshness.as_of is None:
-        warnings.append("There is no copy of the account yet.")
+        warnings.append("The account has not been synchronized yet.")
     elif state.freshness.is_stale:
-        warnings.append(f"The data is stale: it is of {_say_time(state.freshness.as_of)}.")
+        warnings.append(f"The data is stale: it was read at {_say_time(state.freshness.as_of)}.")
     policy = _find_policy()
     if policy and policy != "noeviction":
-        warnings.append(f"Redis may drop the copy: its maxmemory-policy is {policy}, and should be noeviction.")
+        warnings.append(f"Redis may evict the inventory: its maxmemory-policy is {policy}. Set it to noeviction.")
     return warnings
 
 
@@ -116,7 +116,7 @@ def _say_time(moment: datetime) -> str:
 
 
 def _tell_novita(state: store.State | None) -> str:
-    """Say what the last sync saw of Novita: "up", "down", or "unknown"."""
+    """Return what the last synchronization found: "up", "down", or "unknown"."""
     if state is None or state.attempt_at is None:
         return "unknown"
     if not state.code:
@@ -125,7 +125,7 @@ def _tell_novita(state: store.State | None) -> str:
 
 
 def _has_work() -> bool:
-    """Tell whether something waits for a worker: without that, one that is down harms nobody."""
+    """Tell whether a worker has anything to do. Otherwise a missing worker needs no warning."""
     try:
         unfinished = Operation.objects.filter(finished_at=None).exists()
         return unfinished or WebhookDelivery.objects.filter(state=WebhookDelivery.State.DUE).exists()
@@ -135,23 +135,23 @@ def _has_work() -> bool:
 
 
 def _tell_worker(state: store.State | None) -> str:
-    """Say whether a worker has lately worked: "up", "down", or "unknown" without Redis, where it is noted."""
+    """Return "up" when a worker ran lately, "down", or "unknown" without Redis, which records that."""
     return "unknown" if state is None else "up" if state.has_worker else "down"
 
 
 def _remember(seconds: float, function: Callable[[], str | None]) -> Callable[[], str | None]:
-    """Ask again only when the last answer is older than that."""
-    requested_at, answer = float("-inf"), None
+    """Reuse the function's last answer for some seconds."""
+    read_at, answer = float("-inf"), None
 
     def remembered() -> str | None:
-        nonlocal requested_at, answer
-        if time.monotonic() - requested_at > seconds:
+        nonlocal read_at, answer
+        if time.monotonic() - read_at > seconds:
             try:
                 answer = function()
             except CacheUnavailable as exc:
-                log.debug("redis doesn't tell its eviction policy: %s", exc)
+                log.debug("eviction policy of Redis unknown: %s", exc)
                 answer = None
-            requested_at = time.monotonic()
+            read_at = time.monotonic()
         return answer
 
     return remembered

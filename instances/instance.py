@@ -1,7 +1,7 @@
-"""What an instance is: its fields, its status groups, which actions are possible.
+"""What an instance is: its fields, and the one table of what each status means.
 
-Reads Novita's rows by the fields that are wanted, so that none of the secrets in them (`sshPassword`, `envs`,
-`command`, `connectComponent…`) ever gets further than here.
+Only the needed fields of Novita's rows are read. The secrets in the rows (`sshPassword`, `envs`, `command`,
+`connectComponent…`) never get further than this module.
 """
 
 import datetime as dt
@@ -92,7 +92,7 @@ _UNWRITABLE: Final = re.compile("[\x00\ud800-\udfff]")
 
 
 class MalformedInstance(ValueError):
-    """A row of Novita's that is no instance; the message says why, without the row's contents."""
+    """A row that is not an instance. The message gives the reason, without the row's contents."""
 
 
 def get_status(name: str) -> Status:
@@ -110,7 +110,7 @@ def format_time(moment: dt.datetime) -> str:
 
 
 def parse_time(text: str) -> dt.datetime:
-    """Read back what `format_time` wrote."""
+    """Read a time that `format_time` wrote."""
     return dt.datetime.fromisoformat(text)
 
 
@@ -123,7 +123,7 @@ class PortMapping:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One GPU instance as Novita last described it. Times are as the API writes them; None: never, or not known."""
+    """One GPU instance as Novita last described it. Times are texts as in the API; None means never or unknown."""
 
     id: str
     name: str
@@ -164,7 +164,7 @@ class Instance:
         return get_status(self.status).actions
 
     def to_json(self) -> dict[str, Any]:
-        """Return the instance as the API shows it, but for `changedAt`, which only the copy knows."""
+        """Return the instance as the API shows it, without `changedAt`, which the inventory adds."""
         return {
             "id": self.id,
             "name": self.name,
@@ -195,13 +195,13 @@ class Instance:
 
 
 def from_novita(row: object) -> Instance:
-    """Read a row of Novita's listing, or its answer for one instance. Raises MalformedInstance without a usable id.
+    """Read a row of Novita's list, or its answer for one instance. Raises MalformedInstance without a usable id.
 
-    Only `id` must be there. Novita sends 64-bit numbers as strings, leaves fields out, and sends null (seen, not
-    documented); a field that can't be read is None or "", never a guess.
+    Only `id` is required. Novita sends 64-bit numbers as strings, leaves fields out, and sends null (seen, not
+    documented). An unreadable field becomes None or "", never a guess.
     """
     if not isinstance(row, dict):
-        raise MalformedInstance(f"a row is {_name_type(row)} in place of an object")
+        raise MalformedInstance(f"a row is {_name_type(row)}, not an object")
     instance_id = _read_text(row.get("id"))
     if not instance_id:
         raise MalformedInstance("a row has no id")
@@ -230,13 +230,13 @@ def from_novita(row: object) -> Instance:
 
 
 def from_json(stored: object) -> Instance:
-    """Read back what `to_json` returned, here or in another version.
+    """Read what `to_json` returned, in this or another version.
 
-    A field that is missing or null has its default. Raises MalformedInstance without an id or a status, and for a value
-    of another type.
+    A missing or null field gets its default. Raises MalformedInstance without an id or a status, and for a value of a
+    wrong type.
     """
     if not isinstance(stored, dict):
-        raise MalformedInstance(f"a stored instance is {_name_type(stored)} in place of an object")
+        raise MalformedInstance(f"a stored instance is {_name_type(stored)}, not an object")
     instance_id, status = _get_text(stored, "id"), _get_text(stored, "status")
     if not instance_id or not status:
         raise MalformedInstance("a stored instance has no id or no status")
@@ -268,14 +268,14 @@ def from_json(stored: object) -> Instance:
 
 
 def check_time(text: object) -> str:
-    """Return a time that `format_time` can have written. Raises MalformedInstance for anything else."""
+    """Return a time in the form of `format_time`. Raises MalformedInstance for anything else."""
     if isinstance(text, str) and _TIME.fullmatch(text):
         try:
             parse_time(text)
         except ValueError as exc:
-            raise MalformedInstance("a stored time is none") from exc
+            raise MalformedInstance("a stored time is malformed") from exc
         return text
-    raise MalformedInstance("a stored time is none")
+    raise MalformedInstance("a stored time is malformed")
 
 
 _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
@@ -296,7 +296,7 @@ def _get_text(stored: Mapping[str, Any], name: str) -> str | None:
         try:
             text.encode()
         except UnicodeEncodeError as exc:
-            raise MalformedInstance(f"the stored {name} is no text") from exc
+            raise MalformedInstance(f"the stored {name} is not valid text") from exc
     return text
 
 
@@ -313,9 +313,9 @@ def _get_port_mapping(item: object) -> PortMapping:
 
 
 def clean_text(text: str, length: int | None = None) -> str:
-    """Return a text as a database and a terminal can hold it, cut to the column.
+    """Return a text that a database and a terminal accept, cut to the length of its column.
 
-    PostgreSQL refuses NUL. Half a character pair, which a shell's argument or JSON can carry, can't be written at all.
+    PostgreSQL refuses NUL. Half a surrogate pair, which a shell argument or JSON can contain, can't be encoded.
     """
     return _UNWRITABLE.sub("�", text)[:length]
 
@@ -325,7 +325,7 @@ def clean_texts(texts: list[str]) -> list[str]:
 
 
 def read_integer(value: object) -> int | None:
-    """Read a whole number that may come as a number or in a string; None when it is neither."""
+    """Read an integer from a number or a string; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str) or len(str(value)) > 30:
         return None
     try:
@@ -339,14 +339,14 @@ def read_integer(value: object) -> int | None:
 
 def _read_text(value: object) -> str:
     if isinstance(value, str):
-        # JSON can carry half a character pair, which can't be written as UTF-8.
+        # JSON can contain half a surrogate pair, which can't be encoded as UTF-8.
         return value.encode("utf-8", "replace").decode("utf-8")
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
 
 
 def _read_time(value: object) -> str | None:
     seconds = read_integer(value)
-    # "0" stands for never; an `endTime` of "-1" for pay as you go.
+    # "0" means never, and an `endTime` of "-1" pay as you go.
     if seconds is None or seconds <= 0:
         return None
     try:

@@ -1,7 +1,7 @@
-"""Says once that the database or Redis is away, and once that it is back, however many calls fail meanwhile.
+"""Logs once that the database or Redis is unavailable, and once that it is back, however many calls fail meanwhile.
 
-Each process has its own view. Failures are noted by what would otherwise log each of them: the loops of the worker and
-the refresher, and the answers to requests.
+Each process has its own view. Failures are reported by the code that would otherwise log each of them: the loops of the
+worker and the refresher, and the answers to requests.
 """
 
 import logging
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A database that takes no writes can still be read, so that a success proves little: it must be well for so long.
+# A database that refuses writes can still be read, so one success proves little. An outage ends after so long without
+# a failure.
 QUIET_SECONDS: Final = 10.0
-# Further reasons during one outage are logged, too, up to so many.
+# How many different reasons are logged during one outage.
 MAX_REASONS: Final = 5
-# What isn't a bug of ours. PostgreSQL's "read-only transaction" is an InternalError.
+# Errors of the database and not of this program. PostgreSQL's "read-only transaction" is an InternalError.
 DATABASE_ERRORS: Final[tuple[type[Exception], ...]] = (OperationalError, InterfaceError, InternalError)
 
 
 class Outage:
-    """The state of one store as this process sees it."""
+    """The state of one store, as this process sees it."""
 
     def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._name = name
@@ -42,7 +43,7 @@ class Outage:
         self._failures = 0
 
     def note_failure(self, reason: str, detail: object = "") -> None:
-        """Count a failed call, and log it when its reason is a new one."""
+        """Count a failed call, and log it if its reason is new."""
         with self._lock:
             now = self._clock()
             if not self.is_on:
@@ -53,10 +54,10 @@ class Outage:
             is_new = reason not in self._reasons and len(self._reasons) < MAX_REASONS
             self._reasons.add(reason)
         if is_new:
-            log.warning("%s is away: %s", self._name, " ".join(f"{reason} {detail}".split()))
+            log.warning("%s is unavailable: %s", self._name, " ".join(f"{reason} {detail}".split()))
 
     def note_success(self, *, quiet_seconds: float = 0) -> None:
-        """Log the end of an outage, once nothing has failed for so long."""
+        """Log the end of an outage, when nothing has failed for so many seconds."""
         if not self.is_on:
             return
         with self._lock:
@@ -65,7 +66,7 @@ class Outage:
                 return
             self.is_on = False
             seconds, failures = now - self._began_at, self._failures
-        log.warning("%s is back after %.0f s; calls that failed: %d", self._name, seconds, failures)
+        log.warning("%s is back after %.0f s; failed calls: %d", self._name, seconds, failures)
 
 
 database = Outage("database")
@@ -81,7 +82,7 @@ def note_redis_error(error: "CacheUnavailable") -> None:
 
 
 def watch_connection(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
-    """Receive Django's signal of a new connection."""
+    """Watch a new connection. Receives Django's signal."""
     if _watch_statement not in connection.execute_wrappers:
         connection.execute_wrappers.append(_watch_statement)
 
@@ -93,9 +94,9 @@ def _watch_statement(execute: Callable[..., Any], sql: str, params: Any, many: b
 
 
 class LoggedOnce(logging.Filter):
-    """Notes an outage of the database in place of a line and a traceback for each request or task that it fails.
+    """Reports an outage of the database once, instead of a line and a traceback for each failed request or task.
 
-    The line must carry the exception. One that says what is lost by it, such as an audit entry, carries its text alone.
+    Only records with an exception are filtered. A line that names a loss, such as an audit entry, has only its text.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

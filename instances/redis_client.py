@@ -1,7 +1,7 @@
-"""The connection to Redis, the names of all keys, and Redis's failures in our words.
+"""The connection to Redis, the names of all keys, and Redis's failures as our errors.
 
-All keys carry one hash tag with the account's identity, `{novita:<id>}`: one script may touch them together, and two
-accounts on one Redis stay apart. No script names a key itself.
+All keys share one hash tag with the account's identity, `{novita:<id>}`. So one script may use them together, and two
+accounts on one Redis stay apart. The Lua scripts get their keys from here.
 """
 
 import re
@@ -31,17 +31,17 @@ WORKER: Final = f"{_TAG}:worker"
 RATE: Final = f"{_TAG}:rate:"
 KNOWN: Final = f"{_TAG}:known:"
 PROBE: Final = f"{_TAG}:probe"
-# What the database could not take, by a mark of the database.
+# Records that the database could not store, by the database's id.
 KEPT: Final = f"{_TAG}:kept:"
 CANCEL: Final = f"{_TAG}:cancel:"
 
-# What a panel no longer uses ends by itself, the copy of an account whose key was rotated, say. Who syncs, acts or
-# reads renews it; the oldest data that can count as fresh is 7 days old.
+# Unused keys expire, for example the inventory of an account whose API key was rotated. Each synchronization, action
+# and read renews them. The oldest data that can count as fresh is 7 days old.
 KEEP_SECONDS: Final = 30 * 86400
 LEASE_SECONDS: Final = 30
 TURN_SECONDS: Final = 25
 WORKER_SECONDS: Final = 15
-# The last millisecond of the year 9999: a larger number is damage. It must be no time, and nothing counts on from it.
+# The last millisecond of the year 9999. A larger number is damage: it is not used as a time, and not incremented.
 MAX_NUMBER: Final = 253402300799999
 # The format of a generation. Increment it when an older version could not read a new one; a new field of an instance
 # with a default needs no new number. Readers ignore an inventory of another format.
@@ -49,13 +49,13 @@ FORMAT: Final = 2
 
 
 class Pool(redis.ConnectionPool):
-    """Connections whose failures are all Redis's own, those that a parameter in REDIS_URL causes, too."""
+    """Connections that raise RedisError for every failure, including a bad parameter in REDIS_URL."""
 
     def get_connection(self, *args: Any, **options: Any) -> Any:
         try:
             return super().get_connection(*args, **options)
         except (TypeError, ValueError, OverflowError) as exc:
-            # Without its words, which may hold a password.
+            # Without the exception's text, which may contain a password.
             raise redis.exceptions.RedisError(f"REDIS_URL: {type(exc).__name__}") from None
 
 
@@ -72,7 +72,7 @@ def read_time() -> datetime:
 
 
 def takes_writes() -> bool:
-    """Tell whether Redis takes a write; one that is full, or a read-only replica, is read all the same."""
+    """Tell whether Redis accepts writes. A full Redis and a read-only replica can still be read."""
     try:
         with redis_errors():
             get_redis().set(PROBE, "1", ex=1)
@@ -83,15 +83,15 @@ def takes_writes() -> bool:
 
 @contextmanager
 def redis_errors() -> Iterator[None]:
-    """Turn what redis-py raises into CacheUnavailable, which says what is wrong and what to do."""
+    """Turn redis-py's exceptions into CacheUnavailable, which says what is wrong and what to do."""
     try:
         yield
     except redis.exceptions.AuthenticationError as exc:
-        raise CacheUnavailable("Redis refuses the login.", suggestion="Check the password in REDIS_URL.") from exc
+        raise CacheUnavailable("Redis refused the login.", suggestion="Check the password in REDIS_URL.") from exc
     except redis.exceptions.BusyLoadingError as exc:
-        raise CacheUnavailable("Redis is still loading its data.", suggestion="Wait for it.") from exc
+        raise CacheUnavailable("Redis is still loading its data.", suggestion="Try again when it has loaded.") from exc
     except redis.exceptions.TimeoutError as exc:
-        raise CacheUnavailable("Redis does not answer in time.") from exc
+        raise CacheUnavailable("Redis did not answer in time.") from exc
     except redis.exceptions.ConnectionError as exc:
         raise _name_broken_connection(str(exc)) from exc
     except redis.exceptions.RedisError as exc:
@@ -102,20 +102,20 @@ def _name_broken_connection(reason: str) -> CacheUnavailable:
     if refused := re.search(r"certificate verify failed: (.+?)\.? \(_ssl", reason):
         return CacheUnavailable(
             f"Redis's certificate is not trusted, so nothing was sent to it: {refused[1]}.",
-            suggestion="Name your CA in REDIS_URL, rediss://host:6379/0?ssl_ca_certs=/path/ca.pem, and the host as in "
-            "the certificate.",
+            suggestion="Add your CA to REDIS_URL, as in rediss://host:6379/0?ssl_ca_certs=/path/ca.pem, and use the "
+            "host name in the certificate.",
         )
     return CacheUnavailable()
 
 
-# A word of Redis's error, the message, what to do. An error inside a script comes as a plain ResponseError, so the
-# class does not tell.
+# A word of Redis's error, our message, what to do. An error inside a script arrives as a plain ResponseError, so its
+# class says nothing.
 _REFUSALS: Final = (
-    ("maxmemory", "Redis is out of memory.", "Raise its maxmemory, or free some."),
+    ("maxmemory", "Redis is out of memory.", "Raise its maxmemory, or free memory."),
     ("read only replica", "Redis is a read-only replica.", "Point REDIS_URL at the primary."),
-    ("MISCONF", "Redis can't write to its disk.", "Free disk space, or turn its saving off."),
-    ("REDIS_URL", "No connection to Redis can be made.", "Check the parameters in REDIS_URL."),
-    ("WRONGTYPE", "Redis holds something foreign under our keys.", "POST /api/cache/clear, then synchronize."),
+    ("MISCONF", "Redis can't write to its disk.", "Free disk space, or turn off its snapshots."),
+    ("REDIS_URL", "REDIS_URL has a wrong parameter.", "Check the parameters in REDIS_URL."),
+    ("WRONGTYPE", "Redis has values of another program under our keys.", "POST /api/cache/clear, then synchronize."),
 )
 
 

@@ -1,7 +1,7 @@
-"""Which process syncs when the service starts, and the thread that keeps the copy true afterwards.
+"""The thread of each web process that synchronizes the inventory at startup and keeps it fresh.
 
-Every web process has such a thread. The lock and the age of the copy, both in Redis, make one sync of it for the whole
-cluster: who comes second finds the lock taken or the copy fresh.
+The lease and the inventory's age, both in Redis, make it one synchronization for all processes: every other process
+finds the lease taken or the inventory fresh.
 """
 
 import logging
@@ -40,10 +40,10 @@ MAX_RETRY_SECONDS: Final = 60
 MOVING_PAUSE_SECONDS: Final = 3
 MOVING_TROUBLE_PAUSE_SECONDS: Final = 20
 MOVING_ROUND_SECONDS: Final = 20
-# More than so many are read by a sync: a page of the listing costs one call, and so does one instance.
+# More moving instances than this are left to a synchronization: a page of the list costs one call, like one instance.
 MAX_MOVING_READS: Final = 40
 MOVING_SYNC_SECONDS: Final = 10
-# What moves for longer is stuck, and left to the syncs.
+# An instance that moves for longer is stuck, and left to the synchronizations.
 STUCK_AFTER: Final = timedelta(minutes=10)
 
 _stop = threading.Event()
@@ -51,24 +51,24 @@ _thread: threading.Thread | None = None
 
 
 def begin() -> None:
-    """Start the thread in a process that serves the web, and in no other; called when Django is ready."""
+    """Start the thread if this process serves the web. Called when Django is ready."""
     if not (settings.NOVITA_SYNC_ON_STARTUP or settings.NOVITA_SYNC_INTERVAL) or not is_web_process(sys.argv):
         return
-    # A thread doesn't survive a fork: under gunicorn's --preload this process only makes those that serve.
+    # A thread doesn't survive a fork: under gunicorn's --preload this process only forks the workers.
     os.register_at_fork(after_in_child=_start_thread)
     if not is_gunicorn_master():
         _start_thread()
 
 
 def is_web_process(argv: list[str]) -> bool:
-    """Tell a web server from every other command: servers import `wsgi`, and runserver serves in its child only."""
+    """Tell whether this process serves the web: servers import `wsgi`, and runserver serves in its child process."""
     if argv[1:2] == ["runserver"]:
         return os.environ.get("RUN_MAIN") == "true" or "--noreload" in argv
     return "novita_site.wsgi" in sys.modules
 
 
 def is_gunicorn_master() -> bool:
-    """Tell whether gunicorn loads us before it forks: its workers have set their signal handlers by now."""
+    """Tell whether this is gunicorn's master, before it forks: a worker would have set its signal handlers by now."""
     if "gunicorn.arbiter" not in sys.modules:
         return False
     from gunicorn.workers.base import Worker
@@ -78,27 +78,27 @@ def is_gunicorn_master() -> bool:
 
 def _start_thread() -> None:
     global _thread
-    _thread = threading.Thread(target=_keep_true, name="refresher", daemon=True)
+    _thread = threading.Thread(target=_keep_fresh, name="refresher", daemon=True)
     _thread.start()
 
 
 def end() -> None:
-    """Begin to end what this process does for the copy, so that its lock is free at once."""
+    """Cancel this process's synchronization, which frees the lease at once."""
     _stop.set()
     cancel_running()
 
 
 def wait() -> None:
-    """Wait for the thread to have released what it holds."""
+    """Wait until the thread has released its lease."""
     end()
     if _thread:
         cancel_until_ended(_thread, END_SECONDS)
     journal.end()
 
 
-def _keep_true() -> None:
+def _keep_fresh() -> None:
     refresher = Refresher()
-    # Processes that start together don't all ask at the same moment.
+    # Spread the first calls of processes that start together.
     pause = random.uniform(0, 0.2)
     while not _stop.wait(pause):
         try:
@@ -114,7 +114,7 @@ def _keep_true() -> None:
 
 
 class Refresher:
-    """One process's part in keeping the copy true; `tick` is called about once a second."""
+    """One process's share in keeping the inventory fresh. `tick` is called about once a second."""
 
     def __init__(self) -> None:
         self._is_started = not settings.NOVITA_SYNC_ON_STARTUP
@@ -124,17 +124,17 @@ class Refresher:
         self._has_read = False
 
     def tick(self) -> None:
-        """Sync when it is due, else follow the instances that move."""
+        """Synchronize when it is time, otherwise read the moving instances."""
         try:
             state = store.read_state()
             outages.redis.note_success()
             if not self._has_read and state.freshness.as_of:
-                # What another version left behind is found now, rather than by the first reader.
+                # An inventory of another version is discovered now, and not by the first reader.
                 self._has_read = True
                 store.read_listing()
                 state = store.read_state()
             trigger = self._find_due(state)
-            if trigger and self._is_redis_willing():
+            if trigger and self._can_publish():
                 self._synchronize(trigger)
             elif 0 < len(state.moving) <= MAX_MOVING_READS:
                 _follow_moving(state)
@@ -142,11 +142,11 @@ class Refresher:
             outages.note_redis_error(exc)
 
     def _find_due(self, state: store.State) -> SyncRun.Trigger | None:
-        """Return why a sync is due now, None when it isn't."""
+        """Return the trigger of a synchronization that is due now, or None."""
         interval = settings.NOVITA_SYNC_INTERVAL
         as_of = state.freshness.as_of
         if not self._is_started:
-            # Another process, or this one's predecessor, has just done it.
+            # Another process, or the previous one, may just have synchronized.
             fresh = timedelta(seconds=interval or settings.NOVITA_STALE_AFTER)
             self._is_started = as_of is not None and _is_within(fresh, as_of, state.now)
         if state.lease is not None or not _is_retry_due(state):
@@ -154,7 +154,7 @@ class Refresher:
         if not self._is_started:
             return SyncRun.Trigger.STARTUP
         if as_of is None and not state.cleared_at:
-            # Lost or damaged: it is restored, whatever the interval.
+            # A lost or damaged inventory is restored whatever the interval.
             return None if _has_just_synced(state) else SyncRun.Trigger.INTERVAL
         if not interval:
             return None
@@ -162,10 +162,10 @@ class Refresher:
         is_young = as_of is not None and _is_within(timedelta(seconds=wanted_age), as_of, state.now)
         return None if is_young else SyncRun.Trigger.INTERVAL
 
-    def _is_redis_willing(self) -> bool:
-        """Tell whether a sync is worth its calls, after one that Redis did not take."""
+    def _can_publish(self) -> bool:
+        """Tell whether Redis would accept a synchronization's result, after it refused one."""
         if not self._takes_writes and takes_writes():
-            # It was full, or a replica, and is no longer.
+            # Redis was full or a replica, and no longer is.
             self._takes_writes, self._paused_until = True, 0.0
         return self._takes_writes and time.monotonic() >= self._paused_until
 
@@ -175,30 +175,30 @@ class Refresher:
             self._is_started = True
             self._refusals = 0
         except CacheUnavailable as exc:
-            # A Redis that is read but takes nothing can't keep count of the failures, as it does of Novita's.
+            # Such a Redis can't count these failures, as it counts those of Novita.
             self._refusals += 1
             self._paused_until = time.monotonic() + _get_retry_pause(self._refusals)
             self._takes_writes = takes_writes()
             log.debug("refresher: %s", exc)
         except SyncInProgress:
-            log.debug("refresher: another process syncs")
+            log.debug("refresher: another process synchronizes")
         except PanelError as exc:
             log.debug("refresher: %s", exc)
 
 
 def _is_retry_due(state: store.State) -> bool:
-    """Tell whether a failed sync may be tried again: after 5 s, 10 s, … up to a minute."""
+    """Tell whether a failed synchronization may be repeated: after 5 s, 10 s, … up to a minute."""
     pause = timedelta(seconds=_get_retry_pause(state.failures))
     return not state.failures or state.attempt_at is None or not _is_within(pause, state.attempt_at, state.now)
 
 
 def _has_just_synced(state: store.State) -> bool:
-    """Tell whether the last copy is a few seconds old: two versions that can't read each other's would not rest."""
+    """Tell whether a synchronization ended seconds ago: two versions with different formats would never stop."""
     return state.completed_at is not None and _is_within(MIN_PAUSE, state.completed_at, state.now)
 
 
 def _is_within(pause: timedelta, since: datetime, now: datetime) -> bool:
-    """Tell whether a pause goes on. It does not when it begins later than now: a clock was set back."""
+    """Tell whether a pause is not over. A pause that began in the future is over: a clock was set back."""
     return timedelta(0) <= now - since < pause
 
 
@@ -207,7 +207,7 @@ def _get_retry_pause(failures: int) -> float:
 
 
 def _follow_moving(state: store.State) -> None:
-    """Read the instances that are starting or stopping; one process of the cluster at a time, every few seconds."""
+    """Read the moving instances every few seconds, in one process at a time."""
     if not lease.take_turn():
         return
     pause = MOVING_PAUSE_SECONDS
@@ -222,7 +222,7 @@ def _follow_moving(state: store.State) -> None:
                 elif isinstance(outcome, NotFoundAtNovita):
                     store.remove_instance(id_, read_began=state.tick)
                 else:
-                    # A provider in trouble is not asked every few seconds.
+                    # Spare a provider in trouble.
                     pause = MOVING_TROUBLE_PAUSE_SECONDS
                     log.debug("refresher: %s not read: %s", id_, outcome)
     finally:

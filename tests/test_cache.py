@@ -310,7 +310,7 @@ def test_a_half_written_listing_is_never_shown(
     failure = client.post("/api/instances/sync")
 
     assert failure.status_code == 503
-    assert failure.json()["message"] in {"Redis is out of memory.", "Redis dropped a part of the new listing."}
+    assert failure.json()["message"] in {"Redis is out of memory.", "Redis lost a part of the new inventory."}
     assert client.get("/api/instances").content == old
     assert (raw_redis.keys(name_of("gen:*")), raw_redis.exists(name_of("lease"))) == (kept, 0)
 

@@ -383,7 +383,7 @@ def test_the_last_synchronization_stays_known_when_the_cache_is_cleared(
     assert before["lastSync"] and after["sync"]["lastSync"] == before["lastSync"]
     assert (before["clearedAt"], bool(after["sync"]["clearedAt"])) == (None, True)
     assert (after["sync"]["available"], after["sync"]["ageSeconds"], after["sync"]["cacheSize"]) == (False, None, 0)
-    assert after["warnings"] == ["The cache was emptied; the next synchronization fills it."]
+    assert after["warnings"] == ["The cache was cleared. The next synchronization fills it."]
     assert "Data-As-Of" not in client.get("/api/instances")
     client.post("/api/instances/sync")
     assert client.get("/health").json()["sync"]["clearedAt"] is None

@@ -120,7 +120,7 @@ def test_redis_away_is_said_and_not_shown_as_nothing(client: Client, redis_serve
 def test_stale_data_is_said_with_its_age(client: Client, settings: Settings) -> None:
     settings.NOVITA_STALE_AFTER = -1
 
-    assert "The data is stale: it is of" in read(client)
+    assert "The data is stale: it was read at" in read(client)
 
 
 @pytest.mark.parametrize("is_simulated", [True, False])

@@ -92,7 +92,7 @@ def test_without_a_copy_the_service_is_degraded(client: Client) -> None:
         "ageSeconds": None,
         "lastError": None,
     }
-    assert body["warnings"] == ["There is no copy of the account yet."]
+    assert body["warnings"] == ["The account has not been synchronized yet."]
 
 
 @database
@@ -155,7 +155,7 @@ def test_a_stale_copy_is_a_warning(client: Client, settings: Settings) -> None:
     body = read_health(client)
 
     as_of = body["sync"]["lastSync"].replace("T", " ").replace("Z", " UTC")
-    assert (body["status"], body["warnings"]) == ("degraded", [f"The data is stale: it is of {as_of}."])
+    assert (body["status"], body["warnings"]) == ("degraded", [f"The data is stale: it was read at {as_of}."])
 
 
 @database
@@ -204,7 +204,7 @@ def test_without_the_database_the_service_is_degraded_until_it_is_back(client: C
 
     assert (away["status"], away["services"]["database"]) == ("degraded", "down")
     assert away["warnings"] == [
-        "The database can't be used: its disk is full. Stops are sent all the same, and recorded later."
+        "The database can't be used: its disk is full. Stops are still sent, and recorded later."
     ]
     assert (back["status"], back["services"]["database"]) == ("healthy", "up")
 
@@ -327,7 +327,7 @@ def test_a_worker_that_is_down_matters_when_something_waits_for_it(client: Clien
     body = read_health(client)
 
     assert body["status"] == "degraded"
-    assert body["warnings"] == ["No worker runs: operations are not verified, and webhooks not delivered."]
+    assert body["warnings"] == ["No worker is running: operations are not verified, and webhooks are not delivered."]
     store.note_worker()
     assert read_health(client)["status"] == "healthy"
 

@@ -264,9 +264,9 @@ def test_half_a_character_becomes_a_question_mark(field: str) -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (None, "a row is null in place of an object"),
-        (["FAKE-SECRET"], "a row is a list in place of an object"),
-        ("FAKE-SECRET", "a row is a str in place of an object"),
+        (None, "a row is null, not an object"),
+        (["FAKE-SECRET"], "a row is a list, not an object"),
+        ("FAKE-SECRET", "a row is a str, not an object"),
         (make_row(""), "a row has no id"),
         (make_row(id_=None), "a row has no id"),  # type: ignore[arg-type]  # wrong on purpose
         (make_row(id_=True), "a row has no id"),  # type: ignore[arg-type]  # wrong on purpose

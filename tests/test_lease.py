@@ -77,7 +77,7 @@ def test_an_outage_at_the_release_is_said_and_no_error(
     with lease.acquire("api"):
         redis_server.connected = False
 
-    assert "lease not released, it ends by itself in 30 s" in caplog.text
+    assert "lease not released, it expires in 30 s" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,7 @@ def test_a_hostile_error_stays_in_its_line(client: Client, log_stream: io.String
 
     lines = log_stream.getvalue().splitlines()
     assert len(lines) == 1
-    assert lines[0].isprintable() and lines[0].endswith("database is away: no\\x1b[2J")
+    assert lines[0].isprintable() and lines[0].endswith("database is unavailable: no\\x1b[2J")
 
 
 @pytest.mark.usefixtures("known_owner")

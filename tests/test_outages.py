@@ -36,8 +36,8 @@ def test_an_outage_is_one_line_at_its_begin_and_one_with_a_count_at_its_end(capl
         outage.note_success()
 
     assert get_lines(caplog) == [
-        "redis is away: It can't be reached. refused",
-        "redis is back after 7 s; calls that failed: 1000",
+        "redis is unavailable: It can't be reached. refused",
+        "redis is back after 7 s; failed calls: 1000",
     ]
 
 
@@ -62,8 +62,8 @@ def test_a_store_that_is_read_and_not_written_does_not_come_back_between(caplog:
     outage.note_success(quiet_seconds=10)
 
     assert get_lines(caplog) == [
-        "database is away: database is locked",
-        "database is back after 108 s; calls that failed: 50",
+        "database is unavailable: database is locked",
+        "database is back after 108 s; failed calls: 50",
     ]
 
 
@@ -83,7 +83,7 @@ def test_a_request_that_fails_for_the_database_has_no_traceback_and_a_bug_has_on
     logged = [log_error(error) for error in (OperationalError("gone\nmore"), OperationalError("gone"))]
 
     assert logged == [False, False]
-    assert get_lines(caplog) == ["database is away: gone"]
+    assert get_lines(caplog) == ["database is unavailable: gone"]
     assert log_error(IntegrityError("a bug")) and log_error(ValueError("a bug"))
 
 
@@ -97,7 +97,10 @@ def test_a_statement_that_succeeds_ends_the_outage(
 
     User.objects.count()
 
-    assert [line.split(" after")[0] for line in get_lines(caplog)] == ["database is away: gone", "database is back"]
+    assert [line.split(" after")[0] for line in get_lines(caplog)] == [
+        "database is unavailable: gone",
+        "database is back",
+    ]
 
 
 @pytest.mark.django_db
@@ -116,4 +119,4 @@ def test_a_hundred_requests_without_a_database_are_one_line(
             client.get(path)
 
     (line,) = log_stream.getvalue().splitlines()
-    assert "database is away: connection refused" in line
+    assert "database is unavailable: connection refused" in line

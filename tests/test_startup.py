@@ -282,7 +282,7 @@ def test_an_outage_of_redis_is_said_when_it_begins_and_when_it_ends(
         ticker.tick()
 
     away, back = get_warnings(caplog)
-    assert away.startswith("redis is away: Redis can't be reached.") and back.startswith("redis is back after ")
+    assert away.startswith("redis is unavailable: Redis can't be reached.") and back.startswith("redis is back after ")
     assert not novita.mock.calls
 
 

@@ -1,6 +1,6 @@
-"""The sync lock: one owner at a time, renewed while it works, with a fence against an owner that slept.
+"""The lease of a synchronization: one owner at a time, renewed while it runs, with a fence against a suspended owner.
 
-`cache.lock()` would not do: without a timeout a killed process holds it for ever, and it has no fence.
+`cache.lock()` is not enough: without a timeout a killed process holds it forever, and it has no fence.
 """
 
 import json
@@ -30,10 +30,10 @@ _TAKE_TURN: Final = lua.load(__file__, "take_turn")
 
 
 class Lease:
-    """The lock, held from `with acquire(…)` until the block ends or the holder dies or sleeps past the time to live.
+    """The lease, held from `with acquire(…)` until the block ends, or until it expires without a renewal.
 
-    `token` is what stands in Redis. `fence` grows with each owner and is the number of the generation that this one may
-    write. `began_ms` is Redis's time at which the lock was taken.
+    `token` is its value in Redis. `fence` grows with each owner, and is the number of the generation that this owner
+    may write. `began_ms` is Redis's time at which the lease was taken.
     """
 
     def __init__(self, token: str, fence: int, began_ms: int) -> None:
@@ -53,7 +53,7 @@ class Lease:
         try:
             _RELEASE(token=self.token)
         except CacheUnavailable as exc:
-            log.warning("lease not released, it ends by itself in %s s: %s", TTL_SECONDS, exc)
+            log.warning("lease not released, it expires in %s s: %s", TTL_SECONDS, exc)
 
     def _renew(self) -> None:
         while not self._released.wait(RENEW_SECONDS):
@@ -63,13 +63,13 @@ class Lease:
                 log.warning("lease not renewed: %s", exc)
                 continue
             if not is_ours:
-                # Whether the sync may still publish is decided by the publishing script alone.
+                # The publishing script alone decides whether the synchronization may still publish.
                 log.warning("lease lost")
                 return
 
 
 def acquire(trigger: str) -> Lease:
-    """Take the lock without waiting. Raises SyncInProgress when another holds it, and CacheUnavailable."""
+    """Take the lease without waiting. Raises SyncInProgress when another process holds it, and CacheUnavailable."""
     token = json.dumps(
         {
             "id": uuid.uuid4().hex,
@@ -92,7 +92,7 @@ def acquire(trigger: str) -> Lease:
 
 
 def _find_fence_of(token: str) -> tuple[Any, int] | None:
-    """Look whether the lock was taken although the answer was lost; it would be held until it expires otherwise."""
+    """Return fence and time if this token holds the lease: it was taken, and only Redis's answer was lost."""
     with redis_client.redis_errors():
         owner, fence = redis_client.get_redis().mget(redis_client.LEASE, redis_client.FENCE)
     if owner != token.encode():
@@ -101,11 +101,11 @@ def _find_fence_of(token: str) -> tuple[Any, int] | None:
 
 
 def take_turn() -> bool:
-    """Take the turn to read the moving instances; it ends by itself. False while another process has it."""
+    """Take the turn to read the moving instances, which expires. Return False while another process has it."""
     return bool(_TAKE_TURN(owner=os.getpid()))
 
 
 def end_turn(pause_seconds: float) -> None:
-    """Let the next turn begin after a pause."""
+    """Allow the next turn after a pause."""
     with redis_client.redis_errors():
         redis_client.get_redis().pexpire(redis_client.MOVING_TURN, int(pause_seconds * 1000))

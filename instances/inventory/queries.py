@@ -1,4 +1,4 @@
-"""Filter, search, sort and page a listing. The page's script does the same in the browser, by the same rules."""
+"""Filters, searches, sorts and pages a listing. The page's script applies the same rules in the browser."""
 
 import re
 import unicodedata
@@ -15,9 +15,9 @@ _NUMBERS = re.compile("([0-9]+)")
 
 
 def fold(text: str) -> str:
-    """Return a text for comparing: neither case nor the way a character is encoded makes a difference.
+    """Return a text for comparison, without differences of case and of Unicode encoding.
 
-    Upper and then lower case, and not `casefold`: the page's script (order.js) can do the same.
+    Upper and then lower case instead of `casefold`, because the page's script (order.js) can do the same.
     """
     if text.isascii():
         return text.lower()
@@ -25,19 +25,19 @@ def fold(text: str) -> str:
 
 
 def get_natural_key(text: str) -> NaturalKey:
-    """Return what sorts a text by its numbers' values: worker-2 before worker-10."""
+    """Return a key that sorts numbers in a text by value: worker-2 before worker-10."""
     words = _NUMBERS.split(fold(text))
     numbers = [number.lstrip("0") for number in words[1::2]]
-    # The longer number is the larger; nothing has to read one of a thousand digits.
+    # The longer number is the larger. No number of a thousand digits has to be parsed.
     key = [(word, len(number), number) for word, number in zip(words[::2], numbers, strict=False)]
     return [*key, (words[-1], -1, "")]
 
 
 def select(instances: Sequence[Shown], query: Mapping[str, Any]) -> tuple[list[Shown], int]:
-    """Return the instances of the asked page, and how many match on all pages.
+    """Return the instances of the requested page, and the number of matches on all pages.
 
-    `query` has any of status, group, region, gpu, search, ordering, page, pageSize, as the API checks them; without
-    `page` and `pageSize` all that match come back.
+    `query` has any of status, group, region, gpu, search, ordering, page, pageSize, checked by the API. Without `page`
+    and `pageSize`, all matches are returned.
     """
     found = [instance for instance in instances if _matches(instance, query)]
     ordering = str(query.get("ordering", DEFAULT_ORDERING))
@@ -67,7 +67,7 @@ def _contains(texts: Sequence[str], part: str) -> bool:
 
 
 def _get_sort_key(instance: Shown, name: str) -> tuple[bool, Any, str]:
-    """Sort what is not known before what is; of equals the id decides, so that pages don't overlap."""
+    """Return a key that sorts unknown values first, and equal ones by id: pages must not overlap."""
     value = instance[name]
     is_text = isinstance(value, str) and not name.endswith("At")
     return (value is not None, get_natural_key(value) if is_text else value or 0, instance["id"])

@@ -1,9 +1,9 @@
-"""The copy in Redis: complete listings, which of them readers get, and what readers get.
+"""The inventory in Redis: how it is written, and what readers get.
 
-A sync writes a listing aside as a new generation, and one script makes it the current one; so a reader sees one
-complete listing or the one before it. An action writes its one instance into the current generation and notes that in
-`touched`; a sync carries over what was touched after it began to fetch. Instances are JSON, and `changedAt` stands last
-in each, so that whether one changed is a comparison of bytes.
+A synchronization writes a new generation aside, and one script makes it the current one. So a reader gets one complete
+listing or the one before it. An action writes its instance into the current generation and records the id in `touched`;
+a synchronization carries over the instances that were touched since it began. Instances are stored as JSON with
+`changedAt` at the end, so a comparison of bytes tells whether one has changed.
 """
 
 import gzip
@@ -26,8 +26,7 @@ from instances.redis_client import get_redis, redis_errors
 
 log = logging.getLogger(__name__)
 
-# A field of each generation that is no instance; it holds the format. An empty account is not the same as an evicted
-# generation.
+# A field of each generation that holds the format. With it, an empty account differs from an evicted generation.
 MARKER: Final = b""
 WRITE_CHUNK: Final = 1000
 DRAFT_SECONDS: Final = 120
@@ -35,7 +34,7 @@ OLD_GENERATION_SECONDS: Final = 60
 BODY_SECONDS: Final = 86400
 TOUCHED_SECONDS: Final = 3600
 GZIP_LEVEL: Final = 5
-# How far the time of a read may lie ahead of now. Farther, a clock was set back, and the age is not known.
+# How far the time of a read may lie in the future. Beyond that a clock was set back, and the age is unknown.
 CLOCK_SLACK_MS: Final = 2000
 
 _READ: Final = lua.load(__file__, "read")
@@ -52,9 +51,9 @@ _CLEAR: Final = lua.load(__file__, "clear")
 
 @dataclass(frozen=True)
 class Freshness:
-    """How old the copy is, by Redis's clock. `as_of` is when the last complete read of Novita began; None: no copy.
+    """How old the inventory is, by Redis's clock. `as_of` is when the last complete read of Novita began.
 
-    An age of None beside a time: the clock was set back since, so that nobody can tell.
+    Without an inventory `as_of` is None. An age of None beside a time means that the clock was set back since.
     """
 
     as_of: datetime | None = None
@@ -67,7 +66,7 @@ class Freshness:
 
 @dataclass(frozen=True)
 class Body:
-    """The answer of the plain listing. `gzipped` is None when the reader has this revision already."""
+    """The answer to GET /api/instances without a query. `gzipped` is None when the reader has this revision."""
 
     freshness: Freshness
     revision: int | None
@@ -76,7 +75,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Listing:
-    """The instances as the API shows them, newest first. Not to be changed: readers share it."""
+    """The instances as the API shows them, newest first. Readers share it, and must not change it."""
 
     freshness: Freshness
     revision: int | None
@@ -85,7 +84,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Source:
-    """The sync that a listing comes from: its lock, when it began by Redis's clock, and why it ran."""
+    """The synchronization that writes: its lease, when it began by Redis's clock, and what triggered it."""
 
     token: str
     fence: int
@@ -98,7 +97,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Stored:
-    """What a sync compares with: the current generation as it is stored, id → JSON. No `generation`: no copy."""
+    """The current generation as it is stored, id → JSON. Without an inventory `generation` is None."""
 
     generation: int | None
     rows: dict[str, bytes]
@@ -106,13 +105,13 @@ class Stored:
 
 @dataclass(frozen=True)
 class State:
-    """What is known of the copy without reading it. Times are of Redis's clock."""
+    """What is known of the inventory without its instances. Times are of Redis's clock."""
 
     now: datetime
-    # What a reader of single instances gives as `read_began`.
+    # The `read_began` of a direct read that begins now.
     tick: int
     freshness: Freshness
-    # When the last complete sync was, whether or not its copy is there still.
+    # When the last complete synchronization began, even if its inventory is gone.
     last_sync: datetime | None
     generation: int | None
     revision: int | None
@@ -131,12 +130,12 @@ class State:
     has_worker: bool
 
 
-# The last listing that was parsed here; most readers want the same one.
+# The last listing that this process parsed; most readers need the same one.
 _parsed: Listing | None = None
 
 
 def read_body(known_revision: int | None = None) -> Body:
-    """Read the plain listing's answer as it is sent; rendered here once when nobody has yet."""
+    """Read the answer to GET /api/instances as it is sent, and render it where no process has rendered it yet."""
     answer = _read("body", known_revision)
     if answer is None:
         return Body(Freshness(), None, gzip.compress(_render([]), GZIP_LEVEL, mtime=0))
@@ -154,7 +153,7 @@ def _render_body() -> Body:
         try:
             _KEEP_BODY(rendered_revision=listing.revision, body=seal_body(gzipped), seconds=BODY_SECONDS)
         except CacheUnavailable as exc:
-            log.debug("the rendered listing was not kept: %s", exc)
+            log.debug("rendered answer not kept: %s", exc)
     return Body(listing.freshness, listing.revision, gzipped)
 
 
@@ -163,12 +162,12 @@ def _render(instances: list[dict[str, Any]]) -> bytes:
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-# Which fields an instance has here: what another version has rendered may lack one.
+# Identifies the fields of an instance in this version: an answer that another version rendered may lack one.
 _FIELDS: Final = zlib.crc32(repr(sorted(from_json({"id": "-", "status": "-"}).to_json())).encode())
 
 
 def seal_body(gzipped: bytes) -> bytes:
-    """Mark a rendered listing, so that what is damaged, or of another version, is told from it."""
+    """Prefix a rendered answer with its format and checksum, which reveal damage and other versions."""
     return b"%d %08x %08x " % (keys.FORMAT, _FIELDS, zlib.crc32(gzipped)) + gzipped
 
 
@@ -178,7 +177,7 @@ def _unseal_body(sealed: bytes) -> bytes | None:
 
 
 def read_listing() -> Listing:
-    """Read the current listing; parsed once for each revision in this process. Raises CacheUnavailable."""
+    """Read the current listing, parsed once for each revision and process. Raises CacheUnavailable."""
     global _parsed
     parsed = _parsed
     answer = _read("rows", parsed.revision if parsed else None)
@@ -201,13 +200,13 @@ def read_listing() -> Listing:
 
 
 def find_instance(instance_id: str) -> tuple[Freshness, dict[str, Any] | None]:
-    """Read one instance as the API shows it, and how fresh the copy is. None when the copy doesn't have it."""
+    """Read one instance as the API shows it, or None, and how fresh the inventory is."""
     freshness, found = _find([instance_id])
     return freshness, found.get(instance_id)
 
 
 def find_instances(ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Read some instances as the API shows them, by id; those that the copy doesn't have are left out."""
+    """Read some instances as the API shows them, by id. Ids that the inventory lacks are left out."""
     return _find(ids)[1]
 
 
@@ -229,7 +228,7 @@ def _find(ids: Sequence[str]) -> tuple[Freshness, dict[str, dict[str, Any]]]:
 
 
 def read_stored() -> Stored:
-    """Read the current generation as it is stored. One that is damaged is no copy."""
+    """Read the current generation as it is stored. A damaged one counts as none."""
     answer = _read("rows", None)
     if answer is None:
         return Stored(None, {})
@@ -241,16 +240,19 @@ def read_stored() -> Stored:
 
 
 def _discard(generation: int, revision: int) -> None:
-    """Drop a copy that can't be read, unless another has taken its place: the refresher then makes a new one."""
+    """Discard an unreadable inventory, unless another has replaced it. The refresher then synchronizes."""
     try:
         if _DISCARD(generation=generation, revision=revision, grace_seconds=OLD_GENERATION_SECONDS):
-            log.warning("the cached inventory is damaged, or from another version: it is synchronized anew")
+            log.warning("the cached inventory is damaged or from another version: synchronizing again")
     except CacheUnavailable as exc:
-        log.debug("a damaged copy is not dropped: %s", exc)
+        log.debug("damaged inventory not discarded: %s", exc)
 
 
 def _read(what: str, known_revision: int | None, *ids: str) -> tuple[int, int, Freshness, Any] | None:
-    """Run the reading script; None when there is no copy. The last part is None when the revision is known already."""
+    """Run the reading script. Return generation, revision, freshness and the data; None without an inventory.
+
+    The data is None when the reader knows the revision.
+    """
     answer = _READ(known_revision=known_revision, what=what, ids=ids)
     if len(answer) == 1:
         return None
@@ -261,12 +263,12 @@ def _read(what: str, known_revision: int | None, *ids: str) -> tuple[int, int, F
 
 
 def encode(instance: Instance) -> bytes:
-    """Return the stored form of an instance up to `changedAt`: equal bytes mean an unchanged instance."""
+    """Return the stored form of an instance up to `changedAt`. Equal bytes mean an unchanged instance."""
     return json.dumps(instance.to_json(), ensure_ascii=False, separators=(",", ":")).encode()[:-1]
 
 
 def seal(encoded: bytes, changed_at: datetime) -> bytes:
-    """Complete what `encode` returned with the time at which the copy saw it change."""
+    """Complete the form that `encode` returned with the time of the last change."""
     return encoded + _end(changed_at)
 
 
@@ -275,7 +277,7 @@ def _end(changed_at: datetime) -> bytes:
 
 
 def parse_stored(value: bytes) -> dict[str, Any] | None:
-    """Read a stored instance, with defaults for fields that it lacks; None when it is none that we can read."""
+    """Read a stored instance, with defaults for missing fields; None when it can't be read."""
     try:
         stored = json.loads(value)
         instance = from_json(stored)
@@ -290,10 +292,10 @@ def _parse(field: bytes, value: bytes) -> dict[str, Any] | None:
 
 
 def publish(rows: Mapping[str, bytes], moving: Iterable[str], source: Source) -> None:
-    """Make a listing the current one: `rows` maps ids to sealed instances, `moving` are those starting or stopping.
+    """Make a listing the current one. `rows` maps ids to sealed instances, `moving` has the ids of those that move.
 
-    Raises LeaseLost when the lock is no longer held, and CacheUnavailable. Readers
-    keep the listing they had, or have the new one when only the answer was lost.
+    Raises LeaseLost and CacheUnavailable. Then readers keep the previous listing, or get the new one if only Redis's
+    answer was lost.
     """
     generation = f"{keys.GENERATION}{source.fence}"
     fields: list[tuple[str | bytes, bytes]] = [(MARKER, b"%d" % keys.FORMAT), *rows.items()]
@@ -311,20 +313,20 @@ def publish(rows: Mapping[str, bytes], moving: Iterable[str], source: Source) ->
         raise
     if outcome != 1:
         _drop_draft(source.fence)
-        raise LeaseLost if outcome == -1 else CacheUnavailable("Redis dropped a part of the new listing.")
+        raise LeaseLost if outcome == -1 else CacheUnavailable("Redis lost a part of the new inventory.")
 
 
 def _drop_draft(fence: int) -> bool:
-    """Delete a generation that is not published. True when it is: the answer to publishing it was lost."""
+    """Delete an unpublished generation. Return True if it is published: Redis's answer was lost."""
     try:
         return bool(_DROP_DRAFT(fence=fence))
     except CacheUnavailable as exc:
-        log.debug("a draft ends by itself in %s s: %s", DRAFT_SECONDS, exc)
+        log.debug("draft not deleted, it expires in %s s: %s", DRAFT_SECONDS, exc)
         return False
 
 
 def note_unchanged(generation: int, moving: Iterable[str], source: Source) -> bool:
-    """Note that a complete read found the copy true. False when that copy is gone meanwhile. Raises LeaseLost."""
+    """Record that a complete read found no difference. Return False if that generation is gone. Raises LeaseLost."""
     outcome = _NOTE_UNCHANGED(**source.to_args(), generation=generation, moving=moving)
     if outcome == -1:
         raise LeaseLost
@@ -332,21 +334,21 @@ def note_unchanged(generation: int, moving: Iterable[str], source: Source) -> bo
 
 
 def note_failure(code: str, error: str, trigger: str) -> int:
-    """Note a failed sync; returns how many have failed in a row."""
+    """Record a failed synchronization. Return how many have failed in a row."""
     return int(_NOTE_FAILURE(code=code, error=error, trigger=trigger))
 
 
 def write_instance(instance: Instance, *, read_began: int | None = None) -> bool:
-    """Write one instance into the current generation; True when that was a visible change.
+    """Write one instance into the current generation. Return True for a visible change.
 
-    A reader gives `read_began`, the tick of a state that it had before, so that what it read never covers what was
-    written after that; an action leaves it out.
+    A direct read passes `read_began`, the tick of a state that was read before it: it never replaces a later write. An
+    action leaves it out.
     """
     return _write(instance.id, encode(instance), read_began, instance.meaning.is_moving)
 
 
 def remove_instance(instance_id: str, *, read_began: int | None = None) -> bool:
-    """Take one instance out of the current generation: Novita itself said that it doesn't exist."""
+    """Remove one instance from the current generation, after Novita itself said that it doesn't exist."""
     return _write(instance_id, b"", read_began, is_moving=False)
 
 
@@ -363,9 +365,9 @@ def _write(instance_id: str, encoded: bytes, read_began: int | None, is_moving: 
 
 
 def clear() -> int:
-    """Delete the copy and all that is damaged, by the names of the keys; returns how many instances it held.
+    """Delete the inventory and every damaged value. Return how many instances it had.
 
-    A lock that a sync holds stays.
+    Keys are deleted by name. The lease of a running synchronization stays.
     """
     return int(_CLEAR(worker=_get_worker_key()))
 
@@ -400,13 +402,13 @@ def read_state() -> State:
 
 
 def note_worker() -> None:
-    """Note that a worker works; it counts as up for a while from then on."""
+    """Record that a worker is running; it counts as up for the next seconds."""
     with redis_errors():
         get_redis().set(_get_worker_key(), "up", ex=keys.WORKER_SECONDS)
 
 
 def _get_worker_key() -> str:
-    # A worker finds its work in its database: one with another database does nothing for this panel.
+    # A worker finds its tasks in its database, so a worker with another database does nothing for this panel.
     return f"{keys.WORKER}:{database.find_id()}"
 
 
@@ -426,25 +428,25 @@ def describe() -> dict[str, Any]:
 
 
 def _measure_bytes(generation: int) -> int | None:
-    """Return the memory that a generation takes, estimated from a sample of it; None where Redis doesn't tell."""
+    """Return the memory of a generation, estimated from a sample; None where Redis doesn't say."""
     try:
         with redis_errors():
             size = get_redis().memory_usage(f"{keys.GENERATION}{generation}", samples=100)
     except CacheUnavailable as exc:
-        log.debug("redis doesn't tell how large the copy is: %s", exc)
+        log.debug("size of the inventory unknown: %s", exc)
         return None
     return int(size) if size is not None else None
 
 
 def find_eviction_policy() -> str | None:
-    """Return Redis's `maxmemory-policy`; None where Redis doesn't tell."""
+    """Return Redis's `maxmemory-policy`; None where Redis doesn't say."""
     with redis_errors():
         info: dict[str, Any] = get_redis().info("memory")
     return info.get("maxmemory_policy")
 
 
 def _parse_lease(value: bytes) -> dict[str, Any] | None:
-    """Return what a lock says of its owner; {} for one of another program."""
+    """Return what a lease says of its owner; {} for the value of another program."""
     if not value:
         return None
     try:
@@ -464,7 +466,7 @@ def _pairs(flat: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _to_int(value: bytes | None) -> int | None:
-    """Read a number as the scripts do."""
+    """Return a number as the scripts read it: None for anything that can't be ours."""
     number = int(value) if value is not None and value.isdigit() and len(value) <= 15 else None
     return number if number is not None and number <= keys.MAX_NUMBER else None
 

@@ -35,7 +35,7 @@ def test_an_emptied_cache_is_no_empty_account(panel: Panel, visit: Visit) -> Non
     expect(page.locator("#nothing p")).to_have_text("The cache is empty. A synchronization fills it.")
     expect(page.locator("#nothing button")).to_have_text("Sync now")
     expect(page.locator("#figure-total")).to_have_text("–")
-    expect(page.locator("#warnings")).to_contain_text("The cache was emptied")
+    expect(page.locator("#warnings")).to_contain_text("The cache was cleared")
 
 
 def test_what_can_not_be_reached_keeps_the_last_rows_and_their_age(

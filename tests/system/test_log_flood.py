@@ -89,7 +89,7 @@ def test_a_flood_of_requests_that_are_refused_is_a_few_lines(service: Service, k
     # A kind that an earlier flood has begun is counted first.
     wait_until(lambda: words in service.log[start:], f"the log tells of it\n{service.log[start:]}")
     written = service.log[start:]
-    lines = [line for line in written.splitlines() if " is away: " not in line]
+    lines = [line for line in written.splitlines() if " is unavailable: " not in line]
     assert len(lines) <= MOST_LINES, written[:3000]
     assert "Traceback" not in written
     assert max(map(len, lines), default=0) < 400

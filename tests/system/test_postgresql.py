@@ -84,7 +84,7 @@ def test_a_worker_goes_on_after_postgresql_was_away_and_says_so_once(
 
     server.stop()
     try:
-        wait_until(lambda: "database is away" in worker.log, f"it notices\n{worker.log}")
+        wait_until(lambda: "database is unavailable" in worker.log, f"it notices\n{worker.log}")
         for _ in range(10):
             assert service.get("/api/operations").status_code == 503
             assert service.get("/admin/").status_code == 500
@@ -94,4 +94,4 @@ def test_a_worker_goes_on_after_postgresql_was_away_and_says_so_once(
     assert service.wait_until_finished(ordered, 15)["success"], worker.log
     wait_until(lambda: "database is back after" in worker.log, f"it says so\n{worker.log}")
     for log in (worker.log, service.log):
-        assert log.count("database is away") <= 2 and "Traceback" not in log, log
+        assert log.count("database is unavailable") <= 2 and "Traceback" not in log, log

@@ -29,13 +29,13 @@ def test_a_redis_that_is_away_at_boot_is_survived_and_healed(start_service: Star
     assert service.get("/health").json()["services"]["redis"] == "down"
     assert service.get("/api/instances").json()["code"] == "CACHE_UNAVAILABLE"
 
-    wait_until(lambda: service.count_log("redis is away"), "the log says that Redis is away")
+    wait_until(lambda: service.count_log("redis is unavailable"), "the log says that Redis is away")
 
     redis_process.start()
     service.wait_until_ready()
     assert len(service.list_ids()) == 25
     assert wait_until(lambda: service.count_log("redis is back"), "the log says that Redis is back")
-    assert service.count_log("redis is away") <= 2, "one warning for each worker, not for each poll"
+    assert service.count_log("redis is unavailable") <= 2, "one warning for each worker, not for each poll"
 
 
 def test_a_silent_redis_is_answered_for_within_two_seconds(start_service: Start, redis_process: Redis) -> None:

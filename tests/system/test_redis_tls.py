@@ -52,8 +52,8 @@ def authority(tmp_path: Path) -> Authority:
 
 def wait_for_outage(process: Process) -> str:
     """Return what the log says of Redis."""
-    wait_until(lambda: "redis is away: " in process.log, f"it says so\n{process.log}")
-    return process.log.split("redis is away: ")[1]
+    wait_until(lambda: "redis is unavailable: " in process.log, f"it says so\n{process.log}")
+    return process.log.split("redis is unavailable: ")[1]
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ FAULTS: dict[str, tuple[Callable[[Redis], object], Callable[[Redis], object], st
     "silent": (
         lambda server: server.signal(signal.SIGSTOP),
         lambda server: server.signal(signal.SIGCONT),
-        "Redis does not answer in time",
+        "Redis did not answer in time",
     ),
     "full": (
         lambda server: set_config(server, maxmemory=1),
@@ -83,17 +83,17 @@ def test_with_a_broken_redis_the_worker_works_on_says_so_once_and_ends_when_told
     wait_until(lambda: service.get_worker() == "up", "it is up")
 
     break_(redis_process)
-    wait_until(lambda: "redis is away" in worker.log, f"it notices\n{worker.log}")
+    wait_until(lambda: "redis is unavailable" in worker.log, f"it notices\n{worker.log}")
 
     assert service.wait_until_finished(service.stop_all(), 60)["success"], worker.log
     heal(redis_process)
     wait_until(lambda: "redis is back after" in worker.log, f"it goes on\n{worker.log}", RECOVERY_SECONDS)
     assert wait_until(lambda: service.get_worker() == "up", "it is seen", RECOVERY_SECONDS)
-    assert worker.log.count("redis is away") == 1, worker.log
+    assert worker.log.count("redis is unavailable") == 1, worker.log
     assert words in worker.log and "Traceback" not in worker.log
 
     break_(redis_process)
-    wait_until(lambda: worker.log.count("redis is away") == 2, f"it notices again\n{worker.log}")
+    wait_until(lambda: worker.log.count("redis is unavailable") == 2, f"it notices again\n{worker.log}")
     worker.popen.send_signal(signal.SIGTERM)
     assert worker.wait(END_SECONDS) == 0, worker.log
 
@@ -103,7 +103,7 @@ def test_a_worker_that_starts_without_redis_ends_when_it_is_told_to(
 ) -> None:
     Redis.end(redis_process)
     worker = start_worker()
-    wait_until(lambda: "redis is away" in worker.log, "it notices")
+    wait_until(lambda: "redis is unavailable" in worker.log, "it notices")
 
     worker.popen.send_signal(signal.SIGTERM)
 
@@ -151,7 +151,7 @@ def test_a_database_that_is_away_is_said_once_and_the_worker_goes_on(
     aside = database.rename(database.with_name("aside"))
     database.symlink_to("gone/db.sqlite3")
     worker = start_worker()
-    wait_until(lambda: "database is away" in worker.log, f"it notices\n{worker.log}")
+    wait_until(lambda: "database is unavailable" in worker.log, f"it notices\n{worker.log}")
     # A few ticks, each of which could log something.
     time.sleep(5)
 
@@ -171,7 +171,7 @@ def test_without_a_database_the_worker_ends_when_it_is_told_to(
     database.unlink()
     database.symlink_to("gone/db.sqlite3")
     worker = start_worker()
-    wait_until(lambda: "database is away" in worker.log, f"it notices\n{worker.log}")
+    wait_until(lambda: "database is unavailable" in worker.log, f"it notices\n{worker.log}")
 
     worker.popen.send_signal(signal.SIGTERM)
 
