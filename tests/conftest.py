@@ -41,10 +41,21 @@ SimpleTestCase._disallowed_connection_methods = []  # type: ignore[attr-defined]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the tests that wait for other processes; the unit tests use the processors meanwhile.
 
-    Tests of one xdist_group run in one test process and share what their fixtures start.
+    Tests of one xdist_group run in one test process: those of a file that share a module's service.
     """
     folders = {"system": 0, "browser": 1}
     items.sort(key=lambda item: folders.get(item.path.parent.name, 2))
+    for item in items:
+        if isinstance(item, pytest.Function) and not _SHARED.isdisjoint(_list_scopes(item)):
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+
+_SHARED = {"module", "package"}
+
+
+def _list_scopes(item: pytest.Function) -> set[str]:
+    # pytest has no public way to ask.
+    return {one.scope for definitions in item._fixtureinfo.name2fixturedefs.values() for one in definitions}
 
 
 @pytest.fixture(autouse=True)

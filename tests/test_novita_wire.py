@@ -358,7 +358,7 @@ def test_call_that_starts_during_shutdown_is_cancelled(serve: Serve) -> None:
 def test_a_used_up_budget_begins_no_call(serve: Serve) -> None:
     budget = Budget(0)
 
-    with pytest.raises(NovitaTimeout, match="used up"):
+    with pytest.raises(NovitaTimeout, match="before the deadline"):
         connect(serve(say(make_answer(ROWS))).url).list_instances(budget)
 
     assert budget.calls == 0

@@ -1,5 +1,6 @@
 """The system tests' parts: a real Redis, the simulator over real HTTP, a database file, and services on top."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from django.core.management.base import CommandError
 
 from instances import simulator
 from instances.management.commands.up import find_redis_server
-from tests.system.processes import ROOT, Novita, Process, Redis, Service, Worker
+from tests.system.processes import ROOT, Novita, Process, Redis, Service, Worker, ended
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,24 +37,29 @@ def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def redis_process(tmp_path: Path) -> Iterator[Redis]:
-    process = Redis(tmp_path)
-    yield process
-    process.end()
+    with ended(Redis(tmp_path)) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def simulate_novita() -> Iterator[Novita]:
+    """Run the simulator with 25 instances whose statuses move fast."""
+    with (
+        simulator.start(simulator.Account(instances=25, step_seconds=0.3), port=0) as server,
+        ended(Novita(server.url)) as novita,
+    ):
+        yield novita
 
 
 @pytest.fixture
 def novita() -> Iterator[Novita]:
-    """The simulator with 25 instances whose statuses move fast."""
-    with simulator.start(simulator.Account(instances=25, step_seconds=0.3), port=0) as server:
-        novita = Novita(server.url)
+    with simulate_novita() as novita:
         yield novita
-        novita.end()
 
 
-@pytest.fixture
-def environment(tmp_path: Path, redis_process: Redis, novita: Novita, migrated_database: Path) -> dict[str, str]:
-    """A service's environment; a test may change it before it starts one."""
-    database = tmp_path / "db.sqlite3"
+def make_environment(folder: Path, redis_process: Redis, novita: Novita, migrated_database: Path) -> dict[str, str]:
+    """Make a service's environment, with a database in the folder."""
+    database = folder / "db.sqlite3"
     shutil.copy(migrated_database, database)
     return {
         **os.environ,
@@ -64,9 +70,35 @@ def environment(tmp_path: Path, redis_process: Redis, novita: Novita, migrated_d
         "REDIS_URL": redis_process.url,
         "NOVITA_API_KEY": "FAKE-SECRET-key",
         "NOVITA_BASE_URL": novita.url,
-        "WEB_WORKERS": "2",
-        "FALLBACK_DIR": str(tmp_path / "fallback"),
+        # A test whose promise is about several web processes starts more.
+        "WEB_WORKERS": "1",
+        "FALLBACK_DIR": str(folder / "fallback"),
     }
+
+
+@pytest.fixture
+def environment(tmp_path: Path, redis_process: Redis, novita: Novita, migrated_database: Path) -> dict[str, str]:
+    """A service's environment; a test may change it before it starts one."""
+    return make_environment(tmp_path, redis_process, novita, migrated_database)
+
+
+@pytest.fixture(scope="module")
+def shared_novita() -> Iterator[Novita]:
+    with simulate_novita() as novita:
+        yield novita
+
+
+@pytest.fixture(scope="module")
+def shared_service(
+    tmp_path_factory: pytest.TempPathFactory, shared_novita: Novita, migrated_database: Path
+) -> Iterator[Service]:
+    """A service with an inventory, for the tests of a file that leave it as it was."""
+    folder = tmp_path_factory.mktemp("shared")
+    with (
+        ended(Redis(folder)) as redis_process,
+        ended(Service(make_environment(folder, redis_process, shared_novita, migrated_database), folder)) as service,
+    ):
+        yield service.wait_until_ready()
 
 
 Start = Callable[..., Service]

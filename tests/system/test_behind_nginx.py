@@ -31,24 +31,18 @@ TLS_BROWSER = {
 
 
 @pytest.fixture
-def service(start_service: Start) -> Service:
-    return start_service().wait_until_ready()
-
-
-@pytest.fixture
-def nginx(tmp_path: Path, service: Service) -> Iterator[Nginx]:
+def nginx(tmp_path: Path, shared_service: Service) -> Iterator[Nginx]:
     """nginx with nothing but `proxy_pass`."""
-    process = Nginx(tmp_path, f"proxy_pass {service.url};")
-    yield process
-    process.end()
+    with ended(Nginx(tmp_path, f"proxy_pass {shared_service.url};")) as process:
+        yield process
 
 
 @pytest.fixture
-def nginx_http_1_1(tmp_path: Path, service: Service) -> Iterator[Nginx]:
-    """The same as nginx 1.30 does it by itself."""
-    process = Nginx(tmp_path, f'proxy_pass {service.url}; proxy_http_version 1.1; proxy_set_header Connection "";')
-    yield process
-    process.end()
+def nginx_http_1_1(tmp_path: Path, shared_service: Service) -> Iterator[Nginx]:
+    """The same as nginx 1.30 does it without being told."""
+    lines = f'proxy_pass {shared_service.url}; proxy_http_version 1.1; proxy_set_header Connection "";'
+    with ended(Nginx(tmp_path, lines)) as process:
+        yield process
 
 
 def send(port: int, method: str, path: str, headers: dict[str, str]) -> tuple[int, bytes, str]:
@@ -76,8 +70,10 @@ def assert_kept_out(port: int, headers: dict[str, str], novita: Novita) -> None:
 
 
 @pytest.mark.parametrize("headers", [{}, BROWSER, TLS_BROWSER], ids=["curl", "browser", "browser over TLS"])
-def test_nobody_becomes_the_owner_through_a_bare_nginx(nginx: Nginx, novita: Novita, headers: dict[str, str]) -> None:
-    assert_kept_out(nginx.port, headers, novita)
+def test_nobody_becomes_the_owner_through_a_bare_nginx(
+    nginx: Nginx, shared_novita: Novita, headers: dict[str, str]
+) -> None:
+    assert_kept_out(nginx.port, headers, shared_novita)
     assert send(nginx.port, "GET", "/livez", headers)[0] == 200
     health: dict[str, Any] = json.loads(send(nginx.port, "GET", "/health", headers)[1])
     assert health.keys() == {"status", "timestamp"}
@@ -85,16 +81,16 @@ def test_nobody_becomes_the_owner_through_a_bare_nginx(nginx: Nginx, novita: Nov
 
 @pytest.mark.parametrize("headers", [BROWSER, TLS_BROWSER], ids=["browser", "browser over TLS"])
 def test_no_browser_becomes_the_owner_through_a_bare_nginx_of_a_new_version(
-    nginx_http_1_1: Nginx, novita: Novita, headers: dict[str, str]
+    nginx_http_1_1: Nginx, shared_novita: Novita, headers: dict[str, str]
 ) -> None:
-    assert_kept_out(nginx_http_1_1.port, headers, novita)
+    assert_kept_out(nginx_http_1_1.port, headers, shared_novita)
 
 
-def test_the_owner_beside_it_needs_no_login(service: Service, nginx: Nginx) -> None:
+def test_the_owner_beside_it_needs_no_login(shared_service: Service, nginx: Nginx) -> None:
     send(nginx.port, "GET", "/api/instances", BROWSER)
 
-    assert service.get("/api/instances").json()["total"] == 25
-    assert service.post("/api/instances/sync").status_code == 200
+    assert shared_service.get("/api/instances").json()["total"] == 25
+    assert shared_service.post("/api/instances/sync").status_code == 200
 
 
 @pytest.mark.parametrize("host", ["$host", "$http_host", "$host:$server_port"])

@@ -24,6 +24,8 @@ from tests.system.processes import ROOT, Novita, Service, wait_until
 
 # Nothing but the operation calls Novita.
 NO_SYNC = {"NOVITA_SYNC_ON_STARTUP": "0", "NOVITA_SYNC_INTERVAL": "0"}
+# A request may reach another process than the one that runs the operation.
+TWO_PROCESSES = {**NO_SYNC, "WEB_WORKERS": "2"}
 ANSWER_SECONDS = 20
 
 Fault = Callable[[Path, Service | None], contextlib.AbstractContextManager[None]]
@@ -184,7 +186,7 @@ def check_stop(service: Service, fault: Fault, database: Path, novita: Novita, e
 def test_stop_all_goes_through_and_is_recorded_afterwards(
     fault: Fault, start_service: Start, environment: dict[str, str], database: Path, novita: Novita
 ) -> None:
-    check_stop(start_service(**NO_SYNC).wait_until_alive(), fault, database, novita, environment)
+    check_stop(start_service(**TWO_PROCESSES).wait_until_alive(), fault, database, novita, environment)
 
 
 def test_stop_all_goes_through_on_a_full_disk(
@@ -193,7 +195,7 @@ def test_stop_all_goes_through_on_a_full_disk(
     moved = small_disk / "db.sqlite3"
     shutil.copy(database, moved)
     variables = {"DATABASE_URL": f"sqlite:///{moved}", "FALLBACK_DIR": str(small_disk / "fallback")}
-    service = start_service(**NO_SYNC, **variables).wait_until_alive()
+    service = start_service(**TWO_PROCESSES, **variables).wait_until_alive()
     check_stop(service, full, moved, novita, {**environment, **variables})
 
 
@@ -205,7 +207,7 @@ def test_second_stop_lists_again_and_requests_only_what_runs_now(
 ) -> None:
     first, *others = sorted(novita.get_truth())
     novita.fault("stop", "ignore", instanceId=first)
-    service = start_service(**NO_SYNC, WEB_WORKERS="1").wait_until_alive()
+    service = start_service(**NO_SYNC).wait_until_alive()
     novita.change(set={id_: {"status": "exited"} for id_ in others})
     with locked(database, service):
         one = service.stop_all()
@@ -220,7 +222,7 @@ def test_second_stop_lists_again_and_requests_only_what_runs_now(
 
 def test_operation_in_memory_can_be_cancelled(start_service: Start, database: Path, novita: Novita) -> None:
     novita.fault("stop", "ignore")
-    service = start_service(**NO_SYNC).wait_until_alive()
+    service = start_service(**TWO_PROCESSES).wait_until_alive()
     with locked(database, service):
         ordered = service.stop_all()
 
@@ -341,7 +343,7 @@ def test_operation_outlives_its_process_from_the_first_request_on(
     novita: Novita,
 ) -> None:
     novita.fault("stop", "delay", seconds=30) if moment == "first request" else novita.fault("stop", "ignore")
-    service = start_service(**NO_SYNC, WEB_WORKERS="1").wait_until_alive()
+    service = start_service(**NO_SYNC).wait_until_alive()
     with locked(database, service):
         if moment == "first request":
             threading.Thread(target=post_quietly, args=(service,), daemon=True).start()
@@ -388,7 +390,7 @@ def test_cancel_outlives_its_process(
     start_service: Start, environment: dict[str, str], database: Path, novita: Novita
 ) -> None:
     novita.fault("stop", "ignore")
-    service = start_service(**NO_SYNC, WEB_WORKERS="1").wait_until_alive()
+    service = start_service(**NO_SYNC).wait_until_alive()
     with locked(database, service):
         ordered = service.stop_all()
         assert service.post(f"{ordered['operationUrl']}/cancel").json()["state"] == "cancelled"
@@ -401,7 +403,7 @@ def test_cancel_outlives_its_process(
 
 def test_stop_in_memory_can_be_retried_once_it_has_ended(start_service: Start, database: Path, novita: Novita) -> None:
     novita.fault("stop", "ignore", instanceId=(stubborn := min(novita.get_truth())))
-    service = start_service(**NO_SYNC, NOVITA_STOP_DEADLINE="6").wait_until_alive()
+    service = start_service(**TWO_PROCESSES, NOVITA_STOP_DEADLINE="6").wait_until_alive()
     with locked(database, service):
         ordered = service.stop_all()
         wish = {"fromOperation": ordered["operationId"]}

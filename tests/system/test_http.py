@@ -9,11 +9,6 @@ from tests.system.conftest import Start
 from tests.system.processes import Service
 
 
-@pytest.fixture
-def service(start_service: Start) -> Service:
-    return start_service().wait_until_ready()
-
-
 def send(service: Service, request: bytes) -> tuple[int, dict[str, object]]:
     """Send bytes as they are; return the answer's status and JSON body."""
     with socket.create_connection(("127.0.0.1", service.port), timeout=10) as sock:
@@ -39,10 +34,10 @@ def send(service: Service, request: bytes) -> tuple[int, dict[str, object]]:
         b"/api/../admin/nothing",
     ],
 )
-def test_strange_addresses_are_refused_in_the_one_shape(service: Service, target: bytes) -> None:
+def test_strange_addresses_are_refused_in_the_one_shape(shared_service: Service, target: bytes) -> None:
     head = b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
-    status, body = send(service, b"GET " + target + head)
+    status, body = send(shared_service, b"GET " + target + head)
 
     assert 400 <= status < 500
     assert {"success", "code", "message", "suggestion", "requestId", "timestamp"} <= body.keys()
@@ -52,21 +47,23 @@ def test_strange_addresses_are_refused_in_the_one_shape(service: Service, target
     "request_line",
     [b"NONSENSE", b"GET / HTTP/9.9", b"GET /api/ HTTP/1.1\r\nbad header", b"GET /api/ HTTP/1.1\r\nX: " + b"x" * 70_000],
 )
-def test_what_is_no_http_is_refused_in_the_one_shape(service: Service, request_line: bytes) -> None:
-    status, body = send(service, request_line + b"\r\nHost: localhost\r\n\r\n")
+def test_what_is_no_http_is_refused_in_the_one_shape(shared_service: Service, request_line: bytes) -> None:
+    status, body = send(shared_service, request_line + b"\r\nHost: localhost\r\n\r\n")
 
     assert 400 <= status < 510
     assert body["success"] is False
 
 
-def test_a_body_of_20_megabytes_is_refused_with_an_answer(service: Service) -> None:
-    answer = service.post("/api/instances/sync", data=b"x" * 20_000_000, headers={"Content-Type": "application/json"})
+def test_a_body_of_20_megabytes_is_refused_with_an_answer(shared_service: Service) -> None:
+    answer = shared_service.post(
+        "/api/instances/sync", data=b"x" * 20_000_000, headers={"Content-Type": "application/json"}
+    )
 
     assert (answer.status_code, answer.json()["code"]) == (413, "BODY_TOO_LARGE")
 
 
-def test_an_unknown_host_is_refused(service: Service) -> None:
-    assert service.get("/api/instances", headers={"Host": "evil.example"}).status_code == 400
+def test_an_unknown_host_is_refused(shared_service: Service) -> None:
+    assert shared_service.get("/api/instances", headers={"Host": "evil.example"}).status_code == 400
 
 
 def test_beyond_loopback_all_but_the_probes_wants_a_login(start_service: Start) -> None:
@@ -83,7 +80,7 @@ def test_beyond_loopback_all_but_the_probes_wants_a_login(start_service: Start) 
     assert service.get("/health").json().keys() == {"status", "timestamp"}
 
 
-def test_a_request_through_a_proxy_is_not_the_local_owners(service: Service) -> None:
-    answer = service.get("/api/instances", headers={"X-Forwarded-For": "127.0.0.1"})
+def test_a_request_through_a_proxy_is_not_the_local_owners(shared_service: Service) -> None:
+    answer = shared_service.get("/api/instances", headers={"X-Forwarded-For": "127.0.0.1"})
 
     assert answer.status_code == 401

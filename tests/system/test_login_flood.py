@@ -74,7 +74,7 @@ def test_a_flood_of_logins_fills_no_disk_and_holds_up_no_stop(
     start_service: Start, environment: dict[str, str], novita: Novita, token: str
 ) -> None:
     database = Path(environment["DATABASE_URL"].removeprefix("sqlite:///"))
-    service = start_service(REQUIRE_LOGIN="1").wait_until_ready()
+    service = start_service(REQUIRE_LOGIN="1", WEB_WORKERS="2").wait_until_ready()
     rows, size = count_rows(database), get_size(database.parent)
     statuses: list[int] = []
     threads = [threading.Thread(target=flood, args=(service, statuses), daemon=True) for _ in range(CLIENTS)]

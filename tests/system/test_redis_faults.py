@@ -23,7 +23,7 @@ ROUTES = [
 
 def test_a_redis_that_is_away_at_boot_is_survived_and_healed(start_service: Start, redis_process: Redis) -> None:
     Redis.end(redis_process)
-    service = start_service().wait_until_alive()
+    service = start_service(WEB_WORKERS="2").wait_until_alive()
 
     assert service.get("/health").status_code == 503
     assert service.get("/health").json()["services"]["redis"] == "down"

@@ -11,7 +11,7 @@ GUNICORN = ["gunicorn", "--bind", "127.0.0.1:{port}", "--no-control-socket"]
 
 
 def test_two_servers_of_two_workers_started_at_once_sync_once(start_service: Start, novita: Novita) -> None:
-    services = [start_service(), start_service()]
+    services = [start_service(WEB_WORKERS="2"), start_service(WEB_WORKERS="2")]
 
     for service in services:
         service.wait_until_ready()
