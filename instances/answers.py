@@ -1,4 +1,4 @@
-"""Errors into answers: the one shape that all errors have, and the functions that Django and DRF call."""
+"""Turns errors into answers of one shape; Django and DRF call these functions."""
 
 import logging
 import math
@@ -24,6 +24,7 @@ from instances.errors import (
     CrossSite,
     CsrfFailed,
     DatabaseUnavailable,
+    InternalError,
     InvalidRequest,
     MethodNotAllowed,
     NotAcceptable,
@@ -36,9 +37,9 @@ from instances.instance import clean_text, format_time
 
 log = logging.getLogger(__name__)
 
-# How Django's CSRF check begins to say that the origin is wrong.
+# The start of the message of Django's CSRF check for a wrong origin.
 BAD_ORIGIN = "Origin checking failed"
-# DRF's word for every failure of that check.
+# The start of DRF's message for every failure of that check.
 CSRF_FAILED = "CSRF Failed"
 
 
@@ -72,17 +73,17 @@ def find_own_origin(request: HttpRequest) -> str:
 
 
 def refuse_origin(request: HttpRequest) -> CrossSite:
-    """Return the refusal of a request by its origin. Behind a proxy a wrong Host looks like another site: name both."""
+    """Return the refusal of a request for its origin, with both addresses: a proxy may have changed the header Host."""
     sender = request.META.get("HTTP_ORIGIN")
     log.warning("refused a request of another site: %s", clean_text(sender or "", 100), extra={"rejection": "site"})
     if sender is None:
         return CrossSite()
     return CrossSite(
-        f"A page of {clean_text(sender, 200)} sent this request to {find_own_origin(request)}. That is another site, "
-        "so nothing was done.",
+        f"A page of {clean_text(sender, 200)} sent this request to {find_own_origin(request)}. These are two sites, so "
+        "nothing was done.",
         suggestion=(
-            "If both are this service, its proxy changes the header Host. Pass it on with its port; in nginx: "
-            "`proxy_set_header Host $http_host;`. Otherwise act on this service's own pages, or from a script."
+            "If both are this service, its proxy changes the Host header. Let the proxy pass it on with the port; in "
+            "nginx: `proxy_set_header Host $http_host;`. Otherwise use this service's own pages, or a script."
         ),
     )
 
@@ -92,7 +93,7 @@ def _get_headers(error: PanelError) -> dict[str, str]:
 
 
 def answer(exc: Exception, context: dict[str, Any]) -> HttpResponseBase | None:
-    """Answer an exception of an API view (DRF's EXCEPTION_HANDLER). None for a bug: Django logs and answers it."""
+    """Answer an exception of an API view (DRF's EXCEPTION_HANDLER). None for a bug, which Django logs and answers."""
     request: Request = context["request"]
     error = _translate(exc, context)
     if error is None:
@@ -101,7 +102,7 @@ def answer(exc: Exception, context: dict[str, Any]) -> HttpResponseBase | None:
     if isinstance(error, NotAuthenticated) and request.method == "GET" and form in {"api", "html"}:
         return redirect_to_login(request.get_full_path())
     if form not in {"api", "json"}:
-        # The description and its page have renderers of their own, which know nothing of errors.
+        # The renderers of the description and its page can't render errors.
         return to_response(error, request._request)
     return Response(
         describe(error, find_request_id(request._request)), status=error.status, headers=_get_headers(error)
@@ -109,7 +110,7 @@ def answer(exc: Exception, context: dict[str, Any]) -> HttpResponseBase | None:
 
 
 def _translate(exc: Exception, context: dict[str, Any]) -> PanelError | None:
-    """Put what Django and DRF raise in our words. A URL may hold anything, so nothing of the request is repeated."""
+    """Return our error for an exception of Django or DRF. It quotes nothing of the request, which may hold anything."""
     match exc:
         case PanelError():
             return exc
@@ -122,11 +123,11 @@ def _translate(exc: Exception, context: dict[str, Any]) -> PanelError | None:
         case exceptions.PermissionDenied() | PermissionDenied():
             return NotAllowed(str(exc) or None)
         case exceptions.ParseError() | RecursionError():
-            return InvalidRequest("The body is not valid JSON.")
+            return InvalidRequest("The request body is not valid JSON, so nothing was done.")
         case exceptions.UnsupportedMediaType():
             return BodyNotJson()
         case exceptions.MethodNotAllowed():
-            return MethodNotAllowed(suggestion=f"It takes {', '.join(context['view'].allowed_methods)}.")
+            return MethodNotAllowed(suggestion=f"Use {', '.join(context['view'].allowed_methods)}.")
         case exceptions.NotAcceptable():
             return NotAcceptable()
         case exceptions.NotFound() | Http404():
@@ -144,9 +145,9 @@ def _is_for_a_script(request: HttpRequest) -> bool:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
-    """Answer what Django itself refuses: an unknown host, a malformed request."""
+    """Answer a request that Django itself refuses: an unknown host, a malformed request."""
     if isinstance(exception, DisallowedHost):
-        return to_response(InvalidRequest("This host name is not one of ALLOWED_HOSTS."), request)
+        return to_response(InvalidRequest("The host name of the address is not in ALLOWED_HOSTS."), request)
     if isinstance(exception, BadRequest):
         return to_response(InvalidRequest(str(exception)), request)
     return to_response(InvalidRequest(), request)
@@ -160,7 +161,7 @@ def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponseBa
 
 def server_error(request: HttpRequest) -> HttpResponseBase:
     if _is_for_a_script(request):
-        return to_response(PanelError(), request)
+        return to_response(InternalError(), request)
     return defaults.server_error(request)
 
 
@@ -171,7 +172,7 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
 
 
 def lock_out(request: HttpRequest, wait_seconds: int) -> HttpResponse:
-    """Answer who has guessed too often."""
+    """Answer a login after too many wrong passwords."""
     context = {"is_long": wait_seconds > 60}
     answer = render(request, "registration/locked_out.html", context, status=HTTPStatus.TOO_MANY_REQUESTS)
     answer["Retry-After"] = str(wait_seconds)
@@ -187,7 +188,7 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponseBase:
 
 
 def _find_own_referrer(request: HttpRequest) -> str:
-    """Return the address of the page that sent the request, if it is one of ours."""
+    """Return the address of the page that sent the request; "" for a page of another site."""
     referrer = request.headers.get("Referer", "")
     if not url_has_allowed_host_and_scheme(referrer, {request.get_host()}):
         return ""

@@ -1,17 +1,18 @@
 """Every error that the panel raises, with its HTTP status and code; `answers` turns errors into answers.
 
-Code raises; no view catches. The exceptions of a library become one of these where the library is called.
+The message says what happened and what it means; the suggestion says what to do. Views raise and don't catch. The
+exceptions of a library become one of these where the library is called.
 """
 
 from http import HTTPStatus
 
 
 class PanelError(Exception):
-    """An error with an answer. `suggestion` says what the reader can do; `retry_after` is in seconds."""
+    """An error with an HTTP answer. `retry_after` is in seconds."""
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     code = "INTERNAL_ERROR"
-    message = "Something went wrong in the service itself."
+    message = "The service failed: an internal error."
     suggestion: str | None = None
 
     def __init__(
@@ -23,15 +24,19 @@ class PanelError(Exception):
         super().__init__(self.message)
 
 
+class InternalError(PanelError):
+    suggestion = "Search the service's log for the requestId of this answer."
+
+
 # --- The caller's errors
 
 
 class InvalidRequest(PanelError):
-    """`fields` maps each wrong field to a sentence."""
+    """`fields` maps each invalid field to a sentence."""
 
     status = HTTPStatus.BAD_REQUEST
     code = "INVALID_REQUEST"
-    message = "The request can't be understood."
+    message = "The request is not valid, so nothing was done."
 
     def __init__(self, message: str | None = None, *, fields: dict[str, str] | None = None) -> None:
         super().__init__(message)
@@ -41,110 +46,111 @@ class InvalidRequest(PanelError):
 class NotAuthenticated(PanelError):
     status = HTTPStatus.UNAUTHORIZED
     code = "NOT_AUTHENTICATED"
-    message = "Log in first."
-    suggestion = "Log in at /login/, or send a token in the header Authorization."
+    message = "Authentication is required."
+    suggestion = "Log in at /login/, or send a token in the Authorization header."
 
 
 class NotAllowed(PanelError):
     status = HTTPStatus.FORBIDDEN
     code = "NOT_ALLOWED"
-    message = "You are not allowed to do this."
+    message = "You don't have permission to do this."
 
 
 class TooManyRequests(PanelError):
     status = HTTPStatus.TOO_MANY_REQUESTS
     code = "TOO_MANY_REQUESTS"
-    message = "You send more than API_RATE_LIMIT allows."
-    suggestion = "Slow down. A stop is never refused: POST /api/instances/stop-all stops many with one request."
+    message = "Too many requests: API_RATE_LIMIT is exceeded."
+    suggestion = "Send fewer requests. Stops are never limited: one POST /api/instances/stop-all stops many instances."
 
 
 class CsrfFailed(NotAllowed):
-    """The CSRF token is missing, or of an earlier login."""
-
     code = "CSRF_FAILED"
-    message = "Nothing was done: this was sent with a login, but not by a page of that login."
+    message = "The CSRF token is missing or belongs to an earlier login, so nothing was done."
     suggestion = (
-        "Reload the page and try again. A script sends an API token in the header Authorization, not a login's cookie."
+        "Reload the page and try again. A script must send an API token in the Authorization header, not a cookie."
     )
 
 
 class CrossSite(PanelError):
     status = HTTPStatus.FORBIDDEN
     code = "CROSS_SITE"
-    message = "Another site's page sent this request, so nothing was done."
-    suggestion = "Act on this service's own pages, or from a script."
+    message = "The request came from a page of another site, so nothing was done."
+    suggestion = "Use this service's own pages, or a script."
 
 
 class NotFound(PanelError):
     status = HTTPStatus.NOT_FOUND
     code = "NOT_FOUND"
-    message = "There is nothing at this address."
-    suggestion = "GET /api/ lists what there is."
+    message = "There is no such address."
+    suggestion = "GET /api/ lists the addresses."
 
 
 class InstanceNotFound(PanelError):
     status = HTTPStatus.NOT_FOUND
     code = "INSTANCE_NOT_FOUND"
-    message = "There is no such instance."
-    suggestion = "GET /api/instances lists those that exist; a new one appears with the next sync."
+    message = "The instance does not exist."
+    suggestion = "GET /api/instances lists the instances; a new one appears with the next synchronization."
 
 
 class MethodNotAllowed(PanelError):
     status = HTTPStatus.METHOD_NOT_ALLOWED
     code = "METHOD_NOT_ALLOWED"
-    message = "This address doesn't take this method."
+    message = "This address does not support this method, so nothing was done."
 
 
 class NotAcceptable(PanelError):
     status = HTTPStatus.NOT_ACCEPTABLE
     code = "NOT_ACCEPTABLE"
-    message = "The service answers in JSON, or in HTML to a browser."
+    message = "The service answers in JSON or HTML, and the request accepts neither."
+    suggestion = "Send the header Accept: application/json."
 
 
 class BodyTooLarge(PanelError):
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     code = "BODY_TOO_LARGE"
-    message = "The request's body is too large."
+    message = "The request body is too large, so nothing was done."
+    suggestion = "Send fewer ids in one request."
 
 
 class HeadTooLarge(PanelError):
     status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
     code = "INVALID_REQUEST"
-    message = "The request's headers are too large."
+    message = "The request headers are too large, so nothing was done."
+    suggestion = "Delete the cookies of this site, or send fewer headers."
 
 
 class RequestTimedOut(PanelError):
     status = HTTPStatus.REQUEST_TIMEOUT
     code = "REQUEST_TIMEOUT"
     message = "The request did not arrive in time, so nothing was done."
-    suggestion = "Send it again, headers within 10 s and the body within 20 s."
+    suggestion = "Send it again: the headers within 10 s, and the body within 20 s."
 
 
 class LengthRequired(PanelError):
     status = HTTPStatus.LENGTH_REQUIRED
     code = "LENGTH_REQUIRED"
-    message = "The request doesn't say how long its body is, so nothing was done."
-    suggestion = "Send Content-Length; 0 for no body. A proxy in front should speak HTTP/1.1."
+    message = "The request does not state the length of its body, so nothing was done."
+    suggestion = "Send Content-Length, 0 for no body. A proxy in front must use HTTP/1.1."
 
 
 class BodyEncoded(PanelError):
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     code = "UNSUPPORTED_MEDIA_TYPE"
-    message = "The request's body is compressed, and the service doesn't decompress bodies."
+    message = "The request body is compressed, which the service does not support, so nothing was done."
     suggestion = "Send it without Content-Encoding."
 
 
 class BodyNotJson(PanelError):
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     code = "UNSUPPORTED_MEDIA_TYPE"
-    message = "The request's body must be JSON in UTF-8, or there must be none."
-    suggestion = "Send the header Content-Type: application/json."
+    message = "The request body is not declared as JSON in UTF-8, so nothing was done."
+    suggestion = "Send JSON with the header Content-Type: application/json, or no body."
 
 
 class InvalidState(PanelError):
     status = HTTPStatus.CONFLICT
     code = "INVALID_STATE"
-    message = "This is not possible in the instance's present status."
+    message = "The action is not possible in the instance's current status."
 
 
 class Protected(PanelError):
@@ -153,104 +159,104 @@ class Protected(PanelError):
     status = HTTPStatus.CONFLICT
     code = "PROTECTED"
     message = "The instance is protected."
-    suggestion = "Remove its protection first: DELETE /api/instances/<id>/protect, or on the dashboard."
+    suggestion = "Remove the protection first: on the dashboard, or with DELETE /api/instances/<id>/protect."
 
 
 class OperationNotFound(PanelError):
     status = HTTPStatus.NOT_FOUND
     code = "OPERATION_NOT_FOUND"
-    message = "There is no such operation."
-    suggestion = "GET /api/operations lists those that are recorded."
+    message = "The operation does not exist."
+    suggestion = "GET /api/operations lists the recorded operations."
 
 
 class OperationEnded(PanelError):
     status = HTTPStatus.CONFLICT
     code = "INVALID_STATE"
-    message = "The operation has finished already."
+    message = "The operation has already finished."
 
 
 class NothingToRetry(PanelError):
     status = HTTPStatus.CONFLICT
     code = "INVALID_STATE"
-    message = "Nothing of this operation is left unconfirmed, so there is nothing to retry."
-    suggestion = "Send kind and ids to begin a new operation, or POST /api/instances/stop-all."
+    message = "The operation left no instance unconfirmed, so there is nothing to retry."
+    suggestion = "To begin a new operation, send kind and ids, or POST /api/instances/stop-all."
 
 
 class SyncInProgress(PanelError):
     status = HTTPStatus.CONFLICT
     code = "SYNC_IN_PROGRESS"
     message = "A synchronization is already running."
-    suggestion = "Wait for it to end; its result appears in GET /api/instances."
+    suggestion = "Wait until it has ended. GET /api/instances then shows its result."
 
 
 # --- Novita's errors
 
 
 class NovitaError(PanelError):
-    """Any way in which Novita did not do what was asked. Each subclass is one way."""
+    """A request to Novita failed; each subclass is one way to fail."""
 
 
 class NovitaRejectedKey(NovitaError):
     status = HTTPStatus.BAD_GATEWAY
     code = "NOVITA_REJECTED_KEY"
-    message = "Novita refuses the API key."
-    suggestion = "Set NOVITA_API_KEY to a valid key of the team and restart the service."
+    message = "Novita rejected the API key."
+    suggestion = "Set NOVITA_API_KEY to a valid key of your team, and restart the service."
 
 
 class NovitaUnavailable(NovitaError):
     status = HTTPStatus.BAD_GATEWAY
     code = "NOVITA_UNAVAILABLE"
-    message = "Novita can't be reached or is broken."
-    suggestion = "Try again in a minute; the last good listing, if there is one, stays visible meanwhile."
+    message = "Novita can't be reached, or returned an error."
+    suggestion = "Try again in a minute. The last complete listing stays visible."
 
 
 class NovitaBadAnswer(NovitaError):
     status = HTTPStatus.BAD_GATEWAY
     code = "NOVITA_BAD_ANSWER"
-    message = "Novita's answer can't be understood."
-    suggestion = "Try again in a minute; if it stays, check NOVITA_BASE_URL."
+    message = "Novita's answer is not valid."
+    suggestion = "Try again in a minute. If the error persists, check NOVITA_BASE_URL."
 
 
 class NovitaTimeout(NovitaError):
     status = HTTPStatus.GATEWAY_TIMEOUT
     code = "NOVITA_TIMEOUT"
     message = "Novita did not answer in time."
-    suggestion = "Try again in a minute; the last good listing, if there is one, stays visible meanwhile."
+    suggestion = "Try again in a minute. The last complete listing stays visible."
 
 
 class NovitaRateLimited(NovitaError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "NOVITA_RATE_LIMITED"
-    message = "Novita limits our calls."
-    suggestion = "Try again later."
+    message = "Novita limits the rate of our requests."
+    suggestion = "Try again in a minute."
 
 
 class NovitaRefused(NovitaError):
-    """Novita understood and said no; its own words are in the message."""
+    """Novita refused the request; the message has its reason."""
 
     status = HTTPStatus.CONFLICT
     code = "NOVITA_REFUSED"
-    message = "Novita refused."
+    message = "Novita refused the request."
 
 
 class InvalidStateChange(NovitaRefused):
-    """Novita's "invalid state change", which it sometimes says of an action that did take effect."""
+    """Novita's "invalid state change", sometimes also the answer to an action that did take effect."""
 
     code = "INVALID_STATE"
 
 
 class InsufficientResource(NovitaRefused):
     code = "INSUFFICIENT_RESOURCE"
-    message = "Novita has no free GPU for this."
+    message = "Novita has no free GPU for this instance."
     suggestion = "Try again later, or create an instance in another region."
 
 
 class NotFoundAtNovita(NovitaError):
-    """Novita answered that there is no such instance: the only proof of a deletion."""
+    """Novita answered that the instance does not exist: the only evidence of a deletion."""
 
     status = HTTPStatus.NOT_FOUND
     code = "INSTANCE_NOT_FOUND"
-    message = "Novita knows no such instance."
+    message = "The instance does not exist at Novita."
 
 
 # --- Our own
@@ -260,27 +266,29 @@ class CacheUnavailable(PanelError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "CACHE_UNAVAILABLE"
     message = "Redis can't be reached."
-    suggestion = "Check that Redis runs and REDIS_URL is right; the service recovers by itself."
+    suggestion = "Check that Redis is running and REDIS_URL is correct. The service reconnects automatically."
 
 
 class LeaseLost(PanelError):
-    """The sync took so long, or slept, that its lock ended: what it read is not published."""
+    """A synchronization took too long, or its process was suspended: its lease ended before it could publish."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "SYNC_LOST_LOCK"
-    message = "The synchronization lost its lock, so its result was dropped; a newer one may have run."
-    suggestion = "Start it again."
+    message = "The synchronization lost its lease, so its result was discarded. A newer one may have run."
+    suggestion = "Start another synchronization."
 
 
 class ShuttingDown(PanelError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "SHUTTING_DOWN"
-    message = "The service is shutting down, so this was given up."
-    suggestion = "Try again when it is back."
+    message = "The service is shutting down, so the request was aborted."
+    suggestion = "Try again when the service is running."
 
 
 class DatabaseUnavailable(PanelError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "DATABASE_UNAVAILABLE"
-    message = "The database can't be used."
-    suggestion = "Check that it runs, isn't locked and has disk space; the service recovers by itself."
+    message = "The database can't be read or written."
+    suggestion = (
+        "Check that the database is running and not locked, and has disk space. The service reconnects automatically."
+    )

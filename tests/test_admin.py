@@ -73,8 +73,8 @@ def show(run: SyncRun) -> str:
 def test_list_shows_the_changes_of_each_sync(client: Client) -> None:
     text = read_text(client, RUNS)
 
-    assert [words for words in ("2 new", "1 gone", "Novita refuses the API key.") if words not in text] == []
-    assert text.index("refuses") < text.index("1 gone") < text.index("2 new"), "the newest first"
+    assert [words for words in ("2 new", "1 gone", "Novita rejected the API key.") if words not in text] == []
+    assert text.index("rejected") < text.index("1 gone") < text.index("2 new"), "the newest first"
 
 
 @pytest.mark.usefixtures("runs")
@@ -91,7 +91,7 @@ def test_list_shows_the_changes_of_each_sync(client: Client) -> None:
         ("found=nothing", 2),
         ("q=evaluator", 2),
         ("q=TRAINER", 1),
-        ("q=refuses", 1),
+        ("q=rejected", 1),
         ("q=NOVITA_REJECTED_KEY", 1),
         ("q=local-owner", 4),
         ("q=nobody", 0),
@@ -154,7 +154,7 @@ def test_failure_is_shown_as_a_sentence(client: Client, synchronize: Callable[..
     run = synchronize(status=401)
 
     text = read_text(client, show(run))
-    assert "NOVITA_REJECTED_KEY" in text and "Novita refuses the API key." in text
+    assert "NOVITA_REJECTED_KEY" in text and "Novita rejected the API key." in text
 
 
 def test_hostile_names_are_shown_as_text(client: Client, synchronize: Callable[..., SyncRun]) -> None:
@@ -252,7 +252,7 @@ def test_sync_button_requires_the_csrf_token() -> None:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        ({"status": 401}, "Novita refuses the API key. Set NOVITA_API_KEY"),
+        ({"status": 401}, "Novita rejected the API key. Set NOVITA_API_KEY"),
         ({"json": None, "body": "<html>"}, "Novita's answer is not JSON. Try again in a minute"),
     ],
 )

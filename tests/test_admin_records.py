@@ -709,7 +709,7 @@ def test_failed_sync_by_button_is_recorded_with_its_error(novita: NovitaAnswers)
 
     entry = AuditEntry.objects.get(action="sync")
     assert entry.outcome == "failed"
-    assert "Novita refuses the API key." in entry.error
+    assert "Novita rejected the API key." in entry.error
 
 
 def test_every_kind_of_record_is_on_the_overview(client: ApiClient) -> None:

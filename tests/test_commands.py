@@ -123,7 +123,7 @@ def test_json_is_one_line_whatever_the_names_are(novita: NovitaAnswers) -> None:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        ({"status": 401}, "Novita refuses the API key. Set NOVITA_API_KEY to a valid key"),
+        ({"status": 401}, "Novita rejected the API key. Set NOVITA_API_KEY to a valid key"),
         ({"json": None, "body": "<html>"}, "Novita's answer is not JSON."),
     ],
 )
@@ -148,7 +148,7 @@ def test_a_failure_in_json_is_the_apis_error(novita: NovitaAnswers) -> None:
     body = json.loads(ran.out)
     assert (ran.status, body["success"], body["code"]) == (1, False, "NOVITA_REJECTED_KEY")
     assert body.keys() == {"success", "code", "message", "suggestion", "requestId", "timestamp"}
-    assert "Novita refuses the API key." in ran.err
+    assert "Novita rejected the API key." in ran.err
 
 
 def test_without_redis_it_ends_with_1(redis_server: FakeServer) -> None:
@@ -157,7 +157,7 @@ def test_without_redis_it_ends_with_1(redis_server: FakeServer) -> None:
     ran = Ran()
 
     assert (ran.status, ran.out) == (1, "")
-    assert ran.err.startswith("Redis can't be reached. Check that Redis runs and REDIS_URL is right")
+    assert ran.err.startswith("Redis can't be reached. Check that Redis is running and REDIS_URL is correct")
 
 
 @pytest.mark.parametrize("arguments", [[], ["--json"]])

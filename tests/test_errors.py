@@ -295,4 +295,4 @@ def test_a_bug_shows_nothing_of_itself(path: str, accept: str) -> None:
 
 @pytest.mark.parametrize("error", [NovitaUnavailable, NovitaTimeout])
 def test_suggestion_promises_no_listing_that_may_not_exist(error: type[NovitaError]) -> None:
-    assert error.suggestion == "Try again in a minute; the last good listing, if there is one, stays visible meanwhile."
+    assert error.suggestion == "Try again in a minute. The last complete listing stays visible."

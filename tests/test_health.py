@@ -109,10 +109,10 @@ def test_an_empty_account_is_healthy(client: Client, novita: NovitaAnswers) -> N
 @pytest.mark.parametrize(
     ("failure", "words"),
     [
-        ({"status": 401, "json": make_refusal(401, "INVALID_API_KEY", "no")}, "Novita refuses the API key."),
+        ({"status": 401, "json": make_refusal(401, "INVALID_API_KEY", "no")}, "Novita rejected the API key."),
         ({"json": None, "body": "<html>"}, "Novita's answer is not JSON."),
         ({"status": 503, "headers": {"Retry-After": "3600"}}, "Novita returned an error (HTTP 503)."),
-        ({"status": 429, "headers": {"Retry-After": "3600"}}, "Novita limits our calls."),
+        ({"status": 429, "headers": {"Retry-After": "3600"}}, "Novita limits the rate of our requests."),
     ],
 )
 @pytest.mark.usefixtures("account")

@@ -563,7 +563,7 @@ def test_an_hour_of_patience_is_not_slept_through(client: Client, novita: Novita
     assert time.monotonic() - began < 10
     assert (show_states(client, body), show_target(client, body)["error"]) == (
         {"a": "failed"},
-        "Novita limits our calls.",
+        "Novita limits the rate of our requests.",
     )
     move_on(body)
     assert show_states(client, body) == {"a": "requested"}
@@ -847,7 +847,7 @@ def test_a_start_without_a_free_gpu_fails_in_words(client: Client, novita: Novit
 
     shown = show(client, body)
     assert (shown["success"], shown["targets"][0]["state"]) == (False, "failed")
-    assert shown["targets"][0]["error"] == "Novita has no free GPU for this."
+    assert shown["targets"][0]["error"] == "Novita has no free GPU for this instance."
     assert shown["result"] == "1 of 1 did not start."
 
 

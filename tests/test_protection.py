@@ -62,7 +62,7 @@ def test_protected_instance_is_neither_stopped_nor_restarted(action: str, client
 
     assert (answer.status_code, answer.json()["code"], account.calls) == (409, "PROTECTED", [])
     assert answer.json()["message"] == "train is protected: the demo runs on it"
-    assert answer.json()["suggestion"].startswith("Remove its protection first")
+    assert answer.json()["suggestion"].startswith("Remove the protection first")
     assert client.get("/api/instances/a").json()["status"] == "running"
 
 

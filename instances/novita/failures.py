@@ -64,7 +64,7 @@ def check_answer(response: requests.Response, raw: bytes) -> Any:
     retry_after = parse_retry_after(response.headers.get("Retry-After"))
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         if isinstance(body, dict):
-            raise NovitaRejectedKey("Novita refuses the API key.")
+            raise NovitaRejectedKey
         raise NovitaRejectedKey(f"Novita's edge refuses us (HTTP {status}).")
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         raise NovitaRateLimited(retry_after=retry_after)

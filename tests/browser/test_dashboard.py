@@ -212,7 +212,7 @@ def test_a_refusal_shows_its_reason_and_the_suggestion_beside_the_row(
     message = get_row(page, "alpha").locator(".message")
     expect(message).to_have_class(re.compile("is-error"))
     expect(message).to_have_text(
-        "Novita has no free GPU for this. Try again later, or create an instance in another region."
+        "Novita has no free GPU for this instance. Try again later, or create an instance in another region."
     )
     expect(get_row(page, "alpha").locator(".status")).to_have_text("exited")
     expect(page.get_by_role("button", name="Start alpha")).not_to_have_attribute("aria-disabled", "true")

@@ -161,7 +161,7 @@ def check_stop(service: Service, fault: Fault, database: Path, novita: Novita, e
         assert seconds < ANSWER_SECONDS
         assert (ordered["success"], ordered["count"], ordered["total"]) == (True, 25, 25), ordered
         assert {"results", "skipped", "warnings", "operationId", "operationUrl", "source"} <= ordered.keys()
-        assert "recorded as soon as it can" in " ".join(ordered["warnings"])
+        assert "is recorded later" in " ".join(ordered["warnings"])
         operation = service.wait_until_finished(ordered)
         assert (operation["success"], operation["result"]) == (True, "All 25 are stopped.")
         assert novita.are_all("exited")
@@ -249,7 +249,7 @@ def test_protections_hold_while_the_database_cannot_be_read(
 
         assert [one["instanceId"] for one in preview["skipped"]] == [protected]
         assert [one["instanceId"] for one in ordered["skipped"]] == [protected]
-        assert "they are taken as they were" in " ".join(ordered["warnings"])
+        assert "The protections can't be read. Those of" in " ".join(ordered["warnings"])
         assert (refused.status_code, refused.json()["code"]) == (409, "PROTECTED")
         assert (unstored.status_code, unstored.json()["code"]) == (503, "DATABASE_UNAVAILABLE")
         assert service.wait_until_finished(ordered)["success"]
@@ -383,7 +383,7 @@ def test_stop_that_can_be_kept_nowhere_is_sent_and_says_so(
         ordered = service.stop_all()
 
         assert ordered["count"] == 25
-        assert "No copy of it could be kept" in " ".join(ordered["warnings"])
+        assert "The operation could not be kept" in " ".join(ordered["warnings"])
 
 
 def test_cancel_outlives_its_process(

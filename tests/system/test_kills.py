@@ -86,7 +86,7 @@ def test_a_holder_that_slept_through_its_lock_publishes_nothing(
     sleeper.signal(signal.SIGCONT)
 
     assert sleeper.wait() == 1
-    assert "lost its lock" in sleeper.log
+    assert "lost its lease" in sleeper.log
     assert read_rows(redis_process) == newer
     assert b'"name":"new"' in newer[ids[0].encode()]
 

@@ -109,7 +109,7 @@ def test_a_refused_key_is_said_and_is_a_failure(environment: dict[str, str], nov
     done = run_stop_all(environment, "--yes")
 
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("Novita refuses the API key.")
+    assert done.stderr.splitlines()[-1].startswith("Novita rejected the API key.")
 
 
 # --- Redis and the database
