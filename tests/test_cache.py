@@ -50,7 +50,7 @@ def read_statuses(client: Client) -> dict[str, str]:
 @pytest.mark.usefixtures("copy")
 @LISTINGS
 @pytest.mark.parametrize("form", ["{}", '"old", {}', '"1", {}'])
-def test_who_has_the_listing_gets_304_with_its_age(path: str, form: str, client: Client) -> None:
+def test_reader_with_the_current_etag_gets_304_with_the_age(path: str, form: str, client: Client) -> None:
     first = client.get(path)
 
     again = client.get(path, headers={"If-None-Match": form.format(first["ETag"])})
@@ -62,7 +62,7 @@ def test_who_has_the_listing_gets_304_with_its_age(path: str, form: str, client:
 
 @pytest.mark.usefixtures("copy")
 @LISTINGS
-def test_a_change_makes_another_etag(path: str, client: Client) -> None:
+def test_change_makes_a_new_etag(path: str, client: Client) -> None:
     before = client.get(path)
     client.post("/api/instances/a/stop")
 
@@ -75,7 +75,7 @@ def test_a_change_makes_another_etag(path: str, client: Client) -> None:
 
 @pytest.mark.usefixtures("copy")
 @LISTINGS
-def test_an_old_copy_says_so_even_in_a_304(path: str, client: Client, raw_redis: FakeRedis) -> None:
+def test_stale_inventory_is_marked_even_in_a_304(path: str, client: Client, raw_redis: FakeRedis) -> None:
     first = client.get(path)
     raw_redis.hincrby(name_of("sync"), "as_of", -3600_000)
 
@@ -87,7 +87,7 @@ def test_an_old_copy_says_so_even_in_a_304(path: str, client: Client, raw_redis:
 
 
 @LISTINGS
-def test_without_a_copy_the_listing_has_no_age_and_no_etag(path: str, client: Client) -> None:
+def test_answer_without_an_inventory_has_no_age_and_no_etag(path: str, client: Client) -> None:
     answer = client.get(path, headers={"If-None-Match": 'W/"1"'})
 
     assert answer.json() == {"instances": [], "total": 0}
@@ -96,7 +96,7 @@ def test_without_a_copy_the_listing_has_no_age_and_no_etag(path: str, client: Cl
 
 
 @pytest.mark.usefixtures("copy")
-def test_the_listing_is_the_same_gzipped_and_not(client: Client) -> None:
+def test_gzipped_and_plain_listings_are_equal(client: Client) -> None:
     plain = client.get("/api/instances")
 
     zipped = client.get("/api/instances", headers={"Accept-Encoding": "gzip"})
@@ -108,7 +108,7 @@ def test_the_listing_is_the_same_gzipped_and_not(client: Client) -> None:
 
 @pytest.mark.usefixtures("copy")
 @LISTINGS
-def test_a_listing_has_the_documented_fields(path: str, client: Client) -> None:
+def test_listing_has_the_documented_fields(path: str, client: Client) -> None:
     body = client.get(path).json()
 
     assert list(body) == list(ListingSerializer().fields)
@@ -119,14 +119,14 @@ def test_a_listing_has_the_documented_fields(path: str, client: Client) -> None:
 
 
 @pytest.mark.usefixtures("copy")
-def test_an_instance_is_shown_as_in_the_listing(client: Client) -> None:
+def test_single_instance_equals_its_entry_in_the_listing(client: Client) -> None:
     listed = client.get(FILTERED).json()["instances"]
 
     assert [client.get("/api/instances/a").json()] == listed
 
 
 @pytest.mark.usefixtures("copy")
-def test_the_rendered_listing_is_sent_as_it_is_stored(client: Client, raw_redis: FakeRedis) -> None:
+def test_rendered_listing_is_sent_as_stored(client: Client, raw_redis: FakeRedis) -> None:
     client.get("/api/instances")
     (name,) = raw_redis.keys(name_of("body:*"))
     raw_redis.set(name, store.seal_body(gzip.compress(b"as it is")))
@@ -142,7 +142,7 @@ def make_instance(id_: str, status: str) -> Instance:
 
 
 @pytest.mark.usefixtures("copy")
-def test_a_read_that_began_before_an_action_does_not_cover_it(client: Client) -> None:
+def test_direct_read_never_replaces_a_later_action(client: Client) -> None:
     began = store.read_state().tick
     client.post("/api/instances/a/stop")
 
@@ -153,7 +153,7 @@ def test_a_read_that_began_before_an_action_does_not_cover_it(client: Client) ->
 
 
 @pytest.mark.usefixtures("copy")
-def test_a_read_that_began_after_an_action_shows(client: Client) -> None:
+def test_direct_read_replaces_an_earlier_action(client: Client) -> None:
     client.post("/api/instances/a/stop")
 
     store.write_instance(make_instance("a", "exited"), read_began=store.read_state().tick)
@@ -165,7 +165,7 @@ def test_a_read_that_began_after_an_action_shows(client: Client) -> None:
 
 
 @pytest.mark.usefixtures("copy")
-def test_a_cleared_copy_is_no_copy(client: Client) -> None:
+def test_cleared_inventory_is_gone(client: Client) -> None:
     etag = client.get("/api/instances")["ETag"]
 
     cleared = client.post("/api/cache/clear").json()
@@ -177,7 +177,7 @@ def test_a_cleared_copy_is_no_copy(client: Client) -> None:
 
 
 @pytest.mark.usefixtures("copy")
-def test_clearing_touches_the_copy_only(client: Client, raw_redis: FakeRedis) -> None:
+def test_clear_deletes_only_the_inventory(client: Client, raw_redis: FakeRedis) -> None:
     ours = {name_of("gen"), name_of("lease"), name_of("fence")}
     of_another_version = {"{novita}:current", "{novita}:gen:1", "{novita}:lease"}
     of_another_account = {"{novita:0123456789}:current", "{novita:0123456789}:gen:1"}
@@ -194,7 +194,7 @@ def test_clearing_touches_the_copy_only(client: Client, raw_redis: FakeRedis) ->
 @pytest.mark.parametrize(
     "rows", [[make_row("a"), make_row("b", status="exited")], [make_row("c")]], ids=["the same", "another"]
 )
-def test_the_cache_cleared_during_a_sync_is_filled_by_it(
+def test_sync_fills_a_cache_that_was_cleared_meanwhile(
     rows: list[Any], client: Client, novita: NovitaAnswers, raw_redis: FakeRedis, copy: None
 ) -> None:
     novita.mock.reset()
@@ -215,7 +215,7 @@ def test_the_cache_cleared_during_a_sync_is_filled_by_it(
 @pytest.mark.parametrize(
     "empty", [lambda client, raw_redis: client.post("/api/cache/clear"), lambda _, s: s.flushall()]
 )
-def test_an_etag_never_comes_again(
+def test_etag_is_never_reused(
     empty: Callable[[Client, FakeRedis], object], client: Client, raw_redis: FakeRedis
 ) -> None:
     client.post("/api/instances/a/stop")
@@ -243,7 +243,7 @@ def test_forgotten_scripts_are_loaded_again(client: Client, raw_redis: FakeRedis
 
 @pytest.mark.usefixtures("copy")
 @pytest.mark.parametrize("name", ["current", "revision", "gen:*", "sync", "body:*", "[gb]*:*", "moving", "touched"])
-def test_a_key_that_was_evicted_never_makes_an_empty_account(
+def test_evicted_key_never_shows_an_empty_account(
     name: str, client: Client, raw_redis: FakeRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client.post("/api/instances/a/stop")
@@ -263,7 +263,7 @@ def test_a_key_that_was_evicted_never_makes_an_empty_account(
 
 
 @pytest.mark.parametrize("number", range(12))
-def test_a_lost_answer_of_redis_leaves_a_whole_listing(
+def test_lost_answer_of_redis_leaves_a_complete_listing(
     number: int, client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch, copy: None
 ) -> None:
     old = read_statuses(client)
@@ -288,7 +288,7 @@ def test_a_lost_answer_of_redis_leaves_a_whole_listing(
 
 @pytest.mark.usefixtures("copy")
 @pytest.mark.parametrize("fault", ["out of memory", "a part dropped"])
-def test_a_half_written_listing_is_never_shown(
+def test_incomplete_listing_is_never_shown(
     fault: str, client: Client, novita: NovitaAnswers, raw_redis: FakeRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, kept = client.get("/api/instances").content, raw_redis.keys(name_of("gen:*"))
@@ -331,7 +331,7 @@ class Trap:
 @pytest.mark.usefixtures("copy")
 @pytest.mark.parametrize("name", ["current", "revision", "sync", "touched", "moving", "gen", "body"])
 @pytest.mark.parametrize("kind", ["bytes", "a field"])
-def test_foreign_bytes_are_never_loaded_and_can_be_cleared(
+def test_foreign_values_are_never_loaded_and_can_be_cleared(
     name: str, kind: str, client: Client, raw_redis: FakeRedis, tmp_path: Path
 ) -> None:
     client.get("/api/instances")
@@ -438,7 +438,7 @@ class Readers(RuleBasedStateMachine):
             self.statuses = {id_: status for id_, status in {**self.statuses, **writes}.items() if status}
 
 
-def test_in_any_order_readers_get_complete_listings_only() -> None:
+def test_readers_get_complete_listings_in_any_order_of_events() -> None:
     few = hypothesis_settings(
         max_examples=20, stateful_step_count=8, deadline=None, database=None, derandomize=True, phases=[Phase.generate]
     )

@@ -92,7 +92,7 @@ def assert_all_is_right(client: Client) -> None:
 
 @pytest.mark.parametrize("how", DAMAGES.values(), ids=DAMAGES)
 @pytest.mark.parametrize("name", NAMES)
-def test_a_damaged_key_breaks_no_answer_and_is_cured_by_a_sync(
+def test_damaged_key_breaks_no_answer_and_is_repaired_by_a_sync(
     name: str, how: Damage, client: Client, raw_redis: FakeRedis, account: Account
 ) -> None:
     damage(raw_redis, name, how)
@@ -106,7 +106,7 @@ def test_a_damaged_key_breaks_no_answer_and_is_cured_by_a_sync(
 
 @pytest.mark.parametrize("how", [DAMAGES[kind] for kind in ("text", "1e300", "a list", "a sorted set")])
 @pytest.mark.parametrize("name", NAMES)
-def test_clearing_cures_a_damaged_key(
+def test_clear_repairs_a_damaged_key(
     name: str, how: Damage, client: Client, raw_redis: FakeRedis, account: Account
 ) -> None:
     damage(raw_redis, name, how)
@@ -122,7 +122,7 @@ def test_clearing_cures_a_damaged_key(
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: repr(value[:20]))
 @pytest.mark.parametrize("field", FIELDS["sync"])
-def test_a_damaged_note_of_the_last_sync_breaks_nothing(
+def test_damaged_record_of_the_last_sync_breaks_nothing(
     field: str, value: str, client: Client, raw_redis: FakeRedis, account: Account
 ) -> None:
     raw_redis.hset(name_of("sync"), field, value)
@@ -150,7 +150,7 @@ FIELD_NAMES = [*from_json({"id": "-", "status": "-"}).to_json(), "changedAt"]
 
 @pytest.mark.parametrize("value", [None, 5, [1], "\ud800"], ids=repr)
 @pytest.mark.parametrize("name", FIELD_NAMES)
-def test_a_stored_field_of_another_type_breaks_no_answer(
+def test_stored_field_of_another_type_breaks_no_answer(
     name: str, value: Any, client: Client, raw_redis: FakeRedis, account: Account
 ) -> None:
     change_row(raw_redis, lambda row: {**row, name: value})
@@ -162,7 +162,7 @@ def test_a_stored_field_of_another_type_breaks_no_answer(
 
 
 @pytest.mark.parametrize("name", FIELD_NAMES)
-def test_a_stored_field_that_is_missing_breaks_no_answer(
+def test_missing_stored_field_breaks_no_answer(
     name: str, client: Client, raw_redis: FakeRedis, account: Account
 ) -> None:
     change_row(raw_redis, lambda row: {key: value for key, value in row.items() if key != name})
@@ -188,7 +188,7 @@ ROWS: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 @pytest.mark.parametrize("change", ROWS.values(), ids=ROWS)
-def test_a_damaged_row_is_no_copy_until_the_refresher_has_made_one(
+def test_inventory_with_a_damaged_row_is_ignored_until_the_refresher_replaces_it(
     change: Callable[[dict[str, Any]], Any],
     client: Client,
     raw_redis: FakeRedis,
@@ -204,7 +204,7 @@ def test_a_damaged_row_is_no_copy_until_the_refresher_has_made_one(
     assert_all_is_right(client)
 
 
-def test_a_field_that_no_instance_has_here_is_left_out(client: Client, raw_redis: FakeRedis, account: Account) -> None:
+def test_unknown_stored_field_is_left_out(client: Client, raw_redis: FakeRedis, account: Account) -> None:
     before = client.get("/api/instances").json()
     change_row(raw_redis, lambda row: {**row, "aFieldOfTomorrow": {"a": 1}})
 
@@ -212,7 +212,7 @@ def test_a_field_that_no_instance_has_here_is_left_out(client: Client, raw_redis
     assert client.get("/api/cache/stats").json()["size"] == 2
 
 
-def test_a_row_of_a_version_without_a_field_is_completed_and_called_unchanged(
+def test_row_of_a_version_without_a_field_is_completed_and_counts_as_unchanged(
     client: Client, raw_redis: FakeRedis, account: Account
 ) -> None:
     account.rows["a"]["spotStatus"] = None
@@ -229,7 +229,9 @@ def test_a_row_of_a_version_without_a_field_is_completed_and_called_unchanged(
 
 
 @pytest.mark.parametrize("number", ["1", "3", "", "garbage", "9" * 400])
-def test_a_copy_of_another_format_is_none(number: str, client: Client, raw_redis: FakeRedis, account: Account) -> None:
+def test_inventory_of_another_format_is_ignored(
+    number: str, client: Client, raw_redis: FakeRedis, account: Account
+) -> None:
     (generation,) = raw_redis.keys(name_of("gen:*"))
     raw_redis.hset(generation, "", number)
 
@@ -239,7 +241,7 @@ def test_a_copy_of_another_format_is_none(number: str, client: Client, raw_redis
     assert_all_is_right(client)
 
 
-def test_two_versions_that_can_not_read_each_other_do_not_sync_in_turn_without_end(
+def test_two_versions_with_different_formats_do_not_sync_in_turn_forever(
     client: Client, raw_redis: FakeRedis, account: Account
 ) -> None:
     refresher = Refresher()
@@ -254,9 +256,7 @@ def test_two_versions_that_can_not_read_each_other_do_not_sync_in_turn_without_e
     assert account.calls.count("list") == listings
 
 
-def test_what_an_older_version_left_is_ignored_and_stays(
-    client: Client, raw_redis: FakeRedis, account: Account
-) -> None:
+def test_keys_of_an_older_version_are_ignored_and_stay(client: Client, raw_redis: FakeRedis, account: Account) -> None:
     old = {"{novita}:current": "1", "{novita}:revision": "1", "{novita}:lease": "held", "novita": "a queue"}
     for name, value in old.items():
         raw_redis.set(name, value)
@@ -270,7 +270,7 @@ def test_what_an_older_version_left_is_ignored_and_stays(
 # --- Locks without an end
 
 
-def test_a_lock_without_an_end_is_none(client: Client, raw_redis: FakeRedis, account: Account) -> None:
+def test_lease_without_an_expiry_does_not_count(client: Client, raw_redis: FakeRedis, account: Account) -> None:
     raw_redis.set(name_of("lease"), '{"id": "x", "host": "h", "pid": 1}')
 
     assert client.get("/health").json()["sync"]["isLocked"] is False
@@ -278,9 +278,7 @@ def test_a_lock_without_an_end_is_none(client: Client, raw_redis: FakeRedis, acc
     assert not raw_redis.exists(name_of("lease"))
 
 
-def test_clearing_ends_a_lock_without_an_end_and_no_other(
-    client: Client, raw_redis: FakeRedis, account: Account
-) -> None:
+def test_clear_deletes_only_a_lease_without_an_expiry(client: Client, raw_redis: FakeRedis, account: Account) -> None:
     raw_redis.set(name_of("lease"), "held", px=20_000)
     client.post("/api/cache/clear")
     is_kept = raw_redis.exists(name_of("lease"))
@@ -291,7 +289,7 @@ def test_clearing_ends_a_lock_without_an_end_and_no_other(
     assert (is_kept, raw_redis.exists(name_of("lease"))) == (1, 0)
 
 
-def test_a_turn_without_an_end_does_not_stop_the_following(
+def test_turn_without_an_expiry_does_not_stop_the_reading_of_moving_instances(
     client: Client, raw_redis: FakeRedis, account: Account
 ) -> None:
     account.change("a", "toStop")
@@ -304,14 +302,14 @@ def test_a_turn_without_an_end_does_not_stop_the_following(
     assert client.get("/api/instances/a").json()["status"] == "exited"
 
 
-def test_a_mark_of_a_worker_without_an_end_is_none(client: Client, raw_redis: FakeRedis, account: Account) -> None:
+def test_worker_mark_without_an_expiry_does_not_count(client: Client, raw_redis: FakeRedis, account: Account) -> None:
     raw_redis.set(f"{name_of('worker')}:{database.find_id()}", "up")
 
     assert client.get("/health").json()["services"]["worker"] == "down"
 
 
 @pytest.mark.parametrize("value", ["999999", "garbage", str(2**63 - 1)])
-def test_a_count_without_an_end_locks_nobody_out(
+def test_counter_without_an_expiry_locks_no_one_out(
     value: str, client: Client, raw_redis: FakeRedis, account: Account
 ) -> None:
     client.post("/api/cache/clear")
@@ -328,9 +326,7 @@ def test_a_count_without_an_end_locks_nobody_out(
 # --- What is left in Redis
 
 
-def test_everything_ends_by_itself_and_every_sync_renews_that(
-    client: Client, raw_redis: FakeRedis, account: Account
-) -> None:
+def test_every_key_expires_and_each_sync_renews_it(client: Client, raw_redis: FakeRedis, account: Account) -> None:
     client.post("/api/instances/a/stop")
 
     def list_endless() -> list[bytes]:
@@ -349,7 +345,7 @@ def test_everything_ends_by_itself_and_every_sync_renews_that(
     assert min(raw_redis.ttl(key) for key in lasting) > week
 
 
-def test_what_a_sync_that_failed_leaves_ends_by_itself(client: Client, raw_redis: FakeRedis, account: Account) -> None:
+def test_keys_of_a_failed_sync_expire(client: Client, raw_redis: FakeRedis, account: Account) -> None:
     raw_redis.flushall()
     account.answers("list", 500)
     assert client.post("/api/instances/sync").status_code == 502
@@ -357,7 +353,7 @@ def test_what_a_sync_that_failed_leaves_ends_by_itself(client: Client, raw_redis
     assert [key for key in raw_redis.keys("*") if raw_redis.ttl(key) < 0] == []
 
 
-def test_a_panel_that_is_only_looked_at_keeps_its_copy(client: Client, raw_redis: FakeRedis, account: Account) -> None:
+def test_inventory_that_is_only_read_is_kept(client: Client, raw_redis: FakeRedis, account: Account) -> None:
     for key in raw_redis.keys("*"):
         raw_redis.expire(key, 86400)
 
@@ -371,9 +367,7 @@ def test_a_panel_that_is_only_looked_at_keeps_its_copy(client: Client, raw_redis
 # --- After a clear
 
 
-def test_the_last_synchronization_stays_known_when_the_cache_is_cleared(
-    client: Client, raw_redis: FakeRedis, account: Account
-) -> None:
+def test_last_sync_stays_known_after_a_clear(client: Client, raw_redis: FakeRedis, account: Account) -> None:
     before = client.get("/health").json()["sync"]
 
     client.post("/api/cache/clear")

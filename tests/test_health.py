@@ -55,7 +55,7 @@ def leave_unfinished() -> None:
 
 @database
 @pytest.mark.usefixtures("account")
-def test_with_a_fresh_copy_the_service_is_healthy(client: Client, novita: NovitaAnswers) -> None:
+def test_service_with_a_fresh_inventory_is_healthy(client: Client, novita: NovitaAnswers) -> None:
     body = read_health(client)
 
     as_of = client.get("/api/instances")["Data-As-Of"]
@@ -79,7 +79,7 @@ def test_with_a_fresh_copy_the_service_is_healthy(client: Client, novita: Novita
 
 
 @database
-def test_without_a_copy_the_service_is_degraded(client: Client) -> None:
+def test_service_without_an_inventory_is_degraded(client: Client) -> None:
     body = read_health(client)
 
     assert (body["status"], body["services"]["novita"]) == ("degraded", "unknown")
@@ -96,7 +96,7 @@ def test_without_a_copy_the_service_is_degraded(client: Client) -> None:
 
 
 @database
-def test_an_empty_account_is_healthy(client: Client, novita: NovitaAnswers) -> None:
+def test_service_with_an_empty_account_is_healthy(client: Client, novita: NovitaAnswers) -> None:
     novita.lists()
     client.post("/api/instances/sync")
 
@@ -116,7 +116,7 @@ def test_an_empty_account_is_healthy(client: Client, novita: NovitaAnswers) -> N
     ],
 )
 @pytest.mark.usefixtures("account")
-def test_after_a_failed_sync_the_service_is_degraded_and_says_why(
+def test_service_after_a_failed_sync_is_degraded_and_gives_the_reason(
     client: Client, novita: NovitaAnswers, failure: Json, words: str
 ) -> None:
     before = read_health(client)["sync"]
@@ -133,7 +133,7 @@ def test_after_a_failed_sync_the_service_is_degraded_and_says_why(
 
 
 @database
-def test_it_is_well_again_after_a_good_sync(client: Client, novita: NovitaAnswers) -> None:
+def test_service_is_healthy_again_after_a_successful_sync(client: Client, novita: NovitaAnswers) -> None:
     novita.lists(status=401)
     client.post("/api/instances/sync")
     assert read_health(client)["status"] == "degraded"
@@ -148,7 +148,7 @@ def test_it_is_well_again_after_a_good_sync(client: Client, novita: NovitaAnswer
 
 @database
 @pytest.mark.usefixtures("account")
-def test_a_stale_copy_is_a_warning(client: Client, settings: Settings) -> None:
+def test_stale_inventory_is_a_warning(client: Client, settings: Settings) -> None:
     settings.NOVITA_STALE_AFTER = 0
     time.sleep(0.01)
 
@@ -161,7 +161,7 @@ def test_a_stale_copy_is_a_warning(client: Client, settings: Settings) -> None:
 @database
 @pytest.mark.usefixtures("account")
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl", "allkeys-random"])
-def test_a_redis_that_may_drop_the_copy_is_a_warning(
+def test_redis_that_may_evict_the_inventory_is_a_warning(
     client: Client, monkeypatch: pytest.MonkeyPatch, policy: str
 ) -> None:
     tell_policy(monkeypatch, policy)
@@ -175,7 +175,7 @@ def test_a_redis_that_may_drop_the_copy_is_a_warning(
 
 @database
 @pytest.mark.usefixtures("account")
-def test_a_redis_that_drops_nothing_is_none(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redis_that_evicts_nothing_is_no_warning(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     tell_policy(monkeypatch, "noeviction")
 
     assert read_health(client)["warnings"] == []
@@ -183,7 +183,7 @@ def test_a_redis_that_drops_nothing_is_none(client: Client, monkeypatch: pytest.
 
 @database
 @pytest.mark.usefixtures("account")
-def test_without_redis_the_service_is_unhealthy_until_it_is_back(client: Client, redis_server: FakeServer) -> None:
+def test_service_is_unhealthy_until_redis_is_back(client: Client, redis_server: FakeServer) -> None:
     redis_server.connected = False
     away = read_health(client, 503)
     redis_server.connected = True
@@ -197,7 +197,7 @@ def test_without_redis_the_service_is_unhealthy_until_it_is_back(client: Client,
 
 @database
 @pytest.mark.usefixtures("account")
-def test_without_the_database_the_service_is_degraded_until_it_is_back(client: Client) -> None:
+def test_service_is_degraded_until_the_database_is_back(client: Client) -> None:
     with connection.execute_wrapper(Mock(side_effect=OperationalError("disk full"))):
         away = read_health(client)
     back = read_health(client)
@@ -211,7 +211,7 @@ def test_without_the_database_the_service_is_degraded_until_it_is_back(client: C
 
 @database
 @pytest.mark.usefixtures("account")
-def test_a_running_sync_shows(client: Client) -> None:
+def test_running_sync_is_shown(client: Client) -> None:
     with lease.acquire("command"):
         during = read_health(client)["sync"]["isLocked"]
 
@@ -219,7 +219,7 @@ def test_a_running_sync_shows(client: Client) -> None:
 
 
 @database
-def test_nothing_of_ours_is_called_novitas_fault(client: Client, novita: NovitaAnswers) -> None:
+def test_our_own_failures_are_not_attributed_to_novita(client: Client, novita: NovitaAnswers) -> None:
     novita.lists_during(lambda: get_redis_connection("default").delete(name_of("lease")), make_row("a"))
     client.post("/api/instances/sync")
 
@@ -233,7 +233,7 @@ def test_nothing_of_ours_is_called_novitas_fault(client: Client, novita: NovitaA
 
 
 @pytest.mark.parametrize("is_login_wanted", [False, True])
-def test_alive_needs_neither_redis_nor_the_database(
+def test_livez_needs_neither_redis_nor_the_database(
     client: Client, redis_server: FakeServer, settings: Settings, is_login_wanted: bool
 ) -> None:
     settings.REQUIRE_LOGIN = is_login_wanted
@@ -245,7 +245,7 @@ def test_alive_needs_neither_redis_nor_the_database(
     assert (answer.status_code, answer.json()) == (200, {"status": "alive"})
 
 
-def test_without_a_copy_it_is_not_ready(client: Client) -> None:
+def test_service_without_an_inventory_is_not_ready(client: Client) -> None:
     answer = client.get("/readyz")
 
     assert (answer.status_code, answer.json()) == (503, {"status": "not ready"})
@@ -253,7 +253,7 @@ def test_without_a_copy_it_is_not_ready(client: Client) -> None:
 
 @database
 @pytest.mark.usefixtures("account")
-def test_with_a_fresh_copy_it_is_ready(client: Client, novita: NovitaAnswers) -> None:
+def test_service_with_a_fresh_inventory_is_ready(client: Client, novita: NovitaAnswers) -> None:
     answer = client.get("/readyz")
 
     assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
@@ -262,14 +262,14 @@ def test_with_a_fresh_copy_it_is_ready(client: Client, novita: NovitaAnswers) ->
 
 @database
 @pytest.mark.usefixtures("account")
-def test_ready_needs_no_database(client: Client) -> None:
+def test_readyz_needs_no_database(client: Client) -> None:
     with connection.execute_wrapper(Mock(side_effect=AssertionError("requested"))):
         assert client.get("/readyz").status_code == 200
 
 
 @database
 @pytest.mark.usefixtures("account")
-def test_with_a_stale_copy_it_is_not_ready(client: Client, settings: Settings) -> None:
+def test_service_with_a_stale_inventory_is_not_ready(client: Client, settings: Settings) -> None:
     settings.NOVITA_STALE_AFTER = 0
     time.sleep(0.01)
 
@@ -278,7 +278,7 @@ def test_with_a_stale_copy_it_is_not_ready(client: Client, settings: Settings) -
 
 @database
 @pytest.mark.usefixtures("account")
-def test_without_redis_it_is_not_ready_until_it_is_back(client: Client, redis_server: FakeServer) -> None:
+def test_service_is_not_ready_until_redis_is_back(client: Client, redis_server: FakeServer) -> None:
     redis_server.connected = False
     away = client.get("/readyz").status_code
     redis_server.connected = True
@@ -288,14 +288,14 @@ def test_without_redis_it_is_not_ready_until_it_is_back(client: Client, redis_se
 
 @database
 @pytest.mark.usefixtures("account")
-def test_a_cleared_copy_is_not_ready(client: Client) -> None:
+def test_service_with_a_cleared_inventory_is_not_ready(client: Client) -> None:
     client.post("/api/cache/clear")
 
     assert client.get("/readyz").status_code == 503
 
 
 @database
-def test_a_failed_sync_leaves_a_good_copy_ready(client: Client, novita: NovitaAnswers) -> None:
+def test_service_stays_ready_after_a_failed_sync(client: Client, novita: NovitaAnswers) -> None:
     novita.lists(make_row("a"))
     client.post("/api/instances/sync")
     novita.mock.reset()
@@ -310,7 +310,7 @@ def test_a_failed_sync_leaves_a_good_copy_ready(client: Client, novita: NovitaAn
 
 @database
 @pytest.mark.usefixtures("account")
-def test_a_worker_is_up_as_long_as_it_works(client: Client, raw_redis: FakeRedis) -> None:
+def test_worker_is_up_as_long_as_it_runs(client: Client, raw_redis: FakeRedis) -> None:
     assert read_health(client)["services"]["worker"] == "down"
 
     tasks.move_operations()
@@ -321,7 +321,7 @@ def test_a_worker_is_up_as_long_as_it_works(client: Client, raw_redis: FakeRedis
 
 @database
 @pytest.mark.usefixtures("account")
-def test_a_worker_that_is_down_matters_when_something_waits_for_it(client: Client) -> None:
+def test_missing_worker_is_a_warning_only_when_it_has_tasks(client: Client) -> None:
     leave_unfinished()
 
     body = read_health(client)
@@ -333,14 +333,14 @@ def test_a_worker_that_is_down_matters_when_something_waits_for_it(client: Clien
 
 
 @database
-def test_without_redis_nobody_knows_of_the_worker(client: Client, redis_server: FakeServer) -> None:
+def test_worker_is_unknown_without_redis(client: Client, redis_server: FakeServer) -> None:
     redis_server.connected = False
 
     assert read_health(client, 503)["services"]["worker"] == "unknown"
 
 
 @database
-def test_a_worker_of_another_database_is_none_of_this_panel(client: Client, raw_redis: FakeRedis) -> None:
+def test_worker_with_another_database_does_not_count(client: Client, raw_redis: FakeRedis) -> None:
     raw_redis.set(f"{name_of('worker')}:0123456789", "up", ex=15)
 
     assert read_health(client)["services"]["worker"] == "down"

@@ -33,7 +33,7 @@ def show(row: dict[str, Any]) -> dict[str, Any]:
     return from_json(json.loads(kept)).to_json()
 
 
-def test_a_row_is_shown_by_the_names_of_the_api() -> None:
+def test_row_is_shown_with_the_fields_of_the_api() -> None:
     assert show(make_row("a1b2c3d4e5f60718")) == {
         "id": "a1b2c3d4e5f60718",
         "name": "name-a1b2c3d4e5f60718",
@@ -61,7 +61,7 @@ def test_a_row_is_shown_by_the_names_of_the_api() -> None:
 
 
 @pytest.mark.parametrize("rest", [{}, dict.fromkeys(make_row().keys() - {"id"})], ids=["absent", "null"])
-def test_a_row_needs_nothing_but_its_id(rest: dict[str, None]) -> None:
+def test_row_needs_only_an_id(rest: dict[str, None]) -> None:
     texts = ["name", "region", "clusterId", "productId", "productName", "imageUrl"]
     unknown = ["billingMode", "spotStatus", "statusError", *NUMBERS.values(), *TIMES]
 
@@ -78,12 +78,12 @@ def test_a_row_needs_nothing_but_its_id(rest: dict[str, None]) -> None:
 
 @pytest.mark.parametrize("value", ["16", 16, 16.0, "16.0", " 16 "])
 @pytest.mark.parametrize(("field", "shown"), NUMBERS.items())
-def test_a_number_may_come_in_a_string(field: str, shown: str, value: object) -> None:
+def test_number_may_be_a_string(field: str, shown: str, value: object) -> None:
     assert show(make_row(**{field: value}))[shown] == 16
 
 
 @pytest.mark.parametrize("value", ["0", 0])
-def test_no_gpu_at_all_is_a_number(value: object) -> None:
+def test_zero_gpus_is_a_number(value: object) -> None:
     assert show(make_row(gpuNum=value))["gpuNum"] == 0
 
 
@@ -91,19 +91,19 @@ def test_no_gpu_at_all_is_a_number(value: object) -> None:
     "value",
     [None, "", "many", True, [], {}, "9" * 40, 10**40, float("inf"), float("nan"), "1.5.5", "+-1.5", ".", "0x10"],
 )
-def test_what_is_no_number_is_not_known(value: object) -> None:
+def test_unreadable_number_is_unknown(value: object) -> None:
     assert show(make_row(cpuNum=value))["cpuNum"] is None
 
 
 @pytest.mark.parametrize("value", ["1760000000", 1760000000])
 @pytest.mark.parametrize("field", TIMES)
-def test_a_time_is_shown_in_utc(field: str, value: object) -> None:
+def test_time_is_shown_in_utc(field: str, value: object) -> None:
     assert show(make_row(**{field: value}))[field] == "2025-10-09T08:53:20Z"
 
 
 @pytest.mark.parametrize("value", ["0", 0, "-1", -1, "", None, "soon", "99999999999999999", True, 1e300])
 @pytest.mark.parametrize("field", TIMES)
-def test_never_is_no_time(field: str, value: object) -> None:
+def test_value_for_never_is_no_time(field: str, value: object) -> None:
     assert show(make_row(**{field: value}))[field] is None
 
 
@@ -118,7 +118,7 @@ def test_never_is_no_time(field: str, value: object) -> None:
         ("other", "migrating hibernating RUNNING"),
     ],
 )
-def test_a_status_is_kept_and_has_its_group(group: str, statuses: str) -> None:
+def test_status_is_kept_and_has_its_group(group: str, statuses: str) -> None:
     rows = [show(make_row(status=status)) for status in statuses.split()]
 
     assert [(row["status"], row["group"]) for row in rows] == [(status, group) for status in statuses.split()]
@@ -136,7 +136,7 @@ def test_a_status_is_kept_and_has_its_group(group: str, statuses: str) -> None:
         ("hibernating", []),
     ],
 )
-def test_the_actions_are_those_that_novita_takes_now(status: str, actions: list[str]) -> None:
+def test_actions_are_those_that_novita_accepts_in_the_status(status: str, actions: list[str]) -> None:
     assert show(make_row(status=status))["actions"] == actions
 
 
@@ -191,28 +191,28 @@ def test_operation_may_request_what_novita_accepts(name: str) -> None:
         ("", ""),
     ],
 )
-def test_status_has_a_word_for_people_and_an_unknown_one_keeps_its_name(status: str, label: str) -> None:
+def test_status_has_a_label_and_an_unknown_one_keeps_its_name(status: str, label: str) -> None:
     assert get_status(status).label == label
 
 
 @pytest.mark.parametrize("name", ["", None])
-def test_a_region_without_a_name_is_shown_by_its_id(name: str | None) -> None:
+def test_region_without_a_name_is_shown_by_its_id(name: str | None) -> None:
     assert show(make_row(clusterName=name))["region"] == "us-ca-6"
 
 
 @pytest.mark.parametrize("product_id", ["26", 26])
-def test_an_id_of_digits_stays_text(product_id: object) -> None:
+def test_id_of_digits_stays_text(product_id: object) -> None:
     assert show(make_row(productId=product_id))["productId"] == "26"
 
 
-def test_a_failure_is_shown_in_novitas_words() -> None:
+def test_failure_is_shown_in_novitas_words() -> None:
     error = {"state": "ImagePullFailed", "message": "image pull failed"}
 
     assert show(make_row(status="creating", statusError=error))["statusError"] == error
 
 
 @pytest.mark.parametrize("error", [{"state": "", "message": ""}, {}, None, "", []])
-def test_an_empty_failure_is_none(error: object) -> None:
+def test_empty_failure_is_none(error: object) -> None:
     assert show(make_row(statusError=error))["statusError"] is None
 
 
@@ -225,13 +225,13 @@ def test_an_empty_failure_is_none(error: object) -> None:
         ({"port": 22}, []),
     ],
 )
-def test_port_mappings_are_read_as_far_as_they_are_some(mappings: object, shown: list[dict[str, Any]]) -> None:
+def test_malformed_port_mappings_are_left_out(mappings: object, shown: list[dict[str, Any]]) -> None:
     assert show(make_row(portMappings=mappings))["portMappings"] == shown
 
 
 @pytest.mark.parametrize("field", SECRETS)
 @pytest.mark.parametrize("secret", ["FAKE-SECRET", [{"key": "FAKE-SECRET", "value": "FAKE-SECRET"}]])
-def test_no_secret_gets_further_than_the_row(field: str, secret: object) -> None:
+def test_no_secret_of_a_row_reaches_an_instance(field: str, secret: object) -> None:
     instance = from_novita(make_row(**{field: secret}))
 
     assert "FAKE-SECRET" not in f"{instance!r} {instance.to_json()}"
@@ -250,12 +250,12 @@ def test_no_secret_gets_further_than_the_row(field: str, secret: object) -> None
     ],
     ids=ascii,
 )
-def test_a_hostile_name_is_only_text(name: str) -> None:
+def test_hostile_name_is_only_text(name: str) -> None:
     assert show(make_row(name=name))["name"] == name
 
 
 @pytest.mark.parametrize("field", ["name", "status", "clusterName", "productName", "imageUrl", "billingMode"])
-def test_half_a_character_becomes_a_question_mark(field: str) -> None:
+def test_half_a_surrogate_pair_becomes_a_question_mark(field: str) -> None:
     row = make_row(**{field: json.loads(r'"a\ud83d"')})
 
     assert "a?" in show(row).values()
@@ -274,7 +274,7 @@ def test_half_a_character_becomes_a_question_mark(field: str) -> None:
         ({"sshPassword": "FAKE-SECRET"}, "a row has no id"),
     ],
 )
-def test_a_row_that_is_no_instance_is_refused_without_its_contents(row: object, reason: str) -> None:
+def test_malformed_row_is_refused_without_its_contents(row: object, reason: str) -> None:
     with pytest.raises(MalformedInstance) as refusal:
         from_novita(row)
 
@@ -293,7 +293,7 @@ rows = st.builds(lambda id_, rest: {**rest, "id": id_}, text.filter(bool) | st.i
 
 @UNHURRIED
 @given(anything | rows)
-def test_no_json_raises_anything_but_that_it_is_malformed(value: object) -> None:
+def test_any_json_is_an_instance_or_malformed(value: object) -> None:
     with contextlib.suppress(MalformedInstance):
         from_novita(value)
 
@@ -302,7 +302,7 @@ def test_no_json_raises_anything_but_that_it_is_malformed(value: object) -> None
 @given(rows)
 @example(make_row())
 @example(make_row(cpuNum="+-1.5"))
-def test_every_row_with_an_id_is_written_as_utf8_and_read_back_the_same(row: dict[str, Any]) -> None:
+def test_every_row_with_an_id_survives_storage_unchanged(row: dict[str, Any]) -> None:
     instance = from_novita(row)
 
     written = json.dumps(instance.to_json(), ensure_ascii=False, allow_nan=False).encode()

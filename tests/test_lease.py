@@ -31,7 +31,7 @@ def wait_until(is_so: Callable[[], bool]) -> bool:
 # --- One owner
 
 
-def test_the_lock_has_one_owner(raw_redis: FakeRedis) -> None:
+def test_lease_has_one_owner(raw_redis: FakeRedis) -> None:
     with lease.acquire("api"):
         with pytest.raises(SyncInProgress) as refusal, lease.acquire("api"):
             pass
@@ -41,7 +41,7 @@ def test_the_lock_has_one_owner(raw_redis: FakeRedis) -> None:
     assert not raw_redis.exists(LEASE)
 
 
-def test_a_released_lock_can_be_taken_again_at_once() -> None:
+def test_released_lease_can_be_taken_again_at_once() -> None:
     with lease.acquire("api"):
         pass
 
@@ -49,14 +49,14 @@ def test_a_released_lock_can_be_taken_again_at_once() -> None:
         pass
 
 
-def test_the_lock_ends_by_itself_when_its_owner_dies(raw_redis: FakeRedis) -> None:
+def test_lease_of_a_dead_owner_expires(raw_redis: FakeRedis) -> None:
     lease.acquire("api")
 
     assert 0 < raw_redis.pttl(LEASE) <= 30_000
 
 
 @pytest.mark.django_db
-def test_a_lock_says_who_holds_it(client: Client) -> None:
+def test_lease_names_its_owner(client: Client) -> None:
     with lease.acquire("startup"):
         stats, health = client.get("/api/cache/stats").json(), client.get("/health").json()
 
@@ -64,14 +64,14 @@ def test_a_lock_says_who_holds_it(client: Client) -> None:
     assert health["sync"]["isLocked"] is True
 
 
-def test_a_lock_that_another_took_meanwhile_is_not_released(raw_redis: FakeRedis) -> None:
+def test_lease_of_a_later_owner_is_not_released(raw_redis: FakeRedis) -> None:
     with lease.acquire("api"):
         raw_redis.set(LEASE, "another", px=3000)
 
     assert raw_redis.get(LEASE) == b"another"
 
 
-def test_an_outage_at_the_release_is_said_and_no_error(
+def test_outage_during_release_is_logged_and_no_error(
     redis_server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     with lease.acquire("api"):
@@ -83,7 +83,7 @@ def test_an_outage_at_the_release_is_said_and_no_error(
 @pytest.mark.parametrize(
     "forget", [FakeRedis.flushall, lambda raw_redis: raw_redis.delete(FENCE), lambda raw_redis: None]
 )
-def test_each_owner_has_a_higher_fence(forget: Callable[[FakeRedis], object], raw_redis: FakeRedis) -> None:
+def test_each_owner_gets_a_higher_fence(forget: Callable[[FakeRedis], object], raw_redis: FakeRedis) -> None:
     fences = []
     for _ in range(4):
         with lease.acquire("api") as held:
@@ -103,14 +103,14 @@ def quick_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick_renewal")
-def test_a_lock_is_renewed_while_it_is_held(raw_redis: FakeRedis) -> None:
+def test_held_lease_is_renewed(raw_redis: FakeRedis) -> None:
     with lease.acquire("api"):
         raw_redis.pexpire(LEASE, 3000)
         assert wait_until(lambda: raw_redis.pttl(LEASE) > 20_000)
 
 
 @pytest.mark.usefixtures("quick_renewal")
-def test_the_lock_of_another_is_not_renewed(raw_redis: FakeRedis, caplog: pytest.LogCaptureFixture) -> None:
+def test_lease_of_another_owner_is_not_renewed(raw_redis: FakeRedis, caplog: pytest.LogCaptureFixture) -> None:
     with lease.acquire("api"):
         raw_redis.set(LEASE, "another", px=3000)
         assert wait_until(lambda: "lease lost" in caplog.text)
@@ -119,7 +119,7 @@ def test_the_lock_of_another_is_not_renewed(raw_redis: FakeRedis, caplog: pytest
 
 
 @pytest.mark.usefixtures("quick_renewal")
-def test_an_outage_does_not_end_the_renewal(
+def test_renewal_continues_after_an_outage(
     raw_redis: FakeRedis, redis_server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     with lease.acquire("api"):
@@ -149,7 +149,7 @@ def lost_reply(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("lost_reply")
-def test_a_lock_taken_without_an_answer_is_held_and_released(raw_redis: FakeRedis) -> None:
+def test_lease_is_held_and_released_although_the_answer_was_lost(raw_redis: FakeRedis) -> None:
     with lease.acquire("api") as held:
         assert (raw_redis.get(LEASE), raw_redis.get(FENCE)) == (held.token.encode(), str(held.fence).encode())
 
@@ -157,7 +157,7 @@ def test_a_lock_taken_without_an_answer_is_held_and_released(raw_redis: FakeRedi
 
 
 @pytest.mark.usefixtures("lost_reply")
-def test_without_an_answer_the_lock_of_another_stays(raw_redis: FakeRedis) -> None:
+def test_lost_answer_leaves_the_lease_of_another_owner(raw_redis: FakeRedis) -> None:
     raw_redis.set(LEASE, "another", px=3000)
 
     with pytest.raises(CacheUnavailable), lease.acquire("api"):
@@ -170,7 +170,7 @@ def test_without_an_answer_the_lock_of_another_stays(raw_redis: FakeRedis) -> No
 
 
 @pytest.mark.django_db
-def test_a_second_sync_at_once_is_refused(client: Client, novita: NovitaAnswers) -> None:
+def test_second_sync_at_the_same_time_is_refused(client: Client, novita: NovitaAnswers) -> None:
     second: list[Any] = []
     novita.lists_during(lambda: second.append(client.post(SYNC)), make_row("a"))
 
@@ -183,7 +183,7 @@ def test_a_second_sync_at_once_is_refused(client: Client, novita: NovitaAnswers)
 
 
 @pytest.mark.django_db
-def test_redis_away_during_a_sync_keeps_the_old_listing(
+def test_outage_of_redis_during_a_sync_keeps_the_previous_listing(
     client: Client, novita: NovitaAnswers, redis_server: FakeServer
 ) -> None:
     novita.lists(make_row("a"))
@@ -201,7 +201,7 @@ def test_redis_away_during_a_sync_keeps_the_old_listing(
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("listed", ["b", "a"], ids=["as listed since", "as stored before"])
-def test_a_sync_that_lost_its_lock_leaves_the_newer_listing(
+def test_sync_that_lost_its_lease_keeps_the_newer_listing(
     listed: str, client: Client, novita: NovitaAnswers, raw_redis: FakeRedis
 ) -> None:
     novita.lists(make_row("a"))
@@ -237,7 +237,7 @@ def test_a_sync_that_lost_its_lock_leaves_the_newer_listing(
     ],
     ids=["another owner", "a later fence", "expired", "an emptied Redis"],
 )
-def test_a_sync_without_its_lock_publishes_nothing(
+def test_sync_without_its_lease_publishes_nothing(
     steal: Callable[[FakeRedis], object], client: Client, novita: NovitaAnswers, raw_redis: FakeRedis
 ) -> None:
     novita.lists_during(lambda: steal(raw_redis), make_row("a"))
@@ -281,7 +281,7 @@ def test_a_sync_without_its_lock_publishes_nothing(
         (redis.exceptions.NoPermissionError("this user has no permissions to run 'evalsha'"), "refused a command"),
     ],
 )
-def test_a_refusal_of_redis_is_told_in_our_words(
+def test_each_refusal_of_redis_has_a_message_of_ours(
     error: redis.exceptions.RedisError, words: str, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: Any, **options: Any) -> None:

@@ -39,7 +39,7 @@ def act(client: ApiClient, times: int, **extra: Any) -> list[int]:
 
 
 @pytest.mark.usefixtures("limited")
-def test_too_many_acts_are_refused_and_told_when_to_come_back(client: ApiClient) -> None:
+def test_too_many_actions_are_refused_with_a_retry_after(client: ApiClient) -> None:
     assert act(client, 3) == [200, 200, 200]
 
     answer = client.post(ACT)
@@ -51,13 +51,13 @@ def test_too_many_acts_are_refused_and_told_when_to_come_back(client: ApiClient)
 
 
 @pytest.mark.usefixtures("limited")
-def test_reading_is_not_counted(client: ApiClient) -> None:
+def test_reads_are_not_counted(client: ApiClient) -> None:
     assert {client.get("/api/instances").status_code for _ in range(20)} == {200}
     assert act(client, 3) == [200, 200, 200]
 
 
 @pytest.mark.usefixtures("limited")
-def test_the_minute_ends(client: ApiClient, raw_redis: FakeRedis) -> None:
+def test_limit_ends_after_a_minute(client: ApiClient, raw_redis: FakeRedis) -> None:
     act(client, 4)
     (key,) = raw_redis.scan_iter(name_of("rate:*"))
     assert 0 < raw_redis.ttl(key) <= 60
@@ -68,7 +68,7 @@ def test_the_minute_ends(client: ApiClient, raw_redis: FakeRedis) -> None:
 
 
 @pytest.mark.usefixtures("limited")
-def test_a_limit_is_shared_with_other_processes(client: ApiClient, raw_redis: FakeRedis) -> None:
+def test_limit_is_shared_with_other_processes(client: ApiClient, raw_redis: FakeRedis) -> None:
     act(client, 1)
     (key,) = raw_redis.scan_iter(name_of("rate:*"))
 
@@ -78,7 +78,7 @@ def test_a_limit_is_shared_with_other_processes(client: ApiClient, raw_redis: Fa
 
 
 @pytest.mark.usefixtures("limited")
-def test_a_limit_is_a_users_own(settings: Settings) -> None:
+def test_each_user_has_a_limit(settings: Settings) -> None:
     settings.REQUIRE_LOGIN = True
     ann, bob = make_client("ann"), make_client("bob")
 
@@ -87,7 +87,7 @@ def test_a_limit_is_a_users_own(settings: Settings) -> None:
 
 
 @pytest.mark.usefixtures("limited")
-def test_tokens_and_addresses_make_no_more_of_a_user(settings: Settings) -> None:
+def test_tokens_and_addresses_of_a_user_share_one_limit(settings: Settings) -> None:
     settings.REQUIRE_LOGIN = True
     ann = make_client("ann")
     texts = [Token.objects.create(user=User.objects.get(), name=f"ci-{n}", role="admin")[1] for n in range(2)]
@@ -98,7 +98,7 @@ def test_tokens_and_addresses_make_no_more_of_a_user(settings: Settings) -> None
 
 
 @pytest.mark.usefixtures("limited")
-def test_who_may_not_act_uses_nothing_up(settings: Settings, raw_redis: FakeRedis) -> None:
+def test_refused_users_are_not_counted(settings: Settings, raw_redis: FakeRedis) -> None:
     settings.REQUIRE_LOGIN = True
 
     assert act(ApiClient(), 10) == [401] * 10
@@ -106,7 +106,7 @@ def test_who_may_not_act_uses_nothing_up(settings: Settings, raw_redis: FakeRedi
 
 
 @pytest.mark.usefixtures("limited")
-def test_without_redis_nothing_is_counted(client: ApiClient, redis_server: FakeServer) -> None:
+def test_nothing_is_counted_without_redis(client: ApiClient, redis_server: FakeServer) -> None:
     """What must be stopped can be stopped: the refusal is Redis's, and no 429."""
     redis_server.connected = False
     away = act(client, 6)
@@ -116,7 +116,7 @@ def test_without_redis_nothing_is_counted(client: ApiClient, redis_server: FakeS
     assert act(client, 1) == [200]
 
 
-def test_zero_is_any_number(client: ApiClient, settings: Settings, raw_redis: FakeRedis) -> None:
+def test_limit_of_zero_means_no_limit(client: ApiClient, settings: Settings, raw_redis: FakeRedis) -> None:
     settings.API_RATE_LIMIT = 0
 
     assert set(act(client, 20)) == {200}
@@ -127,7 +127,7 @@ def test_zero_is_any_number(client: ApiClient, settings: Settings, raw_redis: Fa
 
 
 @pytest.mark.parametrize("path", [ACT, "/api/instances/stop-all", "/api/operations"])
-def test_a_large_body_is_refused(client: ApiClient, path: str) -> None:
+def test_large_body_is_refused(client: ApiClient, path: str) -> None:
     answer = client.post(path, "[" * 100_000)
 
     assert (answer.status_code, answer.json()["code"]) == (413, "BODY_TOO_LARGE")
@@ -135,7 +135,7 @@ def test_a_large_body_is_refused(client: ApiClient, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/api/instances", "/api/operations"])
 @pytest.mark.parametrize("size", ["1001", "0", "-1", "1e9", "9" * 400])
-def test_a_page_has_a_largest_size(client: ApiClient, path: str, size: str) -> None:
+def test_page_size_is_limited(client: ApiClient, path: str, size: str) -> None:
     assert client.get(path, {"pageSize": size}).status_code == 400
 
 
@@ -171,7 +171,7 @@ def find_address(client: ApiClient, forwarded: str | None, address: str) -> str:
         (["2001:db8::/64"], "2001:db8::5", "198.51.100.1", "198.51.100.1"),
     ],
 )
-def test_only_a_trusted_proxy_tells_the_visitors_address(
+def test_visitors_address_is_taken_only_from_a_trusted_proxy(
     settings: Settings, proxies: list[str], address: str, forwarded: str | None, expected: str
 ) -> None:
     settings.REQUIRE_LOGIN = True
@@ -181,7 +181,7 @@ def test_only_a_trusted_proxy_tells_the_visitors_address(
 
 
 @pytest.mark.parametrize("forwarded", ["127.0.0.1", "::1", "127.0.0.1, 127.0.0.1"])
-def test_a_trusted_proxy_makes_nobody_the_local_owner(settings: Settings, forwarded: str) -> None:
+def test_visitor_behind_a_trusted_proxy_is_not_the_local_owner(settings: Settings, forwarded: str) -> None:
     settings.TRUSTED_PROXIES = [ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("127.0.0.0/8")]
 
     for address in ("10.0.0.1", "127.0.0.1"):

@@ -80,7 +80,7 @@ class Pages:
 @pytest.mark.parametrize("start", ["0", "1", "1 strictly"])
 @pytest.mark.parametrize("total", [None, int, str])
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 7, 30])
-def test_every_instance_is_listed_however_pages_count(
+def test_every_instance_is_listed_however_novita_counts_pages(
     novita: NovitaAnswers, start: Start, total: Callable[[int], object] | None, count: int
 ) -> None:
     ids = [f"id-{number}" for number in range(count)]
@@ -96,7 +96,7 @@ def test_every_instance_is_listed_however_pages_count(
 @pytest.mark.parametrize(
     "past_end", [{"instances": None}, {}, {"instances": [make_row("g")]}], ids=["null", "absent", "repeated"]
 )
-def test_whatever_is_past_the_end_ends_the_listing(
+def test_any_answer_past_the_end_ends_the_listing(
     novita: NovitaAnswers, start: Start, past_end: dict[str, Any]
 ) -> None:
     Pages(novita, *"abcdefg", start=start).past_end = past_end
@@ -105,13 +105,13 @@ def test_whatever_is_past_the_end_ends_the_listing(
 
 
 @pytest.mark.parametrize("total", [0, "0", "1", -1, "many", []])
-def test_a_total_that_is_nonsense_ends_no_listing(novita: NovitaAnswers, total: object) -> None:
+def test_wrong_total_does_not_end_the_listing(novita: NovitaAnswers, total: object) -> None:
     Pages(novita, *"abcdefg", total=total)
 
     assert sorted(connect().list_instances(Budget(30)).instances) == list("abcdefg")
 
 
-def test_an_account_of_one_page_takes_one_call(novita: NovitaAnswers) -> None:
+def test_account_of_one_page_takes_one_call(novita: NovitaAnswers) -> None:
     pages = Pages(novita, *"abc", total=3)
 
     connect().list_instances(Budget(30))
@@ -119,7 +119,7 @@ def test_an_account_of_one_page_takes_one_call(novita: NovitaAnswers) -> None:
     assert pages.requested == [0]
 
 
-def test_an_instance_listed_twice_is_one(novita: NovitaAnswers) -> None:
+def test_instance_on_two_pages_is_listed_once(novita: NovitaAnswers) -> None:
     novita.lists(make_row("a"), make_row("b"), page=0, total=3)
     novita.lists(make_row("b", status="exited"), make_row("c"), page=1, total=3)
     novita.lists(page=2, total=3)
@@ -129,7 +129,7 @@ def test_an_instance_listed_twice_is_one(novita: NovitaAnswers) -> None:
     assert {id_: instance.status for id_, instance in listed.items()} == {"a": "running", "b": "exited", "c": "running"}
 
 
-def test_a_listing_short_of_its_total_is_read_again_and_merged(novita: NovitaAnswers) -> None:
+def test_listing_short_of_its_total_is_read_again_and_merged(novita: NovitaAnswers) -> None:
     for last in ("c", "d"):
         novita.lists(make_row("a"), make_row("b"), page=0, total="4")
         novita.lists(make_row(last), page=1, total="4")
@@ -141,7 +141,7 @@ def test_a_listing_short_of_its_total_is_read_again_and_merged(novita: NovitaAns
     assert listing.missing_rows == 1
 
 
-def test_a_listing_that_never_ends_is_given_up(novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_listing_is_an_error(novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("instances.novita.paging.MAX_PAGES", 20)
     pages = Pages(novita, *map(str, range(1000)), cap=1)
 
@@ -168,7 +168,7 @@ PAGE_FAILURES = {
 @pytest.mark.parametrize(("failure", "error"), PAGE_FAILURES.values(), ids=PAGE_FAILURES)
 @pytest.mark.parametrize("page", [0, 1])
 @pytest.mark.usefixtures("quick_retries")
-def test_a_page_that_fails_fails_the_whole(
+def test_failed_page_fails_the_listing(
     novita: NovitaAnswers, page: int, failure: dict[str, Any], error: type[NovitaError]
 ) -> None:
     if page == 1:
@@ -184,9 +184,7 @@ def test_a_page_that_fails_fails_the_whole(
 @pytest.mark.parametrize(
     ("row", "reason"), [({"name": "FAKE-SECRET"}, "a row has no id"), ("FAKE-SECRET", "a row is a str in place of")]
 )
-def test_a_row_that_is_no_instance_is_said_without_its_contents(
-    novita: NovitaAnswers, row: object, reason: str
-) -> None:
+def test_malformed_row_is_reported_without_its_contents(novita: NovitaAnswers, row: object, reason: str) -> None:
     novita.lists(make_row("a"), row)
 
     with pytest.raises(NovitaBadAnswer, match=f"^Page 0 of Novita's list can't be used: {reason}") as refusal:
@@ -195,7 +193,7 @@ def test_a_row_that_is_no_instance_is_said_without_its_contents(
     assert "FAKE-SECRET" not in str(refusal.value)
 
 
-def test_several_pages_are_read_at_once_but_no_more_than_allowed(novita: NovitaAnswers) -> None:
+def test_pages_are_read_in_parallel_up_to_the_limit(novita: NovitaAnswers) -> None:
     pages = Pages(novita, *map(str, range(10)), start="0", cap=1, total=10)
     meeting, inside, most = threading.Barrier(3, timeout=20), set[str](), 0
 
@@ -215,7 +213,7 @@ def test_several_pages_are_read_at_once_but_no_more_than_allowed(novita: NovitaA
     assert most == 3
 
 
-def test_a_listener_hears_of_each_page(novita: NovitaAnswers) -> None:
+def test_progress_is_reported_after_each_page(novita: NovitaAnswers) -> None:
     Pages(novita, *"abcdefg", start="0", total="7")
     heard: list[tuple[int, int | None]] = []
 
@@ -252,7 +250,7 @@ def test_a_listener_hears_of_each_page(novita: NovitaAnswers) -> None:
     ids=str,
 )
 @pytest.mark.usefixtures("quick_retries")
-def test_each_way_to_fail_has_its_error(
+def test_each_failure_has_its_error(
     novita: NovitaAnswers, answer: dict[str, Any], error: type[NovitaError], calls: int
 ) -> None:
     novita.mock.get(LISTING, **answer)
@@ -279,7 +277,7 @@ def test_each_way_to_fail_has_its_error(
     ],
     ids=str,
 )
-def test_only_novitas_own_word_means_no_such_instance(
+def test_only_novitas_own_not_found_means_that_an_instance_is_gone(
     novita: NovitaAnswers, answer: dict[str, Any], error: type[NovitaError]
 ) -> None:
     novita.shows({"id": "a"}, **{"json": None, **answer})
@@ -290,7 +288,7 @@ def test_only_novitas_own_word_means_no_such_instance(
     assert type(failure.value) is error
 
 
-def test_one_instance_is_read(novita: NovitaAnswers) -> None:
+def test_single_instance_is_read(novita: NovitaAnswers) -> None:
     novita.shows(make_row("a", name="train-a"))
 
     assert connect().get_instance("a", Budget(30)).name == "train-a"
@@ -307,7 +305,9 @@ def test_one_instance_is_read(novita: NovitaAnswers) -> None:
     ],
     ids=str,
 )
-def test_a_refused_action_tells_why(novita: NovitaAnswers, refusal: dict[str, Any], error: type[NovitaError]) -> None:
+def test_refused_action_gives_novitas_reason(
+    novita: NovitaAnswers, refusal: dict[str, Any], error: type[NovitaError]
+) -> None:
     novita.takes("start", "a", status=400, json=refusal)
 
     with pytest.raises(NovitaError) as failure:
@@ -328,18 +328,18 @@ def test_a_refused_action_tells_why(novita: NovitaAnswers, refusal: dict[str, An
     ],
     ids=str,
 )
-def test_an_action_is_taken_by_any_2xx(novita: NovitaAnswers, answer: dict[str, Any], status: str | None) -> None:
+def test_any_2xx_accepts_an_action(novita: NovitaAnswers, answer: dict[str, Any], status: str | None) -> None:
     novita.takes("stop", "a", **answer)
 
     assert connect().request("stop", "a", Budget(30)) == status
 
 
-def test_without_a_key_nothing_is_sent(novita: NovitaAnswers) -> None:
+def test_nothing_is_sent_without_a_key(novita: NovitaAnswers) -> None:
     with pytest.raises(NovitaRejectedKey, match="NOVITA_API_KEY is not set"):
         connect(api_key="").list_instances(Budget(30))
 
 
-def test_a_page_of_ten_megabytes_is_read(novita: NovitaAnswers) -> None:
+def test_page_of_ten_megabytes_is_read(novita: NovitaAnswers) -> None:
     novita.lists(*(make_row(str(number), name="n" * 100_000) for number in range(100)))
 
     assert len(connect().list_instances(Budget(30)).instances) == 100
@@ -352,14 +352,14 @@ def test_a_page_of_ten_megabytes_is_read(novita: NovitaAnswers) -> None:
     ("price", "dollars"),
     [("67000", 0.67), (21000, 0.21), ("0", None), (0, None), (None, None), ("", None), ("x", None)],
 )
-def test_a_price_that_is_not_known_is_never_free(novita: NovitaAnswers, price: object, dollars: float | None) -> None:
+def test_unknown_price_is_never_free(novita: NovitaAnswers, price: object, dollars: float | None) -> None:
     row = {"id": "26", "name": "RTX 3090", "regions": ["US-CA-06", None], "availableDeploy": True, "price": price}
     novita.mock.get(f"{API}/products", json={"data": [row]})
 
     assert connect().list_products(Budget(30)) == [Product("26", "RTX 3090", ("US-CA-06",), True, dollars)]
 
 
-def test_a_product_is_available_only_when_novita_says_so(novita: NovitaAnswers) -> None:
+def test_product_is_available_only_if_novita_says_so(novita: NovitaAnswers) -> None:
     novita.mock.get(f"{API}/products", json={"data": [{"id": "26"}, {"id": "27", "availableDeploy": False}]})
 
     assert not any(product.is_available for product in connect().list_products(Budget(30)))
@@ -379,7 +379,7 @@ def test_clusters_are_listed(novita: NovitaAnswers) -> None:
 
 @pytest.mark.parametrize("body", [None, [], {}, {"data": None}, {"data": {}}, {"data": ["26"]}], ids=str)
 @pytest.mark.parametrize("what", ["products", "clusters"])
-def test_a_list_that_is_none_is_a_bad_answer(novita: NovitaAnswers, what: str, body: object) -> None:
+def test_answer_without_a_list_is_a_bad_answer(novita: NovitaAnswers, what: str, body: object) -> None:
     novita.mock.get(f"{API}/{what}", body=json.dumps(body))
 
     with pytest.raises(NovitaBadAnswer):
@@ -390,7 +390,7 @@ def test_a_list_that_is_none_is_a_bad_answer(novita: NovitaAnswers, what: str, b
 
 
 @pytest.mark.usefixtures("quick_retries")
-def test_a_read_that_failed_is_repeated(novita: NovitaAnswers) -> None:
+def test_failed_read_is_repeated(novita: NovitaAnswers) -> None:
     novita.lists(status=502)
     novita.lists(status=429, headers={"Retry-After": "soon"})
     novita.lists(make_row("a"))
@@ -422,14 +422,14 @@ def test_a_read_that_failed_is_repeated(novita: NovitaAnswers) -> None:
         (NotFoundAtNovita(), 0, 0.5, None),
     ],
 )
-def test_the_pause_doubles_varies_and_ends(
+def test_retry_pause_doubles_varies_and_ends(
     error: NovitaError, attempt: int, random_unit: float, pause: float | None
 ) -> None:
     assert find_pause(error, attempt, lambda: random_unit) == pause
 
 
 @pytest.mark.parametrize("value", ["3600", "31", "9" * 50, "Fri, 31 Dec 9999 23:59:59 GMT"])
-def test_a_long_retry_after_is_not_slept_through(novita: NovitaAnswers, value: str) -> None:
+def test_long_retry_after_is_not_waited_for(novita: NovitaAnswers, value: str) -> None:
     novita.lists(status=429, headers={"Retry-After": value})
 
     with pytest.raises(NovitaRateLimited) as failure:
@@ -439,7 +439,7 @@ def test_a_long_retry_after_is_not_slept_through(novita: NovitaAnswers, value: s
     assert len(novita.mock.calls) == 1
 
 
-def test_a_wait_longer_than_the_budget_ends_at_once(novita: NovitaAnswers) -> None:
+def test_pause_beyond_the_budget_fails_at_once(novita: NovitaAnswers) -> None:
     novita.lists(status=503, headers={"Retry-After": "25"})
     budget = Budget(20)
 
@@ -450,18 +450,18 @@ def test_a_wait_longer_than_the_budget_ends_at_once(novita: NovitaAnswers) -> No
 
 
 @pytest.mark.parametrize("value", ["soon", "-1", "1.5", " ", "1e9", "²", "Mon, 99 Foo 2026 99:99:99 GMT", "0, 5", None])
-def test_a_malformed_retry_after_counts_as_none(value: str | None) -> None:
+def test_malformed_retry_after_is_ignored(value: str | None) -> None:
     assert parse_retry_after(value) is None
 
 
 @pytest.mark.parametrize(("value", "seconds"), [("0", 0), (" 12 ", 12), ("Mon, 05 Jan 2026 10:30:00 GMT", 0)])
-def test_a_retry_after_is_seconds_or_a_date(value: str, seconds: float) -> None:
+def test_retry_after_is_seconds_or_a_date(value: str, seconds: float) -> None:
     assert parse_retry_after(value) == seconds
 
 
 @settings(deadline=None)
 @given(st.text() | st.from_regex(r"[A-Z][a-z]{2}, \d{1,3} Jan \d{1,8} \d\d:\d\d:\d\d [+-]?\w{1,5}", fullmatch=True))
-def test_no_retry_after_breaks_a_call(value: str) -> None:
+def test_any_retry_after_is_handled(value: str) -> None:
     seconds = parse_retry_after(value)
 
     assert seconds is None or seconds >= 0

@@ -148,9 +148,7 @@ LINGERING = {
 
 @pytest.mark.parametrize("write", LINGERING.values(), ids=LINGERING)
 @pytest.mark.parametrize(("seconds", "read_timeout"), [(60, 0.2), (0.3, 20)], ids=["one call's limit", "budget"])
-def test_an_answer_that_drips_is_cut_at_the_limit(
-    serve: Serve, write: Write, seconds: float, read_timeout: float
-) -> None:
+def test_slow_answer_is_cut_at_the_limit(serve: Serve, write: Write, seconds: float, read_timeout: float) -> None:
     server, began = serve(write), time.monotonic()
 
     with pytest.raises(NovitaTimeout):
@@ -161,7 +159,7 @@ def test_an_answer_that_drips_is_cut_at_the_limit(
 
 
 @pytest.mark.parametrize("write", [hang, say_and_hang(CUT_SHORT)], ids=["nothing", "half an answer"])
-def test_a_silence_is_a_timeout_and_not_repeated(serve: Serve, write: Write) -> None:
+def test_silence_is_a_timeout_without_a_retry(serve: Serve, write: Write) -> None:
     server = serve(write)
 
     with pytest.raises(NovitaTimeout):
@@ -182,7 +180,7 @@ BREAKS = {
 
 @pytest.mark.parametrize("write", BREAKS.values(), ids=BREAKS)
 @pytest.mark.usefixtures("quick_retries")
-def test_a_broken_connection_is_tried_again_and_then_told(serve: Serve, write: Write) -> None:
+def test_broken_connection_is_retried_and_then_reported(serve: Serve, write: Write) -> None:
     server = serve(write)
 
     with pytest.raises(NovitaUnavailable):
@@ -192,7 +190,7 @@ def test_a_broken_connection_is_tried_again_and_then_told(serve: Serve, write: W
 
 
 @pytest.mark.usefixtures("quick_retries")
-def test_nobody_there_is_told() -> None:
+def test_refused_connection_is_reported() -> None:
     with pytest.raises(NovitaUnavailable, match="can't be reached"):
         connect(f"http://127.0.0.1:{find_closed_port()}").list_instances(Budget(60))
 
@@ -203,7 +201,7 @@ def test_nobody_there_is_told() -> None:
     ids=[*BREAKS, "silence", "500", "429"],
 )
 @pytest.mark.usefixtures("quick_retries")
-def test_an_action_is_sent_once_whatever_comes_of_it(serve: Serve, write: Write) -> None:
+def test_action_is_sent_once_whatever_the_answer(serve: Serve, write: Write) -> None:
     server = serve(write)
 
     with pytest.raises(NovitaError):
@@ -221,7 +219,7 @@ def test_an_action_is_sent_once_whatever_comes_of_it(serve: Serve, write: Write)
     ],
     ids=["200", "500", "302"],
 )
-def test_a_gzip_bomb_is_refused_in_bounded_memory(serve: Serve, monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
+def test_gzip_bomb_is_refused_in_bounded_memory(serve: Serve, monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
     monkeypatch.setattr("instances.novita.failures.MAX_BODY_BYTES", 1 << 20)
     server = serve(say(head, gzip.compress(b" " * (64 << 20))))
     tracemalloc.start()
@@ -236,7 +234,7 @@ def test_a_gzip_bomb_is_refused_in_bounded_memory(serve: Serve, monkeypatch: pyt
     assert peak_bytes < 8 << 20
 
 
-def test_what_cannot_be_unpacked_is_a_bad_answer(serve: Serve) -> None:
+def test_body_that_can_not_be_unpacked_is_a_bad_answer(serve: Serve) -> None:
     server = serve(say(make_answer(ROWS, "Content-Encoding: gzip")))
 
     with pytest.raises(NovitaBadAnswer, match="can't be unpacked"):
@@ -249,7 +247,7 @@ def test_what_cannot_be_unpacked_is_a_bad_answer(serve: Serve) -> None:
     [lambda api: api.list_instances(Budget(60)), lambda api: api.request("stop", "a", Budget(60))],
     ids=["read", "action"],
 )
-def test_a_redirect_is_not_followed(serve: Serve, status: int, call: Callable[[Novita], object]) -> None:
+def test_redirect_is_not_followed(serve: Serve, status: int, call: Callable[[Novita], object]) -> None:
     elsewhere = serve(say(make_answer(ROWS)))
     server = serve(say(make_answer(b"", f"Location: {elsewhere.url}/", status=f"{status} Elsewhere")))
 
@@ -259,7 +257,7 @@ def test_a_redirect_is_not_followed(serve: Serve, status: int, call: Callable[[N
     assert (len(server.requests), len(elsewhere.requests)) == (1, 0)
 
 
-def test_no_proxy_and_no_password_is_taken_from_the_environment(
+def test_proxy_and_password_of_the_environment_are_ignored(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     proxy, server = serve(say(make_answer(ROWS))), serve(say(make_answer(ROWS)))
@@ -276,7 +274,7 @@ def test_no_proxy_and_no_password_is_taken_from_the_environment(
     assert server.requests[0]["Authorization"] == f"Bearer {KEY}"
 
 
-def test_a_call_names_the_service_and_asks_for_json(serve: Serve) -> None:
+def test_call_sends_our_user_agent_and_accepts_json(serve: Serve) -> None:
     server = serve(say(make_answer(ROWS)))
 
     connect(server.url).list_instances(Budget(60))
@@ -285,7 +283,7 @@ def test_a_call_names_the_service_and_asks_for_json(serve: Serve) -> None:
     assert sent == {"User-Agent": USER_AGENT, "Content-Type": "application/json", "Accept": "application/json"}
 
 
-def test_a_cookie_is_not_sent_back(serve: Serve) -> None:
+def test_cookie_is_not_sent_back(serve: Serve) -> None:
     server = serve(say(make_answer(ROWS, "Set-Cookie: edge=1; Path=/")))
     api = connect(server.url)
 
@@ -296,7 +294,7 @@ def test_a_cookie_is_not_sent_back(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("start", [b"", b"HTTP/1.1 200 OK\r\n", make_answer(ROWS[:10])], ids=["", "headers", "body"])
-def test_a_cancelled_budget_ends_a_hanging_call(serve: Serve, start: bytes) -> None:
+def test_cancelled_budget_ends_a_hanging_call(serve: Serve, start: bytes) -> None:
     budget, began = Budget(60), time.monotonic()
 
     def write(connection: socket.socket) -> None:
@@ -310,7 +308,7 @@ def test_a_cancelled_budget_ends_a_hanging_call(serve: Serve, start: bytes) -> N
     assert time.monotonic() - began < 5
 
 
-def test_a_cancelled_budget_ends_a_pause(serve: Serve) -> None:
+def test_cancelled_budget_ends_a_pause(serve: Serve) -> None:
     budget, began = Budget(60), time.monotonic()
 
     def write(connection: socket.socket) -> None:
@@ -323,7 +321,7 @@ def test_a_cancelled_budget_ends_a_pause(serve: Serve) -> None:
     assert time.monotonic() - began < 5
 
 
-def test_a_cancelled_budget_begins_no_call(serve: Serve) -> None:
+def test_cancelled_budget_starts_no_call(serve: Serve) -> None:
     server, budget = serve(say(make_answer(ROWS))), Budget(60)
     budget.cancel()
 
@@ -355,7 +353,7 @@ def test_call_that_starts_during_shutdown_is_cancelled(serve: Serve) -> None:
     assert raised
 
 
-def test_a_used_up_budget_begins_no_call(serve: Serve) -> None:
+def test_exhausted_budget_starts_no_call(serve: Serve) -> None:
     budget = Budget(0)
 
     with pytest.raises(NovitaTimeout, match="before the deadline"):
@@ -377,9 +375,7 @@ ANSWERS = {
 
 @pytest.mark.parametrize("write", ANSWERS.values(), ids=ANSWERS)
 @pytest.mark.usefixtures("quick_retries")
-def test_the_key_is_in_the_request_and_nowhere_else(
-    serve: Serve, caplog: pytest.LogCaptureFixture, write: Write
-) -> None:
+def test_key_is_in_the_request_and_nowhere_else(serve: Serve, caplog: pytest.LogCaptureFixture, write: Write) -> None:
     for logger in (None, "instances", "urllib3", "requests"):
         caplog.set_level(logging.DEBUG, logger)
     server, told = serve(write), ""

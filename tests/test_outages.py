@@ -24,7 +24,7 @@ class Clock:
         return self.now
 
 
-def test_an_outage_is_one_line_at_its_begin_and_one_with_a_count_at_its_end(caplog: pytest.LogCaptureFixture) -> None:
+def test_outage_is_one_line_at_its_start_and_one_with_a_count_at_its_end(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     outage = Outage("redis", clock)
 
@@ -41,7 +41,7 @@ def test_an_outage_is_one_line_at_its_begin_and_one_with_a_count_at_its_end(capl
     ]
 
 
-def test_another_reason_is_said_too_and_not_more_than_a_few(caplog: pytest.LogCaptureFixture) -> None:
+def test_further_reasons_are_logged_up_to_a_few(caplog: pytest.LogCaptureFixture) -> None:
     outage = Outage("redis")
 
     for number in range(100):
@@ -50,7 +50,7 @@ def test_another_reason_is_said_too_and_not_more_than_a_few(caplog: pytest.LogCa
     assert len(get_lines(caplog)) == outages.MAX_REASONS
 
 
-def test_a_store_that_is_read_and_not_written_does_not_come_back_between(caplog: pytest.LogCaptureFixture) -> None:
+def test_store_that_only_refuses_writes_does_not_count_as_back(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     outage = Outage("database", clock)
 
@@ -77,7 +77,7 @@ def log_error(error: Exception) -> bool:
     return LoggedOnce().filter(record)
 
 
-def test_a_request_that_fails_for_the_database_has_no_traceback_and_a_bug_has_one(
+def test_only_bugs_are_logged_with_a_traceback(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     logged = [log_error(error) for error in (OperationalError("gone\nmore"), OperationalError("gone"))]
@@ -88,7 +88,7 @@ def test_a_request_that_fails_for_the_database_has_no_traceback_and_a_bug_has_on
 
 
 @pytest.mark.django_db
-def test_a_statement_that_succeeds_ends_the_outage(
+def test_successful_statement_ends_the_outage(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outages.watch_connection(connection)
@@ -105,7 +105,7 @@ def test_a_statement_that_succeeds_ends_the_outage(
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("path", ["/api/operations", "/api/protections", "/admin/instances/operation/", "/"])
-def test_a_hundred_requests_without_a_database_are_one_line(
+def test_hundred_requests_without_a_database_are_one_line(
     path: str, client: ApiClient, log_stream: io.StringIO
 ) -> None:
     client.raise_request_exception = False

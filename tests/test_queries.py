@@ -66,7 +66,7 @@ def list_ids(client: Client, **query: Any) -> str:
     ],
     ids=str,
 )
-def test_only_what_matches_is_listed(client: Client, query: dict[str, str], found: str) -> None:
+def test_only_matches_are_listed(client: Client, query: dict[str, str], found: str) -> None:
     assert list_ids(client, **query) == found
 
 
@@ -90,13 +90,13 @@ def test_only_what_matches_is_listed(client: Client, query: dict[str, str], foun
         ("lastStartedAt", "b2 a1 c3 d4 e5"),
     ],
 )
-def test_the_listing_comes_in_the_order_asked_for(client: Client, ordering: str, order: str) -> None:
+def test_listing_has_the_requested_order(client: Client, ordering: str, order: str) -> None:
     assert list_ids(client, ordering=ordering) == f"{order} of 5"
 
 
 @pytest.mark.usefixtures("account")
 @pytest.mark.parametrize("name", ORDERINGS)
-def test_each_ordering_is_the_reverse_of_the_other_way_round(client: Client, name: str) -> None:
+def test_descending_order_is_the_reverse_of_ascending(client: Client, name: str) -> None:
     there = list_ids(client, ordering=name).split(" of ")[0].split()
     back = list_ids(client, ordering=f"-{name}").split(" of ")[0].split()
 
@@ -119,13 +119,11 @@ def test_each_ordering_is_the_reverse_of_the_other_way_round(client: Client, nam
     ],
     ids=str,
 )
-def test_a_page_is_a_part_and_the_total_counts_all_that_match(
-    client: Client, query: dict[str, Any], found: str
-) -> None:
+def test_page_is_a_part_and_the_total_counts_all_matches(client: Client, query: dict[str, Any], found: str) -> None:
     assert list_ids(client, **query) == found
 
 
-def test_a_page_has_100_unless_told_otherwise(client: Client, novita: NovitaAnswers) -> None:
+def test_page_has_100_instances_by_default(client: Client, novita: NovitaAnswers) -> None:
     novita.lists(*(make_row(f"i{number}") for number in range(130)))
     client.post("/api/instances/sync")
 
@@ -165,7 +163,7 @@ FILTERS = st.fixed_dictionaries(
 
 @hypothesis_settings(deadline=None)
 @given(instances=INSTANCES, query=FILTERS, size=st.integers(1, 6))
-def test_the_pages_together_are_everything_once(
+def test_pages_together_have_every_instance_once(
     instances: list[dict[str, Any]], query: dict[str, Any], size: int
 ) -> None:
     everything, total = select(instances, query)
@@ -179,7 +177,7 @@ def test_the_pages_together_are_everything_once(
 
 @hypothesis_settings(deadline=None)
 @given(instances=INSTANCES, query=FILTERS, data=st.data())
-def test_the_order_does_not_depend_on_the_order_before(
+def test_order_does_not_depend_on_the_previous_order(
     instances: list[dict[str, Any]], query: dict[str, Any], data: st.DataObject
 ) -> None:
     shuffled = data.draw(st.permutations(instances))
@@ -209,7 +207,7 @@ def test_names_are_sorted_by_their_numbers_and_not_by_their_encoding(client: Cli
 
 @pytest.mark.usefixtures("named")
 @pytest.mark.parametrize(("search", "found"), SEARCHES.items())
-def test_a_search_finds_a_name_however_it_is_encoded(client: Client, search: str, found: list[str]) -> None:
+def test_search_finds_a_name_in_any_encoding(client: Client, search: str, found: list[str]) -> None:
     answer = client.get("/api/instances", {"search": search, "ordering": "name"}).json()
     page = client.get("/", {"search": search, "ordering": "name"}).context["rows"]
 
@@ -218,5 +216,5 @@ def test_a_search_finds_a_name_however_it_is_encoded(client: Client, search: str
 
 @hypothesis_settings(deadline=None)
 @given(text=st.text(), other=st.text())
-def test_any_text_has_its_place(text: str, other: str) -> None:
+def test_any_text_can_be_sorted(text: str, other: str) -> None:
     assert (get_natural_key(text) < get_natural_key(other)) == (get_natural_key(other) > get_natural_key(text))

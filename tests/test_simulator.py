@@ -105,7 +105,7 @@ def assert_error(answer: Response, status: int, reason: str) -> None:
 # ---- The seeded account ----
 
 
-def test_the_account_has_something_of_everything() -> None:
+def test_account_has_instances_of_every_kind() -> None:
     rows = Account().list_rows()
     statuses = [row["status"] for row in rows]
     assert len(rows) == 25
@@ -119,7 +119,7 @@ def test_the_account_has_something_of_everything() -> None:
     assert {row["gpuNum"] for row in rows} >= {"1", "2", "4", "8"}
 
 
-def test_the_same_seed_gives_the_same_account() -> None:
+def test_same_seed_gives_the_same_account() -> None:
     def names(seed: int) -> list[tuple[str, str]]:
         return [(row["id"], row["name"]) for row in Account(seed=seed).list_rows()]
 
@@ -146,12 +146,12 @@ def test_every_secret_is_marked() -> None:
         assert all(secret.startswith("FAKE-SECRET-") for secret in secrets if secret)
 
 
-def test_what_moves_at_first_comes_to_rest() -> None:
+def test_moving_instances_come_to_rest() -> None:
     account = Account(step_seconds=0.001)
     wait_for(lambda: {row["status"] for row in account.list_rows()} == {"running", "exited"})
 
 
-def test_numbers_and_times_come_as_strings(client: Client) -> None:
+def test_numbers_and_times_are_strings(client: Client) -> None:
     for row in client.list_page().json()["instances"]:
         assert all(row[name].lstrip("-").isdigit() for name in ("cpuNum", "memory", "gpuNum", "endTime"))
         assert all(row[name].isdigit() for name in ("createdAt", "lastStartedAt", "lastStoppedAt"))
@@ -161,7 +161,7 @@ def test_numbers_and_times_come_as_strings(client: Client) -> None:
 # ---- The API ----
 
 
-def test_the_sdk_lists_and_reads_every_instance(server: Server) -> None:
+def test_sdk_lists_and_reads_every_instance(server: Server) -> None:
     with NovitaClient(api_key="any-key", base_url=server.url) as sdk:
         listed = sdk.gpu.instances.list(page_size=100, page_num=0)
         assert len(listed) == 25
@@ -171,7 +171,7 @@ def test_the_sdk_lists_and_reads_every_instance(server: Server) -> None:
 
 
 @pytest.mark.parametrize("action", ["start", "stop", "restart", "delete"])
-def test_the_sdk_acts(server: Server, client: Client, action: str) -> None:
+def test_sdk_acts(server: Server, client: Client, action: str) -> None:
     instance_id = client.find("exited" if action == "start" else "running")
     with NovitaClient(api_key="any-key", base_url=server.url) as sdk:
         getattr(sdk.gpu.instances, action)(instance_id)
@@ -179,7 +179,7 @@ def test_the_sdk_acts(server: Server, client: Client, action: str) -> None:
 
 
 @pytest.mark.parametrize(("page_base", "repeats"), [(1, True), (0, False)])
-def test_pages_count_from_where_they_are_told_to(page_base: int, repeats: bool) -> None:
+def test_first_page_has_the_configured_number(page_base: int, repeats: bool) -> None:
     with start(Account(page_base=page_base)) as server:
         client = Client(server.url)
         with client.session:
@@ -190,7 +190,7 @@ def test_pages_count_from_where_they_are_told_to(page_base: int, repeats: bool) 
     assert pages[0] == whole[:10]
 
 
-def test_a_listing_is_newest_first_and_tells_the_total(client: Client) -> None:
+def test_listing_is_newest_first_and_has_the_total(client: Client) -> None:
     answer = client.list_page(size=7).json()
     created = [int(row["createdAt"]) for row in answer["instances"]]
     assert created == sorted(created, reverse=True) and len(created) == 7
@@ -198,7 +198,7 @@ def test_a_listing_is_newest_first_and_tells_the_total(client: Client) -> None:
     assert client.list_page(9).json() == {"instances": [], "total": 25}
 
 
-def test_filters_narrow_a_listing(client: Client) -> None:
+def test_filters_narrow_the_listing(client: Client) -> None:
     for query, field, test in (
         ({"name": "llama"}, "name", lambda value: "llama" in value),
         ({"productName": "4090"}, "productName", lambda value: "4090" in value),
@@ -213,23 +213,23 @@ def test_filters_narrow_a_listing(client: Client) -> None:
     "query",
     ["", "pageSize=5", "pageNum=1", "pageSize=-1&pageNum=1", "pageSize=5&pageNum=x", "pageSize=&pageNum=1"],
 )
-def test_a_listing_without_both_page_numbers_is_refused(client: Client, query: str) -> None:
+def test_listing_without_both_page_parameters_is_refused(client: Client, query: str) -> None:
     assert_error(client.send("GET", f"{BASE_PATH}/gpu/instances?{query}"), 400, "INVALID_ARGUMENT")
 
 
-def test_a_direct_read_shows_more_than_the_listing(client: Client) -> None:
+def test_direct_read_shows_more_than_the_listing(client: Client) -> None:
     listed = client.list_page().json()["instances"][3]
     read = client.get(listed["id"]).json()
     assert {**read, **listed} == read
     assert read.keys() - listed.keys() >= {"connectComponentSSH", "keepDataDay", "exitedLocalStoragePrice"}
 
 
-def test_a_call_without_a_key_is_unauthorized(client: Client) -> None:
+def test_call_without_a_key_is_unauthorized(client: Client) -> None:
     del client.session.headers["Authorization"]
     assert_error(client.list_page(), 401, "UNAUTHORIZED")
 
 
-def test_the_edge_refuses_urllib(client: Client) -> None:
+def test_edge_refuses_urllib(client: Client) -> None:
     client.session.headers["User-Agent"] = "Python-urllib/3.11"
     answer = client.list_page()
     assert (answer.status_code, answer.text) == (403, "error code: 1010")
@@ -237,12 +237,12 @@ def test_the_edge_refuses_urllib(client: Client) -> None:
 
 
 @pytest.mark.parametrize("action", ["start", "stop", "restart", "delete"])
-def test_an_unknown_instance_is_not_found(client: Client, action: str) -> None:
+def test_unknown_instance_is_not_found(client: Client, action: str) -> None:
     assert_error(client.act(action, "0000000000000000"), 400, "RESOURCE_NOT_FOUND")
     assert_error(client.get("0000000000000000"), 400, "RESOURCE_NOT_FOUND")
 
 
-def test_unknown_paths_and_methods_are_errors_in_shape(client: Client) -> None:
+def test_unknown_paths_and_methods_are_well_formed_errors(client: Client) -> None:
     assert_error(client.send("GET", f"{BASE_PATH}/gpu/nothing"), 404, "NOT_FOUND")
     assert_error(client.send("GET", "/elsewhere"), 404, "NOT_FOUND")
     assert_error(client.send("GET", f"{BASE_PATH}/gpu/instance/stop"), 405, "METHOD_NOT_ALLOWED")
@@ -251,12 +251,12 @@ def test_unknown_paths_and_methods_are_errors_in_shape(client: Client) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"instanceId": 5}', b"[" * 100_000, b"\xff"])
-def test_a_malformed_body_is_refused(client: Client, body: bytes) -> None:
+def test_malformed_body_is_refused(client: Client, body: bytes) -> None:
     answer = client.send("POST", f"{BASE_PATH}/gpu/instance/stop", data=body)
     assert_error(answer, 400, "INVALID_ARGUMENT")
 
 
-def test_a_body_is_bounded(server: Server) -> None:
+def test_body_size_is_limited(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
         connection.sendall(b"POST /__faults HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n\r\n")
         assert connection.recv(12) == b"HTTP/1.1 413"
@@ -273,7 +273,7 @@ def test_a_body_is_bounded(server: Server) -> None:
         ("restart", "running", ["toRestart", "restarting", "running"]),
     ],
 )
-def test_an_action_answers_at_once_and_moves_step_by_step(
+def test_action_answers_at_once_and_moves_step_by_step(
     client: Client, action: str, before: str, path: list[str]
 ) -> None:
     instance_id = client.find(before)
@@ -281,7 +281,7 @@ def test_an_action_answers_at_once_and_moves_step_by_step(
     assert watch(client, instance_id, path[-1]) == path
 
 
-def test_a_deleted_instance_goes_and_is_not_found_then(client: Client) -> None:
+def test_deleted_instance_is_removed_and_not_found(client: Client) -> None:
     instance_id = client.find("running")
     answer = client.act("delete", instance_id)
     assert (answer.status_code, answer.content) == (200, b"")
@@ -294,25 +294,25 @@ def test_a_deleted_instance_goes_and_is_not_found_then(client: Client) -> None:
     ("action", "status"),
     [("start", "running"), ("stop", "exited"), ("restart", "exited"), ("stop", "creating")],
 )
-def test_an_action_from_the_wrong_status_is_refused(client: Client, action: str, status: str) -> None:
+def test_action_in_a_wrong_status_is_refused(client: Client, action: str, status: str) -> None:
     instance_id = client.find(status)
     assert_error(client.act(action, instance_id), 400, "INVALID_STATE")
     assert client.read_status(instance_id) == status
 
 
-def test_an_instance_on_its_way_out_can_not_be_deleted_again(client: Client) -> None:
+def test_instance_that_is_being_removed_can_not_be_deleted_again(client: Client) -> None:
     instance_id = client.find("exited")
     client.act("delete", instance_id)
     assert_error(client.act("delete", instance_id), 400, "INVALID_STATE")
 
 
-def test_a_monthly_instance_can_not_be_deleted(client: Client) -> None:
+def test_monthly_instance_can_not_be_deleted(client: Client) -> None:
     instance_id = client.find("running", billingMode="monthly")
     assert client.act("delete", instance_id).status_code == 400
     assert client.read_status(instance_id) == "running"
 
 
-def test_starting_and_stopping_leave_their_times_and_a_new_password(client: Client) -> None:
+def test_start_and_stop_set_their_times_and_a_new_password(client: Client) -> None:
     instance_id, began = client.find("exited"), int(time.time())
     before = client.get(instance_id).json()
     client.act("start", instance_id)
@@ -325,7 +325,7 @@ def test_starting_and_stopping_leave_their_times_and_a_new_password(client: Clie
     assert int(client.get(instance_id).json()["lastStoppedAt"]) >= began > int(before["lastStoppedAt"])
 
 
-def test_a_listing_shows_what_moved(client: Client) -> None:
+def test_listing_shows_instances_that_moved(client: Client) -> None:
     instance_id = client.find("running")
     assert instance_id in client.list_ids()
     client.act("stop", instance_id)
@@ -336,19 +336,19 @@ def test_a_listing_shows_what_moved(client: Client) -> None:
 # ---- Faults ----
 
 
-def test_a_fault_fires_as_often_as_told_and_is_counted(client: Client) -> None:
+def test_fault_fires_as_often_as_requested_and_is_counted(client: Client) -> None:
     client.add_fault(on="list", kind="status", status=500, times=2)
     assert [client.list_page().status_code for _ in range(3)] == [500, 500, 200]
     told = client.send("GET", "/__faults").json()
     assert told["faults"] == [] and told["spent"][0]["fired"] == 2
 
 
-def test_a_fault_can_hit_every_second_call(client: Client) -> None:
+def test_fault_can_hit_every_second_call(client: Client) -> None:
     client.add_fault(kind="status", status=500, every=2)
     assert [client.list_page().status_code for _ in range(4)] == [200, 500, 200, 500]
 
 
-def test_a_fault_can_be_for_one_page_one_call_or_one_instance(client: Client) -> None:
+def test_fault_can_be_for_one_page_one_call_or_one_instance(client: Client) -> None:
     first, second = client.find("running"), client.find("exited")
     client.add_fault(on="list", kind="status", page=2)
     client.add_fault(on="get", kind="status", instanceId=first)
@@ -357,7 +357,7 @@ def test_a_fault_can_be_for_one_page_one_call_or_one_instance(client: Client) ->
     assert client.send("GET", f"{BASE_PATH}/products").status_code == 200
 
 
-def test_the_first_of_two_faults_wins_and_lifting_ends_both(client: Client) -> None:
+def test_first_of_two_faults_wins_and_clearing_ends_both(client: Client) -> None:
     answer = client.send("POST", "/__faults", json=[{"kind": "status", "status": 502}, {"kind": "status"}])
     assert len(answer.json()["faults"]) == 2
     assert client.list_page().status_code == 502
@@ -382,7 +382,7 @@ def test_the_first_of_two_faults_wins_and_lifting_ends_both(client: Client) -> N
         (None, "JSON object"),
     ],
 )
-def test_a_senseless_fault_is_refused_with_what_is_allowed(client: Client, fault: Json, word: str) -> None:
+def test_invalid_fault_is_refused_with_the_allowed_values(client: Client, fault: Json, word: str) -> None:
     answer = client.send("POST", "/__faults", json=[{"kind": "status"}, fault])
     assert_error(answer, 400, "INVALID_ARGUMENT")
     assert word in answer.json()["message"]
@@ -399,19 +399,19 @@ def test_a_senseless_fault_is_refused_with_what_is_allowed(client: Client, fault
         (500, "UNKNOWN"),
     ],
 )
-def test_status_brings_the_error_that_fits(client: Client, status: int, reason: str) -> None:
+def test_status_fault_sends_the_matching_error(client: Client, status: int, reason: str) -> None:
     client.add_fault(kind="status", status=status)
     assert_error(client.list_page(), status, reason)
 
 
 @pytest.mark.parametrize("body", [None, [], {"instances": 5}, 7, {"reason": "INSUFFICIENT_RESOURCE"}])
-def test_status_sends_any_json(client: Client, body: Json) -> None:
+def test_status_fault_sends_any_json(client: Client, body: Json) -> None:
     client.add_fault(kind="status", status=200, body=body, headers={"retry-after": "3600"})
     answer = client.list_page()
     assert (answer.json(), answer.headers["Retry-After"]) == (body, "3600")
 
 
-def test_status_sends_html_and_redirects(client: Client) -> None:
+def test_status_fault_sends_html_and_redirects(client: Client) -> None:
     client.add_fault(on="list", kind="status", status=200, body="<h1>Hello</h1>")
     client.add_fault(on="get", kind="status", status=302, headers={"Location": "http://127.0.0.1:1/"})
     client.add_fault(on="products", kind="status", status=503)
@@ -421,20 +421,20 @@ def test_status_sends_html_and_redirects(client: Client) -> None:
 
 
 @pytest.mark.parametrize("status", [204, 304])
-def test_status_sends_no_body_where_there_is_none(server: Server, client: Client, status: int) -> None:
+def test_status_fault_sends_no_body_with_a_status_without_one(server: Server, client: Client, status: int) -> None:
     client.add_fault(kind="status", status=status, body={"instances": []})
     whole = b"".join(read_pieces(server))
     assert whole.startswith(b"HTTP/1.1 %d" % status) and whole.endswith(b"\r\n\r\n")
 
 
-def test_delay_holds_the_answer_back(client: Client) -> None:
+def test_delay_fault_holds_the_answer_back(client: Client) -> None:
     client.add_fault(kind="delay", seconds=0.1)
     began = time.monotonic()
     assert len(client.list_ids()) == 25
     assert time.monotonic() - began >= 0.1
 
 
-def test_hang_never_answers_until_it_is_lifted(server: Server, client: Client) -> None:
+def test_hang_fault_does_not_answer_until_it_is_cleared(server: Server, client: Client) -> None:
     client.add_fault(on="list", kind="hang")
     with pytest.raises(requests.ReadTimeout):
         client.list_page(timeout=0.15)
@@ -464,7 +464,7 @@ def read_pieces(server: Server) -> list[bytes]:
 
 
 @pytest.mark.parametrize(("part", "counts"), [("body", range(10, 40)), ("head", range(41, 200))])
-def test_drip_sends_a_byte_at_a_time(server: Server, client: Client, part: str, counts: range) -> None:
+def test_drip_fault_sends_a_byte_at_a_time(server: Server, client: Client, part: str, counts: range) -> None:
     client.send("POST", "/__instances", json={"remove": client.list_ids()})
     client.add_fault(kind="drip", seconds=0.002, part=part)
     pieces = read_pieces(server)
@@ -472,7 +472,7 @@ def test_drip_sends_a_byte_at_a_time(server: Server, client: Client, part: str, 
     assert len(pieces) in counts
 
 
-def test_reset_carries_nothing_out(client: Client) -> None:
+def test_reset_fault_carries_nothing_out(client: Client) -> None:
     instance_id = client.find("running")
     client.add_fault(on="stop", kind="reset")
     with pytest.raises(requests.ConnectionError, match="reset by peer"):
@@ -480,7 +480,7 @@ def test_reset_carries_nothing_out(client: Client) -> None:
     assert client.read_status(instance_id) == "running"
 
 
-def test_lost_carries_the_action_out_and_tells_nobody(client: Client) -> None:
+def test_lost_fault_carries_the_action_out_without_an_answer(client: Client) -> None:
     instance_id = client.find("running")
     client.add_fault(on="stop", kind="lost")
     with pytest.raises(requests.ConnectionError, match="reset by peer"):
@@ -489,7 +489,7 @@ def test_lost_carries_the_action_out_and_tells_nobody(client: Client) -> None:
 
 
 @pytest.mark.parametrize("action", ["list", "delete"])
-def test_cut_ends_before_the_length_it_promised(client: Client, action: str) -> None:
+def test_cut_fault_ends_before_the_announced_length(client: Client, action: str) -> None:
     instance_id = client.find("running")
     client.add_fault(on=action, kind="cut")
     with pytest.raises(requests.exceptions.ChunkedEncodingError, match="IncompleteRead"):
@@ -497,7 +497,7 @@ def test_cut_ends_before_the_length_it_promised(client: Client, action: str) -> 
 
 
 @pytest.mark.parametrize("action", ["start", "stop", "restart", "delete"])
-def test_ignore_accepts_and_falls_back(client: Client, action: str) -> None:
+def test_ignore_fault_accepts_and_falls_back(client: Client, action: str) -> None:
     status = "exited" if action == "start" else "running"
     instance_id = client.find(status)
     before = client.get(instance_id).json()
@@ -508,14 +508,14 @@ def test_ignore_accepts_and_falls_back(client: Client, action: str) -> None:
     assert client.get(instance_id).json() == before
 
 
-def test_refuse_but_do_refuses_and_does(client: Client) -> None:
+def test_refuse_but_do_fault_refuses_and_carries_out(client: Client) -> None:
     instance_id = client.find("running")
     client.add_fault(kind="refuse_but_do")
     assert_error(client.act("stop", instance_id), 400, "INVALID_STATE")
     assert "exited" in watch(client, instance_id, "exited")
 
 
-def test_gzip_bomb_is_small_and_inflates(client: Client) -> None:
+def test_gzip_bomb_fault_is_small_and_inflates(client: Client) -> None:
     client.add_fault(kind="gzip_bomb", megabytes=3)
     with client.send("GET", f"{BASE_PATH}/products", stream=True) as answer:
         packed = answer.raw.read(decode_content=False)
@@ -524,54 +524,54 @@ def test_gzip_bomb_is_small_and_inflates(client: Client) -> None:
     assert len(gzip.decompress(packed)) > 3 * 1024 * 1024
 
 
-def test_big_is_a_valid_page_of_that_size(client: Client) -> None:
+def test_big_fault_sends_a_valid_page_of_that_size(client: Client) -> None:
     client.add_fault(kind="big", megabytes=2)
     answer = client.list_page()
     assert 2 * 1024 * 1024 < len(answer.content) < 3 * 1024 * 1024
     assert len(answer.json()["instances"]) == 25
 
 
-def test_endless_brings_fresh_instances_for_ever(client: Client) -> None:
+def test_endless_fault_sends_new_instances_forever(client: Client) -> None:
     client.add_fault(kind="endless")
     pages = [client.list_page(number, 10).json() for number in (0, 1, 99)]
     assert all("total" not in page for page in pages)
     assert len({row["id"] for page in pages for row in page["instances"]}) == 30
 
 
-def test_a_full_account_can_look_empty(client: Client) -> None:
+def test_full_account_can_look_empty(client: Client) -> None:
     client.add_fault(kind="empty", times=1)
     client.add_fault(kind="null")
     assert client.list_page().json() == {"instances": [], "total": 0}
     assert client.list_page().json() == {"instances": None}
 
 
-def test_no_total_leaves_the_total_out(client: Client) -> None:
+def test_no_total_fault_leaves_the_total_out(client: Client) -> None:
     client.add_fault(kind="no_total")
     answer = client.list_page().json()
     assert answer.keys() == {"instances"} and len(answer["instances"]) == 25
 
 
-def test_page_cap_shortens_every_page(client: Client) -> None:
+def test_page_cap_fault_shortens_every_page(client: Client) -> None:
     client.add_fault(kind="page_cap", size=10)
     pages = [client.list_ids(number) for number in (1, 2, 3, 4)]
     assert [len(page) for page in pages] == [10, 10, 5, 0]
     assert len({instance_id for page in pages for instance_id in page}) == 25
 
 
-def test_hide_takes_instances_out_of_listings_only(client: Client) -> None:
+def test_hide_fault_removes_instances_from_listings_only(client: Client) -> None:
     hidden = client.list_ids()[:2]
     client.add_fault(kind="hide", ids=hidden)
     assert len(client.list_ids()) == 23 and not set(hidden) & set(client.list_ids())
     assert client.get(hidden[0]).status_code == 200
 
 
-def test_hide_takes_a_share_the_same_each_time(client: Client) -> None:
+def test_hide_fault_hides_the_same_share_each_time(client: Client) -> None:
     client.add_fault(kind="hide", fraction=0.9)
     assert client.list_ids() == client.list_ids()
     assert client.list_page().json()["total"] == 25 - round(25 * 0.9)
 
 
-def test_slip_hides_an_instance_behind_the_edge_of_a_page(client: Client) -> None:
+def test_slip_fault_hides_an_instance_at_the_edge_of_a_page(client: Client) -> None:
     before = client.list_ids()
     client.add_fault(kind="slip", page=1, times=1)
     listed = client.list_ids(1, 10) + client.list_ids(2, 10) + client.list_ids(3, 10)
@@ -583,7 +583,7 @@ def test_slip_hides_an_instance_behind_the_edge_of_a_page(client: Client) -> Non
     assert_error(client.get(deleted.pop()), 400, "RESOURCE_NOT_FOUND")
 
 
-def test_rows_are_appended_to_the_first_page(client: Client) -> None:
+def test_rows_fault_appends_to_the_first_page(client: Client) -> None:
     rows = [{"id": "x"}, {"name": "no id"}, None, "text"]
     client.add_fault(kind="rows", rows=rows)
     first, second = client.list_page(1, 20).json(), client.list_page(2, 20).json()
@@ -591,13 +591,13 @@ def test_rows_are_appended_to_the_first_page(client: Client) -> None:
     assert (first["total"], second["total"], len(second["instances"])) == (26, 26, 5)
 
 
-def test_duplicate_sends_the_first_row_twice(client: Client) -> None:
+def test_duplicate_fault_sends_the_first_row_twice(client: Client) -> None:
     client.add_fault(kind="duplicate")
     ids = client.list_ids()
     assert len(ids) == 26 and ids[0] == ids[1]
 
 
-def test_no_kind_of_fault_is_without_a_test(request: pytest.FixtureRequest) -> None:
+def test_each_kind_of_fault_has_a_test(request: pytest.FixtureRequest) -> None:
     source = request.path.read_text()
     assert [kind for kind in KINDS if f'"{kind}"' not in source] == []
 
@@ -623,7 +623,7 @@ def test_calls_are_counted_and_listed(client: Client) -> None:
     assert client.send("DELETE", "/__calls").json()["calls"] == []
 
 
-def test_calls_at_once_are_served_at_once(client: Client) -> None:
+def test_parallel_calls_are_served_in_parallel(client: Client) -> None:
     client.add_fault(kind="delay", seconds=0.2)
     began = time.monotonic()
     threads = [threading.Thread(target=call_once, args=(client.url,)) for _ in range(16)]
@@ -655,7 +655,7 @@ def test_instances_can_be_added_set_and_removed(client: Client) -> None:
     assert (changed["status"], changed["gpuNum"]) == ("pending", None)
 
 
-def test_a_status_that_was_set_stays(client: Client) -> None:
+def test_status_that_was_set_stays(client: Client) -> None:
     instance_id = client.find("running")
     client.act("stop", instance_id)
     client.send("POST", "/__instances", json={"set": {instance_id: {"status": "stopping"}}})
@@ -665,7 +665,7 @@ def test_a_status_that_was_set_stays(client: Client) -> None:
     assert client.read_status(instance_id) == "stopping"
 
 
-def test_an_instance_removed_while_it_moves_stays_away(client: Client) -> None:
+def test_instance_removed_while_it_moves_stays_removed(client: Client) -> None:
     gone, other = client.find("exited"), client.find("running")
     client.act("delete", gone)
     client.send("POST", "/__instances", json={"remove": [gone]})
@@ -674,7 +674,7 @@ def test_an_instance_removed_while_it_moves_stays_away(client: Client) -> None:
     assert gone not in client.list_ids()
 
 
-def test_all_can_be_made_to_run(client: Client) -> None:
+def test_all_instances_can_be_set_running(client: Client) -> None:
     assert client.send("POST", "/__instances", json={"running": True}).json() == {"total": 25}
     assert {row["status"] for row in client.list_page().json()["instances"]} == {"running"}
 
@@ -691,7 +691,7 @@ def test_all_can_be_made_to_run(client: Client) -> None:
         [],
     ],
 )
-def test_a_change_that_makes_no_sense_changes_nothing(client: Client, change: Json) -> None:
+def test_invalid_change_changes_nothing(client: Client, change: Json) -> None:
     assert_error(client.send("POST", "/__instances", json=change), 400, "INVALID_ARGUMENT")
     assert client.list_page().json()["total"] == 25
 
@@ -699,7 +699,7 @@ def test_a_change_that_makes_no_sense_changes_nothing(client: Client, change: Js
 # ---- The server ----
 
 
-def test_a_big_account_is_listed_quickly() -> None:
+def test_large_account_is_listed_quickly() -> None:
     with start(Account(instances=10_000)) as server:
         client = Client(server.url)
         with client.session:
@@ -711,7 +711,7 @@ def test_a_big_account_is_listed_quickly() -> None:
     assert sorted(seconds)[50] < 0.05
 
 
-def test_latency_is_waited_before_every_answer() -> None:
+def test_latency_delays_every_answer() -> None:
     with start(Account(), latency_seconds=0.1) as server:
         client = Client(server.url)
         with client.session:
@@ -720,7 +720,7 @@ def test_latency_is_waited_before_every_answer() -> None:
             assert time.monotonic() - began >= 0.1
 
 
-def test_closing_ends_what_waits_and_frees_the_port() -> None:
+def test_close_ends_waiting_calls_and_frees_the_port() -> None:
     server = start(Account())
     client, idle = Client(server.url), Client(server.url)
     with client.session, idle.session:
@@ -740,12 +740,12 @@ def expect_no_answer(client: Client) -> None:
         client.list_page()
 
 
-def test_a_taken_port_is_an_error(server: Server) -> None:
+def test_port_in_use_is_an_error(server: Server) -> None:
     with pytest.raises(OSError, match="in use"):
         start(Account(), port=server.port)
 
 
-def test_a_client_that_goes_away_prints_nothing(
+def test_client_that_disconnects_prints_nothing(
     server: Server, client: Client, capfd: pytest.CaptureFixture[str]
 ) -> None:
     client.add_fault(on="list", kind="big", megabytes=20)
@@ -759,7 +759,7 @@ def test_a_client_that_goes_away_prints_nothing(
     assert capfd.readouterr() == ("", "")
 
 
-def test_it_listens_on_this_machine_only(server: Server) -> None:
+def test_simulator_listens_on_this_machine_only(server: Server) -> None:
     assert server.server_address[0] == "127.0.0.1"
     assert server.url == f"http://127.0.0.1:{server.port}"
 
@@ -784,7 +784,7 @@ def run_command(*arguments: str) -> "subprocess.Popen[str]":
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
-def test_the_command_serves_until_it_is_told_to_stop(ending: signal.Signals) -> None:
+def test_command_serves_until_it_is_stopped(ending: signal.Signals) -> None:
     with run_command("--port", "0", "--instances", "3", "--page-base", "0") as process:
         assert process.stdout is not None
         client = Client(process.stdout.readline().split()[0].removeprefix("NOVITA_BASE_URL="))
@@ -801,14 +801,14 @@ def test_the_command_serves_until_it_is_told_to_stop(ending: signal.Signals) -> 
     "arguments",
     ["--port 65536", "--port x", "--instances -1", "--latency -1", "--step-seconds nan", "--page-base 2"],
 )
-def test_the_command_refuses_values_that_make_no_sense(arguments: str) -> None:
+def test_command_refuses_invalid_values(arguments: str) -> None:
     with run_command(*arguments.split()) as process:
         _, errors = process.communicate(timeout=10)
     assert process.returncode != 0
     assert arguments.split()[0] in errors.splitlines()[-1] and "Traceback" not in errors
 
 
-def test_the_command_says_that_a_port_is_taken(server: Server) -> None:
+def test_command_reports_a_port_in_use(server: Server) -> None:
     with run_command("--port", str(server.port)) as process:
         _, errors = process.communicate(timeout=10)
     assert process.returncode == 1

@@ -77,7 +77,7 @@ def get_warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
         (["manage.py", "check"], True, False),
     ],
 )
-def test_a_process_that_serves_nobody_keeps_nothing(
+def test_process_that_does_not_serve_the_web_starts_no_thread(
     argv: list[str], is_child: bool, serves: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "novita_site.wsgi", raising=False)
@@ -89,7 +89,7 @@ def test_a_process_that_serves_nobody_keeps_nothing(
 @pytest.mark.parametrize(
     "argv", [["/venv/bin/gunicorn", "novita_site.wsgi"], ["/venv/lib/gunicorn/__main__.py", "novita_site.wsgi"]]
 )
-def test_a_wsgi_server_keeps_the_copy_true(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wsgi_server_keeps_the_inventory_fresh(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "novita_site.wsgi", ModuleType("novita_site.wsgi"))
 
     assert is_web_process(argv)
@@ -98,7 +98,7 @@ def test_a_wsgi_server_keeps_the_copy_true(argv: list[str], monkeypatch: pytest.
 # --- The first sync
 
 
-def test_the_first_round_syncs(client: Client, novita: NovitaAnswers) -> None:
+def test_first_round_synchronizes(client: Client, novita: NovitaAnswers) -> None:
     novita.lists(make_row("a"))
 
     Refresher().tick()
@@ -108,7 +108,7 @@ def test_the_first_round_syncs(client: Client, novita: NovitaAnswers) -> None:
 
 
 @pytest.mark.parametrize("interval", [60, 0])
-def test_a_process_that_finds_a_fresh_copy_does_not_sync(
+def test_process_does_not_sync_a_fresh_inventory(
     interval: float, client: Client, novita: NovitaAnswers, settings: Settings
 ) -> None:
     settings.NOVITA_SYNC_INTERVAL = interval
@@ -119,7 +119,7 @@ def test_a_process_that_finds_a_fresh_copy_does_not_sync(
     assert not novita.mock.calls
 
 
-def test_the_first_sync_is_made_once(novita: NovitaAnswers, settings: Settings) -> None:
+def test_first_sync_is_made_once(novita: NovitaAnswers, settings: Settings) -> None:
     settings.NOVITA_SYNC_INTERVAL = 0
     novita.lists(make_row("a"))
     ticker = Refresher()
@@ -130,7 +130,7 @@ def test_the_first_sync_is_made_once(novita: NovitaAnswers, settings: Settings) 
     assert len(novita.mock.calls) == 1
 
 
-def test_without_startup_and_interval_nothing_is_ever_read(
+def test_nothing_is_read_without_startup_and_interval(
     client: Client, novita: NovitaAnswers, settings: Settings, raw_redis: FakeRedis
 ) -> None:
     settings.NOVITA_SYNC_ON_STARTUP, settings.NOVITA_SYNC_INTERVAL = False, 0
@@ -146,7 +146,7 @@ def test_without_startup_and_interval_nothing_is_ever_read(
 
 
 @pytest.mark.parametrize(("age", "is_read"), [(50, False), (61, True)])
-def test_a_copy_older_than_the_interval_is_read_anew(
+def test_inventory_older_than_the_interval_is_synchronized(
     age: float, is_read: bool, client: Client, novita: NovitaAnswers, raw_redis: FakeRedis
 ) -> None:
     fill(client, novita, make_row("a"))
@@ -170,7 +170,7 @@ def test_two_processes_make_one_sync(client: Client, novita: NovitaAnswers, raw_
     assert len(novita.mock.calls) == 1
 
 
-def test_a_sync_of_another_process_is_left_alone(novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
+def test_running_sync_of_another_process_is_not_repeated(novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
     raw_redis.set(name_of("lease"), "another", ex=30)
 
     Refresher().tick()
@@ -178,7 +178,7 @@ def test_a_sync_of_another_process_is_left_alone(novita: NovitaAnswers, raw_redi
     assert not novita.mock.calls and not SyncRun.objects.exists()
 
 
-def test_a_copy_that_redis_lost_is_read_anew(client: Client, novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
+def test_inventory_that_redis_lost_is_restored(client: Client, novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
     ticker = Refresher()
     novita.lists(make_row("a"))
     ticker.tick()
@@ -189,7 +189,7 @@ def test_a_copy_that_redis_lost_is_read_anew(client: Client, novita: NovitaAnswe
     assert read_statuses(client) == {"a": "running"}
 
 
-def test_a_cleared_copy_is_filled_again_at_once(client: Client, novita: NovitaAnswers) -> None:
+def test_cleared_inventory_is_filled_again_at_once(client: Client, novita: NovitaAnswers) -> None:
     ticker = Refresher()
     fill(client, novita, make_row("a"))
     ticker.tick()
@@ -201,7 +201,7 @@ def test_a_cleared_copy_is_filled_again_at_once(client: Client, novita: NovitaAn
     assert read_statuses(client) == {"a": "running"}
 
 
-def test_a_cleared_copy_stays_empty_where_only_people_synchronize(
+def test_cleared_inventory_stays_empty_where_only_people_synchronize(
     client: Client, novita: NovitaAnswers, settings: Settings
 ) -> None:
     settings.NOVITA_SYNC_INTERVAL = 0
@@ -217,7 +217,7 @@ def test_a_cleared_copy_stays_empty_where_only_people_synchronize(
 
 @pytest.mark.parametrize(("failures", "pause"), [(1, 5), (2, 10), (3, 20), (4, 40), (5, 60), (99, 60)])
 @pytest.mark.parametrize("is_over", [False, True])
-def test_a_failed_sync_is_tried_again_later_and_later(
+def test_failed_sync_is_retried_with_growing_pauses(
     failures: int, pause: int, is_over: bool, client: Client, novita: NovitaAnswers, raw_redis: FakeRedis
 ) -> None:
     fill(client, novita, make_row("a"))
@@ -233,7 +233,7 @@ def test_a_failed_sync_is_tried_again_later_and_later(
     assert len(novita.mock.calls) == 1 + is_over
 
 
-def test_a_failing_novita_fails_no_round(
+def test_failure_of_novita_fails_no_round(
     client: Client, novita: NovitaAnswers, caplog: pytest.LogCaptureFixture
 ) -> None:
     novita.lists(status=401)
@@ -246,7 +246,7 @@ def test_a_failing_novita_fails_no_round(
     assert warning.startswith("sync failed trigger=startup ")
 
 
-def test_a_redis_that_takes_nothing_is_not_asked_each_second(
+def test_redis_that_refuses_writes_is_not_tried_every_second(
     client: Client, novita: NovitaAnswers, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execute = redis.Redis.execute_command
@@ -271,7 +271,7 @@ def test_a_redis_that_takes_nothing_is_not_asked_each_second(
     assert read_statuses(client) == {"a": "running"}, "it is noticed when Redis takes writes again"
 
 
-def test_an_outage_of_redis_is_said_when_it_begins_and_when_it_ends(
+def test_outage_of_redis_is_logged_when_it_begins_and_when_it_ends(
     client: Client, novita: NovitaAnswers, redis_server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     fill(client, novita, make_row("a"))
@@ -296,7 +296,7 @@ def stopping(client: Client, novita: NovitaAnswers) -> None:
 
 
 @pytest.mark.usefixtures("stopping")
-def test_what_moves_is_read_until_it_rests(client: Client, novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
+def test_moving_instance_is_read_until_it_rests(client: Client, novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
     novita.shows(make_row("a", status="stopping"))
     novita.shows(make_row("a", status="exited"))
     novita.shows(make_row("b", status="exited"))
@@ -314,7 +314,7 @@ def test_what_moves_is_read_until_it_rests(client: Client, novita: NovitaAnswers
 
 
 @pytest.mark.usefixtures("stopping")
-def test_what_moves_and_is_gone_is_removed(client: Client, novita: NovitaAnswers) -> None:
+def test_moving_instance_that_is_gone_is_removed(client: Client, novita: NovitaAnswers) -> None:
     novita.lacks("a")
     novita.shows(make_row("b"), status=401)
 
@@ -324,7 +324,7 @@ def test_what_moves_and_is_gone_is_removed(client: Client, novita: NovitaAnswers
 
 
 @pytest.mark.usefixtures("stopping")
-def test_one_process_at_a_time_reads_what_moves(novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
+def test_one_process_at_a_time_reads_moving_instances(novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
     refreshers = [Refresher(), Refresher()]
     novita.shows(make_row("a", status="stopping"))
     novita.shows(make_row("b", status="stopping"))
@@ -337,7 +337,7 @@ def test_one_process_at_a_time_reads_what_moves(novita: NovitaAnswers, raw_redis
 
 
 @pytest.mark.usefixtures("stopping")
-def test_a_novita_in_trouble_is_not_asked_every_few_seconds(novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
+def test_novita_in_trouble_is_not_called_every_few_seconds(novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
     novita.shows(make_row("a"), status=401)
     novita.shows(make_row("b", status="stopping"))
 
@@ -347,7 +347,7 @@ def test_a_novita_in_trouble_is_not_asked_every_few_seconds(novita: NovitaAnswer
 
 
 @pytest.mark.usefixtures("stopping")
-def test_an_action_during_a_read_of_what_moves_is_not_covered(client: Client, novita: NovitaAnswers) -> None:
+def test_read_of_moving_instances_never_replaces_a_later_action(client: Client, novita: NovitaAnswers) -> None:
     def answer(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
         for id_ in "ab":
             store.write_instance(from_novita(make_row(id_, status="toRestart")))
@@ -361,7 +361,7 @@ def test_an_action_during_a_read_of_what_moves_is_not_covered(client: Client, no
 
 
 @pytest.mark.parametrize(("minutes", "reads"), [(9, 1), (11, 0)])
-def test_what_is_stuck_is_left_to_the_syncs(
+def test_stuck_instance_is_left_to_the_syncs(
     minutes: int, reads: int, client: Client, novita: NovitaAnswers, raw_redis: FakeRedis
 ) -> None:
     fill(client, novita, make_row("a", status="toStop"))
@@ -379,7 +379,7 @@ def test_what_is_stuck_is_left_to_the_syncs(
 
 @pytest.mark.usefixtures("stopping")
 @pytest.mark.parametrize(("age", "is_listed"), [(5, False), (11, True)])
-def test_too_many_that_move_are_listed_instead(
+def test_too_many_moving_instances_are_listed_instead(
     age: float,
     is_listed: bool,
     client: Client,
@@ -401,7 +401,7 @@ def test_too_many_that_move_are_listed_instead(
 # --- The end
 
 
-def test_a_shutdown_ends_a_sync_and_frees_its_lock(
+def test_shutdown_ends_a_sync_and_releases_its_lease(
     client: Client, novita: NovitaAnswers, raw_redis: FakeRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("instances.refresher._stop", threading.Event())
@@ -416,7 +416,7 @@ def test_a_shutdown_ends_a_sync_and_frees_its_lock(
     assert client.get("/health").json()["sync"]["lastError"] is None
 
 
-def test_a_shutdown_while_the_lock_is_taken_frees_it(
+def test_shutdown_while_the_lease_is_taken_releases_it(
     client: Client, novita: NovitaAnswers, raw_redis: FakeRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("instances.refresher._stop", threading.Event())

@@ -50,7 +50,7 @@ def get_lines(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> li
     return [r.getMessage() for r in caplog.records if r.name == "instances.inventory.report" and r.levelno >= level]
 
 
-def test_a_sync_copies_the_account(client: Client, novita: NovitaAnswers) -> None:
+def test_sync_copies_the_account(client: Client, novita: NovitaAnswers) -> None:
     novita.lists(make_row("a"), make_row("b", status="exited"))
 
     answer = client.post("/api/instances/sync")
@@ -74,7 +74,7 @@ def busy_account(client: Client, novita: NovitaAnswers) -> None:
 
 
 @pytest.mark.usefixtures("busy_account")
-def test_the_answer_counts_what_a_sync_changed(client: Client) -> None:
+def test_answer_counts_the_changes(client: Client) -> None:
     answer = sync(client)
 
     assert answer.pop("timestamp").endswith("Z")
@@ -94,7 +94,7 @@ def test_the_answer_counts_what_a_sync_changed(client: Client) -> None:
 
 
 @pytest.mark.usefixtures("busy_account")
-def test_the_record_names_what_a_sync_changed(client: Client) -> None:
+def test_record_names_the_changes(client: Client) -> None:
     sync(client)
 
     run = SyncRun.objects.first()
@@ -117,7 +117,7 @@ def test_the_record_names_what_a_sync_changed(client: Client) -> None:
 
 
 @pytest.mark.usefixtures("busy_account")
-def test_the_log_has_one_line_of_a_sync(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_has_one_line_per_sync(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     sync(client)
 
     (line,) = get_lines(caplog)
@@ -127,7 +127,7 @@ def test_the_log_has_one_line_of_a_sync(client: Client, caplog: pytest.LogCaptur
     )
 
 
-def test_no_secret_of_an_instance_is_kept(
+def test_no_secret_of_an_instance_is_stored(
     client: Client, novita: NovitaAnswers, raw_redis: FakeRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
     fill(client, novita, make_row("a"), make_row("b"))
@@ -142,7 +142,7 @@ def test_no_secret_of_an_instance_is_kept(
     assert len(kept) > 5 and not [text for text in kept if "FAKE-SECRET" in text]
 
 
-def test_what_novita_counts_and_does_not_list_is_said(client: Client, novita: NovitaAnswers) -> None:
+def test_instances_that_novita_counts_but_does_not_list_are_reported(client: Client, novita: NovitaAnswers) -> None:
     novita.lists(make_row("a"), total="2")
     novita.lists(page=1, total="2")
     novita.lists(page=2, total="2")
@@ -152,7 +152,9 @@ def test_what_novita_counts_and_does_not_list_is_said(client: Client, novita: No
     assert answer["errors"] == ["Novita counts 1 more instance than it lists."]
 
 
-def test_changed_at_moves_only_for_what_changed(client: Client, novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
+def test_changed_at_moves_only_for_changed_instances(
+    client: Client, novita: NovitaAnswers, raw_redis: FakeRedis
+) -> None:
     fill(client, novita, make_row("same"), make_row("stopped"))
     (generation,) = raw_redis.keys(name_of("gen:*"))
     for id_, value in raw_redis.hgetall(generation).items():
@@ -169,9 +171,7 @@ def test_changed_at_moves_only_for_what_changed(client: Client, novita: NovitaAn
     assert changed_at["stopped"] > LONG_AGO
 
 
-def test_a_sync_without_a_change_moves_only_the_age(
-    client: Client, novita: NovitaAnswers, raw_redis: FakeRedis
-) -> None:
+def test_sync_without_changes_only_renews_the_age(client: Client, novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
     fill(client, novita, make_row("a"), make_row("b"))
     raw_redis.hincrby(name_of("sync"), "as_of", -60_000)
     listing, generations = client.get("/api/instances"), raw_redis.keys(name_of("gen:*"))
@@ -184,7 +184,7 @@ def test_a_sync_without_a_change_moves_only_the_age(
     assert again["Data-As-Of"] > listing["Data-As-Of"]
 
 
-def test_the_same_id_twice_is_one_instance(client: Client, novita: NovitaAnswers) -> None:
+def test_duplicate_ids_are_one_instance(client: Client, novita: NovitaAnswers) -> None:
     novita.lists(page=1)
 
     fill(client, novita, make_row("a"), make_row("a", status="exited"), make_row("b"))
@@ -193,7 +193,7 @@ def test_the_same_id_twice_is_one_instance(client: Client, novita: NovitaAnswers
     assert sorted(one["id"] for one in listing["instances"]) == ["a", "b"] and listing["total"] == 2
 
 
-def test_an_empty_account_is_an_empty_copy(client: Client, novita: NovitaAnswers) -> None:
+def test_empty_account_is_an_empty_inventory(client: Client, novita: NovitaAnswers) -> None:
     fill(client, novita)
 
     answer = client.get("/api/instances")
@@ -202,7 +202,7 @@ def test_an_empty_account_is_an_empty_copy(client: Client, novita: NovitaAnswers
     assert client.get("/readyz").status_code == 200
 
 
-def test_a_name_with_nul_reaches_the_copy_and_the_record(client: Client, novita: NovitaAnswers) -> None:
+def test_name_with_nul_reaches_the_inventory_and_the_record(client: Client, novita: NovitaAnswers) -> None:
     fill(client, novita, make_row("a", name="x\x00y <script> \u202e 🚀"))
 
     assert client.get("/api/instances/a").json()["name"] == "x\x00y <script> \u202e 🚀"
@@ -232,7 +232,7 @@ def test_a_name_with_nul_reaches_the_copy_and_the_record(client: Client, novita:
         ({"body": requests.ReadTimeout("silence"), "json": None}, 504, "NOVITA_TIMEOUT"),
     ],
 )
-def test_a_failed_listing_keeps_the_old_one(
+def test_failed_listing_keeps_the_previous_one(
     answer: Json, status: int, code: str, client: Client, novita: NovitaAnswers
 ) -> None:
     old = fill(client, novita, make_row("a"), make_row("b"))
@@ -248,7 +248,7 @@ def test_a_failed_listing_keeps_the_old_one(
     assert run and (run.outcome, run.error_code, run.error) == ("failed", code, failure["message"])
 
 
-def test_a_failed_later_page_keeps_the_old_listing(client: Client, novita: NovitaAnswers) -> None:
+def test_failed_page_keeps_the_previous_listing(client: Client, novita: NovitaAnswers) -> None:
     old = fill(client, novita, make_row("a"), make_row("b"))
     novita.lists(make_row("a"), total=3)
     for page in (1, 2, 3):
@@ -259,7 +259,7 @@ def test_a_failed_later_page_keeps_the_old_listing(client: Client, novita: Novit
     assert client.get("/api/instances").content == old
 
 
-def test_a_failed_first_sync_leaves_no_copy(client: Client, novita: NovitaAnswers) -> None:
+def test_failed_first_sync_leaves_no_inventory(client: Client, novita: NovitaAnswers) -> None:
     novita.lists(status=500)
 
     sync(client, 502)
@@ -269,7 +269,7 @@ def test_a_failed_first_sync_leaves_no_copy(client: Client, novita: NovitaAnswer
     assert client.get("/readyz").status_code == 503
 
 
-def test_failing_warns_once_and_so_does_being_well_again(
+def test_first_failure_and_recovery_are_warned_of_once(
     client: Client, novita: NovitaAnswers, caplog: pytest.LogCaptureFixture
 ) -> None:
     for failing in (True, True, True, False, False):
@@ -282,7 +282,7 @@ def test_failing_warns_once_and_so_does_being_well_again(
     assert second == "sync works again after 3 failures"
 
 
-def test_a_broken_database_does_not_fail_a_sync(
+def test_sync_succeeds_without_a_database(
     client: Client, novita: NovitaAnswers, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*args: object) -> None:
@@ -308,7 +308,7 @@ def test_a_broken_database_does_not_fail_a_sync(
     ],
     ids=["400", "404", "removed"],
 )
-def test_what_novita_says_is_gone_is_removed(
+def test_instance_that_novita_calls_gone_is_removed(
     answer: Json, listed: list[Json], client: Client, novita: NovitaAnswers
 ) -> None:
     fill(client, novita, make_row("a"), make_row("b"))
@@ -323,7 +323,7 @@ def test_what_novita_says_is_gone_is_removed(
     assert read_statuses(client) == {"a": "running"}
 
 
-def test_what_is_alive_is_kept_as_it_is_now(client: Client, novita: NovitaAnswers) -> None:
+def test_direct_read_updates_an_instance_that_the_listing_lacks(client: Client, novita: NovitaAnswers) -> None:
     fill(client, novita, make_row("a"), make_row("b"), make_row("c"))
     novita.lists(make_row("a"))
     novita.shows(make_row("b"))
@@ -347,7 +347,9 @@ def test_what_is_alive_is_kept_as_it_is_now(client: Client, novita: NovitaAnswer
         {"body": requests.ReadTimeout("silence"), "json": None},
     ],
 )
-def test_what_can_not_be_read_is_kept_as_unconfirmed(answer: Json, client: Client, novita: NovitaAnswers) -> None:
+def test_unreadable_missing_instance_is_kept_as_unconfirmed(
+    answer: Json, client: Client, novita: NovitaAnswers
+) -> None:
     old = fill(client, novita, make_row("a"), make_row("b"))
     novita.lists(make_row("a"))
     novita.shows(make_row("b"), **answer)
@@ -365,7 +367,7 @@ def few_direct_reads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("few_direct_reads")
-def test_of_too_many_missing_all_go_when_a_sample_is_gone(client: Client, novita: NovitaAnswers) -> None:
+def test_too_many_missing_are_all_removed_when_a_sample_is_gone(client: Client, novita: NovitaAnswers) -> None:
     fill(client, novita, *[make_row(id_) for id_ in "abcde"])
     novita.lists(make_row("a"))
     novita.mock.assert_all_requests_are_fired = False
@@ -381,7 +383,7 @@ def test_of_too_many_missing_all_go_when_a_sample_is_gone(client: Client, novita
 
 @pytest.mark.usefixtures("few_direct_reads")
 @pytest.mark.parametrize("answer", [{}, {"status": 401}], ids=["alive", "unread"])
-def test_of_too_many_missing_none_goes_when_one_of_a_sample_may_live(
+def test_too_many_missing_are_all_kept_when_one_of_a_sample_may_exist(
     answer: Json, client: Client, novita: NovitaAnswers
 ) -> None:
     fill(client, novita, *[make_row(id_) for id_ in "abcde"])
@@ -413,7 +415,7 @@ def test_too_many_missing_are_listed_once_more(client: Client, novita: NovitaAns
 # --- What happens while a sync runs
 
 
-def test_an_action_during_a_sync_survives_it(client: Client, novita: NovitaAnswers) -> None:
+def test_action_during_a_sync_survives_it(client: Client, novita: NovitaAnswers) -> None:
     fill(client, novita, make_row("a"), make_row("b"))
     novita.mock.reset()
     novita.takes("stop", "a")
@@ -424,7 +426,7 @@ def test_an_action_during_a_sync_survives_it(client: Client, novita: NovitaAnswe
     assert read_statuses(client) == {"a": "toStop", "b": "running", "c": "running"}
 
 
-def test_a_removal_during_a_sync_survives_it(client: Client, novita: NovitaAnswers) -> None:
+def test_removal_during_a_sync_survives_it(client: Client, novita: NovitaAnswers) -> None:
     fill(client, novita, make_row("a"), make_row("b"))
     novita.mock.reset()
     novita.takes("stop", "a", status=404, json=make_refusal(404, "RESOURCE_NOT_FOUND", "instance not found"))
@@ -435,7 +437,7 @@ def test_a_removal_during_a_sync_survives_it(client: Client, novita: NovitaAnswe
     assert read_statuses(client) == {"b": "running", "c": "running"}
 
 
-def test_an_action_before_a_sync_gives_way_to_what_novita_lists(client: Client, novita: NovitaAnswers) -> None:
+def test_sync_replaces_the_status_of_an_earlier_action(client: Client, novita: NovitaAnswers) -> None:
     fill(client, novita, make_row("a"))
     novita.takes("stop", "a")
     client.post("/api/instances/a/stop")
@@ -446,7 +448,7 @@ def test_an_action_before_a_sync_gives_way_to_what_novita_lists(client: Client, 
     assert read_statuses(client) == {"a": "exited"}
 
 
-def test_a_dry_run_changes_nothing(client: Client, novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
+def test_dry_run_changes_nothing(client: Client, novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
     fill(client, novita, make_row("a"), make_row("b"))
     novita.mock.reset()
     novita.lists(make_row("c"))
