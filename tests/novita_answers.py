@@ -1,4 +1,4 @@
-"""What Novita answers, in its own shape, for the tests that register it with `responses`."""
+"""Answers of Novita in its own format, which tests register with `responses`."""
 
 import json
 import threading
@@ -15,7 +15,7 @@ API = "https://novita.test/gpu-instance/openapi/v1"
 
 
 def make_row(id_: str = "a1b2c3d4e5f60718", **fields: Any) -> dict[str, Any]:
-    """Return a row of Novita's listing, with the numbers in strings and the secrets that it has."""
+    """Return a row of Novita's list, with numbers as strings, and with secrets."""
     return {
         "id": id_,
         "name": f"name-{id_}",
@@ -46,19 +46,19 @@ def make_row(id_: str = "a1b2c3d4e5f60718", **fields: Any) -> dict[str, Any]:
 
 
 class NovitaAnswers:
-    """Registers answers; each is given as often as it was registered, the last one again and again."""
+    """Registers answers. Each is sent as often as it was registered, and the last one repeatedly."""
 
     def __init__(self, mock: responses.RequestsMock) -> None:
         self.mock = mock
 
     def lists(self, *rows: Any, page: int = 0, total: Any = None, **answer: Any) -> None:
-        """Answer a page of the listing; with one page only, `total` is right by itself."""
+        """Answer a page of the list. For a single page, `total` is set to match."""
         body = {"instances": list(rows), "total": len(rows) if total is None else total}
         query = matchers.query_param_matcher({"pageSize": 100, "pageNum": page})
         self.mock.get(f"{API}/gpu/instances", **{"json": body, **answer}, match=[query])
 
     def lists_during(self, act: Callable[[], object], *rows: Any) -> None:
-        """Answer the listing, and let something happen before that answer goes out."""
+        """Answer the list, after something else has happened."""
         shared = connections["default"]
         shared.inc_thread_sharing()
 
@@ -75,7 +75,7 @@ class NovitaAnswers:
         self.mock.get(f"{API}/gpu/instance", **{"json": row, **answer}, match=[query])
 
     def lacks(self, id_: str) -> None:
-        """Answer that there is no such instance."""
+        """Answer that the instance does not exist."""
         self.shows({"id": id_}, status=400, json=make_refusal(400, "RESOURCE_NOT_FOUND", "instance not found"))
 
     def takes(self, action: str, id_: str, **answer: Any) -> None:
@@ -85,7 +85,7 @@ class NovitaAnswers:
         self.mock.post(f"{API}/gpu/instance/{action}", **{"json": body, **answer}, match=[match])
 
     def holds(self, *rows: dict[str, Any]) -> "Account":
-        """Answer as an account does that holds these, and that changes as it is asked."""
+        """Answer like an account with these instances, which changes on request."""
         return Account(self.mock, *rows)
 
 
@@ -97,18 +97,18 @@ INVALID_STATE_CHANGE = make_refusal(400, "BAD_REQUEST", "invalid state change")
 
 
 class Account:
-    """An account at Novita that changes as it is asked, for tests in which calls come in an order of their own.
+    """An account at Novita that changes on request, for tests that don't fix the order of calls.
 
-    `calls` names what was requested: "list", "read a", "stop a". What it answers can be set for each of these names; an
-    action moves the status to "toStop", and `settle` carries out what was taken.
+    `calls` has the name of each call: "list", "read a", "stop a". `answers` sets the answers for such a name. An action
+    moves the status, for example to "toStop", and `settle` completes it.
     """
 
     def __init__(self, mock: responses.RequestsMock, *rows: dict[str, Any]) -> None:
         self.rows = {row["id"]: dict(row) for row in rows}
-        # What exists and is missing from the listing, as pages that are no snapshot can lack it.
+        # Instances that exist and that the list lacks, since its pages are no snapshot.
         self.unlisted: set[str] = set()
         self.calls: list[str] = []
-        # What each call was answered, as the answers went out.
+        # The answer to each call, in order.
         self.told: list[tuple[str, Any]] = []
         self._answers: dict[str, list[Any]] = {}
         self._lock = threading.Lock()
@@ -119,7 +119,7 @@ class Account:
             mock.add_callback(responses.POST, f"{API}/gpu/instance/{action}", self._answer_action)
 
     def answers(self, call: str, *answers: Any) -> None:
-        """Answer a call by these in turn, the last one again and again.
+        """Answer a call with these in turn, and with the last one repeatedly.
 
         None: as usual; a number: that HTTP status; an exception; status, headers and body; or a function that acts and
         returns one of these.
@@ -130,7 +130,7 @@ class Account:
         self.rows[id_] = {**self.rows.get(id_, make_row(id_)), "status": status, **fields}
 
     def settle(self) -> None:
-        """Carry out what was taken."""
+        """Carry out the accepted action."""
         for row in self.rows.values():
             if row["status"] == "toRestart":
                 row["lastStartedAt"] = str(int(row["lastStartedAt"]) + 60)
@@ -140,7 +140,7 @@ class Account:
 
     @property
     def orders(self) -> list[str]:
-        """The actions that were asked."""
+        """The requested actions."""
         return sorted(call for call in self.calls if call.partition(" ")[0] not in {"list", "read"})
 
     def _answer_read(self, request: requests.PreparedRequest) -> Any:

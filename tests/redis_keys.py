@@ -1,8 +1,8 @@
-"""Our keys in Redis, as the tests name them."""
+"""The names of our keys in Redis, for tests."""
 
 from django.conf import settings
 
 
 def name_of(suffix: str) -> str:
-    """Return the whole name of a key of this process's account; a pattern stays one."""
+    """Return the full name of a key, or of a pattern, of this process's account."""
     return f"{settings.REDIS_KEY_TAG}:{suffix}"

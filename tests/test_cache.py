@@ -1,4 +1,4 @@
-"""What readers get of the copy: whole, with its age, and only when it changed; whatever is written, lost or cleared."""
+"""What readers get: a complete inventory with its age, whatever is written, lost or cleared meanwhile."""
 
 import gzip
 import pickle
@@ -33,7 +33,7 @@ LISTINGS = pytest.mark.parametrize("path", ["/api/instances", FILTERED], ids=["w
 
 @pytest.fixture
 def copy(client: Client, novita: NovitaAnswers) -> None:
-    """A copy of two instances, an account that has them still, and a Novita that takes a stop of the first."""
+    """An inventory of two instances, an account that still has them, and a Novita that accepts a stop of the first."""
     novita.mock.assert_all_requests_are_fired = False
     novita.lists(make_row("a"), make_row("b", status="exited"))
     novita.takes("stop", "a")
@@ -44,7 +44,7 @@ def read_statuses(client: Client) -> dict[str, str]:
     return {one["id"]: one["status"] for one in client.get("/api/instances").json()["instances"]}
 
 
-# --- What goes out
+# --- Answers
 
 
 @pytest.mark.usefixtures("copy")
@@ -134,7 +134,7 @@ def test_rendered_listing_is_sent_as_stored(client: Client, raw_redis: FakeRedis
     assert client.get("/api/instances").content == b"as it is"
 
 
-# --- What a single write does
+# --- Single writes
 
 
 def make_instance(id_: str, status: str) -> Instance:
@@ -229,7 +229,7 @@ def test_etag_is_never_reused(
     assert answer["ETag"] > old
 
 
-# --- What Redis loses
+# --- Losses of Redis
 
 
 @pytest.mark.usefixtures("copy")
@@ -249,7 +249,7 @@ def test_evicted_key_never_shows_an_empty_account(
     client.post("/api/instances/a/stop")
     whole = client.get("/api/instances")
     raw_redis.delete(*raw_redis.keys(name_of(f"{name}")))
-    monkeypatch.setattr("instances.inventory.store._parsed", None)  # As in a process that has not read the listing yet.
+    monkeypatch.setattr("instances.inventory.store._parsed", None)  # As in a new process.
 
     answer = client.get("/api/instances")
 
@@ -315,7 +315,7 @@ def test_incomplete_listing_is_never_shown(
     assert (raw_redis.keys(name_of("gen:*")), raw_redis.exists(name_of("lease"))) == (kept, 0)
 
 
-# --- What others wrote under our keys
+# --- Values of other programs under our keys
 
 
 class Trap:
@@ -354,7 +354,7 @@ def test_foreign_values_are_never_loaded_and_can_be_cleared(
     assert not (tmp_path / "loaded").exists()
 
 
-# --- Any order of all of it
+# --- Any order of events
 
 IDS = st.sampled_from(["a", "b", "c"])
 STATUSES = st.sampled_from(["running", "toStop", "exited"])
@@ -370,7 +370,7 @@ def write(writes: dict[str, str | None]) -> None:
 
 
 class Readers(RuleBasedStateMachine):
-    """Holds what readers get against a dictionary of statuses; None: no copy."""
+    """Compares what readers get with a dictionary of statuses. None means no inventory."""
 
     def __init__(self) -> None:
         super().__init__()

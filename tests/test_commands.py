@@ -84,7 +84,7 @@ def test_a_dry_run_tells_and_changes_nothing(client: Client, novita: NovitaAnswe
 
     assert ran.status == 0
     assert "new: trainer (a)" in ran.out
-    assert "Dry run, nothing was changed. 1 instance: 1 new" in ran.out
+    assert "Dry run: nothing was changed. 1 instance: 1 new" in ran.out
     assert client.get("/api/instances").json()["total"] == 0
     assert not SyncRun.objects.exists()
 

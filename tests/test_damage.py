@@ -1,4 +1,4 @@
-"""What another version, another program or damage left under our keys: never an error, and cured by one sync."""
+"""Damaged keys, and keys of other versions and programs: never an error, and repaired by one synchronization."""
 
 import gzip
 import json
@@ -47,7 +47,7 @@ VALUES = ["garbage", "", b"\xff", "1e300", str(2**63), "9" * 5000, "999999999999
 
 @pytest.fixture
 def account(client: Client, novita: NovitaAnswers) -> Account:
-    """An account of two, synchronized, with every key that there can be."""
+    """A synchronized account of two instances, with every kind of key in Redis."""
     account = novita.holds(make_row("a"), make_row("b", status="exited"))
     assert client.post("/api/instances/sync").status_code == 200
     client.get("/api/instances")
@@ -62,7 +62,7 @@ def damage(raw_redis: FakeRedis, name: str, how: Damage) -> None:
 
 
 def assert_every_answer_is_sane(client: Client) -> None:
-    """Ask all that reads the stores, as a process does that has read nothing yet."""
+    """Request everything that reads Redis, as from a new process."""
     for path in ("/api/instances", "/api/instances?ordering=changedAt&search=a", "/api/instances/a", "/", "/health"):
         store._parsed = None
         answer = client.get(path)
@@ -74,7 +74,7 @@ def assert_every_answer_is_sane(client: Client) -> None:
     assert [one["id"] for one in listed] in ([], ["b", "a"], ["a", "b"])
     dry = client.post("/api/instances/stop-all", {"dryRun": True})
     assert dry.status_code == 200 and dry.json()["total"] == 1, dry.content
-    assert client.post("/api/instances/b/stop").status_code == 200, "it is stopped already"
+    assert client.post("/api/instances/b/stop").status_code == 200, "the instance is already stopped"
 
 
 def assert_all_is_right(client: Client) -> None:
@@ -98,7 +98,7 @@ def test_damaged_key_breaks_no_answer_and_is_repaired_by_a_sync(
     damage(raw_redis, name, how)
 
     assert_every_answer_is_sane(client)
-    # A second, too: the first may find what damage leaves behind.
+    # Twice: the first may leave a trace of the damage.
     assert [client.post("/api/instances/sync").status_code for _ in range(2)] == [200, 200]
 
     assert_all_is_right(client)
@@ -267,7 +267,7 @@ def test_keys_of_an_older_version_are_ignored_and_stay(client: Client, raw_redis
     assert {name: (raw_redis.get(name) or b"").decode() for name in old} == old
 
 
-# --- Locks without an end
+# --- Marks without an expiry
 
 
 def test_lease_without_an_expiry_does_not_count(client: Client, raw_redis: FakeRedis, account: Account) -> None:
@@ -318,12 +318,12 @@ def test_counter_without_an_expiry_locks_no_one_out(
 
     answer = client.post("/api/cache/clear")
 
-    # What could be a count holds, for a minute.
+    # A plausible counter stays in force for a minute.
     assert answer.status_code == (429 if value == "999999" else 200)
     assert 0 < raw_redis.ttl(key) <= 60
 
 
-# --- What is left in Redis
+# --- Expiry
 
 
 def test_every_key_expires_and_each_sync_renews_it(client: Client, raw_redis: FakeRedis, account: Account) -> None:

@@ -1,4 +1,4 @@
-"""Alive, ready, healthy: what each probe says in every state, and that no probe calls Novita."""
+"""What each probe answers in every state, and that no probe calls Novita."""
 
 import re
 import time
@@ -41,7 +41,7 @@ def read_health(client: Client, status: int = 200) -> Json:
 
 
 def tell_policy(monkeypatch: pytest.MonkeyPatch, policy: str) -> None:
-    """Make Redis tell its eviction policy: the one in memory has none. The service has not asked yet."""
+    """Give the Redis in memory an eviction policy, before the service reads it."""
     monkeypatch.setattr(redis.Redis, "info", lambda self, section: {"maxmemory_policy": policy})
     monkeypatch.setattr(health, "_find_policy", health._remember(health.POLICY_SECONDS, store.find_eviction_policy))
 

@@ -1,4 +1,4 @@
-"""What is read of Novita's rows, and what becomes of the rest."""
+"""How Novita's rows are read, and what each status means."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ SECRETS = [
 
 
 def show(row: dict[str, Any]) -> dict[str, Any]:
-    """Return what the API shows of a row, by way of the bytes that are kept of it."""
+    """Return what the API shows of a row, after storage."""
     kept = json.dumps(from_novita(row).to_json(), ensure_ascii=False).encode()
     return from_json(json.loads(kept)).to_json()
 
@@ -282,11 +282,11 @@ def test_malformed_row_is_refused_without_its_contents(row: object, reason: str)
 
 
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-# Text holds anything that JSON can carry, halves of characters too, and often what is nearly a number.
+# Text can contain anything that JSON can, halves of surrogate pairs included, and is often nearly a number.
 text = st.text(st.characters()) | st.from_regex(r"[-+0-9._e ]{1,12}", fullmatch=True)
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | text
 anything = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(text, inner), max_leaves=4)
-# The fields as Novita names them, with nothing as it should be but the id.
+# Novita's fields with any values; only the id is valid.
 fields = st.fixed_dictionaries({}, optional=dict.fromkeys(make_row().keys() - {"id"}, anything))
 rows = st.builds(lambda id_, rest: {**rest, "id": id_}, text.filter(bool) | st.integers(), fields)
 

@@ -1,4 +1,4 @@
-"""The sync lock: one owner at a time, whatever happens to it or to Redis's answers."""
+"""The lease of a synchronization: one owner at a time, whatever happens to the owner or to Redis's answers."""
 
 import time
 from collections.abc import Callable
@@ -21,7 +21,7 @@ SYNC = "/api/instances/sync"
 
 
 def wait_until(is_so: Callable[[], bool]) -> bool:
-    """Return whether it was so within five seconds."""
+    """Return whether it became true within five seconds."""
     ends_at = time.monotonic() + 5
     while not is_so() and time.monotonic() < ends_at:
         time.sleep(0.01)
@@ -130,7 +130,7 @@ def test_renewal_continues_after_an_outage(
         assert wait_until(lambda: raw_redis.pttl(LEASE) > 20_000)
 
 
-# --- Answers that get lost
+# --- Lost answers
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_lost_answer_leaves_the_lease_of_another_owner(raw_redis: FakeRedis) -> 
     assert raw_redis.get(LEASE) == b"another"
 
 
-# --- A sync and its lock
+# --- A synchronization and its lease
 
 
 @pytest.mark.django_db
@@ -223,7 +223,7 @@ def test_sync_that_lost_its_lease_keeps_the_newer_listing(
 
     assert (answer.status_code, answer.json()["code"]) == (503, "SYNC_LOST_LOCK")
     assert client.get("/api/instances").content == newer[0]
-    assert len(raw_redis.keys(name_of("gen:*"))) == 2  # The newer one and the one that expires; no draft.
+    assert len(raw_redis.keys(name_of("gen:*"))) == 2  # The newer one and the expiring one, and no draft.
 
 
 @pytest.mark.django_db
@@ -249,7 +249,7 @@ def test_sync_without_its_lease_publishes_nothing(
     assert not raw_redis.keys(name_of("gen:*"))
 
 
-# --- Redis's refusals in our words
+# --- Refusals of Redis
 
 
 @pytest.mark.django_db

@@ -1,4 +1,4 @@
-"""What one user may send in a minute, how large it may be, and whose word counts for where it comes from."""
+"""How many actions a user may send in a minute, how large a request may be, and where its address comes from."""
 
 import ipaddress
 from typing import Any
@@ -35,7 +35,7 @@ def act(client: ApiClient, times: int, **extra: Any) -> list[int]:
     return [client.post(ACT, **extra).status_code for _ in range(times)]
 
 
-# --- How often
+# --- Rate
 
 
 @pytest.mark.usefixtures("limited")
@@ -107,7 +107,7 @@ def test_refused_users_are_not_counted(settings: Settings, raw_redis: FakeRedis)
 
 @pytest.mark.usefixtures("limited")
 def test_nothing_is_counted_without_redis(client: ApiClient, redis_server: FakeServer) -> None:
-    """What must be stopped can be stopped: the refusal is Redis's, and no 429."""
+    """The refusal comes from Redis, and is no 429."""
     redis_server.connected = False
     away = act(client, 6)
     redis_server.connected = True
@@ -123,7 +123,7 @@ def test_limit_of_zero_means_no_limit(client: ApiClient, settings: Settings, raw
     assert not list(raw_redis.scan_iter(name_of("rate:*")))
 
 
-# --- How much
+# --- Size
 
 
 @pytest.mark.parametrize("path", [ACT, "/api/instances/stop-all", "/api/operations"])
@@ -139,11 +139,11 @@ def test_page_size_is_limited(client: ApiClient, path: str, size: str) -> None:
     assert client.get(path, {"pageSize": size}).status_code == 400
 
 
-# --- Where it comes from
+# --- Address
 
 
 def find_address(client: ApiClient, forwarded: str | None, address: str) -> str:
-    """Act, and return the address that is recorded."""
+    """Act, and return the recorded address."""
     headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
     assert client.post(ACT, REMOTE_ADDR=address, headers=headers).status_code == 200
     entry = AuditEntry.objects.filter(action="cache.clear").first()

@@ -1,4 +1,4 @@
-"""What comes of each answer that Novita may give. What needs a real socket is in `test_novita_wire`."""
+"""How each possible answer of Novita is read. tests/test_novita_wire.py has the tests that need a real socket."""
 
 import json
 import threading
@@ -54,7 +54,7 @@ Start = Literal["0", "1", "1 strictly"]
 
 
 class Pages:
-    """An account that is listed page by page, in one of the ways that are told of Novita."""
+    """An account that is listed page by page, in one of the ways that sources report of Novita."""
 
     def __init__(
         self, novita: NovitaAnswers, *ids: str, start: Start = "1", cap: int = 3, total: object = None
@@ -203,7 +203,7 @@ def test_pages_are_read_in_parallel_up_to_the_limit(novita: NovitaAnswers) -> No
             inside.add(str(threading.get_ident()))
             time.sleep(0.05)
             most = max(most, len(inside))
-            meeting.wait()  # Nobody gets an answer before three have asked.
+            meeting.wait()  # No call is answered before three have arrived.
             inside.discard(str(threading.get_ident()))
 
     pages.on_call = meet
@@ -222,7 +222,7 @@ def test_progress_is_reported_after_each_page(novita: NovitaAnswers) -> None:
     assert heard == [(3, 7), (6, 7), (7, 7)]
 
 
-# --- One error for each way to fail
+# --- One error for each failure
 
 
 @pytest.mark.parametrize(
@@ -386,7 +386,7 @@ def test_answer_without_a_list_is_a_bad_answer(novita: NovitaAnswers, what: str,
         getattr(connect(), f"list_{what}")(Budget(30))
 
 
-# --- Repeating
+# --- Retries
 
 
 @pytest.mark.usefixtures("quick_retries")

@@ -1,4 +1,4 @@
-"""What comes of what a network may do between Novita and us, on real sockets."""
+"""How the client handles the failures of a network, on real sockets."""
 
 import contextlib
 import gzip
@@ -33,7 +33,7 @@ Write = Callable[[socket.socket], object]
 
 
 class Wire:
-    """A server on a real socket: keeps each request's headers, then does what `write` does with the connection."""
+    """A server on a real socket: records the headers of each request, and then passes the connection to `write`."""
 
     def __init__(self, write: Write) -> None:
         self.requests: list[HTTPMessage] = []
@@ -102,7 +102,7 @@ def say(*pieces: bytes) -> Write:
 
 
 def drip(start: bytes, piece: bytes) -> Write:
-    """Send a piece every 0.05 s, for 10 s or until the other side has enough."""
+    """Send a piece every 0.05 s, for 10 s or until the client disconnects."""
 
     def write(connection: socket.socket) -> None:
         connection.sendall(start)
@@ -141,7 +141,7 @@ LINGERING = {
     "body": drip(make_answer(b"", "Content-Length: 1000"), b" "),
     "body, kept alive": drip(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b" "),
     "chunks": drip(make_answer(b"", "Transfer-Encoding: chunked"), b"1\r\n \r\n"),
-    # Cut here, all that has come is a listing, and nothing says that it isn't the whole answer.
+    # Cut here, the received part is a valid listing, and nothing shows that the answer is incomplete.
     "whole listing": drip(make_answer(ROWS), b" "),
 }
 

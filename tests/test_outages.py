@@ -1,4 +1,4 @@
-"""One line when the database or Redis goes away and one when it is back, whatever fails meanwhile."""
+"""One log line when the database or Redis becomes unavailable and one when it is back, whatever fails meanwhile."""
 
 import io
 import logging
@@ -68,7 +68,7 @@ def test_store_that_only_refuses_writes_does_not_count_as_back(caplog: pytest.Lo
 
 
 def log_error(error: Exception) -> bool:
-    """Tell whether the line of a request that failed by this error is logged."""
+    """Tell whether a request that fails with this error gets a log line."""
     try:
         raise error
     except Exception as exc:

@@ -1,4 +1,4 @@
-"""Filter, search, order and page the listing, as `GET /api/instances` does it."""
+"""How GET /api/instances filters, searches, sorts and pages."""
 
 from typing import Any
 from urllib.parse import urlencode
@@ -32,7 +32,7 @@ def account(client: Client, novita: NovitaAnswers) -> None:
 
 
 def list_ids(client: Client, **query: Any) -> str:
-    """Return the ids in their order, and the total, in one line."""
+    """Return the ids in order, and the total, in one line."""
     answer = client.get(f"/api/instances?{urlencode(query)}").json()
     return " ".join([*(instance["id"] for instance in answer["instances"]), f"of {answer['total']}"])
 
@@ -190,7 +190,7 @@ def test_order_does_not_depend_on_the_previous_order(
 
 @pytest.fixture
 def named(client: Client, novita: NovitaAnswers) -> None:
-    # The ids are in an order of their own.
+    # The ids have another order than the names.
     novita.lists(*(make_row(f"id{(7 * at) % len(NAMES):03}", name=name) for at, name in enumerate(NAMES)))
     client.post("/api/instances/sync")
 

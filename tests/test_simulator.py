@@ -1,4 +1,4 @@
-"""The stand-in for Novita's API keeps the promises that everything tried against it relies on, over HTTP."""
+"""The promises of the simulator, over HTTP."""
 
 import gzip
 import signal
@@ -23,7 +23,7 @@ Json = Any
 
 
 class Client:
-    """A client that sends a key, and knows nothing of the server but its address."""
+    """A client that has only a key and the server's address."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -55,7 +55,7 @@ class Client:
         assert answer.status_code == 200, answer.text
 
     def find(self, status: str, **fields: Json) -> str:
-        """Return the id of some instance at rest like this."""
+        """Return the id of a resting instance with this status and these fields."""
         rows = self.send("GET", "/__instances").json()["instances"]
         wanted = {"status": status, "billingMode": "onDemand", **fields}
         return next(row["id"] for row in rows if wanted.items() <= row.items())
@@ -77,12 +77,12 @@ def client(server: Server) -> Iterator[Client]:
 def wait_for(condition: Callable[[], bool], seconds: float = 3) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
+        assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.002)
 
 
 def watch(client: Client, instance_id: str, last: str) -> list[str]:
-    """Return the statuses that the instance shows one after the other, up to the last."""
+    """Return the statuses of an instance in order, up to the last."""
     seen: list[str] = []
 
     def is_there() -> bool:
@@ -447,7 +447,7 @@ def test_hang_fault_does_not_answer_until_it_is_cleared(server: Server, client: 
 
 
 def count_in_flight(server: Server) -> int:
-    """Return how many calls are being answered now."""
+    """Return the number of calls in progress."""
     server.calls.clear()
     return int(server.calls.describe()["maxConcurrent"])
 
@@ -602,7 +602,7 @@ def test_each_kind_of_fault_has_a_test(request: pytest.FixtureRequest) -> None:
     assert [kind for kind in KINDS if f'"{kind}"' not in source] == []
 
 
-# ---- Looking at it and changing it ----
+# ---- Reading and changing it ----
 
 
 def test_calls_are_counted_and_listed(client: Client) -> None:
@@ -773,7 +773,7 @@ RUN_COMMAND = (
 
 
 def run_command(*arguments: str) -> "subprocess.Popen[str]":
-    """Start the command as manage.py does, but without any settings."""
+    """Start the command as manage.py does, but without settings."""
     return subprocess.Popen(
         [sys.executable, "-c", RUN_COMMAND, *arguments],
         cwd=Path(__file__).parent.parent,

@@ -1,4 +1,4 @@
-"""Which process keeps the copy true, and when it asks Novita for that."""
+"""Which process keeps the inventory fresh, and when it calls Novita."""
 
 import json
 import logging
@@ -37,7 +37,7 @@ def refreshing(settings: Settings) -> None:
 
 
 def fill(client: Client, novita: NovitaAnswers, *rows: dict[str, Any]) -> None:
-    """Sync these rows for a start, and forget that Novita was asked."""
+    """Synchronize these rows first, and reset the record of calls."""
     novita.lists(*rows)
     assert client.post("/api/instances/sync").status_code == 200
     novita.mock.reset()
@@ -142,7 +142,7 @@ def test_nothing_is_read_without_startup_and_interval(
     assert not novita.mock.calls
 
 
-# --- The next ones
+# --- Further synchronizations
 
 
 @pytest.mark.parametrize(("age", "is_read"), [(50, False), (61, True)])
@@ -252,7 +252,7 @@ def test_redis_that_refuses_writes_is_not_tried_every_second(
     execute = redis.Redis.execute_command
 
     def refuse(client: redis.Redis, *args: Any, **options: Any) -> Any:
-        # The lock is the one thing that a sync writes before it calls Novita.
+        # The lease is all that a synchronization writes before it calls Novita.
         if args[0] == "SET" or (args[0] == "EVALSHA" and args[3] == name_of("lease")):
             raise redis.exceptions.OutOfMemoryError("command not allowed when used memory > 'maxmemory'.")
         return execute(client, *args, **options)
@@ -286,12 +286,12 @@ def test_outage_of_redis_is_logged_when_it_begins_and_when_it_ends(
     assert not novita.mock.calls
 
 
-# --- What is starting or stopping
+# --- Moving instances
 
 
 @pytest.fixture
 def stopping(client: Client, novita: NovitaAnswers) -> None:
-    """A copy in which two instances are stopping, and one is not."""
+    """An inventory with two stopping instances and a running one."""
     fill(client, novita, make_row("a", status="toStop"), make_row("b", status="toStop"), make_row("c"))
 
 
@@ -398,7 +398,7 @@ def test_too_many_moving_instances_are_listed_instead(
     assert len(novita.mock.calls) == is_listed
 
 
-# --- The end
+# --- Shutdown
 
 
 def test_shutdown_ends_a_sync_and_releases_its_lease(

@@ -1,4 +1,4 @@
-"""What a sync leaves in the copy, seen through the API, the record and the log."""
+"""What a synchronization changes, seen through the API, the record and the log."""
 
 import json
 import logging
@@ -40,7 +40,7 @@ def read_statuses(client: Client) -> dict[str, str]:
 
 
 def fill(client: Client, novita: NovitaAnswers, *rows: Json) -> bytes:
-    """Sync these rows for a start; returns the listing as readers get it."""
+    """Synchronize these rows first, and return the listing as readers get it."""
     novita.lists(*rows)
     sync(client)
     return client.get("/api/instances").content
@@ -61,12 +61,12 @@ def test_sync_copies_the_account(client: Client, novita: NovitaAnswers) -> None:
     assert {one["id"]: one["status"] for one in listing["instances"]} == {"a": "running", "b": "exited"}
 
 
-# --- What a sync tells of itself
+# --- What a synchronization reports
 
 
 @pytest.fixture
 def busy_account(client: Client, novita: NovitaAnswers) -> None:
-    """A copy of four, and an account in which one is new, one stopped, one gone, and one can't be read."""
+    """An inventory of four, and an account with one new, one stopped, one removed and one unreadable instance."""
     fill(client, novita, make_row("same"), make_row("stopped"), make_row("gone"), make_row("dark"))
     novita.lists(make_row("same"), make_row("stopped", status="exited", lastStoppedAt="1760000300"), make_row("new"))
     novita.lacks("gone")
@@ -209,7 +209,7 @@ def test_name_with_nul_reaches_the_inventory_and_the_record(client: Client, novi
     assert SyncRun.objects.get().added == [{"id": "a", "name": "x\ufffdy <script> \u202e 🚀"}]
 
 
-# --- A sync that fails
+# --- A failed synchronization
 
 
 @pytest.mark.parametrize(
@@ -295,10 +295,10 @@ def test_sync_succeeds_without_a_database(
     assert "sync not recorded in the database: database is locked" in get_lines(caplog, logging.WARNING)
 
 
-# --- What the listing lacks
+# --- Instances that the listing lacks
 
 
-@pytest.mark.parametrize("listed", [[make_row("a")], []], ids=["one lacks", "an empty listing"])
+@pytest.mark.parametrize("listed", [[make_row("a")], []], ids=["one missing", "empty listing"])
 @pytest.mark.parametrize(
     "answer",
     [
@@ -362,7 +362,7 @@ def test_unreadable_missing_instance_is_kept_as_unconfirmed(
 
 @pytest.fixture
 def few_direct_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four missing are too many to ask for each; three are asked as a sample."""
+    """Four missing instances are too many to read each; three are read as a sample."""
     monkeypatch.setattr("instances.inventory.sync.MAX_DIRECT_READS", 3)
 
 
@@ -412,7 +412,7 @@ def test_too_many_missing_are_listed_once_more(client: Client, novita: NovitaAns
     assert read_statuses(client) == dict.fromkeys("abcde", "exited")
 
 
-# --- What happens while a sync runs
+# --- Actions during a synchronization
 
 
 def test_action_during_a_sync_survives_it(client: Client, novita: NovitaAnswers) -> None:

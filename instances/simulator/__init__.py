@@ -1,7 +1,7 @@
 """Stands in for Novita's v1 GPU-instance API on 127.0.0.1, with an account that moves and faults on demand.
 
-Knows nothing of the rest of the project: whoever talks to it goes over HTTP, as with the real one. `KINDS` is
-the table of faults. What neither Novita's documentation nor the real API's answers tell is called invented.
+It imports nothing of the rest of the project: clients use HTTP, as with the real API. `KINDS` is the table of faults.
+A comment says "invented" where neither Novita's documentation nor an answer of the real API is the source.
 """
 
 from instances.simulator.account import Account

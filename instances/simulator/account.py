@@ -28,7 +28,7 @@ class Instance:
         return self.rendered
 
     def created_at(self) -> int:
-        """Return Unix seconds, 0 for a value that is no number: whoever tests may set any."""
+        """Return Unix seconds; 0 for a value that is not a number, since a test may set any value."""
         try:
             return int(self.row["createdAt"])
         except (TypeError, ValueError, OverflowError):
@@ -37,7 +37,7 @@ class Instance:
 
 @dataclass
 class PageQuery:
-    """What a listing asks for; a filter that is empty lets everything through."""
+    """The query of a list request. An empty filter matches everything."""
 
     size: int
     number: int
@@ -47,7 +47,7 @@ class PageQuery:
     hidden: frozenset[str] = frozenset()
 
     def is_narrow(self) -> bool:
-        """Tell whether anything can be left out; asking each of 10,000 instances takes 8 ms."""
+        """Tell whether the query filters at all: testing 10,000 instances takes 8 ms."""
         return self != PageQuery(self.size, self.number)
 
     def matches(self, row: Row) -> bool:
@@ -61,7 +61,7 @@ class PageQuery:
 
 @dataclass
 class Page:
-    """One page of a listing, its rows rendered; `shown` is what this page and those before it list."""
+    """One page of the list, with rendered rows. `shown` has the instances of this page and of all pages before it."""
 
     rows: list[bytes]
     total: int | None
@@ -74,10 +74,10 @@ class Page:
 
 
 class Account:
-    """All instances of one account, newest first; safe to use from many threads.
+    """All instances of one account, newest first. Thread-safe.
 
-    The same seed gives the same instances; their times count back from now. Statuses are brought up to date
-    when somebody reads. Counting pages from 1 answers page 0 as page 1, which fits every client seen.
+    The same seed gives the same instances, with times relative to now. Statuses are updated at each read. When pages
+    count from 1, page 0 is answered as page 1, which suits every known client.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Account:
             return [add_details(instance.row) for instance in self._instances.values()]
 
     def act(self, action: str, instance_id: str, ignored: bool = False) -> str:
-        """Begin the action and return the status it shows first; an ignored one falls back after one step."""
+        """Start an action and return its first status. An ignored action falls back after one step."""
         with self._lock:
             instance = self._find(instance_id)
             status, first, later = instance.row["status"], MOVES[action][0], MOVES[action][1:]
@@ -134,7 +134,7 @@ class Account:
             if status != STARTING_POINT.get(action, status) or status in MOVES["delete"]:
                 raise invalid_state()
             due = time.monotonic() + self.step_seconds
-            if ignored:  # What was on its way before goes on.
+            if ignored:  # An earlier action continues.
                 plan = [(due, status), *((max(begins, due), planned) for begins, planned in instance.plan)]
             else:
                 plan = [(due + step * self.step_seconds, planned) for step, planned in enumerate(later)]
@@ -143,14 +143,15 @@ class Account:
             return first
 
     def build_fresh_row(self) -> Row:
-        """Return a running instance that the account does not hold."""
+        """Return a running instance that is not in the account."""
         with self._lock:
             return build_row(next(self._numbers), "running", int(time.time()) - 600, self._rng)
 
     def change(self, wanted: object) -> int:
-        """Change the account at once as `POST /__instances` asks, and return how many instances it has then.
+        """Change the account at once, as `POST /__instances` requests. Return the number of its instances.
 
-        Raises Refusal, and changes nothing, for a request that can't be understood."""
+        Raises Refusal for an invalid request, and then changes nothing.
+        """
         allowed = 'send any of {"add": [rows], "set": {id: {field: value}}, "remove": [ids], "running": true}'
         if not isinstance(wanted, dict) or not wanted.keys() <= {"add", "set", "remove", "running"}:
             raise invalid(allowed)
@@ -169,7 +170,7 @@ class Account:
             self._settle()
             rows = {row["id"]: row for row in ({**self.build_fresh_row(), **row} for row in added)}
             if len(rows) < len(added) or rows.keys() & self._instances.keys():
-                raise invalid("an id to add is there already")
+                raise invalid("an added id already exists")
             if unknown := {*changed, *removed} - self._instances.keys() - rows.keys():
                 raise invalid(f"no such instance: {min(unknown)}")
             self._instances.update({instance_id: Instance(row) for instance_id, row in rows.items()})
@@ -184,7 +185,7 @@ class Account:
             return len(self._instances)
 
     def remove_any(self, instances: list[Instance]) -> None:
-        """Remove one of these by chance, for good and at once."""
+        """Remove a random one of these instances at once."""
         with self._lock:
             if present := [instance for instance in instances if instance.row["id"] in self._instances]:
                 self._remove(self._rng.choice(present).row["id"])

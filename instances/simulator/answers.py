@@ -1,4 +1,4 @@
-"""One HTTP answer in Novita's shape, errors included."""
+"""One HTTP answer in Novita's format, errors included."""
 
 import json
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ Row = dict[str, Any]
 
 @dataclass
 class Answer:
-    """One HTTP answer, whole; header names in title case."""
+    """One complete HTTP answer. Header names are in title case."""
 
     status: int = HTTPStatus.OK
     body: bytes = b""
@@ -19,7 +19,7 @@ class Answer:
 
 
 class Refusal(Exception):
-    """An error in Novita's shape: `code` equals the HTTP status."""
+    """An error in Novita's format: `code` equals the HTTP status."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(message)
@@ -47,5 +47,5 @@ def invalid_state() -> Refusal:
 
 
 def wrong_method(allowed: Iterable[str]) -> Refusal:
-    message = "this path wants " + " or ".join(allowed)
+    message = "this path accepts " + " or ".join(allowed)
     return Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", message)

@@ -1,4 +1,4 @@
-"""The table of faults, KINDS, and what each does to a call."""
+"""The table of faults, KINDS, and the effect of each on a call."""
 
 import functools
 import json
@@ -22,7 +22,7 @@ MEGABYTE = 1024 * 1024
 
 
 class Field(NamedTuple):
-    """A field of a fault: the words and the test for its values; with no default it must be sent."""
+    """A field of a fault: its allowed values in words, and their test. A field without a default is required."""
 
     allowed: str
     accepts: Callable[[Any], bool]
@@ -53,7 +53,7 @@ def one_of(*values: str, default: Any = ...) -> Field:
 
 
 def is_headers(value: object) -> bool:
-    """Tell whether these can be sent as headers: a line break in one would forge the next."""
+    """Tell whether these can be sent as headers. A line break would forge another header."""
     return isinstance(value, dict) and all(
         re.fullmatch(r"[\w-]+", name, re.ASCII)
         and isinstance(text, str)
@@ -83,10 +83,10 @@ COMMON_FIELDS = {
 
 
 class Fault:
-    """One fault as it was asked for, with how often it met a call and how often it fired."""
+    """One fault as requested, with the number of calls it matched and the number of times it fired."""
 
     def __init__(self, wanted: object) -> None:
-        """Raise Refusal, saying what is allowed, unless this is a fault that can fire."""
+        """Raise Refusal with the allowed values for anything but a fault that can fire."""
         if not isinstance(wanted, dict):
             raise invalid('a fault is a JSON object such as {"on": "list", "kind": "status", "status": 429}')
         name = wanted.get("kind")
@@ -122,7 +122,7 @@ class Fault:
         return "times" in self.fields and self.fired >= int(self["times"])
 
     def fires(self, call: "Call") -> bool:
-        """Count the call if it is one of this fault's, and tell whether it gets the fault."""
+        """Count a call that matches this fault, and tell whether the fault fires."""
         if (
             self.is_spent()
             or call.kind not in self.calls
@@ -137,7 +137,7 @@ class Fault:
 
 
 class Faults:
-    """The faults that are on, in the order they came; the first that fires on a call has it."""
+    """The active faults in order of arrival. The first that fires decides the answer to a call."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -169,7 +169,7 @@ class Faults:
 def answer_status(exchange: "Exchange", fault: Fault) -> Answer:
     status = fault["status"]
     if status in (204, 304):
-        answer = Answer(status)  # These have no body, whatever was asked for.
+        answer = Answer(status)  # These statuses have no body, whatever was requested.
     elif "body" in fault.fields:
         body = fault["body"]
         answer = html_answer(body, status) if isinstance(body, str) else json_answer(body, status)
@@ -213,7 +213,7 @@ def lose(exchange: "Exchange", fault: Fault) -> None:
 
 def cut(exchange: "Exchange", fault: Fault) -> None:
     answer = exchange.answer_normally()
-    answer.headers["Content-Length"] = str(max(len(answer.body), 2))  # An empty answer lacks something too.
+    answer.headers["Content-Length"] = str(max(len(answer.body), 2))  # So an empty answer is cut, too.
     exchange.connection.sendall(exchange.build_head(answer) + answer.body[: len(answer.body) // 2])
 
 
@@ -242,7 +242,7 @@ def pad(exchange: "Exchange", fault: Fault) -> Answer:
 
 
 def list_endlessly(exchange: "Exchange", fault: Fault) -> Answer:
-    # A client may ask for pages of any size; memory is not endless.
+    # A client may request pages of any size, and memory is limited.
     size = min(exchange.read_query().size, 1000)
     fresh = [exchange.server.account.build_fresh_row() for _ in range(size)]
     return Page([json.dumps(row).encode() for row in fresh], None).answer()
@@ -281,9 +281,10 @@ def repeat_row(exchange: "Exchange", fault: Fault) -> Answer:
 
 
 class Kind(NamedTuple):
-    """What a kind of fault does instead of answering normally, its own fields, and the calls it is for.
+    """What a kind of fault does instead of the normal answer, its own fields, and the calls it applies to.
 
-    The effect returns the answer to send, or None when nothing (more) is to be sent."""
+    The effect returns the answer to send, or None when nothing more is to be sent.
+    """
 
     effect: Callable[["Exchange", Fault], Answer | None]
     fields: Mapping[str, Field] = MappingProxyType({})

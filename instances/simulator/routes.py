@@ -1,4 +1,4 @@
-"""The calls of Novita's API that are answered, and the statuses that each action passes through."""
+"""The supported calls of Novita's API, and the statuses that each action passes through."""
 
 BASE_PATH = "/gpu-instance/openapi/v1"
 ROUTES = {

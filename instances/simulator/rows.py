@@ -1,4 +1,4 @@
-"""Made-up clusters, products and instances, in the true shape; every secret starts with FAKE-SECRET-."""
+"""Invented clusters, products and instances in the real format. Every secret starts with FAKE-SECRET-."""
 
 import random
 
@@ -19,7 +19,7 @@ CLUSTERS: list[Row] = [
     )
 ]
 
-# A price is a string or a number, in 1e-5 USD per GPU and hour; "0": not known (seen, not documented).
+# A price is a string or a number in 1e-5 USD per GPU and hour. "0" means unknown (seen, not documented).
 PRODUCTS: list[Row] = [
     {
         "id": product_id,
@@ -51,19 +51,19 @@ PRODUCTS: list[Row] = [
 PURPOSES = ("train-llama", "infer-sdxl", "finetune-qwen", "notebook", "batch-embed", "comfyui", "render")
 BILLING_MODES = ["onDemand"] * 6 + ["spot"] * 2 + ["monthly", "onDemand"]
 
-# Statuses of the n-th instance, each with the step at which it begins: for a minute and a half at the default
-# step, whoever opens the page sees something move.
+# Statuses of the n-th instance, each with the step at which it begins. With the default step, something moves on the
+# page for a minute and a half.
 FIRST_MOVES = {
     5: ((0, "pulling"), (45, "running")),
     11: ((0, "toStop"), (20, "stopping"), (40, "exited")),
 }
 
-# Of every 25th; it takes a while, as a new instance does.
+# The statuses of every 25th instance: slow, as a new instance is.
 SLOW_CREATION = ((0, "creating"), (60, "pulling"), (75, "running"))
 
 
 def build_row(number: int, status: str, created_at: int, rng: random.Random) -> Row:
-    """Return the n-th instance as a listing shows it; every secret in it starts with FAKE-SECRET-."""
+    """Return the n-th instance as the list shows it. Every secret in it starts with FAKE-SECRET-."""
     product, cluster = PRODUCTS[number % len(PRODUCTS)], rng.choice(CLUSTERS)
     billing = BILLING_MODES[number % len(BILLING_MODES)]
     billing = billing if billing in product["billingMethods"] else "onDemand"
@@ -107,14 +107,14 @@ def build_row(number: int, status: str, created_at: int, rng: random.Random) -> 
     }
     if status == "creating":
         row["statusError"] = {"state": "ImagePullFailed", "message": "image pull failed"}
-    if number % 6 != 2:  # Optional in a listing, and a string or a number.
+    if number % 6 != 2:  # Optional in the list, and a string or a number.
         price = product["spotPrice"] if billing == "spot" else product["price"]
         row["instancePrice"] = int(price) if number % 4 == 3 else str(price)
     return row
 
 
 def add_details(row: Row) -> Row:
-    """Return the row with what only a direct read shows; the row's own fields win."""
+    """Return the row with the fields that only a direct read shows. The row's own fields take precedence."""
     up = row["status"] == "running"
     price = next((product["price"] for product in PRODUCTS if product["id"] == row["productId"]), "0")
     return {

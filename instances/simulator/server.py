@@ -30,7 +30,7 @@ RECORDED_CALLS = 10_000
 
 @dataclass
 class Call:
-    """A call as it came, before anything of it was checked; a number or an id that makes no sense is None."""
+    """A call as it arrived, before any check. An invalid number or id is None."""
 
     kind: str
     query: dict[str, str]
@@ -52,7 +52,7 @@ def parse_count(text: str | None) -> int | None:
 
 
 class CallLog:
-    """Who called what: counts since the last `clear`, the most calls at once, and the last 10,000 calls."""
+    """The recorded calls: counts since the last `clear`, the maximum in parallel, and the last 10,000 calls."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -87,7 +87,7 @@ class CallLog:
 
 
 class Exchange(BaseHTTPRequestHandler):
-    """One connection: reads a request, finds its fault or its answer, and sends that in a single write."""
+    """One connection: reads a request, finds its fault or its answer, and sends it in a single write."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -130,11 +130,11 @@ class Exchange(BaseHTTPRequestHandler):
             return KINDS[fault["kind"]].effect(self, fault) if fault else self.answer_normally()
 
     def read_payload(self) -> Any:
-        """Return the body as JSON, or None when there is none or it is malformed."""
+        """Return the JSON body, or None when it is absent or malformed."""
         length = parse_count(self.headers.get("Content-Length", "0"))
         if length is None or length > MAX_BODY_BYTES or "Transfer-Encoding" in self.headers:
             self.close_connection = True
-            message = "the body must come with its length, of 16 MB at most"
+            message = "the body must have a Content-Length of at most 16 MB"
             raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "INVALID_ARGUMENT", message)
         try:
             return json.loads(self.rfile.read(length))
@@ -142,7 +142,7 @@ class Exchange(BaseHTTPRequestHandler):
             return None
 
     def answer_normally(self) -> Answer:
-        """Return what the call gets when nothing goes wrong on the way, be it an error."""
+        """Return the answer without a fault, which may be an error."""
         try:
             match self.call.kind:
                 case "list":
@@ -162,19 +162,19 @@ class Exchange(BaseHTTPRequestHandler):
         instance_id = self.read_instance_id()
         state = self.server.account.act(self.call.kind, instance_id, ignored)
         if self.call.kind == "delete":
-            return Answer()  # Nothing at all (seen, not documented).
+            return Answer()  # An empty body (seen, not documented).
         return json_answer({"instanceId": instance_id, "state": state})
 
     def read_instance_id(self) -> str:
         if self.call.instance_id is None:
-            raise invalid("instanceId must be sent, as a string; a POST sends a JSON object")
+            raise invalid("instanceId is required, as a string; a POST needs a JSON object")
         return self.call.instance_id
 
     def read_query(self) -> PageQuery:
         query, page_number = self.call.query, self.call.page_number
         size = parse_count(query.get("pageSize"))
         if size is None or page_number is None:
-            raise invalid("pageSize and pageNum must be sent, as integers of at least 0")
+            raise invalid("pageSize and pageNum are required, as integers from 0")
         name, product_name, status = (query.get(key, "") for key in ("name", "productName", "status"))
         return PageQuery(size, page_number, name, product_name, status)
 
@@ -182,7 +182,7 @@ class Exchange(BaseHTTPRequestHandler):
         return self.server.account.list_page(self.read_query())
 
     def build_head(self, answer: Answer) -> bytes:
-        """Return status line and headers; an answer with a Content-Length of its own ends the connection."""
+        """Return status line and headers. An answer with its own Content-Length ends the connection."""
         headers = {"Content-Length": str(len(answer.body))} | answer.headers
         self.close_connection |= "Content-Length" in answer.headers
         if self.close_connection:
@@ -198,7 +198,7 @@ class Exchange(BaseHTTPRequestHandler):
             return False
 
     def reset_connection(self) -> None:
-        """Send RST; an orderly close would look like an answer cut short before its first byte."""
+        """Send RST. An orderly close would look like an answer that was cut before its first byte."""
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         socket.close(self.connection.detach())
@@ -237,7 +237,7 @@ CONTROLS: dict[str, dict[str, Callable[["Server", Any], object]]] = {
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one account on 127.0.0.1 from when it is built until `close`; usable with `with`."""
+    """Serves one account on 127.0.0.1, from its construction until `close`. A context manager."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -246,7 +246,7 @@ class Server(ThreadingHTTPServer):
     calls: CallLog
 
     def __init__(self, account: Account, port: int, latency_seconds: float) -> None:
-        """Raise OSError when the port can't be had."""
+        """Raise OSError when the port is not available."""
         self.account, self.latency_seconds = account, latency_seconds
         self.faults, self.calls = Faults(), CallLog()
         self.closing = threading.Event()
@@ -258,11 +258,11 @@ class Server(ThreadingHTTPServer):
         self._thread.start()
 
     def close(self) -> None:
-        """Stop listening and end every connection; what hangs or sleeps is woken."""
+        """Stop listening, and end every connection and every hanging or sleeping answer."""
         self.shutdown()
         self._thread.join()
         self.server_close()
-        for connection in list(self._connections):  # First, so that what is woken below answers nobody.
+        for connection in list(self._connections):  # First: the answers that end below must reach no client.
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
         self.closing.set()
@@ -275,7 +275,7 @@ class Server(ThreadingHTTPServer):
         self.close()
 
     def server_bind(self) -> None:
-        TCPServer.server_bind(self)  # HTTPServer's own asks a name server for the name of the host.
+        TCPServer.server_bind(self)  # HTTPServer's own looks up the name of the host.
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self._connections.add(request)
@@ -286,11 +286,11 @@ class Server(ThreadingHTTPServer):
         self._connections.discard(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Stay quiet about a client that went away; anything else is a mistake in here and shows."""
+        """Ignore a client that disconnected. Any other error is a bug of the simulator, and printed."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
 
 def start(account: Account, port: int = 0, latency_seconds: float = 0.0) -> Server:
-    """Serve the account from a daemon thread; port 0 takes a free one. Raises OSError when there is none."""
+    """Serve the account in a daemon thread. Port 0 takes a free one. Raises OSError when the port is not available."""
     return Server(account, port, latency_seconds)

@@ -1,4 +1,4 @@
-"""Runs the stand-in for Novita's API, so that the service can be tried without a key and without a bill."""
+"""`manage.py novita_simulator`: a stand-in for Novita's API, to try the service without a key and without a bill."""
 
 import argparse
 import contextlib
@@ -36,31 +36,31 @@ def parse_seconds(text: str) -> float:
 
 class Command(BaseCommand):
     help = (
-        "Serve a stand-in for Novita's GPU-instance API on 127.0.0.1 until Ctrl-C. Any key is good. "
-        "Faults are switched on with POST /__faults and cleared with DELETE /__faults; GET /__calls tells "
-        "what was called; GET and POST /__instances read and change the account."
+        "Serve a stand-in for Novita's GPU-instance API on 127.0.0.1 until Ctrl-C. It accepts any key. POST /__faults "
+        "adds a fault, DELETE /__faults clears all; GET /__calls lists the calls; GET and POST /__instances read and "
+        "change the account."
     )
-    requires_system_checks = []  # It must run without a key, a database or Redis.
+    requires_system_checks = []  # It needs no key, no database and no Redis.
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
             "--port",
             type=count_up_to(65535),
             default=3900,
-            help="port to listen on; 0 takes a free one (default: %(default)s)",
+            help="port to listen on; 0 picks a free one (default: %(default)s)",
         )
         parser.add_argument(
             "--instances",
             type=count_up_to(1_000_000),
             default=25,
-            help="how many instances the account has (default: %(default)s)",
+            help="number of instances in the account (default: %(default)s)",
         )
         parser.add_argument(
             "--latency",
             type=parse_seconds,
             default=0.0,
             metavar="SECONDS",
-            help="wait before every answer of the API (default: %(default)s)",
+            help="delay before every answer of the API (default: %(default)s)",
         )
         parser.add_argument(
             "--page-base",
@@ -80,7 +80,7 @@ class Command(BaseCommand):
             type=parse_seconds,
             default=2.0,
             metavar="SECONDS",
-            help="how long each status on the way lasts, such as toStop and stopping (default: %(default)s)",
+            help="duration of each transitional status, such as toStop and stopping (default: %(default)s)",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -103,7 +103,7 @@ class Command(BaseCommand):
             with server:
                 fault = '{"on": "list", "kind": "status", "status": 429}'
                 self.stdout.write(
-                    f"NOVITA_BASE_URL={server.url}  (a fault: curl -d '{fault}' {server.url}/__faults)",
+                    f"NOVITA_BASE_URL={server.url}  (add a fault: curl -d '{fault}' {server.url}/__faults)",
                     self.style.SUCCESS,
                 )
                 self.stdout.flush()

@@ -26,25 +26,25 @@ MAX_NAMED: Final = 20
 
 class Command(BaseCommand):
     help = (
-        "Copy the team's instances from Novita.ai into Redis, now. "
-        "Exit status: 0 done, 1 failed (the copy stays as it was), 3 another synchronization is running."
+        "Synchronize the cached inventory with Novita.ai now. Exit status: 0 done, 1 failed (the inventory stays as it "
+        "was), 3 another synchronization is running."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--json", action="store_true", help="print what POST /api/instances/sync answers")
+        parser.add_argument("--json", action="store_true", help="print the answer of POST /api/instances/sync")
         parser.add_argument(
             "--dry-run",
             action="store_true",
-            help="read and compare only: change nothing, tell what would change",
+            help="only read and compare, and print what would change",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        # As an exception it releases the lock on its way out.
+        # An exception releases the lease.
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         has_terminal = self.stderr.isatty() and not options["json"]
         actor = get_shell_actor()
         try:
-            # A dry run changes nothing, and leaves no entry.
+            # A dry run changes nothing, so the audit has no entry of it.
             with nullcontext() if options["dry_run"] else audit.recorded(actor, Action.SYNC):
                 report = synchronize(
                     SyncRun.Trigger.COMMAND,
@@ -60,13 +60,13 @@ class Command(BaseCommand):
             sys.exit(EXIT_IN_PROGRESS if isinstance(exc, SyncInProgress) else EXIT_FAILED)
         except KeyboardInterrupt:
             self._end_progress(has_terminal)
-            self.stderr.write("Interrupted; the copy stays as it was.")
+            self.stderr.write("Interrupted. The inventory stays as it was.")
             sys.exit(128 + signal.SIGINT)
         self._end_progress(has_terminal)
         if options["json"]:
             self.stdout.write(json.dumps(report.to_json()))
         else:
-            self._tell(report)
+            self._print_report(report)
 
     def _show_progress(self, words: str) -> None:
         self.stderr.write(f"\r\x1b[K{words} …", ending="")
@@ -76,15 +76,15 @@ class Command(BaseCommand):
         if has_terminal:
             self.stderr.write("\r\x1b[K", ending="")
 
-    def _tell(self, report: SyncReport) -> None:
-        """Print what changed, by name, and the sum of it."""
+    def _print_report(self, report: SyncReport) -> None:
+        """Print the changes by name, and a summary."""
         self._list("new", report.difference.added)
         self._list("changed", report.difference.changed)
         self._list("gone", report.difference.removed)
         self._list("kept, not confirmed as gone", report.difference.unconfirmed)
         for error in report.errors:
             self.stderr.write(error)
-        self.stdout.write(("Dry run, nothing was changed. " if report.is_dry_run else "") + report.summarize())
+        self.stdout.write(("Dry run: nothing was changed. " if report.is_dry_run else "") + report.summarize())
 
     def _list(self, word: str, items: Sequence[Named | Changed]) -> None:
         for item in items[:MAX_NAMED]:
