@@ -20,7 +20,7 @@ from instances.access.roles import find_role
 from instances.instance import GROUPS, STATUSES
 from instances.inventory import queries, store
 from instances.models import Protection
-from instances.role import Role
+from novita_site.roles import Role
 
 log = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ import redis
 from django.core.exceptions import ImproperlyConfigured
 from dotenv import dotenv_values
 
-from instances.role import ROLES
 from novita_site.private_files import make_folder
+from novita_site.roles import ROLES
 
 TRUE_WORDS = {"1", "true", "yes", "on"}
 FALSE_WORDS = {"0", "false", "no", "off"}

@@ -28,7 +28,7 @@ from instances.models import (
     Token,
     WebhookDelivery,
 )
-from instances.role import ROLES, Role
+from novita_site.roles import ROLES, Role
 from tests.conftest import ApiClient
 from tests.novita_answers import NovitaAnswers, make_row
 

@@ -21,8 +21,8 @@ from instances.access.roles import find_role
 from instances.answers import lock_out
 from instances.errors import TooManyRequests
 from instances.models import Action
-from instances.role import Role
 from novita_site import __version__
+from novita_site.roles import Role
 
 View = TypeVar("View", bound=Callable[..., Any])
 

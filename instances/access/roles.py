@@ -9,7 +9,7 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from instances.errors import NotAllowed, NotAuthenticated
-from instances.role import ROLES, Role
+from novita_site.roles import ROLES, Role
 
 
 def get_role(user: AbstractBaseUser | AnonymousUser) -> Role:

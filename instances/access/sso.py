@@ -38,8 +38,8 @@ from instances.errors import NotAllowed, NotAuthenticated
 from instances.models import Action, Identity
 from instances.outgoing import egress
 from instances.outgoing.deadline import Budget
-from instances.role import ROLES, Role
 from novita_site.env import is_loopback
+from novita_site.roles import ROLES, Role
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from instances.access.roles import find_role, get_role
 from instances.access.tokens import DEFAULT_DAYS, MAX_DAYS, create_token
 from instances.admin.lists import ListAdmin
 from instances.models import Action, Token
-from instances.role import ROLES, Role
+from novita_site.roles import ROLES, Role
 
 
 class AccountAdmin(ListAdmin):

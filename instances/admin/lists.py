@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.text import capfirst
 
 from instances.access.roles import find_role
-from instances.role import Role
+from novita_site.roles import Role
 
 # Each word is searched in each field, and databases limit the depth of a query.
 MAX_WORDS: Final = 20

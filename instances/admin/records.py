@@ -12,7 +12,7 @@ from django.views.decorators.http import require_safe
 
 from instances.admin.csv_files import CSV_ROWS_AT_ONCE, write_csv
 from instances.admin.lists import ListAdmin
-from instances.role import Role
+from novita_site.roles import Role
 
 
 def check_press(request: HttpRequest) -> None:

@@ -17,7 +17,7 @@ from instances.admin.records import RecordAdmin, check_press
 from instances.inventory.difference import say_counts
 from instances.inventory.sync import try_to_synchronize
 from instances.models import Action, SyncRun
-from instances.role import Role
+from novita_site.roles import Role
 
 
 @admin.register(SyncRun)

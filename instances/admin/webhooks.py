@@ -20,7 +20,7 @@ from instances.admin.records import RecordAdmin, check_press
 from instances.errors import InvalidState
 from instances.models import Action, WebhookAttempt, WebhookDelivery
 from instances.notifications import webhooks
-from instances.role import Role
+from novita_site.roles import Role
 
 
 @admin.register(WebhookDelivery)

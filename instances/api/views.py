@@ -33,7 +33,7 @@ from instances.inventory import queries, store
 from instances.inventory.sync import synchronize
 from instances.models import Action, Operation, Protection, SyncRun
 from instances.operations import emergency, orders, single
-from instances.role import Role
+from novita_site.roles import Role
 
 HTML_PAGE_SIZE = 100
 # A viewset's actions that stop, and the one that ends a stop; these are never refused for their number.

@@ -3,7 +3,7 @@
 from django.db import models
 from knox.models import AbstractAuthToken
 
-from instances.role import ROLES, Role
+from novita_site.roles import ROLES, Role
 
 
 class Token(AbstractAuthToken):  # type: ignore[misc]  # knox has no types

@@ -11,7 +11,7 @@ from instances.access.audit import get_shell_actor
 from instances.access.roles import get_role
 from instances.access.tokens import DEFAULT_DAYS, MAX_DAYS, create_token
 from instances.instance import clean_text
-from instances.role import ROLES, Role
+from novita_site.roles import ROLES, Role
 
 
 class Command(BaseCommand):

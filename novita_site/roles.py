@@ -1,4 +1,4 @@
-"""The three roles. `access/roles.py` says which role a visitor has."""
+"""The three roles, which OIDC_ROLES may name. `instances/access/roles.py` finds the role of a visitor."""
 
 from collections.abc import Mapping
 from enum import IntEnum
