@@ -1,4 +1,4 @@
-"""The background work, for Celery. What is due stands in the database; a task only moves it on, and can run twice."""
+"""The worker's tasks. The database holds the due work; a task only advances it, and may run twice."""
 
 import logging
 import threading
@@ -24,12 +24,12 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS: Final = 2.0
 
-# Set when this worker is told to end: what it gives up is due at once, and must not come back to itself.
+# Set when this worker is told to end: work that it leaves is due at once, for another worker.
 is_ending: Final = threading.Event()
 
 
 def tick_until(is_ended: threading.Event, clock: Callable[[], float] = time.monotonic) -> None:
-    """Begin what is due, every few seconds of a clock that nobody sets, until the event; outlives every failure."""
+    """Begin the due work every few seconds of a monotonic clock, until the event; a failure doesn't end it."""
     begun_at: dict[int, float] = {}
     while not is_ended.is_set():
         for number, (begin, seconds) in enumerate(SCHEDULE):
@@ -45,14 +45,14 @@ def _try(begin: Callable[[], object]) -> None:
     except (DatabaseError, InterfaceError) as exc:
         outages.note_database_error(exc)
     except Exception:
-        log.exception("worker: a look for work failed")
+        log.exception("worker: finding due work failed")
     finally:
         close_old_connections()
 
 
 @shared_task
 def move_operations() -> None:
-    """Move every operation on that is due; also the sign that a worker works."""
+    """Advance every due operation; also the sign that a worker is running."""
     try:
         store.note_worker()
         outages.redis.note_success()
@@ -83,7 +83,7 @@ def deliver_webhook(delivery_id: int) -> None:
 
 @shared_task
 def forget_old() -> None:
-    """Delete the records that nobody needs any more."""
+    """Delete old records and expired tokens."""
     records.forget_old()
     audit.forget_old()
     Token.objects.filter(expiry__lt=timezone.now()).delete()
@@ -91,11 +91,11 @@ def forget_old() -> None:
 
 @shared_task
 def forget_sessions() -> None:
-    """Delete the sessions that have ended. A single sign-on that is begun leaves one, and anybody can begin many."""
+    """Delete expired sessions. Each single sign-on that is begun leaves one, and anybody can begin many."""
     SessionStore.clear_expired()
 
 
-# What each tick begins, and the seconds between.
+# The work that each tick begins, and the seconds between two runs of it.
 SCHEDULE: Final[list[tuple[Callable[[], object], float]]] = [
     (move_operations, 0),
     (deliver_webhooks, 0),

@@ -1,4 +1,4 @@
-"""The dashboard: the server's own rows, which can be read without the script too."""
+"""The dashboard as the server renders it; its rows can be read without the script."""
 
 import json
 import logging
@@ -74,8 +74,8 @@ def dashboard(request: HttpRequest) -> HttpResponse:
 
 
 def _read_query(query_dict: QueryDict) -> dict[str, Any]:
-    """Read what the address asks for; what makes no sense in it counts as absent."""
-    # Of several values the first counts, as in the page's script.
+    """Read the page's query; an invalid value counts as absent."""
+    # The first of several values counts, as in the page's script.
     given = {name: values[0] for name, values in query_dict.lists() if values}
     query: dict[str, Any] = {name: given[name][:200] for name in ("search", "region") if given.get(name)}
     if given.get("group") in GROUPS:
@@ -102,7 +102,7 @@ def _describe_figures(listing: store.Listing | None, state: health.Health) -> di
 def _add_protections(shown: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows, each with the reason of its protection.
 
-    Without the database the rows are shown all the same; that it is away stands among the warnings.
+    The rows are shown without the database, too; a warning then says that it is away.
     """
     reasons: dict[str, str] = {}
     try:
@@ -119,7 +119,7 @@ def _list_regions(instances: Sequence[Mapping[str, Any]], query: Mapping[str, An
 
 
 def _describe_column(name: str, title: str, query: Mapping[str, Any]) -> dict[str, str]:
-    """Describe a column's heading: how it is sorted now, and the address that sorts by it, or the other way round."""
+    """Describe a column's heading: its current order, and the address that sorts by it or reverses the order."""
     ordering = query.get("ordering", queries.DEFAULT_ORDERING)
     is_descending = ordering == f"-{name}"
     sort = "descending" if is_descending else "ascending" if ordering == name else "none"
@@ -140,7 +140,7 @@ def _describe_pager(query: Mapping[str, Any], total: int) -> dict[str, Any]:
 def _say_nothing(listing: store.Listing | None) -> str:
     """Say why there are no rows."""
     if listing is None:
-        return "Redis can't be reached, so there is nothing to show. It recovers by itself."
+        return "Redis can't be reached, so no instances can be shown. The service reconnects automatically."
     if listing.freshness.as_of is None:
         return "The cache is empty. A synchronization fills it."
     return "There are no instances in the account." if not listing.instances else "No instance matches."

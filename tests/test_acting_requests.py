@@ -292,7 +292,7 @@ def test_a_wish_that_a_route_can_not_grant_is_refused(
 def test_a_key_given_twice_is_named(client: Client, account: Account) -> None:
     answer = client.generic("POST", "/api/instances/stop-all", b'{"dryRun":true,"dryRun":false}', JSON)
 
-    assert answer.json()["fields"] == {"dryRun": "It is given more than once."}
+    assert answer.json()["fields"] == {"dryRun": "Given more than once."}
 
 
 def test_a_type_without_a_length_is_told_to_send_one(client: Client, account: Account) -> None:

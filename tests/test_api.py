@@ -287,7 +287,7 @@ def test_a_post_that_says_something_else_is_refused_and_does_nothing(
 def test_an_unknown_field_is_named(client: Client) -> None:
     answer = client.post("/api/cache/clear", {"force": True})
 
-    assert answer.json()["fields"] == {"force": "There is no such field."}
+    assert answer.json()["fields"] == {"force": "Unknown field."}
 
 
 def test_a_body_of_more_than_64_kb_is_refused(client: Client) -> None:

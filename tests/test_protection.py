@@ -96,7 +96,7 @@ def test_instance_can_be_stopped_after_protection_is_removed(client: Client, acc
     first, second = client.delete(PROTECT), client.delete(PROTECT)
 
     assert (first.status_code, first.json()["message"]) == (200, "Protection removed")
-    assert (second.status_code, second.json()["message"]) == (200, "It was not protected")
+    assert (second.status_code, second.json()["message"]) == (200, "The instance was not protected")
     assert first.json().keys() == {"success", "message", "instanceId", "timestamp"}
     assert list_protections(client) == []
     assert client.post("/api/instances/a/stop").status_code == 202

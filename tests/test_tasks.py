@@ -186,7 +186,7 @@ def test_ticks_outlive_every_failure(monkeypatch: pytest.MonkeyPatch, caplog: py
     assert not failures and len(done) == 3
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
         "database is unavailable: gone",
-        "worker: a look for work failed",
+        "worker: finding due work failed",
     ]
 
 

@@ -1,4 +1,4 @@
-"""What the OpenAPI description says that no view does: how a script gets in, and which values may be empty."""
+"""Additions to the OpenAPI description: how a script authenticates, and which values may be empty."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ class BearerScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
 
 
 def allow_empty_values(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-    """Say of each parameter of a query that an empty value counts as none (a hook of drf-spectacular)."""
+    """Describe that an empty query parameter counts as absent (a hook of drf-spectacular)."""
     for operations in result["paths"].values():
         for operation in operations.values():
             for parameter in operation.get("parameters", []):

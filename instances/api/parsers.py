@@ -1,4 +1,4 @@
-"""How a body is read: one that can be understood in two ways is refused."""
+"""Parses request bodies; an ambiguous one is refused."""
 
 import json
 from collections import Counter
@@ -13,7 +13,7 @@ from instances.errors import InvalidRequest
 
 
 class StrictJsonParser(JSONParser):
-    """Takes JSON in UTF-8, without NaN, and without a key that an object has twice."""
+    """Accepts JSON in UTF-8, without NaN and without repeated keys."""
 
     def parse(
         self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
@@ -35,4 +35,4 @@ def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")

@@ -1,4 +1,4 @@
-"""How the API's answers are written, and the API as pages: what a form holds before anybody has typed."""
+"""Renders the API's answers, and its browsable pages with harmless first contents of their forms."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from rest_framework.request import Request
 
 
 class JSONRenderer(renderers.JSONRenderer):
-    """Writes what UTF-8 can't hold as JSON's own escape: half a character pair, which an error may quote."""
+    """Writes unpaired surrogates, which an error may quote and UTF-8 can't encode, as JSON escapes."""
 
     def render(
         self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None
@@ -25,7 +25,7 @@ class _EscapingRenderer(renderers.JSONRenderer):
 
 
 class SafeFormsRenderer(renderers.BrowsableAPIRenderer):
-    """Fills the form of a view in with its `first_bodies`: one press on it must not stop everything."""
+    """Fills a view's form with its `first_bodies`: sending it unchanged must not stop everything."""
 
     def get_raw_data_form(self, data: Any, view: Any, method: str, request: Request) -> Any:
         form = super().get_raw_data_form(data, view, method, request)

@@ -1,6 +1,6 @@
-"""What the API takes and gives, for the check of what comes in and for the OpenAPI description.
+"""The fields of the API's requests and answers: they validate requests, and describe both for OpenAPI.
 
-The listing itself is rendered by `cache`, once for all its readers; a test holds it against these.
+The listing itself is rendered by `inventory.store`, once for all its readers; a test compares it with these fields.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,32 +26,32 @@ ORDERINGS = (
     "changedAt",
 )
 MAX_PAGE_SIZE = 1000
-# As many ids fit into the largest body that is taken.
+# The largest accepted body has room for as many ids.
 MAX_IDS = 2000
-REPEATED: Final = "It is given more than once."
+REPEATED: Final = "Given more than once."
 
 
 def show_name(name: str) -> str:
-    """Return a field's name as an answer can hold it: not too long, and without halves of characters."""
+    """Return a field's name for an error: cut, and without unpaired surrogates."""
     return name.encode("utf-8", "replace").decode()[:100]
 
 
 def _list_reasons(errors: Any) -> Iterator[str]:
-    """Yield each sentence once; those on a list's items come with the items' numbers."""
+    """Yield each sentence once; DRF groups those on a list's items by the items' numbers."""
     if isinstance(errors, Mapping):
         errors = dict.fromkeys(reason for reasons in errors.values() for reason in _list_reasons(reasons))
     yield from map(str, errors)
 
 
 class StrictSerializer(serializers.Serializer[Any]):
-    """Takes the fields it names and no other: a misspelt one must not pass for a wish that was granted."""
+    """Refuses unknown fields: a misspelt one must not be ignored."""
 
     def check(self) -> dict[str, Any]:
-        """Return the values. Raises InvalidRequest with a sentence for each wrong field."""
+        """Return the values. Raises InvalidRequest with a sentence for each invalid field."""
         data = self.initial_data
         if not isinstance(data, dict):
-            raise InvalidRequest("The body must be a JSON object.")
-        unknown = {show_name(name): "There is no such field." for name in data if name not in self.fields}
+            raise InvalidRequest("The request body must be a JSON object.")
+        unknown = {show_name(name): "Unknown field." for name in data if name not in self.fields}
         self.is_valid()
         wrong = {name: " ".join(_list_reasons(reasons)) for name, reasons in self.errors.items()}
         if unknown or wrong:
@@ -60,7 +60,7 @@ class StrictSerializer(serializers.Serializer[Any]):
 
 
 class TextField(serializers.CharField):
-    """Takes a text, and no number in its place."""
+    """Accepts a string, and no number in its place."""
 
     def to_internal_value(self, data: Any) -> str:
         if not isinstance(data, str):
@@ -69,7 +69,7 @@ class TextField(serializers.CharField):
 
 
 class FlagField(serializers.BooleanField):
-    """Takes true and false, and no word for them: what stops a team's work must not guess."""
+    """Accepts true and false, and no word for them: a request that stops a team's work must not be guessed at."""
 
     def to_internal_value(self, data: Any) -> bool:
         if not isinstance(data, bool):
@@ -78,11 +78,11 @@ class FlagField(serializers.BooleanField):
 
 
 class NothingSerializer(StrictSerializer):
-    """The body of a request that needs none: absent, or an empty object."""
+    """The body of a request without fields: absent, or an empty object."""
 
 
 class NoteField(TextField):
-    """Takes a text as far as it can be stored: a note must not decide whether a stop is sent."""
+    """Replaces the characters that can't be stored: the encoding of a note must not prevent a stop."""
 
     def to_internal_value(self, data: Any) -> str:
         return super().to_internal_value(clean_text(data) if isinstance(data, str) else data)
@@ -91,14 +91,16 @@ class NoteField(TextField):
 class OrderSerializer(StrictSerializer):
     """The body of stop-all."""
 
-    reason = NoteField(required=False, allow_blank=True, help_text="Why; its first 500 characters are recorded.")
+    reason = NoteField(
+        required=False, allow_blank=True, help_text="Recorded with the operation; the first 500 characters."
+    )
     webhookUrl = TextField(
         required=False,
         min_length=1,
         max_length=2000,
-        help_text="An https URL that gets one signed POST when it has ended.",
+        help_text="An https URL that receives one signed POST with the result.",
     )
-    dryRun = FlagField(required=False, help_text="Do nothing; answer what would be done.")
+    dryRun = FlagField(required=False, help_text="true: answer what would be done, and do nothing.")
     ids = serializers.ListField(
         child=TextField(min_length=1, max_length=128),
         required=False,
@@ -110,10 +112,10 @@ class OrderSerializer(StrictSerializer):
 
 
 class OperationOrderSerializer(OrderSerializer):
-    """The body of an operation on some instances: `kind` and `ids`, or `fromOperation` in their place."""
+    """The body of an operation on some instances: `kind` and `ids`, or `fromOperation` instead of both."""
 
     kind = serializers.ChoiceField(
-        choices=Operation.Kind.choices, required=False, help_text="Needed without fromOperation."
+        choices=Operation.Kind.choices, required=False, help_text="Required without fromOperation."
     )
     ids = serializers.ListField(
         child=TextField(min_length=1, max_length=128),
@@ -121,19 +123,21 @@ class OperationOrderSerializer(OrderSerializer):
         allow_empty=False,
         min_length=1,
         max_length=MAX_IDS,
-        help_text="These instances. Needed without fromOperation.",
+        help_text="The instances. Required without fromOperation.",
     )
     fromOperation = TextField(
         required=False,
         min_length=1,
         max_length=64,
-        help_text="A finished operation: the same again for what it left unconfirmed.",
+        help_text="A finished operation, to repeat for its unconfirmed targets.",
     )
 
     def check(self) -> dict[str, Any]:
         wanted = super().check()
         if "fromOperation" in wanted:
-            wrong = dict.fromkeys({"kind", "ids"} & wanted.keys(), "Not allowed beside fromOperation, which names it.")
+            wrong = dict.fromkeys(
+                {"kind", "ids"} & wanted.keys(), "Not allowed together with fromOperation, which includes it."
+            )
         else:
             wrong = dict.fromkeys({"kind", "ids"} - wanted.keys(), "This field is required.")
         if wrong:
@@ -142,29 +146,31 @@ class OperationOrderSerializer(OrderSerializer):
 
 
 class ProtectSerializer(StrictSerializer):
-    reason = TextField(min_length=1, max_length=500, help_text="Why nobody may stop it; shown to who tries.")
+    reason = TextField(
+        min_length=1, max_length=500, help_text="Why the instance must not be stopped; shown when somebody tries to."
+    )
 
 
 class OperationQuerySerializer(StrictSerializer):
     state = serializers.ChoiceField(choices=Operation.State.choices, required=False)
-    page = serializers.IntegerField(min_value=1, max_value=10**6, required=False, help_text="Counts from 1.")
-    pageSize = serializers.IntegerField(min_value=1, max_value=100, required=False, help_text="20 if absent.")
+    page = serializers.IntegerField(min_value=1, max_value=10**6, required=False, help_text="The first page is 1.")
+    pageSize = serializers.IntegerField(min_value=1, max_value=100, required=False, help_text="Default: 20.")
 
 
 class ListQuerySerializer(StrictSerializer):
-    status = serializers.CharField(required=False, help_text="One status, or several with commas between.")
+    status = serializers.CharField(required=False, help_text="One status, or several, separated by commas.")
     group = serializers.ChoiceField(choices=list(GROUPS), required=False)
-    region = serializers.CharField(required=False, help_text="A region's name or a cluster's id, in full.")
-    gpu = serializers.CharField(required=False, help_text="A part of the product's name, or its id.")
-    search = serializers.CharField(required=False, help_text="A part of the name, id, region or GPU.")
+    region = serializers.CharField(required=False, help_text="The full name of a region, or the full id of a cluster.")
+    gpu = serializers.CharField(required=False, help_text="Part of the product's name, or its full id.")
+    search = serializers.CharField(required=False, help_text="Part of the name, id, region or GPU.")
     ordering = serializers.ChoiceField(
         choices=[sign + name for name in ORDERINGS for sign in ("", "-")],
         required=False,
-        help_text="A field to sort by, with - before it for the reverse; -createdAt if absent.",
+        help_text="The field to sort by; a leading - reverses the order. Default: -createdAt.",
     )
-    page = serializers.IntegerField(min_value=1, max_value=10**9, required=False, help_text="Counts from 1.")
+    page = serializers.IntegerField(min_value=1, max_value=10**9, required=False, help_text="The first page is 1.")
     pageSize = serializers.IntegerField(
-        min_value=1, max_value=MAX_PAGE_SIZE, required=False, help_text="100 if only `page` is given."
+        min_value=1, max_value=MAX_PAGE_SIZE, required=False, help_text="Default with `page`: 100."
     )
 
 
@@ -182,7 +188,7 @@ class PortMappingSerializer(serializers.Serializer[Any]):
 class InstanceSerializer(serializers.Serializer[Any]):
     id = serializers.CharField()
     name = serializers.CharField()
-    status = serializers.CharField(help_text="As Novita says it; unknown ones are kept.")
+    status = serializers.CharField(help_text="Novita's own status, also one that the panel does not know.")
     group = serializers.ChoiceField(choices=list(GROUPS))
     actions = serializers.ListField(child=serializers.ChoiceField(choices=Operation.Kind.choices))
     region = serializers.CharField()
@@ -202,14 +208,14 @@ class InstanceSerializer(serializers.Serializer[Any]):
     endTime = serializers.DateTimeField(allow_null=True)
     statusError = StatusErrorSerializer(allow_null=True)
     portMappings = PortMappingSerializer(many=True)
-    changedAt = serializers.DateTimeField(help_text="When the copy last saw it change.")
+    changedAt = serializers.DateTimeField(help_text="When a synchronization or an action last changed it.")
 
 
-# A page of them: without this the description takes the answer itself for an array.
+# Without this the description shows the answer itself as an array.
 @extend_schema_serializer(many=False)
 class ListingSerializer(serializers.Serializer[Any]):
     instances = InstanceSerializer(many=True)
-    total = serializers.IntegerField(help_text="How many match, on all pages.")
+    total = serializers.IntegerField(help_text="The number of matching instances on all pages.")
 
 
 class ActionSerializer(serializers.Serializer[Any]):
@@ -223,10 +229,10 @@ class ActionSerializer(serializers.Serializer[Any]):
 class ResultSerializer(serializers.Serializer[Any]):
     instanceId = serializers.CharField()
     name = serializers.CharField()
-    success = serializers.BooleanField(help_text="Whether Novita took the order.")
-    status = serializers.CharField(help_text="Novita's status now.")
+    success = serializers.BooleanField(help_text="Whether Novita accepted the request.")
+    status = serializers.CharField(help_text="Novita's status as last read.")
     state = serializers.ChoiceField(choices=Target.State.choices)
-    message = serializers.CharField(help_text="One sentence on it.")
+    message = serializers.CharField(help_text="The state in one sentence.")
     error = serializers.CharField(allow_null=True)
 
 
@@ -239,8 +245,8 @@ class SkippedSerializer(serializers.Serializer[Any]):
 class OrderedSerializer(serializers.Serializer[Any]):
     success = serializers.BooleanField()
     message = serializers.CharField()
-    count = serializers.IntegerField(help_text="How many were asked.")
-    total = serializers.IntegerField(help_text="How many are to be asked.")
+    count = serializers.IntegerField(help_text="The number of instances that are requested.")
+    total = serializers.IntegerField(help_text="The number of instances without the skipped ones.")
     results = ResultSerializer(many=True)
     skipped = SkippedSerializer(many=True)
     warnings = serializers.ListField(child=serializers.CharField())
@@ -265,11 +271,11 @@ class TargetSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     state = serializers.ChoiceField(choices=Target.State.choices)
     status = serializers.CharField(help_text="Novita's status as last read.")
-    attempts = serializers.IntegerField(help_text="How often Novita was asked.")
+    attempts = serializers.IntegerField(help_text="The number of requests sent.")
     requestedAt = serializers.DateTimeField(allow_null=True)
-    confirmedAt = serializers.DateTimeField(allow_null=True, help_text="When the read began that showed it.")
+    confirmedAt = serializers.DateTimeField(allow_null=True, help_text="When the read that verified it began.")
     readAt = serializers.DateTimeField(allow_null=True, help_text="When the last read began.")
-    message = serializers.CharField(help_text="One sentence on it.")
+    message = serializers.CharField(help_text="The state in one sentence.")
     error = serializers.CharField(allow_null=True)
 
 
@@ -278,20 +284,25 @@ class OperationHeadSerializer(serializers.Serializer[Any]):
     kind = serializers.ChoiceField(choices=Operation.Kind.choices)
     state = serializers.ChoiceField(choices=Operation.State.choices)
     success = serializers.BooleanField(
-        allow_null=True, help_text="True only when every target that was not skipped is confirmed."
+        allow_null=True, help_text="true only when every target that was not skipped is confirmed."
     )
     result = serializers.CharField()
     isWholeAccount = serializers.BooleanField()
     reason = serializers.CharField()
     requestedBy = serializers.CharField()
-    source = serializers.ChoiceField(choices=Operation.Source.choices, help_text="Where the targets were read.")  # type: ignore[assignment]  # shadows a property that is not used
+    source = serializers.ChoiceField(
+        choices=Operation.Source.choices,
+        help_text="Where the targets were read: at Novita, or in the cached inventory.",
+    )  # type: ignore[assignment]  # shadows a property that is not used
     createdAt = serializers.DateTimeField()
     deadlineAt = serializers.DateTimeField()
     finishedAt = serializers.DateTimeField(allow_null=True)
     notes = serializers.ListField(child=serializers.CharField())
-    retryOf = serializers.UUIDField(allow_null=True, help_text="The operation whose unconfirmed targets it retries.")
+    retryOf = serializers.UUIDField(
+        allow_null=True, help_text="The operation whose unconfirmed targets this one repeats."
+    )
     supersededBy = serializers.UUIDField(
-        allow_null=True, help_text="A later operation that covers all that this one left unconfirmed."
+        allow_null=True, help_text="A later operation that covers all unconfirmed targets of this one."
     )
     counts = CountsSerializer()
 
@@ -332,16 +343,16 @@ class ProtectedSerializer(serializers.Serializer[Any]):
 class SyncSerializer(serializers.Serializer[Any]):
     success = serializers.BooleanField()
     message = serializers.CharField()
-    novitaInstances = serializers.IntegerField(help_text="What Novita listed.")
-    redisInstances = serializers.IntegerField(help_text="What the copy held before.")
+    novitaInstances = serializers.IntegerField(help_text="The number that Novita listed.")
+    redisInstances = serializers.IntegerField(help_text="The number in the inventory before.")
     synchronized = serializers.IntegerField()
     deleted = serializers.IntegerField()
     errors = serializers.ListField(child=serializers.CharField())  # type: ignore[assignment]  # DRF keeps fields apart
     timestamp = serializers.DateTimeField()
-    duration = serializers.IntegerField(help_text="In ms.")
+    duration = serializers.IntegerField(help_text="Milliseconds.")
     added = serializers.IntegerField()
     changed = serializers.IntegerField()
-    unconfirmed = serializers.IntegerField(help_text="Missing from the listing, and kept: not confirmed as gone.")
+    unconfirmed = serializers.IntegerField(help_text="Missing from the listing, but kept: not confirmed as removed.")
 
 
 class ClearSerializer(serializers.Serializer[Any]):
@@ -360,33 +371,35 @@ class LeaseSerializer(serializers.Serializer[Any]):
 
 
 class StatsSerializer(serializers.Serializer[Any]):
-    size = serializers.IntegerField(help_text="Instances in the copy.")
+    size = serializers.IntegerField(help_text="The number of cached instances.")
     bytes = serializers.IntegerField(allow_null=True)
     generation = serializers.IntegerField(allow_null=True)
     revision = serializers.IntegerField(allow_null=True)
     ageSeconds = serializers.FloatField(allow_null=True)
-    notModified = serializers.IntegerField(help_text="Answers of 304 since the copy was last cleared.")
+    notModified = serializers.IntegerField(help_text="The number of 304 answers since the cache was last cleared.")
     lease = LeaseSerializer(allow_null=True)
 
 
 class ServicesSerializer(serializers.Serializer[Any]):
     redis = serializers.ChoiceField(choices=["up", "down"])
     novita = serializers.ChoiceField(choices=["up", "down", "unknown"])
-    database = serializers.ChoiceField(choices=["up", "down"], help_text="Whether a write works.")
+    database = serializers.ChoiceField(choices=["up", "down"], help_text="Whether it can be written.")
     worker = serializers.ChoiceField(choices=["up", "down", "unknown"])
 
 
 class SyncStateSerializer(serializers.Serializer[Any]):
-    available = serializers.BooleanField(help_text="Whether there is a copy.")
+    available = serializers.BooleanField(help_text="Whether there is a cached inventory.")
     lastSync = serializers.DateTimeField(
-        allow_null=True, help_text="When the last complete synchronization began. It stays when the cache is cleared."
+        allow_null=True, help_text="When the last complete synchronization began; kept when the cache is cleared."
     )
     clearedAt = serializers.DateTimeField(
-        allow_null=True, help_text="When the cache was cleared, until a synchronization has filled it."
+        allow_null=True, help_text="When the cache was cleared; null once a synchronization has filled it."
     )
     isLocked = serializers.BooleanField()
     cacheSize = serializers.IntegerField()
-    ageSeconds = serializers.IntegerField(allow_null=True, help_text="Age of the copy, by the clock of Redis.")
+    ageSeconds = serializers.IntegerField(
+        allow_null=True, help_text="Age of the cached inventory, by the clock of Redis."
+    )
     lastError = serializers.CharField(allow_null=True)
 
 

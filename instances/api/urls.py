@@ -5,7 +5,7 @@ from django.urls import include, path, re_path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 from rest_framework.routers import SimpleRouter
 
-from instances.api import description  # noqa: F401 - an extension is known once it is imported
+from instances.api import description  # noqa: F401 - importing it registers the extension
 from instances.api.views import (
     ApiRootView,
     CacheViewSet,
@@ -25,7 +25,7 @@ router.register("cache", CacheViewSet, basename="cache")
 
 
 def drop_optional_slash(endpoints: list[tuple[str, str, str, Callable[..., Any]]], **kwargs: Any) -> list[Any]:
-    """Describe each address without the slash that may stand at its end (a hook of drf-spectacular)."""
+    """Describe each address without its optional trailing slash (a hook of drf-spectacular)."""
     return [(path.rstrip("/"), *rest) for path, *rest in endpoints]
 
 

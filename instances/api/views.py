@@ -36,29 +36,29 @@ from instances.operations import emergency, orders, single
 from novita_site.roles import Role
 
 HTML_PAGE_SIZE = 100
-# A viewset's actions that stop, and the one that ends a stop; these are never refused for their number.
+# Stops, and the cancelling of one: these actions have no rate limit.
 STOPS = frozenset({"stop", "stop_all", "cancel"})
 
-# An unknown host is a 400 everywhere.
+# Any address answers 400 to an unknown host.
 _ERRORS = dict.fromkeys([400, 401, 403, 406, 503], serializers.ErrorSerializer)
 _ACT_ERRORS = dict.fromkeys([400, 401, 403, 406, 409, 411, 413, 415, 429, 502, 503, 504], serializers.ErrorSerializer)
 _NOT_FOUND = {404: serializers.ErrorSerializer}
 
 
-# The media type that a body must have. Another charset would be read as UTF-8, and perhaps mean something else.
+# The media type of a body. A body in another charset would be read as UTF-8, with another meaning.
 _JSON = re.compile(r'application/json\s*(;\s*charset\s*=\s*("utf-?8"|utf-?8)\s*)?', re.IGNORECASE | re.ASCII)
 
 
 class ApiView(APIView):
-    """Takes no body but a JSON object, and an empty one where nothing else is named; likewise no query."""
+    """Refuses every body and query whose fields the view doesn't name."""
 
-    # Method or viewset's action → what its body holds.
+    # Viewset's action → the fields of its body.
     bodies: Mapping[str, type[serializers.StrictSerializer]] = {}
-    # Viewset's action → what its query holds. None: any query is taken and ignored.
+    # Viewset's action → the parameters of its query. None: any query is accepted and ignored.
     queries: Mapping[str, type[serializers.StrictSerializer]] | None = {}
-    # Viewset's action → who may; what isn't named is a viewer's to read and an admin's to do.
+    # Viewset's action → the role it requires. Others require a viewer to read and an admin to act.
     roles: Mapping[str, Role] = {}
-    # Viewset's action → what the form in a browser holds at first; for what stops much, a dry run.
+    # Viewset's action → the first content of the browser's form; a dry run for an action that stops many.
     first_bodies: Mapping[str, Mapping[str, Any]] = {}
     wish: dict[str, Any]
     query: dict[str, Any]
@@ -73,7 +73,7 @@ class ApiView(APIView):
         if request.method not in {"GET", "HEAD"}:
             _check_media(request)
             self.wish = self.bodies.get(name, serializers.NothingSerializer)(data=request.data).check()
-            # A retry may be one of a stop, so that it passes for one.
+            # A retry counts as a stop, since it may be one.
             is_stop = name in STOPS or (name == "create" and self.wish.get("kind", "stop") == "stop")
             limits.check_acting(request, is_stop=is_stop)
 
@@ -81,18 +81,18 @@ class ApiView(APIView):
 def _check_media(request: Request) -> None:
     """Raise for a body that isn't JSON.
 
-    A form that another site's page sends says what it is even when it is empty, and is refused for that.
+    A form sent by a page of another site has its own media type even when it is empty, and is refused for that.
     """
     media_type, length = request.content_type or "", request.META.get("CONTENT_LENGTH")
     if not _JSON.fullmatch(media_type.strip()) and (media_type or int(length or 0)):
         raise BodyNotJson
     if media_type and not length and request.method != "DELETE":
-        # It names what its body is, and not how long: a client that lost the body on the way.
+        # The media type without a length: the client lost the body on the way.
         raise LengthRequired
 
 
 def _check_query(request: Request, expected: type[serializers.StrictSerializer]) -> dict[str, Any]:
-    """Return the query's parameters; an empty one counts as absent, and `format` is the browsable API's own."""
+    """Return the query's parameters. An empty one counts as absent; `format` belongs to the browsable API."""
     given = request.query_params
     if not given:
         return {}
@@ -108,7 +108,7 @@ def _check_query(request: Request, expected: type[serializers.StrictSerializer])
 @extend_schema_view(
     list=extend_schema(
         summary="List the instances",
-        description="Served from the copy; the headers Data-As-Of and Data-Stale tell how old it is.",
+        description="Answered from the cached inventory; the headers Data-As-Of and Data-Stale tell its age.",
         parameters=[
             serializers.ListQuerySerializer,
             OpenApiParameter("If-None-Match", str, OpenApiParameter.HEADER),
@@ -120,7 +120,7 @@ def _check_query(request: Request, expected: type[serializers.StrictSerializer])
     ),
 )
 class InstanceViewSet(ApiView, ViewSet):
-    """The team's GPU instances: the copy of them, and actions on them."""
+    """The team's GPU instances, from the cached inventory, and actions on them."""
 
     lookup_value_regex = "[^/]+"
     bodies = MappingProxyType({"stop_all": serializers.OrderSerializer, "protect": serializers.ProtectSerializer})
@@ -132,7 +132,7 @@ class InstanceViewSet(ApiView, ViewSet):
         query = self.query
         is_html = request.accepted_renderer.format == "api"
         if is_html and "page" not in query:
-            # A page that a browser can show; the JSON is whole.
+            # A browser shows one page; the JSON has all instances.
             query = {"page": 1, "pageSize": HTML_PAGE_SIZE, **query}
         known = None if is_html else _get_known_revision(request)
         if not query:
@@ -159,7 +159,7 @@ class InstanceViewSet(ApiView, ViewSet):
     )
     @action(detail=True, methods=["post"])
     def start(self, request: Request, pk: str) -> Response:
-        """Starts this instance at once; from then on it is billed. A POST needs no body."""
+        """Starts this instance at once; it is billed from then on. A POST needs no body."""
         return _act(request, "start", pk)
 
     @extend_schema(
@@ -169,7 +169,7 @@ class InstanceViewSet(ApiView, ViewSet):
     )
     @action(detail=True, methods=["post"])
     def stop(self, request: Request, pk: str) -> Response:
-        """Stops this instance at once: it kills what runs on it. A POST needs no body."""
+        """Stops this instance at once, which ends all its jobs. A POST needs no body."""
         return _act(request, "stop", pk)
 
     @extend_schema(
@@ -179,7 +179,7 @@ class InstanceViewSet(ApiView, ViewSet):
     )
     @action(detail=True, methods=["post"])
     def restart(self, request: Request, pk: str) -> Response:
-        """Restarts this instance at once: it kills what runs on it. A POST needs no body."""
+        """Restarts this instance at once, which ends all its jobs. A POST needs no body."""
         return _act(request, "restart", pk)
 
     @extend_schema(
@@ -189,21 +189,21 @@ class InstanceViewSet(ApiView, ViewSet):
     )
     @action(detail=False, methods=["post"])
     def sync(self, request: Request) -> Response:
-        """Reads the account anew. It changes nothing at Novita. A POST needs no body."""
+        """Reads the account again. It changes nothing at Novita. A POST needs no body."""
         actor = get_actor(request)
         with audit.recorded(actor, Action.SYNC):
             return Response(synchronize(SyncRun.Trigger.API, requested_by=actor.name).to_json())
 
     @extend_schema(
-        summary="Stop all, and prove it",
-        description="Asks Novita to stop everything that may be billed, protected instances aside, by a fresh listing. "
-        "200: all were asked; 202: some are still to be asked. The operation tells what was seen stopped.",
+        summary="Stop all, and verify it",
+        description="Lists the account, and requests a stop of every instance that may be billed and is not protected. "
+        "200: every stop is requested; 202: some are pending. The operation then shows which are verified as stopped.",
         request=serializers.OrderSerializer,
         responses={200: serializers.OrderedSerializer, 202: serializers.OrderedSerializer, **_ACT_ERRORS},
     )
     @action(detail=False, methods=["post"], url_path="stop-all")
     def stop_all(self, request: Request) -> Response:
-        """Stops all instances, or those that `ids` names. With `dryRun` it only tells what it would stop."""
+        """Stops all instances, or those in `ids`. With `dryRun` it only answers what it would stop."""
         return _order(request, "stop", self.wish)
 
     @extend_schema(
@@ -232,7 +232,7 @@ class InstanceViewSet(ApiView, ViewSet):
     @protect.mapping.delete
     def remove_protection(self, request: Request, pk: str) -> Response:
         was_protected = single.remove_protection(pk, actor=get_actor(request))
-        message = "Protection removed" if was_protected else "It was not protected"
+        message = "Protection removed" if was_protected else "The instance was not protected"
         timestamp = format_time(timezone.now())
         return Response({"success": True, "message": message, "instanceId": pk, "timestamp": timestamp})
 
@@ -271,7 +271,7 @@ def _order(
 
 
 class OperationViewSet(ApiView, ViewSet):
-    """Starts, stops and restarts of many instances, each followed until it is seen."""
+    """Starts, stops and restarts of many instances, each followed until it is verified."""
 
     lookup_value_regex = "[^/]+"
     bodies = MappingProxyType({"create": serializers.OperationOrderSerializer})
@@ -290,8 +290,8 @@ class OperationViewSet(ApiView, ViewSet):
 
     @extend_schema(
         summary="Start, stop or restart some instances",
-        description="As stop-all does, for the instances that are named, or for what the operation `fromOperation` "
-        "left unconfirmed.",
+        description="Works like stop-all, for the instances in `ids`, or for the unconfirmed targets of the operation "
+        "`fromOperation`.",
         request=serializers.OperationOrderSerializer,
         responses={
             200: serializers.OrderedSerializer,
@@ -316,14 +316,14 @@ class OperationViewSet(ApiView, ViewSet):
         return Response(operations.show_operation(emergency.get(pk)))
 
     @extend_schema(
-        summary="End the asking of an operation",
-        description="What was asked already is still verified.",
+        summary="Cancel the remaining requests of an operation",
+        description="Requests already sent continue, and are verified.",
         request=serializers.NothingSerializer,
         responses={200: serializers.OperationSerializer, **_ACT_ERRORS, **_NOT_FOUND},
     )
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, pk: str) -> Response:
-        """Requests no further instances of this operation. Those requested are still verified."""
+        """Requests no further instances of this operation. Requests already sent continue, and are verified."""
         if emergency.get(pk).operation.is_whole_account:
             require(request, Role.ADMIN)
         return Response(operations.show_operation(emergency.cancel(pk, actor=get_actor(request))))

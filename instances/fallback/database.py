@@ -1,4 +1,4 @@
-"""Can the database be written, told by really writing: a full disk and a read-only file answer every SELECT."""
+"""Tests whether the database can be written by a real write: a full disk and a read-only file answer each SELECT."""
 
 import hashlib
 import logging
@@ -16,20 +16,20 @@ from instances.models import Operation
 
 log = logging.getLogger(__name__)
 
-# A stop of everything doesn't wait for longer before it goes on without the database.
+# After this time a stop goes on without the database.
 WAIT_SECONDS: Final = 2.0
-# An answer for a page or a probe may be this old: a write costs the disk something.
+# A page or a probe may use a result of this age: each write costs disk time.
 REMEMBERED_SECONDS: Final = 5.0
-# The record of a stop of 1,000 instances takes less.
+# The record of a stop of 1,000 instances is smaller.
 NEEDED_BYTES: Final = 512 * 1024
 
 _SILENT: Final = "it doesn't answer"
-# A word of the database's error → what people are told.
+# Part of the database's error → the reason in our words.
 _REASONS: Final = {
     "readonly": "it is read-only",
     "read-only": "it is read-only",
     "full": "its disk is full",
-    "locked": "another program holds it locked",
+    "locked": "another program has locked it",
     "no such table": "its tables are missing: run manage.py migrate",
     "does not exist": "its tables are missing: run manage.py migrate",
     "malformed": "its file is damaged",
@@ -39,7 +39,7 @@ _REASONS: Final = {
 
 
 class _Probe:
-    """One attempt to write, in a thread of its own: a database that hangs must not hang who asks."""
+    """One test write, in its own thread: a database that hangs must not block the caller."""
 
     def __init__(self) -> None:
         self.began_at = time.monotonic()
@@ -48,7 +48,7 @@ class _Probe:
         self._thread.start()
 
     def wait(self, seconds: float) -> str:
-        """Return what is wrong, "" for nothing."""
+        """Return the reason why the write failed; "" when it succeeded."""
         self._thread.join(seconds)
         return _SILENT if self.trouble is None else self.trouble
 
@@ -68,9 +68,9 @@ _last: _Probe | None = None
 
 
 def find_trouble(*, max_age_seconds: float = 0, wait_seconds: float | None = None) -> str:
-    """Return why the database can't be written, in a few words; "" when a write has just worked.
+    """Return why the database can't be written, in a few words; "" when a write has just succeeded.
 
-    Waits WAIT_SECONDS for the write unless told otherwise.
+    Waits for the write for WAIT_SECONDS by default.
     """
     global _last
     if connection.in_atomic_block:
@@ -79,20 +79,20 @@ def find_trouble(*, max_age_seconds: float = 0, wait_seconds: float | None = Non
     with _lock:
         probe = _last
         is_old = probe is None or time.monotonic() - probe.began_at > max_age_seconds
-        # One that hangs is not followed by others.
+        # While one write hangs, no other one is begun.
         if probe is None or (is_old and not probe.is_running):
             probe = _last = _Probe()
     return probe.wait(WAIT_SECONDS if wait_seconds is None else wait_seconds)
 
 
 def _try_to_write(*, is_ours: bool = False) -> str:
-    """Write, by a connection that is the probe's own or one that others use."""
+    """Write through the probe's own connection (`is_ours`), or through a shared one."""
     try:
         with connection.cursor() as cursor:
             if connection.vendor == "sqlite":
                 if is_ours:
                     cursor.execute(f"PRAGMA busy_timeout = {int(WAIT_SECONDS * 800)}")
-                # One page of the file. Nothing else here uses that number.
+                # This writes one page of the file. Nothing else uses that number.
                 cursor.execute(f"PRAGMA user_version = {int(time.time() * 10) & 0x7FFFFFFF}")
             else:
                 _write_to_postgresql()
@@ -111,7 +111,7 @@ def _write_to_postgresql() -> None:
 
 
 def _find_full_disk() -> str:
-    """Look at SQLite's disk: what was allocated before takes a small write on a full one, too."""
+    """Check the free space of SQLite's disk: pages already allocated accept a small write on a full disk, too."""
     path = Path(str(settings.DATABASES["default"].get("NAME", "")))
     if connection.vendor != "sqlite" or not path.is_absolute():
         return ""
@@ -141,6 +141,6 @@ def find_id() -> str:
 
 
 def explain(error: DatabaseError) -> str:
-    """Say in a few words what a database's error means; its own words may name hosts and users."""
+    """Return the meaning of a database's error in a few words; its own text may contain hosts and users."""
     text = str(error).lower()
     return next((reason for word, reason in _REASONS.items() if word in text), "it can't be used")

@@ -1,7 +1,7 @@
-"""What could not be recorded: kept outside of the database, and recorded once the database takes it, exactly once.
+"""Keeps the records that the database could not store, and stores them there later, exactly once.
 
-It stands in this process's `standby`. A thread copies it to Redis and to a file every second, so that other processes
-can show it, and so that it is recorded when this process dies, too.
+They are in this process's `standby`. A thread copies them to Redis and to a file every second, so that other processes
+can show them, and can store them if this process dies.
 """
 
 import atexit
@@ -30,23 +30,23 @@ log = logging.getLogger(__name__)
 
 PREFIX: Final = "unrecorded-"
 TICK_SECONDS: Final = 0.5
-# An unchanged copy is written again, as a sign that its process lives.
+# An unchanged copy is written again as a sign that its process is alive.
 SIGN_SECONDS: Final = 10
 DEAD_AFTER: Final = timedelta(seconds=45)
 RECORD_EVERY_SECONDS: Final = 2
-# A stop waits no longer for its copy: a disk may hang.
+# A stop waits for its copy for this time at most: a disk may hang.
 KEEP_SECONDS: Final = 2
-# A copy that the database refuses so often is of no use; once may be the doing of another process.
+# A copy that the database has refused so often is unusable. Another process may cause a single refusal.
 MAX_REFUSALS: Final = 3
 MAX_ENTRIES: Final = 5000
-NOTE: Final = "Recorded afterwards: the database could not be written when this ran."
-NOTE_DEAD: Final = "Its process ended while the database could not be written."
+NOTE: Final = "Recorded later: the database could not be written while the operation ran."
+NOTE_DEAD: Final = "The process ended while the database could not be written."
 _ADVISORY_LOCK: Final = 0x6E6F7669
 
 
 @dataclass
 class Copy:
-    """What one process could not record."""
+    """The records that one process could not store."""
 
     name: str
     kept_at: datetime
@@ -59,19 +59,19 @@ class Copy:
 
     @property
     def is_dead(self) -> bool:
-        # Either way: a clock may have been set back.
+        # The absolute difference, since a clock may have been set back.
         return self.is_last or abs(timezone.now() - self.kept_at) > DEAD_AFTER
 
     def find_targets(self, operation: Operation) -> list[Target]:
         return [target for target in self.targets if target.operation_id == operation.pk]
 
 
-# What else an operation's record changes.
+# Called with each operation that was recorded later.
 after_recording: list[Callable[[Operation], None]] = []
 
 _thread: threading.Thread | None = None
 _lock = threading.Lock()
-# Held while the copy is written, so that a newer one is never followed by an older one.
+# Held while the copy is written, so that an older copy never replaces a newer one.
 _writing = threading.Lock()
 _refusals: Counter[str] = Counter()
 _is_ending = threading.Event()
@@ -81,7 +81,7 @@ _name = ""
 
 
 def get_name() -> str:
-    """Return the name of this process's copy; a forked process has one of its own."""
+    """Return the name of this process's copy; a forked process has its own."""
     global _name
     own = f"{PREFIX}{socket.gethostname()[:40]}-{os.getpid()}-".encode("ascii", "replace").decode().replace("?", "-")
     if not _name.startswith(own):
@@ -93,11 +93,11 @@ def get_name() -> str:
 
 
 def start() -> None:
-    """Keep and record what stands in this process's memory, until nothing does."""
+    """Keep and record this process's unrecorded rows in a thread, until there are none."""
     global _thread
     with _lock:
         if _thread is None or not _thread.is_alive():
-            # A command ends when its work is done; a second registration does nothing.
+            # A command ends when its work is done. It may register again.
             atexit.unregister(end)
             atexit.register(end)
             _thread = threading.Thread(target=_keep, name="journal", daemon=True)
@@ -105,7 +105,7 @@ def start() -> None:
 
 
 def keep_now() -> list[str]:
-    """Copy what stands in memory before this returns, so that it outlives the process; returns where the copy is."""
+    """Copy the rows in memory now, so that they outlive the process; returns the places of the copy."""
     thread = threading.Thread(target=_keep_once, name="journal", daemon=True)
     thread.start()
     thread.join(KEEP_SECONDS)
@@ -125,7 +125,7 @@ def _keep_once() -> None:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Leave what stands in memory there while the block reads it."""
+    """Don't delete recorded rows from memory while the block reads them."""
     global _holders
     with _lock:
         _holders += 1
@@ -137,15 +137,15 @@ def held() -> Iterator[None]:
 
 
 def get_places() -> list[str]:
-    """Return where the copy is: Redis, and the path of a file."""
+    """Return the places of the copy: "Redis", and the path of a file."""
     return list(_places)
 
 
 def keep_entries(entries: Sequence[AuditEntry]) -> None:
-    """Keep audit entries that the database did not take, as many as memory has room for: anybody can fail to log in."""
+    """Keep audit entries that the database could not store, up to MAX_ENTRIES: anybody can cause failed logins."""
     with standby.used():
         if AuditEntry.objects.count() + len(entries) > MAX_ENTRIES:
-            log.warning("%d audit entries dropped: the database has been away for too long", len(entries))
+            log.warning("%d audit entries dropped: the database has been unavailable for too long", len(entries))
             return
         for entry in entries:
             entry.pk = None
@@ -154,7 +154,7 @@ def keep_entries(entries: Sequence[AuditEntry]) -> None:
 
 
 def _keep() -> None:
-    """Copy and record until there is nothing left, or the process ends."""
+    """Copy and record until no row is left, or the process ends."""
     global _thread
     text, kept_at, tried_at = "", float("-inf"), float("-inf")
     try:
@@ -181,11 +181,11 @@ def _keep() -> None:
 
 
 def end() -> None:
-    """Leave to others what this process could not record, as it ends."""
+    """Leave the last copy of the unrecorded rows to other processes, as this one ends."""
     if standby.exists() and not _is_ending.is_set():
         _is_ending.set()
         if not _writing.acquire(timeout=KEEP_SECONDS):
-            return  # Its disk hangs; others take the copy that is there for the last one after a while.
+            return  # The disk hangs; after a while other processes use the existing copy.
         try:
             if rows := _read_own():
                 _keep_copy(rows, is_last=True)
@@ -220,7 +220,7 @@ def _has_work(rows: list[dict[str, Any]]) -> bool:
 
 
 def record_own() -> bool:
-    """Record what has ended here; False when the database doesn't take it, or somebody still reads it."""
+    """Record the finished operations of this process; False when the database can't, or a block still reads them."""
     copy = _parse(get_name(), {"keptAt": timezone.now().isoformat(), "rows": _read_own()})
     copy.operations = [operation for operation in copy.operations if operation.finished_at]
     if not _record(copy):
@@ -236,7 +236,7 @@ def record_own() -> bool:
 
 
 def record_left_behind() -> None:
-    """Record what a process could not before it died; a worker moves on what was still running."""
+    """Record the rows of processes that died; a worker advances operations that were still running."""
     for copy in read_copies():
         if copy.name == get_name() or not copy.is_dead:
             continue
@@ -254,11 +254,11 @@ def _record(copy: Copy, *, is_dead: bool = False) -> bool:
     try:
         with transaction.atomic():
             if connection.vendor == "postgresql":
-                # Processes that notice at the same moment take turns; SQLite's transactions do so anyway.
+                # Processes that record at the same moment take turns; SQLite's transactions do so anyway.
                 with connection.cursor() as cursor:
                     cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_ADVISORY_LOCK])
             if copy.name == get_name() and not standby.exists():
-                # Dropped while this waited for its turn.
+                # The memory was dropped while this waited for its turn.
                 return False
             for operation in copy.operations:
                 _record_operation(copy, operation, is_dead=is_dead)
@@ -270,12 +270,12 @@ def _record(copy: Copy, *, is_dead: bool = False) -> bool:
         if is_dead and isinstance(exc, (IntegrityError, DataError)):
             raise
         log.debug("%s not recorded yet: %s", copy.name, exc)
-        # One that was opened while the file was read-only stays so.
+        # A connection that was opened while the file was read-only stays read-only.
         if not connection.in_atomic_block:
             connection.close()
         return False
     for operation in copy.operations:
-        log.warning("operation recorded afterwards id=%s result=%r", operation.pk, operation.result)
+        log.warning("operation recorded later id=%s result=%r", operation.pk, operation.result)
         for work in after_recording:
             work(operation)
     return True
@@ -297,7 +297,7 @@ def _record_operation(copy: Copy, operation: Operation, *, is_dead: bool) -> Non
         pk = getattr(operation, name)
         is_known = pk in {one.pk for one in copy.operations} or Operation.objects.filter(pk=pk).exists()
         setattr(operation, name, pk if is_known else None)
-    # What the database took of it before it failed is older.
+    # The part that the database stored before it failed is older.
     Operation.objects.filter(pk=operation.pk).delete()
     operation.save(force_insert=True, using="default")
     for row in (*targets, *(one for one in copy.deliveries if one.operation_id == operation.pk)):
@@ -305,17 +305,17 @@ def _record_operation(copy: Copy, operation: Operation, *, is_dead: bool) -> Non
 
 
 def _end_unseen(operation: Operation, targets: Sequence[Target]) -> None:
-    """End an operation that another of the same kind has followed already: that one verifies what runs now."""
+    """End an operation that another one has followed already: that one verifies the current state."""
     for target in targets:
         if target.state in Target.OPEN:
             target.state = Target.State.UNKNOWN
-            target.error = "Not verified: its process ended before."
+            target.error = "Not verified: the process ended before that."
     operation.state, operation.finished_at, operation.success = Operation.State.FINISHED, timezone.now(), False
-    operation.result = "Not verified: its process ended, and another operation has followed it."
+    operation.result = "Not verified: the process ended, and a newer operation has replaced this one."
 
 
 def _insert(row: models.Model) -> None:
-    """Insert a copy of a row under a number of the database's own."""
+    """Insert a copy of a row under a new key of the database."""
     number, row.pk = row.pk, None
     row.save(force_insert=True, using="default")
     row.pk = number
@@ -325,14 +325,14 @@ def _insert(row: models.Model) -> None:
 
 
 def read_copies() -> list[Copy]:
-    """Return what processes could not record, the newest copy of each."""
+    """Return the newest copy of each process's unrecorded rows."""
     copies: dict[str, Copy] = {}
     for name, text in kept.read_all(PREFIX):
         try:
             document = json.loads(text)
             _check(document["rows"])
             copy = _parse(name, document)
-        except Exception as exc:  # Whatever damage makes of it.
+        except Exception as exc:  # Damaged data can raise any exception.
             kept.set_aside(name, text, f"it is damaged: {exc!r}")
             continue
         copy.text = text
@@ -355,14 +355,14 @@ def _parse(name: str, document: dict[str, Any]) -> Copy:
 
 
 def _check(rows: list[dict[str, Any]]) -> None:
-    """Raise ValueError for a row that lacks what a process always writes: incomplete data is no data."""
+    """Raise ValueError for a row without a field that a process always writes: an incomplete row is unusable."""
     for row, parsed in zip(rows, serializers.deserialize("python", rows, ignorenonexistent=True), strict=True):
         if row.get("pk") is None:
             raise ValueError("a row has no key")
         for field_ in parsed.object._meta.concrete_fields:
             if field_.primary_key:
                 continue
-            # A newer version's field may be missing when it has a plain default.
+            # A field of a newer version may be missing when it has a plain default.
             is_optional = field_.null or field_.blank or (field_.has_default() and not callable(field_.default))
             value = getattr(parsed.object, field_.attname)
             if field_.name not in row["fields"] and not is_optional:

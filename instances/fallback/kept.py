@@ -1,5 +1,7 @@
-"""Texts kept outside of the database, in Redis and in a file, for the time when it can't be used. Both are best effort:
-the disk may be what is full."""
+"""Keeps texts outside the database, in Redis and in a file, for the time when it can't be used.
+
+Both are best effort: the file may be on the same full disk.
+"""
 
 import hashlib
 import logging
@@ -20,11 +22,11 @@ from novita_site.private_files import make_folder
 
 log = logging.getLogger(__name__)
 
-# What begins the name of a copy that nothing can use.
+# The prefix of the name of an unusable copy.
 ASIDE: Final = "unreadable-"
 _FILE_NAME: Final = re.compile(r"[\w.-]+\.json")
 
-# Whose failure is logged already.
+# Files whose failure is logged already.
 _warned: set[Path] = set()
 
 
@@ -37,7 +39,7 @@ def _get_key() -> str:
 
 
 def _get_mark() -> str:
-    """Return a mark of the database: panels with databases of their own keep apart what each has to record."""
+    """Return a mark of the database, so that panels with different databases keep their texts apart."""
     database = settings.DATABASES["default"]
     parts = [str(database.get(name, "")) for name in ("ENGINE", "HOST", "PORT", "NAME")]
     if "sqlite" in parts[0]:
@@ -46,7 +48,7 @@ def _get_mark() -> str:
 
 
 def write(name: str, text: str) -> list[str]:
-    """Keep a text; returns where it was kept."""
+    """Keep a text; returns the places where it was kept."""
     places = []
     try:
         with redis_errors(), get_redis().pipeline(transaction=True) as pipeline:
@@ -72,7 +74,7 @@ def write(name: str, text: str) -> list[str]:
 
 
 def read(name: str) -> list[str]:
-    """Return the copies of a text that are left."""
+    """Return the copies of a text."""
     texts = []
     try:
         with redis_errors():
@@ -86,7 +88,7 @@ def read(name: str) -> list[str]:
 
 
 def read_all(prefix: str) -> Iterator[tuple[str, str]]:
-    """Yield the names that begin so, each with a text; a name comes twice when it is kept twice."""
+    """Yield each name with this prefix and its text; twice for a text that is kept in both places."""
     try:
         with redis_errors():
             found: dict[Any, Any] = get_redis().hgetall(_get_key())
@@ -114,7 +116,7 @@ def _list_files(prefix: str) -> list[Path]:
 
 
 def set_aside(name: str, text: str, reason: object) -> None:
-    """Rename the copies that hold this text, which is of no use, so that nothing reads them again; a person may."""
+    """Rename the copies that hold this unusable text, so that only a person reads them again."""
     aside = f"{ASIDE}{name}"
     places = []
     try:
@@ -133,7 +135,7 @@ def set_aside(name: str, text: str, reason: object) -> None:
     except FileNotFoundError:
         log.debug("%s is in no file", name)
     except OSError as exc:
-        _warn_once(path, f"{path} is of no use ({reason}), and can't be renamed: {exc}")
+        _warn_once(path, f"{path} is unusable ({reason}), and can't be renamed: {exc}")
     if places:
         log.warning("%s can't be recorded: %s. It is kept as %s.", name, reason, " and ".join(places))
 

@@ -1,7 +1,7 @@
-"""A database in this process's memory that stands in for the real one, for a stop that the real one can't record.
+"""A database in this process's memory that replaces the real one for a stop that the real one can't record.
 
-The code that begins an operation and moves it on is the same on both: inside `used()` a router sends its queries here.
-`journal` copies what stands here into the real database once that takes it.
+The same code begins and advances an operation on both: inside `used()` a router sends its queries here. `journal`
+copies the rows into the real database once that can be written.
 """
 
 import contextvars
@@ -16,15 +16,15 @@ from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, connections, models, transaction
 
 ALIAS: Final = "standby"
-# Each process has its own. Since SQLite 3.36 the threads of a process can share such a database with proper locks;
-# with an older one a thread may find it locked, which its next round makes good.
+# Each process has its own. Since SQLite 3.36 the threads of a process share such a database with proper locks. With an
+# older version a thread may find it locked; its next round then tries again.
 _SHARED: Final = "file:/novita-standby?vfs=memdb"
 _SHARED_BEFORE_3_36: Final = "file:novita-standby?mode=memory&cache=shared"
 _TABLES: Final = ("Operation", "Target", "Protection", "WebhookDelivery", "WebhookAttempt", "AuditEntry")
 
 _is_used: contextvars.ContextVar[bool] = contextvars.ContextVar("standby", default=False)
 _lock = threading.Lock()
-# SQLite drops a database in memory with its last connection.
+# SQLite drops a database in memory when its last connection closes.
 _anchor: sqlite3.Connection | None = None
 
 
@@ -45,7 +45,7 @@ class Router:
 
 @contextmanager
 def used() -> Iterator[None]:
-    """Let the block's queries about operations go to the database in memory."""
+    """Send the block's queries about operations to the database in memory."""
     _prepare()
     token = _is_used.set(True)
     try:
@@ -59,7 +59,7 @@ def is_used() -> bool:
 
 
 def exists() -> bool:
-    """Tell whether this process has needed it."""
+    """Tell whether this process has used the database in memory."""
     return _anchor is not None
 
 
@@ -69,7 +69,7 @@ def atomic() -> transaction.Atomic:
 
 
 def carry(function: Callable[..., None], *args: Any) -> Callable[[], None]:
-    """Return what a new thread runs so that it uses the same database as this one."""
+    """Return the function for a new thread, so that the thread uses the same database as this one."""
     return partial(contextvars.copy_context().run, function, *args)
 
 
@@ -80,7 +80,7 @@ def _prepare() -> None:
             return
         name = _SHARED if sqlite3.sqlite_version_info >= (3, 36) else _SHARED_BEFORE_3_36
         anchor = sqlite3.connect(name, uri=True, check_same_thread=False)
-        # What a row points to may stand in the real database: a retry names what it retries.
+        # A row may refer to a row of the real database: a retry links the operation that it repeats.
         options = {"timeout": 5, "transaction_mode": "IMMEDIATE", "init_command": "PRAGMA foreign_keys = OFF"}
         database = {"ENGINE": "django.db.backends.sqlite3", "NAME": name, "OPTIONS": options}
         connections.settings[ALIAS] = connections.configure_settings({DEFAULT_DB_ALIAS: {}, ALIAS: database})[ALIAS]
@@ -92,7 +92,7 @@ def _prepare() -> None:
 
 
 def forget() -> None:
-    """Drop it, for a test."""
+    """Drop the database in memory, for a test."""
     global _anchor
     with _lock:
         if _anchor is not None:

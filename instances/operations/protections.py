@@ -1,7 +1,7 @@
-"""Which instances nothing here stops or restarts: as the database says, or as it last said when it can't be read.
+"""Which instances are protected from stops and restarts: by the database, or by its last known state.
 
-The last known protections are kept in this process, in Redis and in a file. With none of them known a stop of
-everything goes on all the same, and says so: it is an emergency, and somebody asked for everything.
+The last known protections are kept in this process, in Redis and in a file. When none are known, a stop of everything
+goes on with a warning: it is an emergency, and was requested for everything.
 """
 
 import json
@@ -20,14 +20,14 @@ from instances.models import Protection
 log = logging.getLogger(__name__)
 
 READ_SECONDS: Final = 2.0
-# Unchanged ones, too: Redis may have been emptied meanwhile.
+# Unchanged protections are kept again, too: Redis may have been emptied meanwhile.
 KEEP_EVERY: Final = timedelta(minutes=1)
 _NAME: Final = "protections"
 
 
 @dataclass(frozen=True)
 class Known:
-    """Protections as they were at `at`."""
+    """The protections at the time `at`."""
 
     at: datetime
     found: dict[str, Protection]
@@ -46,11 +46,11 @@ def read() -> dict[str, Protection]:
 
 
 def note_changed() -> None:
-    """Keep the protections after one was set or removed."""
+    """Keep the protections again after one was set or removed."""
     try:
         read()
     except DatabaseError as exc:
-        log.warning("protections not kept for the time when the database is away: %s", exc)
+        log.warning("protections not kept for an outage of the database: %s", exc)
 
 
 def _remember(found: dict[str, Protection]) -> None:
@@ -77,7 +77,7 @@ def _describe(found: dict[str, Protection]) -> list[dict[str, Any]]:
 
 
 def find_known() -> Known | None:
-    """Return the newest protections that are known here, in Redis or in the file."""
+    """Return the newest known protections, of this process, Redis and the file."""
     known = [_last, *(_parse(text) for text in kept.read(_NAME))]
     return max(filter(None, known), key=lambda one: one.at, default=None)
 
@@ -102,7 +102,7 @@ def _parse(text: str) -> Known | None:
 
 
 def read_in_time() -> dict[str, Protection] | None:
-    """Return what the database says, None when it doesn't within 2 s."""
+    """Return the database's protections; None when it doesn't answer within 2 s."""
     answer: list[dict[str, Protection]] = []
 
     def ask() -> None:
@@ -120,7 +120,7 @@ def read_in_time() -> dict[str, Protection] | None:
 
 
 def find(instance_id: str) -> Protection | None:
-    """Return an instance's protection, the last known one when the database can't be read."""
+    """Return an instance's protection; the last known one when the database can't be read."""
     try:
         return Protection.objects.filter(instance_id=instance_id).first()
     except DatabaseError as exc:

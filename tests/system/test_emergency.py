@@ -1,4 +1,4 @@
-"""A stop of everything while the database takes nothing: it is sent, verified, answered, and recorded afterwards."""
+"""A stop of everything while the database can't be written: it is sent, verified, answered, and recorded later."""
 
 import contextlib
 import json
@@ -329,7 +329,7 @@ def test_killed_process_is_recorded_by_another_which_says_what_is_known(
     (row,) = list_recorded(database)
     assert (row["success"], row["reason"], row["result"]) == (0, "fire", "1 of 25 is still running.")
     assert sorted(row["states"]) == ["confirmed"] * 24 + ["stillRunning"]
-    assert "Its process ended" in row["notes"]
+    assert "The process ended" in row["notes"]
     assert list_kept(environment) == []
 
 
