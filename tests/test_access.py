@@ -1,4 +1,4 @@
-"""Who gets in: on this machine everybody, as the local owner; from anywhere else only who logs in."""
+"""Access: from this machine as the local owner; from anywhere else only with a login."""
 
 import re
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def login_wanted(settings: Settings) -> None:
 
 
 def wants_login(answer: Any) -> bool:
-    """Tell whether an answer is the API's 401, or leads to the login page."""
+    """Return whether an answer is the API's 401 or a redirect to the login page."""
     if answer.status_code == 401:
         return answer.request["REQUEST_METHOD"] == "HEAD" or answer.json()["code"] == "NOT_AUTHENTICATED"
     return answer.status_code == 302 and answer["Location"].startswith("/login/?next=")
@@ -184,11 +184,11 @@ def test_websocket_does_nothing(client: Client, novita: NovitaAnswers, path: str
     assert client.get("/api/instances").json()["total"] == 1
 
 
-# --- Where a login is wanted
+# --- With a required login
 
 
 def list_paths() -> Iterator[str]:
-    """Yield an address of every route that there is."""
+    """Yield an address of every route."""
     for _, regex, _, _ in extract_views_from_urlpatterns(get_resolver().url_patterns):
         yield re.sub(r"<[^>]*>", "1", simplify_regex(regex)).replace("\\", "")
 

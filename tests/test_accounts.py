@@ -1,4 +1,4 @@
-"""The admin pages of users and tokens: who may use them, what they change, and what is recorded of it."""
+"""The admin pages for users and tokens: permissions, changes, and their records."""
 
 import re
 from typing import Any
@@ -45,7 +45,7 @@ def make_user(name: str, role: str = "") -> User:
 
 
 def change(client: Client, user: User, **fields: Any) -> Any:
-    """Send a user's page, with what it shows unless it is named."""
+    """Submit a user's page. Fields that are not given keep their shown values."""
     role = user.groups.first()
     form = {
         "username": user.username,

@@ -1,4 +1,4 @@
-"""The record of the syncs as admin pages: to be read, never changed; and the button that starts one."""
+"""The sync history as admin pages: readable, never changed; and the button that starts a sync."""
 
 import re
 from collections.abc import Callable
@@ -27,7 +27,7 @@ HOSTILE = "<script>alert(1)</script>\"'&"
 
 @pytest.fixture
 def synchronize(client: Client, novita: NovitaAnswers) -> Callable[..., SyncRun]:
-    """Sync these rows, or fail to; returns the record of it."""
+    """Sync these rows, or fail. Returns the record."""
 
     def synchronize(*rows: dict[str, Any], **answer: Any) -> SyncRun:
         novita.mock.reset()
@@ -40,7 +40,7 @@ def synchronize(client: Client, novita: NovitaAnswers) -> Callable[..., SyncRun]
 
 @pytest.fixture
 def runs(synchronize: Callable[..., SyncRun], client: Client, novita: NovitaAnswers) -> None:
-    """Four syncs: one that adds, one that finds nothing, one that removes, one that fails."""
+    """Four syncs: with an addition, without changes, with a removal, and a failed sync."""
     synchronize(make_row("a", name="trainer"), make_row("b", name="evaluator"))
     synchronize(make_row("a", name="trainer"), make_row("b", name="evaluator"))
     novita.mock.reset()
@@ -51,7 +51,7 @@ def runs(synchronize: Callable[..., SyncRun], client: Client, novita: NovitaAnsw
 
 
 def read_text(client: Client, path: str) -> str:
-    """Return what a reader of the page sees, without its markup."""
+    """Return the visible text of the page."""
     answer = client.get(path)
     assert answer.status_code == 200
     main = answer.content.decode().partition('id="content"')[2]
@@ -284,7 +284,7 @@ def test_button_without_redis_names_the_problem(redis_server: FakeServer) -> Non
     assert "Redis can't be reached." in message.message and "REDIS_URL" in message.message
 
 
-# --- Around it
+# --- The frame
 
 
 def test_local_owner_sees_no_logout(client: Client) -> None:

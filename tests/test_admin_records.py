@@ -1,4 +1,4 @@
-"""The records as admin pages and as CSV: read, found, downloaded, never changed; and a webhook sent again."""
+"""The records as admin pages and CSV: readable, searchable, never changed; and the button *Send again*."""
 
 import csv
 import io
@@ -30,7 +30,7 @@ HOSTILE = "<script>alert(1)</script>\"'& 🔥 \u202egnitseuq\u202c שלום"
 
 
 def make_operation(*targets: dict[str, Any], **fields: Any) -> Operation:
-    """Make a stop of these targets, finished unless told otherwise."""
+    """Create a stop of these targets, finished by default."""
     operation = Operation.objects.create(
         **{
             "kind": "stop",
@@ -58,7 +58,7 @@ def make_operation(*targets: dict[str, Any], **fields: Any) -> Operation:
 
 
 def make_delivery(operation: Operation | None = None, **fields: Any) -> WebhookDelivery:
-    """Make a delivery that is given up, unless told otherwise."""
+    """Create a delivery, given up by default."""
     operation = operation or make_operation()
     return WebhookDelivery.objects.create(
         **{
@@ -76,7 +76,7 @@ def make_delivery(operation: Operation | None = None, **fields: Any) -> WebhookD
 
 
 def make_record(kind: str, text: str, number: int = 0) -> Model:
-    """Make a record with this text wherever a stranger's text may get."""
+    """Create records with this text in each field that strangers can fill."""
     fits = text[:100]
     match kind:
         case "operation":
@@ -135,7 +135,7 @@ def read_html(client: Client, path: str) -> str:
 
 
 def read_text(client: Client, path: str) -> str:
-    """Return what a reader of the page sees, without its markup."""
+    """Return the visible text of the page."""
     main = read_html(client, path).partition('id="content"')[2]
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", main)).split())
 
@@ -161,7 +161,7 @@ def count_queries(client: Client, path: str) -> int:
 
 @pytest.fixture
 def records() -> None:
-    """Two operations with three targets, their webhooks, a protection, and what the audit says of them."""
+    """Two operations with three targets, their webhooks, a protection, and the activity about them."""
     stop = make_operation(
         {"instance_id": "id-a", "name": "trainer"},
         {"instance_id": "id-b", "name": "evaluator", "state": "stillRunning", "error": "It still runs."},

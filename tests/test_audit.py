@@ -1,4 +1,4 @@
-"""The audit: every change and every attempt leaves an entry, and a record that fails changes nothing else."""
+"""The activity: every change and attempt leaves an entry, and a failed record changes nothing else."""
 
 import logging
 import uuid

@@ -22,7 +22,7 @@ from novita_site.env import Env, InvalidSettings
 from tests.certificates import Authority
 from tests.tls_servers import Proxy, Server, drip, make_answer, read_head, serve_listing
 
-# http.client leaves the proxy's answer open when reading it fails; the socket closes with the exception.
+# http.client leaves the proxy's answer open when a read fails. The socket closes with the exception.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 NAME = "novita.test"

@@ -1,4 +1,4 @@
-"""Who is the local owner: whoever sits at the machine, and nobody whom a proxy has let in."""
+"""The local owner: every visitor at the machine, and no visitor through a proxy."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ X-NginX-Proxy X-Forward-For X-Rewrite-URL X-Cdn X-Https
 Tailscale-User-Login Tailscale-User-Name Tailscale-Headers-Info Ngrok-Auth-User-Id X-Tunnel-Id X-Auth-Request-User
 X-Visitor-IP My-Own-Client-IP X-Source-IP X-Peer-Addr X-New-Cdn-Client-Ip-Country
 """
-# What local programs send, and no proxy adds.
+# Headers that local programs send and proxies don't add.
 SENT_BY_PROGRAMS = """
 User-Agent Accept Accept-Language Cookie Cache-Control DNT Sec-GPC Upgrade-Insecure-Requests X-Requested-With Priority
 X-Request-Id X-Correlation-Id Idempotency-Key traceparent tracestate baggage sentry-trace X-B3-TraceId Sec-CH-UA

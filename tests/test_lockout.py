@@ -1,4 +1,4 @@
-"""Nothing on the admin pages shuts everybody out: not the local owner, not the last admin."""
+"""The admin pages can't lock out the local owner or the last admin."""
 
 from typing import Any
 
@@ -19,14 +19,14 @@ PASSWORD = "correct horse battery"
 
 @pytest.fixture
 def owner(client: Client) -> User:
-    """The local owner's row, in the mode without a login."""
+    """The local owner's account, without a required login."""
     client.get("/admin/")
     return User.objects.get(username=LOCAL_OWNER)
 
 
 @pytest.fixture
 def ann(settings: Settings) -> User:
-    """The only admin, in the mode with a login."""
+    """The only admin, with a required login."""
     settings.REQUIRE_LOGIN = True
     return make_user("ann", "admin")
 
@@ -49,7 +49,7 @@ def change(client: Client, user: User, **fields: str) -> Any:
 
 
 def forget_the_owner() -> None:
-    """Let the service read the owner's row again, as it does after a minute or in another process."""
+    """Drop the cached owner, as a minute or another process would."""
     visitors._owner = (0.0, None)
 
 
@@ -69,7 +69,7 @@ def test_owner_account_can_not_be_changed(client: Client, owner: User) -> None:
         client.post(USERS, {"action": "delete_selected", "_selected_action": [owner.pk], "post": "yes"}),
     ]
 
-    # The list says which of them can't be deleted, and deletes none.
+    # The list names the accounts that can't be deleted, and deletes none.
     assert [answer.status_code for answer in answers] == [403] * 5 + [200]
     assert User.objects.values().get() == before
     forget_the_owner()

@@ -1,4 +1,4 @@
-"""The login with a password: its page, its cookies, what stops who guesses, and what is recorded of it."""
+"""Login with a password: page, cookies, protection against guessing, and records."""
 
 import re
 from typing import Any
@@ -211,18 +211,18 @@ def test_refused_new_password_changes_nothing(ann: User, words: dict[str, str]) 
     assert not AuditEntry.objects.filter(action="user.password").exists()
 
 
-# --- Who guesses
+# --- Guessing
 
 
 def pass_time(raw_redis: FakeRedis, seconds: int) -> None:
-    """Let every count have begun so long ago."""
+    """Move the start of every count back by this time."""
     for key in raw_redis.scan_iter(name_of("rate:*")):
         left = raw_redis.ttl(key) - seconds
         raw_redis.expire(key, left) if left > 0 else raw_redis.delete(key)
 
 
 def count_hashes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return a list that grows by each password that is hashed."""
+    """Return a list that collects each password that is hashed."""
     hashed: list[str] = []
     encode = MD5PasswordHasher.encode
 
@@ -384,7 +384,7 @@ def test_behind_a_trusted_proxy_the_lock_applies_to_the_visitors_address(setting
 
     settings.TRUSTED_PROXIES = [ipaddress.ip_network("10.0.0.0/8")]
     for number in range(6):
-        # What the visitor invents stands first.
+        # The visitor's invented address comes first.
         forged = f"198.51.100.{number}, 192.0.2.7"
         guess = log_in(f"guess-{number}", headers={"X-Forwarded-For": forged}, REMOTE_ADDR="10.0.0.1")
 

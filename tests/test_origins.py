@@ -1,4 +1,4 @@
-"""Whether a request comes from this service's own page, when a proxy changes what can be compared."""
+"""Requests from own and foreign pages, behind proxies that change the compared headers."""
 
 import re
 from typing import Any
@@ -17,7 +17,7 @@ PASSWORD = "correct horse battery"
 HOST = "panel.example.com"
 OVER_TLS = {"X-Forwarded-Proto": "https"}
 
-# The address in the browser, and the Host header that a proxy makes of it.
+# The address in the browser, and the Host header that the proxy sends.
 OURS = [
     ("https://panel.example.com", "panel.example.com"),
     ("https://panel.example.com", "panel.example.com:443"),
@@ -51,7 +51,7 @@ def behind_tls(settings: Settings) -> None:
 
 
 def log_in(host: str, headers: dict[str, str], is_over_tls: bool = True) -> tuple[Client, Any]:
-    """Open the login page and send its form, as a browser would."""
+    """Open the login page and submit its form, as a browser would."""
     client = Client(enforce_csrf_checks=True, headers={"Host": host, **(OVER_TLS if is_over_tls else {})})
     page = client.get("/login/").content.decode()
     token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page)

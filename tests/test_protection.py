@@ -1,4 +1,4 @@
-"""Protection: an instance that nobody stops or restarts here until somebody removes the protection."""
+"""Protection: the panel neither stops nor restarts a protected instance."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ REASON = {"reason": "the demo runs on it"}
 
 @pytest.fixture
 def account(client: Client, novita: NovitaAnswers) -> Account:
-    """An account with one instance that runs, and a copy of it."""
+    """An account with one running instance, and its inventory."""
     account = novita.holds(make_row("a", name="train"))
     assert client.post("/api/instances/sync").status_code == 200
     account.calls.clear()

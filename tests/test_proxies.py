@@ -1,4 +1,4 @@
-"""What a proxy in front tells of the client's address, and what counts as one client."""
+"""A client's address behind a proxy, and the addresses that count as one client."""
 
 import ipaddress
 from typing import Any

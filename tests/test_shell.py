@@ -1,4 +1,4 @@
-"""What a shell's user does by manage.py is recorded: every command that may change something."""
+"""Each manage.py command that may change something is recorded."""
 
 import getpass
 import os

@@ -1,4 +1,4 @@
-"""Single sign-on without its variables, and how the variables are read. With them: tests/system/test_sso.py."""
+"""Single sign-on without its variables, and the variables. The logins are tested in tests/system/test_sso.py."""
 
 import os
 import subprocess

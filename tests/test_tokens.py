@@ -1,4 +1,4 @@
-"""A script's token: what opens by it and what doesn't, how it ends, and that its text is kept nowhere."""
+"""Access tokens of scripts: their rights, their end, and their text, which is stored nowhere."""
 
 import io
 import logging
@@ -36,7 +36,7 @@ def ann() -> User:
 
 
 def make_token(user: User, role: str = "admin", days: int = 90) -> tuple[Token, ApiClient]:
-    """Make a token, and a client that sends it."""
+    """Create a token, and a client that sends it."""
     token, text = Token.objects.create(user=user, name="ci", role=role, expiry=timedelta(days=days))
     return token, ApiClient(headers={"Authorization": f"Bearer {text}"})
 
@@ -45,7 +45,7 @@ def is_unknown(answer: Any) -> bool:
     return answer.status_code == 401 and answer.json()["code"] == "NOT_AUTHENTICATED"
 
 
-# --- What it opens
+# --- Rights
 
 
 def test_token_acts_without_cookie_and_csrf_token(ann: User) -> None:
@@ -101,7 +101,7 @@ def test_token_role_also_applies_to_health(ann: User) -> None:
     assert client.get("/health").json().keys() == {"status", "timestamp"}
 
 
-# --- How it ends
+# --- The end of a token
 
 
 def test_token_ends_with_its_owner(ann: User) -> None:
@@ -153,7 +153,7 @@ def test_last_use_is_recorded_once_a_minute(ann: User) -> None:
     assert third is not None and third > first
 
 
-# --- A header that is none
+# --- Headers without a valid token
 
 MALFORMED = [
     "Bearer",
@@ -239,7 +239,7 @@ def test_token_text_is_on_one_page_and_nowhere_else(
 
 
 def dump_database() -> str:
-    """Return all that the database holds."""
+    """Return the whole content of the database."""
     with connection.cursor() as cursor:
         rows = []
         for table in connection.introspection.table_names(cursor):
@@ -307,7 +307,7 @@ def test_command_names_the_error_and_creates_no_token(args: list[str], words: st
     assert not AuditEntry.objects.exists()
 
 
-# --- Who guesses
+# --- Guessing
 
 
 def guess(number: int) -> list[int]:

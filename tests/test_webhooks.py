@@ -1,4 +1,4 @@
-"""Which URLs get webhooks, what is sent to them, and what comes of it; receivers are real sockets on this machine."""
+"""Webhooks: allowed URLs, the event, delivery and retries. Receivers are real sockets on this machine."""
 
 import base64
 import contextlib
@@ -45,7 +45,7 @@ SECRET_PATH = "/hooks/FAKE-SECRET-path?token=FAKE-SECRET-token"
 Write = Callable[[socket.socket], object]
 State = WebhookDelivery.State
 
-# Each address that no webhook may reach, as a resolver gives it.
+# Addresses that no webhook may reach, as a resolver returns them.
 ADDRESSES = {
     "unspecified": "0.0.0.0",
     "private 10": "10.1.2.3",
@@ -87,7 +87,7 @@ ADDRESSES = {
     "IPv6 multicast": "ff02::1",
 }
 NUMBERS = [
-    # The public address itself: whoever reads it otherwise checks another one.
+    # The public address in another notation, which parsers read differently.
     "1572395042",
     "93.12113954",
     "127.1",
@@ -105,7 +105,7 @@ NUMBERS = [
 
 
 class Receiver:
-    """A server on a real socket: keeps what it gets, then does what `write` does with the connection."""
+    """A server on a real socket: stores each request, then passes the connection to `write`."""
 
     def __init__(self, write: Write, tls: ssl.SSLContext | None = None, *, listens: bool = True, port: int = 0) -> None:
         self.requests: list[tuple[str, HTTPMessage, bytes]] = []
@@ -155,7 +155,7 @@ def answer(status: str, *headers: str, body: bytes = b"") -> Write:
 
 
 def drip(start: bytes, piece: bytes = b"x", seconds: float = 10) -> Write:
-    """Send a piece every 0.05 s, for so long or until the other side has enough."""
+    """Send a piece every 0.05 s, for this time or until the other side closes the connection."""
 
     def write(connection: socket.socket) -> None:
         connection.sendall(start)
@@ -171,7 +171,7 @@ def hang(connection: socket.socket) -> None:
 
 
 def pour(connection: socket.socket) -> None:
-    """Send a header that doesn't end, as fast as it goes."""
+    """Send an endless header, as fast as possible."""
     connection.sendall(b"HTTP/1.1 200 OK\r\nX-Endless: ")
     while True:
         connection.sendall(b"x" * 1000)
@@ -186,7 +186,7 @@ def webhook_settings(settings: Settings) -> None:
 
 @pytest.fixture(autouse=True)
 def names(monkeypatch: pytest.MonkeyPatch, loopback_only: None) -> dict[str, list[str]]:
-    """The DNS: which addresses a name has. Numbers are read as the machine's resolver reads them, which asks nobody."""
+    """The DNS: the addresses of each name. Numeric hosts go to the machine's resolver, which sends no query."""
     known = {"hooks.test": [PUBLIC]}
 
     def look_up(host: Any, port: Any, *args: Any, **options: Any) -> list[Any]:
@@ -199,7 +199,7 @@ def names(monkeypatch: pytest.MonkeyPatch, loopback_only: None) -> dict[str, lis
 
 @pytest.fixture(autouse=True)
 def connected(monkeypatch: pytest.MonkeyPatch, loopback_only: None) -> list[str]:
-    """The addresses that a connection was tried to. None gets further than this machine."""
+    """The addresses of attempted connections. No connection leaves this machine."""
     addresses: list[str] = []
 
     def connect(self: socket.socket, address: Any) -> None:
@@ -217,7 +217,7 @@ Serve = Callable[..., Receiver]
 
 @pytest.fixture
 def serve(settings: Settings) -> Iterator[Serve]:
-    """Start a receiver that webhooks may reach, although it is on this machine."""
+    """Start a receiver on this machine that webhooks may reach."""
     with contextlib.ExitStack() as stack:
 
         def start(write: Write, tls: ssl.SSLContext | None = None, *, listens: bool = True) -> Receiver:
@@ -256,7 +256,7 @@ def make_due(url: str, operation: Operation | None = None) -> WebhookDelivery:
 
 
 def deliver(delivery: WebhookDelivery) -> WebhookAttempt:
-    """Try once, whenever its time is, and return what was noted."""
+    """Make one attempt now, and return its record."""
     WebhookDelivery.objects.filter(pk=delivery.pk, state=State.DUE).update(next_attempt_at=timezone.now())
     webhooks.deliver(delivery.pk)
     delivery.refresh_from_db()
@@ -274,7 +274,7 @@ def make_url(address: str, path: str = "/") -> str:
     return f"https://[{address}]{path}" if ":" in address else f"https://{address}{path}"
 
 
-# --- Which URLs are taken
+# --- Allowed URLs
 
 
 @pytest.mark.parametrize(
@@ -397,11 +397,11 @@ def test_missing_secret_is_refused_with_the_command_that_creates_one(settings: S
     assert "not on the public internet" in read_refusal("https://127.0.0.1/")
 
 
-# --- What is sent
+# --- The event
 
 
 def verify(headers: HTTPMessage, body: bytes, secret: str) -> bool:
-    """Verify as a receiver does, after https://www.standardwebhooks.com."""
+    """Verify a signature by the specification at https://www.standardwebhooks.com, without its library."""
     key = base64.b64decode(secret.split("_")[1])
     signed = b".".join([headers["webhook-id"].encode(), headers["webhook-timestamp"].encode(), body])
     wanted = "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
@@ -524,7 +524,7 @@ def test_second_release_changes_nothing() -> None:
     assert WebhookDelivery.objects.get().payload == delivery.payload
 
 
-# --- Where it may not go
+# --- The call
 
 
 @pytest.mark.parametrize("address", ADDRESSES.values(), ids=ADDRESSES)
@@ -567,7 +567,7 @@ def test_current_settings_decide_at_delivery(serve: Serve, settings: Settings) -
 def test_connection_goes_to_the_exact_address_that_was_checked(
     serve: Serve, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The name means the public address at the first look and this machine at the second."""
+    """The name resolves to the public address first, and then to this machine."""
     receiver = serve(answer("200 OK"), tls=make_certificate(tmp_path, "hooks.test"))
     monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(tmp_path / "certificate.pem"))
     delivery = make_due("https://hooks.test/")
@@ -587,7 +587,7 @@ def test_connection_goes_to_the_exact_address_that_was_checked(
     attempt = deliver(delivery)
 
     assert connections == [(PUBLIC, 443)]
-    # The certificate is the name's, and so is the Host header: only the connection is pinned.
+    # Certificate and Host header belong to the name. Only the connection is pinned.
     assert (attempt.status, delivery.state) == (200, State.DELIVERED)
     assert receiver.requests[0][1]["Host"] == "hooks.test"
 
@@ -595,7 +595,7 @@ def test_connection_goes_to_the_exact_address_that_was_checked(
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"])
 def test_redirect_is_not_followed(serve: Serve, status: str) -> None:
     elsewhere = serve(answer("200 OK"))
-    # Its body drips: who looks at a redirect's body waits for the deadline.
+    # The body comes byte by byte. Reading a redirect's body would last until the deadline.
     head = f"HTTP/1.1 {status}\r\nLocation: {elsewhere.url}/other\r\nContent-Length: 1000\r\n\r\n"
     receiver = serve(drip(head.encode()))
     delivery = make_due(receiver.url)
@@ -634,7 +634,7 @@ def test_password_from_netrc_is_ignored(serve: Serve, monkeypatch: pytest.Monkey
     assert "Authorization" not in receiver.requests[0][1]
 
 
-# --- What comes of it
+# --- Answers, retries and failures
 
 
 LINGERING = {
@@ -792,7 +792,7 @@ def test_claimed_delivery_is_skipped_for_a_minute(serve: Serve) -> None:
 
     receiver = serve(write)
     delivery = make_due(receiver.url)
-    # A process that was killed in the middle leaves this behind.
+    # The state after a process was killed during an attempt.
     WebhookDelivery.objects.update(next_attempt_at=timezone.now() + webhooks.CLAIM, tries=1)
 
     webhooks.deliver(delivery.pk)
@@ -843,11 +843,11 @@ def test_refused_connection_is_named_in_a_sentence(
     assert deliver(delivery).error == "The receiver's host can't be found."
 
 
-# --- What stays secret
+# --- Secrets
 
 
 def make_certificate(folder: Path, name: str) -> ssl.SSLContext:
-    """Make a certificate that nobody has signed but itself, and what a server needs to show it."""
+    """Create a self-signed certificate, and the context for a server with it."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     now = dt.datetime.now(dt.UTC)

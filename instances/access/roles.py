@@ -52,7 +52,7 @@ def require(request: HttpRequest | Request, role: Role) -> None:
 class RoleRequired(BasePermission):
     """Requires the role that a view's `roles` gives for its action; without an entry, viewer to read and else admin.
 
-    A method that the view doesn't have passes, so that it is answered with 405.
+    A method that the view doesn't have passes. Its answer is 405.
     """
 
     def has_permission(self, request: Request, view: Any) -> bool:

@@ -202,7 +202,7 @@ class Backend(OIDCAuthenticationBackend):  # type: ignore[misc]  # likewise
         if known:
             _set_role(self.request, known.user, role)
         if not role:
-            # The name that a stranger gives may be somebody else's here.
+            # The name that a stranger gives may belong to another user here.
             name = known.user.get_username() if known else f"sub {claims['sub']}"
             reason = f"The claim {settings.OIDC_ROLE_CLAIM} matches none of OIDC_ROLES."
             message = "Your account at the login service gives you no role here. Ask an admin for one."
