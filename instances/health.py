@@ -5,17 +5,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from django.db import DatabaseError
-from django.utils import timezone
 
 from instances.errors import CacheUnavailable
 from instances.fallback import database
-from instances.instance import format_time
 from instances.inventory import store
 from instances.models import Operation, WebhookDelivery
-from novita_site import __version__
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +26,12 @@ _NOVITA_CODES: Final = "NOVITA_"
 
 @dataclass(frozen=True)
 class Health:
-    """`body` is the answer of /health."""
+    """The status of the whole, of each service, and a sentence for each problem. Without Redis `state` is None."""
 
-    is_serving: bool
-    body: dict[str, Any]
+    status: str
+    services: dict[str, str]
+    warnings: list[str]
+    state: store.State | None
 
 
 def is_ready() -> bool:
@@ -48,47 +47,27 @@ def check() -> Health:
     try:
         state = store.read_state()
     except CacheUnavailable as exc:
-        return _describe(None, [exc.message])
-    return _describe(state, list(_find_warnings(state)))
+        return _judge(None, [exc.message])
+    return _judge(state, list(_find_warnings(state)))
 
 
-def _describe(state: store.State | None, warnings: list[str]) -> Health:
+def _judge(state: store.State | None, warnings: list[str]) -> Health:
     trouble = database.find_trouble(max_age_seconds=database.REMEMBERED_SECONDS, wait_seconds=WAIT_SECONDS)
-    novita = _tell_novita(state)
     if trouble:
         warnings.append(f"The database can't be used: {trouble}. Stops are still sent, and recorded later.")
     elif state and not state.has_worker and _has_work():
         warnings.append("No worker is running: operations are not verified, and webhooks are not delivered.")
-    status = "unhealthy" if state is None else "degraded" if warnings else "healthy"
-    body = {
-        "status": status,
-        "version": __version__,
-        "timestamp": format_time(timezone.now()),
-        "services": {
+    return Health(
+        status="unhealthy" if state is None else "degraded" if warnings else "healthy",
+        services={
             "redis": "up" if state else "down",
-            "novita": novita,
+            "novita": _find_novita(state),
             "database": "down" if trouble else "up",
-            "worker": _tell_worker(state),
+            "worker": _find_worker(state),
         },
-        "sync": _describe_sync(state),
-        "warnings": warnings,
-    }
-    return Health(state is not None, body)
-
-
-def _describe_sync(state: store.State | None) -> dict[str, Any]:
-    last_sync = state.last_sync if state else None
-    cleared_at = state.cleared_at if state and state.freshness.as_of is None else None
-    age = state.freshness.age_seconds if state else None
-    return {
-        "available": bool(state and state.freshness.as_of),
-        "lastSync": format_time(last_sync) if last_sync else None,
-        "clearedAt": format_time(cleared_at) if cleared_at else None,
-        "isLocked": bool(state and state.lease is not None),
-        "cacheSize": state.size if state else 0,
-        "ageSeconds": int(age) if age is not None else None,
-        "lastError": state.error or None if state else None,
-    }
+        warnings=warnings,
+        state=state,
+    )
 
 
 def _find_warnings(state: store.State) -> list[str]:
@@ -115,7 +94,7 @@ def _say_time(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _tell_novita(state: store.State | None) -> str:
+def _find_novita(state: store.State | None) -> str:
     """Return what the last synchronization found: "up", "down", or "unknown"."""
     if state is None or state.attempt_at is None:
         return "unknown"
@@ -134,7 +113,7 @@ def _has_work() -> bool:
         return False
 
 
-def _tell_worker(state: store.State | None) -> str:
+def _find_worker(state: store.State | None) -> str:
     """Return "up" when a worker ran lately, "down", or "unknown" without Redis, which records that."""
     return "unknown" if state is None else "up" if state.has_worker else "down"
 

@@ -17,7 +17,7 @@ from django.shortcuts import render
 
 from instances import health
 from instances.access.roles import find_role
-from instances.instance import GROUPS, STATUSES
+from instances.instance import GROUPS, STATUSES, format_time
 from instances.inventory import queries, store
 from instances.models import Protection
 from novita_site.roles import Role
@@ -48,24 +48,24 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     role = find_role(request)
     if role < Role.VIEWER:
         raise PermissionDenied
-    state = health.check()
-    listing = store.read_listing() if state.is_serving else None
+    found = health.check()
+    listing = store.read_listing() if found.state else None
     instances = listing.instances if listing else []
     query = _read_query(request.GET)
-    found, total = queries.select(instances, {**query, "pageSize": PAGE_SIZE})
+    matches, total = queries.select(instances, {**query, "pageSize": PAGE_SIZE})
     context = {
         **admin.site.each_context(request),
         "is_nav_sidebar_enabled": False,
         "role": role.label,
         "is_simulated": settings.IS_SIMULATED,
-        "figures": _describe_figures(listing, state),
-        "warnings": state.body["warnings"],
+        "figures": _describe_figures(listing, found),
+        "warnings": found.warnings,
         "statuses": _STATUSES_JSON,
         "query": query,
         "groups": {group: sum(one["group"] == group for one in instances) for group in GROUPS},
         "regions": _list_regions(instances, query),
         "columns": [_describe_column(name, title, query) for name, title in COLUMNS.items()],
-        "rows": _add_protections(found),
+        "rows": _add_protections(matches),
         "matches": f"{total} of {len(instances)} match" if total != len(instances) else "",
         "nothing": _say_nothing(listing),
         "pager": _describe_pager(query, total),
@@ -87,15 +87,16 @@ def _read_query(query_dict: QueryDict) -> dict[str, Any]:
     return query
 
 
-def _describe_figures(listing: store.Listing | None, state: health.Health) -> dict[str, Any]:
+def _describe_figures(listing: store.Listing | None, found: health.Health) -> dict[str, Any]:
     has_copy = listing is not None and listing.freshness.as_of is not None
+    last_sync = found.state.last_sync if found.state else None
     groups = Counter(one["group"] for one in listing.instances) if listing else Counter[str]()
     return {
         "total": len(listing.instances) if listing and has_copy else "–",
         "running": groups["running"] if has_copy else "–",
         "starting": groups["starting"],
-        "redis": state.body["services"]["redis"],
-        "as_of": state.body["sync"]["lastSync"] or "",
+        "redis": found.services["redis"],
+        "as_of": format_time(last_sync) if last_sync else "",
     }
 
 

@@ -456,8 +456,9 @@ def test_dry_run_changes_nothing(client: Client, novita: NovitaAnswers, raw_redi
     novita.lacks("b")
     before = {key: raw_redis.dump(key) for key in raw_redis.scan_iter()}
 
-    report = synchronize("command", dry_run=True).to_json()
+    difference = synchronize("command", dry_run=True).difference
 
-    assert (report["added"], report["deleted"]) == (1, 2)
+    assert [one["id"] for one in difference.added] == ["c"]
+    assert [one["id"] for one in difference.removed] == ["a", "b"]
     assert {key: raw_redis.dump(key) for key in raw_redis.scan_iter()} == before
     assert SyncRun.objects.count() == 1

@@ -26,7 +26,7 @@ from instances import health
 from instances.access import audit, limits
 from instances.access.audit import get_actor
 from instances.access.roles import find_role, require
-from instances.api import operations, serializers
+from instances.api import inventory, operations, serializers
 from instances.errors import BodyNotJson, InstanceNotFound, InvalidRequest, LengthRequired, NotFound
 from instances.instance import ActionName, format_time
 from instances.inventory import queries, store
@@ -192,7 +192,7 @@ class InstanceViewSet(ApiView, ViewSet):
         """Reads the account again. It changes nothing at Novita. A POST needs no body."""
         actor = get_actor(request)
         with audit.recorded(actor, Action.SYNC):
-            return Response(synchronize(SyncRun.Trigger.API, requested_by=actor.name).to_json())
+            return Response(inventory.show_report(synchronize(SyncRun.Trigger.API, requested_by=actor.name)))
 
     @extend_schema(
         summary="Stop all, and verify it",
@@ -371,7 +371,7 @@ class CacheViewSet(ApiView, ViewSet):
     @extend_schema(summary="Describe the copy", responses={200: serializers.StatsSerializer, **_ERRORS})
     @action(detail=False, methods=["get"])
     def stats(self, request: Request) -> Response:
-        return Response(store.describe())
+        return Response(inventory.show_stats(store.read_stats()))
 
 
 class ApiRootView(ApiView):
@@ -436,11 +436,11 @@ class HealthView(ApiView):
         },
     )
     def get(self, request: Request) -> Response:
-        state = health.check()
-        body = state.body
+        found = health.check()
+        body = inventory.show_health(found)
         if find_role(request) < Role.VIEWER:
-            body = {name: state.body[name] for name in ("status", "timestamp")}
-        return Response(body, status=HTTPStatus.OK if state.is_serving else HTTPStatus.SERVICE_UNAVAILABLE)
+            body = {name: body[name] for name in ("status", "timestamp")}
+        return Response(body, status=HTTPStatus.OK if found.state else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 def _get_known_revision(request: Request) -> int | None:

@@ -9,7 +9,7 @@ from django.db import DatabaseError
 from django.utils import timezone
 
 from instances.errors import CacheUnavailable, PanelError, ShuttingDown
-from instances.instance import clean_text, format_time
+from instances.instance import clean_text
 from instances.inventory import store
 from instances.inventory.difference import Difference
 from instances.models import SyncRun
@@ -38,23 +38,6 @@ class SyncReport:
     confirm_ms: int = 0
     publish_ms: int = 0
     duration_ms: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the answer of POST /api/instances/sync and of `sync_instances --json`."""
-        return {
-            "success": True,
-            "message": "Dry run: nothing was changed" if self.is_dry_run else "Synchronization completed successfully",
-            "novitaInstances": self.novita_instances,
-            "redisInstances": self.redis_instances,
-            "synchronized": self.novita_instances,
-            "deleted": len(self.difference.removed),
-            "errors": self.errors,
-            "timestamp": format_time(timezone.now()),
-            "duration": self.duration_ms,
-            "added": len(self.difference.added),
-            "changed": len(self.difference.changed),
-            "unconfirmed": len(self.difference.unconfirmed),
-        }
 
     def summarize(self) -> str:
         """Return a line for people: "5 instances: 1 new, 1 gone, 3 unchanged, 0.4 s"."""

@@ -130,6 +130,14 @@ class State:
     has_worker: bool
 
 
+@dataclass(frozen=True)
+class Stats:
+    """`size_bytes` is None where Redis doesn't say."""
+
+    state: State
+    size_bytes: int | None
+
+
 # The last listing that this process parsed; most readers need the same one.
 _parsed: Listing | None = None
 
@@ -412,19 +420,10 @@ def _get_worker_key() -> str:
     return f"{keys.WORKER}:{database.find_id()}"
 
 
-def describe() -> dict[str, Any]:
-    """Return the figures of GET /api/cache/stats."""
+def read_stats() -> Stats:
+    """Return the state of the inventory, and its size in Redis's memory."""
     state = read_state()
-    lease = {**state.lease, "endsInSeconds": state.lease_seconds} if state.lease is not None else None
-    return {
-        "size": state.size,
-        "bytes": _measure_bytes(state.generation) if state.generation is not None else 0,
-        "generation": state.generation,
-        "revision": state.revision,
-        "ageSeconds": state.freshness.age_seconds,
-        "notModified": state.not_modified,
-        "lease": lease,
-    }
+    return Stats(state, _measure_bytes(state.generation) if state.generation is not None else 0)
 
 
 def _measure_bytes(generation: int) -> int | None:

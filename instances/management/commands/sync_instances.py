@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand
 from instances.access import audit
 from instances.access.audit import get_shell_actor
 from instances.answers import describe
+from instances.api.inventory import show_report
 from instances.errors import PanelError, SyncInProgress
 from instances.inventory.difference import Changed, Named
 from instances.inventory.report import SyncReport
@@ -64,7 +65,7 @@ class Command(BaseCommand):
             sys.exit(128 + signal.SIGINT)
         self._end_progress(has_terminal)
         if options["json"]:
-            self.stdout.write(json.dumps(report.to_json()))
+            self.stdout.write(json.dumps(show_report(report)))
         else:
             self._print_report(report)
 
