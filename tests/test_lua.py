@@ -257,7 +257,8 @@ def test_full_counter_counts_in_no_other(raw_redis: FakeRedis) -> None:
     assert call(SCRIPTS["take"], limits_and_seconds=limits_and_seconds) == 1
     assert -60 <= call(SCRIPTS["take"], limits_and_seconds=limits_and_seconds) < 0
 
-    assert (raw_redis.get(a), raw_redis.get(b)) == (b"1", b"1")
+    assert raw_redis.get(a) == b"1"
+    assert raw_redis.get(b) == b"1"
 
 
 def test_give_back_stops_at_zero(raw_redis: FakeRedis) -> None:
@@ -285,7 +286,9 @@ def test_failures_are_counted_from_the_first(raw_redis: FakeRedis) -> None:
     assert [call(SCRIPTS["note_failure"], code="X", error="words", trigger="api") for _ in range(2)] == [1, 2]
 
     notes = {field.decode(): value for field, value in raw_redis.hgetall(redis_client.SYNC).items()}
-    assert (notes["code"], notes["error"], notes["trigger"]) == (b"X", b"words", b"api")
+    assert notes["code"] == b"X"
+    assert notes["error"] == b"words"
+    assert notes["trigger"] == b"api"
     assert int(notes["failing_since"]) <= int(notes["attempt_at"])
 
 

@@ -254,7 +254,8 @@ def test_redirect_is_not_followed(serve: Serve, status: int, call: Callable[[Nov
     with pytest.raises(NovitaBadAnswer, match="redirect"):
         call(connect(server.url))
 
-    assert (len(server.requests), len(elsewhere.requests)) == (1, 0)
+    assert len(server.requests) == 1
+    assert len(elsewhere.requests) == 0
 
 
 def test_proxy_and_password_of_the_environment_are_ignored(

@@ -410,7 +410,8 @@ def test_shutdown_ends_a_sync_and_releases_its_lease(
 
     answer = client.post("/api/instances/sync")
 
-    assert (answer.status_code, answer.json()["code"]) == (503, "SHUTTING_DOWN")
+    assert answer.status_code == 503
+    assert answer.json()["code"] == "SHUTTING_DOWN"
     assert read_statuses(client) == {"a": "running"}
     assert not raw_redis.exists(name_of("lease"))
     assert client.get("/health").json()["sync"]["lastError"] is None
@@ -431,5 +432,6 @@ def test_shutdown_while_the_lease_is_taken_releases_it(
 
     answer = client.post("/api/instances/sync")
 
-    assert (answer.status_code, answer.json()["code"]) == (503, "SHUTTING_DOWN")
+    assert answer.status_code == 503
+    assert answer.json()["code"] == "SHUTTING_DOWN"
     assert not novita.mock.calls and not raw_redis.exists(name_of("lease"))

@@ -99,8 +99,11 @@ def test_record_names_the_changes(client: Client) -> None:
 
     run = SyncRun.objects.first()
     assert run
-    assert (run.trigger, run.requested_by, run.outcome) == ("api", "local-owner", "succeeded")
-    assert (run.novita_instances, run.redis_instances) == (3, 4)
+    assert run.trigger == "api"
+    assert run.requested_by == "local-owner"
+    assert run.outcome == "succeeded"
+    assert run.novita_instances == 3
+    assert run.redis_instances == 4
     assert run.added == [{"id": "new", "name": "name-new"}]
     assert run.removed == [{"id": "gone", "name": "name-gone"}]
     assert run.unconfirmed == [{"id": "dark", "name": "name-dark"}]
@@ -113,7 +116,9 @@ def test_record_names_the_changes(client: Client) -> None:
     ]
     counts = (run.added_count, run.changed_count, run.removed_count, run.unconfirmed_count)
     assert counts == (1, 1, 1, 1)
-    assert (run.pages, run.calls, run.retries) == (1, 6, 3)
+    assert run.pages == 1
+    assert run.calls == 6
+    assert run.retries == 3
 
 
 @pytest.mark.usefixtures("busy_account")
@@ -179,7 +184,8 @@ def test_sync_without_changes_only_renews_the_age(client: Client, novita: Novita
     sync(client)
 
     again = client.get("/api/instances")
-    assert (again.content, again["ETag"]) == (listing.content, listing["ETag"])
+    assert again.content == listing.content
+    assert again["ETag"] == listing["ETag"]
     assert raw_redis.keys(name_of("gen:*")) == generations
     assert again["Data-As-Of"] > listing["Data-As-Of"]
 
@@ -198,7 +204,8 @@ def test_empty_account_is_an_empty_inventory(client: Client, novita: NovitaAnswe
 
     answer = client.get("/api/instances")
     assert answer.json() == {"instances": [], "total": 0}
-    assert (answer["Data-Stale"], "Data-As-Of" in answer) == ("false", True)
+    assert answer["Data-Stale"] == "false"
+    assert "Data-As-Of" in answer
     assert client.get("/readyz").status_code == 200
 
 
@@ -243,7 +250,8 @@ def test_failed_listing_keeps_the_previous_one(
     assert failure["code"] == code
     assert client.get("/api/instances").content == old
     health = client.get("/health").json()
-    assert (health["status"], health["sync"]["lastError"]) == ("degraded", failure["message"])
+    assert health["status"] == "degraded"
+    assert health["sync"]["lastError"] == failure["message"]
     run = SyncRun.objects.first()
     assert run and (run.outcome, run.error_code, run.error) == ("failed", code, failure["message"])
 
@@ -265,7 +273,8 @@ def test_failed_first_sync_leaves_no_inventory(client: Client, novita: NovitaAns
     sync(client, 502)
 
     answer = client.get("/api/instances")
-    assert (answer["Data-Stale"], "Data-As-Of" in answer) == ("true", False)
+    assert answer["Data-Stale"] == "true"
+    assert "Data-As-Of" not in answer
     assert client.get("/readyz").status_code == 503
 
 
@@ -331,7 +340,9 @@ def test_direct_read_updates_an_instance_that_the_listing_lacks(client: Client, 
 
     counts = sync(client)
 
-    assert (counts["deleted"], counts["unconfirmed"], counts["changed"]) == (0, 0, 1)
+    assert counts["deleted"] == 0
+    assert counts["unconfirmed"] == 0
+    assert counts["changed"] == 1
     assert read_statuses(client) == {"a": "running", "b": "running", "c": "exited"}
 
 
@@ -356,7 +367,8 @@ def test_unreadable_missing_instance_is_kept_as_unconfirmed(
 
     counts = sync(client)
 
-    assert (counts["deleted"], counts["unconfirmed"]) == (0, 1)
+    assert counts["deleted"] == 0
+    assert counts["unconfirmed"] == 1
     assert client.get("/api/instances").content == old
 
 
@@ -376,7 +388,8 @@ def test_too_many_missing_are_all_removed_when_a_sample_is_gone(client: Client, 
 
     counts = sync(client)
 
-    assert (counts["deleted"], counts["unconfirmed"]) == (4, 0)
+    assert counts["deleted"] == 4
+    assert counts["unconfirmed"] == 0
     assert read_statuses(client) == {"a": "running"}
     assert len([call for call in novita.mock.calls if "instanceId" in str(call.request.url)]) == 3
 
@@ -408,7 +421,8 @@ def test_too_many_missing_are_listed_once_more(client: Client, novita: NovitaAns
 
     counts = sync(client)
 
-    assert (counts["deleted"], counts["changed"]) == (1, 5)
+    assert counts["deleted"] == 1
+    assert counts["changed"] == 5
     assert read_statuses(client) == dict.fromkeys("abcde", "exited")
 
 
