@@ -17,7 +17,7 @@ from django.shortcuts import render
 
 from instances import health
 from instances.access.roles import find_role
-from instances.instance import GROUPS, STATUSES, format_time
+from instances.instance import GROUPS, STATUSES, format_time, get_status
 from instances.inventory import queries, store
 from instances.models import Protection
 from novita_site.roles import Role
@@ -30,7 +30,7 @@ COLUMNS = {"name": "Name", "status": "Status", "region": "Region", "productName"
 # The table of statuses for the page's script (statuses.js).
 _STATUSES_JSON: Final = json.dumps(
     {
-        "labels": {name: status.label for name, status in STATUSES.items()},
+        "statuses": {name: {"label": status.label, "group": status.group} for name, status in STATUSES.items()},
         "groups": {
             group: {
                 "label": meaning.label,
@@ -62,10 +62,13 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "warnings": found.warnings,
         "statuses": _STATUSES_JSON,
         "query": query,
-        "groups": {group: sum(one["group"] == group for one in instances) for group in GROUPS},
+        "groups": [
+            {"name": group, "label": meaning.label, "count": sum(one["group"] == group for one in instances)}
+            for group, meaning in GROUPS.items()
+        ],
         "regions": _list_regions(instances, query),
         "columns": [_describe_column(name, title, query) for name, title in COLUMNS.items()],
-        "rows": _add_protections(matches),
+        "rows": [{**row, "label": get_status(row["status"]).label} for row in _add_protections(matches)],
         "matches": f"{total} of {len(instances)} match" if total != len(instances) else "",
         "nothing": _say_nothing(listing),
         "pager": _describe_pager(query, total),
@@ -144,4 +147,4 @@ def _say_nothing(listing: store.Listing | None) -> str:
         return "Redis can't be reached, so no instances can be shown. The service reconnects automatically."
     if listing.freshness.as_of is None:
         return "The cache is empty. A synchronization fills it."
-    return "There are no instances in the account." if not listing.instances else "No instance matches."
+    return "There are no instances in the account." if not listing.instances else "No instances match."

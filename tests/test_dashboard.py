@@ -148,7 +148,7 @@ def test_a_protected_instance_says_so_with_its_reason(client: Client) -> None:
 
     page = read(client)
 
-    assert re.findall(r"🔒[^<]*", page) == ["🔒 protected: &lt;b&gt;the demo&lt;/b&gt; of Friday"]
+    assert re.findall(r"🔒[^<]*", page) == ["🔒 Protected: &lt;b&gt;the demo&lt;/b&gt; of Friday"]
 
 
 @pytest.mark.usefixtures("account")

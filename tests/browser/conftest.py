@@ -1,7 +1,7 @@
-"""The browser tests' parts: Chromium, and a service over the simulator whose account each test fills.
+"""Fixtures of the browser tests: Chromium, and a service over a simulated account that each test fills.
 
-Playwright's loop runs as long as these tests do, and Django's ORM refuses to work beside one: what a test wants to
-know of the service it asks over HTTP.
+Playwright's event loop runs as long as these tests do, and Django's ORM refuses to work beside one. Tests therefore
+read the service over HTTP.
 """
 
 import os
@@ -53,7 +53,7 @@ def browser() -> Iterator[Browser]:
 
 
 class Panel:
-    """A service, the Redis and the simulated account behind it; with a worker if one is asked for."""
+    """A service with its Redis and its simulated account, and with a worker on request."""
 
     def __init__(
         self, folder: Path, database: Path, novita: Novita, *, has_worker: bool = False, **variables: str
@@ -72,7 +72,7 @@ class Panel:
             "NOVITA_BASE_URL": novita.url,
             "NOVITA_PAGE_SIZE": "1000",
             "WEB_WORKERS": "1",
-            # The copy changes when a test says so; by itself it follows what moves.
+            # The inventory changes only when a test synchronizes, or while an instance is moving.
             "NOVITA_SYNC_INTERVAL": "0",
             **variables,
         }
@@ -84,7 +84,7 @@ class Panel:
             self._worker = Process(command, environment, folder / "worker.log")
 
     def hold(self, *rows: Row) -> None:
-        """Let the account hold these instances and no others, and the copy show them."""
+        """Give the account exactly these instances, and synchronize."""
         self.novita.clear_faults()
         self.novita.change(
             remove=list(self.novita.get_truth()), add=[{"createdAt": str(CREATED_AT), **row} for row in rows]
@@ -93,7 +93,7 @@ class Panel:
         self.sync()
 
     def set(self, instance_id: str, **fields: Any) -> None:
-        """Change an instance at Novita; the copy follows with the next sync."""
+        """Change an instance at Novita; the next sync shows it."""
         self.novita.change(set={instance_id: fields})
 
     def sync(self) -> None:
@@ -106,13 +106,13 @@ class Panel:
         wait_until(lambda: self.service.get("/health").json()["services"]["worker"] == "up", "a worker works")
 
     def list_operations(self) -> list[dict[str, Any]]:
-        # The service closes a connection that rests, and that may be the one a test comes back to.
+        # The service closes idle connections; the session's may be one of them.
         answer = wait_until(lambda: self.service.get("/api/operations"), "the operations are listed")
         operations: list[dict[str, Any]] = answer.json()["operations"]
         return operations
 
     def forget(self) -> None:
-        """Forget all operations and protections, so that those of one test don't show up in the next."""
+        """Delete all operations and protections of the tests before."""
         for operation in self.list_operations():
             if operation["finishedAt"] is None:
                 self.service.post(f"/api/operations/{operation['id']}/cancel")
@@ -124,7 +124,7 @@ class Panel:
             self._change_records(statement)
 
     def let_time_run_out(self) -> None:
-        """Let the verdict on what runs be due now."""
+        """Move the deadline of all running operations to now."""
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
         self._change_records(
             "UPDATE instances_operation SET deadline_at = ?, next_round_at = ? WHERE finished_at IS NULL", now, now
@@ -137,7 +137,7 @@ class Panel:
         connection.close()
 
     def age(self, hours: int) -> None:
-        """Make the copy look as if Novita was read so long ago."""
+        """Make the inventory so many hours older."""
         (key,) = self.redis.find("sync")
         as_of = int(self.redis.client.hget(key, "as_of"))
         self.redis.client.hset(key, "as_of", as_of - hours * 3_600_000)
@@ -175,7 +175,7 @@ def working_panel(
     migrated_database: Path,  # noqa: F811 - likewise
     simulated_novita: Novita,
 ) -> Iterator[Panel]:
-    """A panel with a worker; a module whose operations are to end takes it for its `shared_panel`."""
+    """A panel with a worker, for modules whose operations must finish."""
     panel = Panel(tmp_path_factory.mktemp("working"), migrated_database, simulated_novita, has_worker=True)
     panel.service.wait_until_ready()
     panel.wait_for_worker()
@@ -185,7 +185,7 @@ def working_panel(
 
 @pytest.fixture
 def panel(shared_panel: Panel) -> Iterator[Panel]:
-    """A panel whose account is empty; what a test suspends goes on afterwards."""
+    """A panel with an empty account. Redis, if a test suspends it, continues afterwards."""
     shared_panel.redis.signal(signal.SIGCONT)
     shared_panel.forget()
     shared_panel.hold()
@@ -195,7 +195,7 @@ def panel(shared_panel: Panel) -> Iterator[Panel]:
 
 
 class Witness:
-    """Sees what no page may do: write to the console, throw, break its policy, or ask another origin."""
+    """Collects what no page may do: write to the console, throw, violate its policy, send to another origin."""
 
     def __init__(self, origin: str) -> None:
         self._origin = origin
@@ -203,7 +203,7 @@ class Witness:
         self.problems: list[str] = []
 
     def allow(self, pattern: str) -> None:
-        """Let a test provoke the messages that match."""
+        """Accept messages that match the pattern."""
         self._allowed.append(pattern)
 
     def watch(self, context: BrowserContext) -> None:
@@ -233,7 +233,7 @@ Visit = Callable[..., Page]
 
 @pytest.fixture
 def visit(browser: Browser, panel: Panel, witness: Witness) -> Iterator[Visit]:
-    """Open a path in a window of its own; options are the browser context's."""
+    """Open a path in a browser context of its own, with these options."""
     contexts: list[BrowserContext] = []
 
     def visit(path: str = "/", **options: Any) -> Page:

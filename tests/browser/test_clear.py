@@ -1,4 +1,4 @@
-"""A cleared cache: the page says when it was last synchronized, and has its rows again within seconds."""
+"""A cleared cache: the page keeps the time of the last synchronization, and has its rows again within seconds."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tests.system.processes import Novita, ended, wait_until
 def shared_panel(
     tmp_path_factory: pytest.TempPathFactory, migrated_database: Path, simulated_novita: Novita
 ) -> Iterator[Panel]:
-    """A panel that synchronizes by itself, and has done so a moment ago."""
+    """A panel that synchronizes every hour, and has just done so."""
     simulated_novita.change(remove=list(simulated_novita.get_truth()))
     simulated_novita.change(add=[{"id": "a", "name": "alpha"}, {"id": "b", "name": "beta"}])
     folder = tmp_path_factory.mktemp("filling")
@@ -31,10 +31,10 @@ def panel(shared_panel: Panel) -> Panel:
 
 def clear(page: Page) -> None:
     page.get_by_role("button", name="Clear cache").click()
-    page.get_by_role("button", name="Clear it").click()
+    page.locator("#clear-confirm").get_by_role("button", name="Clear cache").click()
 
 
-def test_the_rows_of_a_cleared_cache_are_back_within_seconds(panel: Panel, visit: Visit) -> None:
+def test_cleared_cache_is_filled_within_seconds(panel: Panel, visit: Visit) -> None:
     page = visit()
     expect(page.locator("tr[data-id]")).to_have_count(2)
 
@@ -47,7 +47,7 @@ def test_the_rows_of_a_cleared_cache_are_back_within_seconds(panel: Panel, visit
     expect(page.locator("#warnings p")).to_have_count(0)
 
 
-def test_a_cleared_cache_was_not_never_synchronized(panel: Panel, visit: Visit) -> None:
+def test_cleared_cache_keeps_age_of_last_synchronization(panel: Panel, visit: Visit) -> None:
     page = visit()
     expect(page.locator("#figure-sync")).to_have_text(re.compile(" ago$"))
     panel.novita.fault("list", "status", status=503)

@@ -1,5 +1,5 @@
-"""Every page that a link leads to, with a login and without: no word in the console, nothing against the policy, and
-no request to anywhere else.
+"""Every page that a link leads to, with and without a login: no console message, no violation of the policy, no request
+to another origin.
 """
 
 import base64
@@ -35,7 +35,7 @@ STARTS = [
     "/admin/auth/user/add/",
 ]
 MAX_PAGES = 150
-# What Chromium itself says of a page that is refused.
+# Chromium's own message about a refused page.
 REFUSED = r"Failed to load resource: the server responded with a status of 4\d\d"
 
 
@@ -89,7 +89,7 @@ def shared_panel(
 
 
 def make_records(panel: Panel) -> None:
-    """Let there be a record of each kind, and hostile names in them."""
+    """Create a record of each kind, with hostile names."""
     panel.hold(
         {"id": "a", "name": "<img src=x onerror=alert(1)>", "status": "running"},
         {"id": "b", "name": "'\"><style>*{color:red}</style>", "status": "running"},
@@ -110,18 +110,18 @@ def log_in(page: Page) -> None:
 
 
 def list_links(page: Page, origin: str) -> Iterator[str]:
-    """Yield where the page's links lead to here; of lists that are filtered or sorted, to the whole list."""
+    """Yield the paths of the page's links within the service, without their queries."""
     for link in page.evaluate("[...document.querySelectorAll('a[href]')].map(a => a.href)"):
         parts = urlsplit(urldefrag(link).url)
-        # A download is no page.
+        # Downloads are no pages.
         if f"{parts.scheme}://{parts.netloc}" == origin and not parts.path.endswith(("/csv/", "/schema")):
             yield parts.path
 
 
 @pytest.mark.timeout(300)
-def test_every_page_keeps_to_its_policy(panel: Panel, visit: Visit, witness: Witness) -> None:
+def test_every_page_obeys_its_policy(panel: Panel, visit: Visit, witness: Witness) -> None:
     witness.allow(REFUSED)
-    # What Chromium advises on Django's own forms of users.
+    # Chromium's advice on Django's own user forms.
     witness.allow("console (info: Autofocus processing was blocked|verbose: .DOM. )")
     make_records(panel)
     page = visit()
@@ -135,7 +135,7 @@ def test_every_page_keeps_to_its_policy(panel: Panel, visit: Visit, witness: Wit
         if path in seen:
             continue
         seen.add(path)
-        # These two go on to load something.
+        # Scripts of these two pages load more.
         answer = page.goto(path, wait_until="networkidle" if path in {"/", "/api/docs"} else "load")
         assert answer is not None and answer.status < 500, path
         assert "/login/" not in page.url, path
@@ -148,7 +148,7 @@ def test_every_page_keeps_to_its_policy(panel: Panel, visit: Visit, witness: Wit
     assert not waiting
 
 
-def test_the_witness_sees_what_a_page_may_not_do(visit: Visit, witness: Witness) -> None:
+def test_witness_reports_violations(visit: Visit, witness: Witness) -> None:
     page = visit()
 
     page.evaluate("document.body.insertAdjacentHTML('beforeend', '<p style=color:red>')")

@@ -1,5 +1,5 @@
-"""A login that changes in another tab: the buttons of the first tab still work, or it says what to do before they
-are needed; never does it act as somebody else.
+"""A login that changes in another tab: buttons of the first tab still work, or the page says what to do; it never acts
+as another user.
 """
 
 import re
@@ -16,7 +16,7 @@ NOTICE = "#login-notice"
 
 @pytest.fixture
 def page(context: BrowserContext, guarded_panel: Panel) -> Page:  # noqa: F811 - the fixtures
-    """The dashboard of the admin."""
+    """The dashboard with an admin logged in."""
     page = log_in(context, "admin")
     expect(page.get_by_role("row", name="trainer")).to_be_visible()
     return page
@@ -47,7 +47,7 @@ def press_sync(page: Page) -> None:
     page.get_by_role("button", name="Sync with Novita.ai").click()
 
 
-def test_after_a_new_login_elsewhere_a_button_works_and_sends_one_more_request(
+def test_button_works_after_a_new_login_in_another_tab(
     context: BrowserContext,  # noqa: F811 - the fixture
     page: Page,
 ) -> None:
@@ -66,7 +66,7 @@ def test_after_a_new_login_elsewhere_a_button_works_and_sends_one_more_request(
     expect(page.locator(NOTICE)).to_be_empty()
 
 
-def test_a_request_that_stays_refused_is_sent_twice_and_no_more(page: Page) -> None:
+def test_request_with_refused_token_is_sent_twice_at_most(page: Page) -> None:
     sent = []
     answer = {"success": False, "code": "CSRF_FAILED", "message": "Nothing was done.", "suggestion": "Reload the page."}
     page.route("**/sync", lambda route: (sent.append(1), route.fulfill(status=403, json=answer)))
@@ -77,7 +77,7 @@ def test_a_request_that_stays_refused_is_sent_twice_and_no_more(page: Page) -> N
     assert len(sent) == 2
 
 
-def test_a_page_whose_login_ended_says_so_before_a_button_is_needed(
+def test_ended_login_is_shown_before_a_button_is_pressed(
     context: BrowserContext,  # noqa: F811 - the fixture
     page: Page,
 ) -> None:
@@ -97,7 +97,7 @@ def test_a_page_whose_login_ended_says_so_before_a_button_is_needed(
     expect(page.get_by_role("row", name="trainer")).to_be_visible()
 
 
-def test_a_page_whose_login_came_back_elsewhere_recovers_by_itself(
+def test_page_recovers_after_a_login_in_another_tab(
     context: BrowserContext,  # noqa: F811 - the fixture
     page: Page,
 ) -> None:
@@ -105,7 +105,7 @@ def test_a_page_whose_login_came_back_elsewhere_recovers_by_itself(
     come_back(page)
     expect(page.locator(NOTICE)).to_contain_text("You are logged out.")
     page.get_by_role("button", name="Refresh data").click()
-    # The reason stands in the banner and, with the way to log in, in the notice.
+    # The banner has the reason; the notice has it, too, with a link to log in.
     expect(page.locator("#status-error")).to_have_text("Not refreshed.")
     expect(page.locator("#warnings")).to_contain_text("you are logged out")
     expect(log_in(context, "admin").get_by_role("row", name="trainer")).to_be_visible()
@@ -117,7 +117,7 @@ def test_a_page_whose_login_came_back_elsewhere_recovers_by_itself(
     expect(page.locator("#status")).to_be_empty()
 
 
-def test_a_page_never_acts_as_somebody_else(
+def test_page_never_acts_as_another_user(
     context: BrowserContext,  # noqa: F811 - the fixture
     page: Page,
     guarded_panel: Panel,  # noqa: F811 - the fixture
@@ -126,7 +126,7 @@ def test_a_page_never_acts_as_somebody_else(
     stops = guarded_panel.novita.count_calls("stop")
 
     page.get_by_role("button", name="Stop trainer").click()
-    page.get_by_role("button", name="Stop it").click()
+    page.get_by_role("button", name="Stop", exact=True).click()
 
     message = page.get_by_role("row", name="trainer").locator(".message")
     expect(message).to_have_text("Nothing was done. You are now logged in as operator. Reload the page.")
@@ -137,7 +137,7 @@ def test_a_page_never_acts_as_somebody_else(
     expect(page.locator(NOTICE)).to_be_empty()
 
 
-def test_somebody_else_is_noticed_before_a_button_is_needed(
+def test_changed_user_is_shown_before_a_button_is_pressed(
     context: BrowserContext,  # noqa: F811 - the fixture
     page: Page,
 ) -> None:
@@ -148,7 +148,7 @@ def test_somebody_else_is_noticed_before_a_button_is_needed(
     expect(page.locator(NOTICE)).to_contain_text("You are now logged in as viewer.")
 
 
-def test_a_form_of_the_records_survives_a_new_login_with_what_was_typed(
+def test_admin_form_survives_a_new_login_in_another_tab(
     context: BrowserContext,  # noqa: F811 - the fixture
     page: Page,
 ) -> None:
@@ -165,7 +165,7 @@ def test_a_form_of_the_records_survives_a_new_login_with_what_was_typed(
     expect(page.get_by_role("heading", name="Nothing was done")).to_have_count(0)
 
 
-def test_a_form_that_is_refused_says_what_to_do_and_keeps_what_was_typed(
+def test_refused_admin_form_names_the_remedy_and_keeps_typed_text(
     context: BrowserContext,  # noqa: F811 - the fixture
     page: Page,
 ) -> None:

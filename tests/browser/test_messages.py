@@ -1,4 +1,4 @@
-"""What the page says of a trouble or a refusal stands once, in right words, and as long as it is true."""
+"""Messages about failures and refusals: shown once, worded correctly, and gone when they no longer apply."""
 
 import re
 import signal
@@ -20,7 +20,7 @@ def tolerant(witness: Witness) -> None:
 
 
 def make_running_operation(names: dict[str, str], *, due_in_seconds: float = 300) -> dict[str, Any]:
-    """Return a stop that runs; `names` are names of targets → their states."""
+    """Return a stop that is running; `names` maps the names of its targets to their states."""
     operation = make_ended_operation(1, success=None, state="requesting", finishedAt=None)
     (target,) = operation["targets"]
     targets = [{**target, "instanceId": f"id-{name}", "name": name, "state": state} for name, state in names.items()]
@@ -34,10 +34,10 @@ def make_running_operation(names: dict[str, str], *, due_in_seconds: float = 300
 
 def cancel(page: Page) -> None:
     press(page, "Cancel")
-    press(page, "End the asking")
+    press(page, "Cancel the remaining stops")
 
 
-def test_a_refused_cancellation_is_said_until_the_next_action(panel: Panel, visit: Visit) -> None:
+def test_refused_cancellation_is_shown_until_the_next_action(panel: Panel, visit: Visit) -> None:
     page = visit("about:blank")
     show_operations(page, make_running_operation({"alpha": "requested"}))
     refusal = {"status": 403, "json": {"message": "You may not.", "suggestion": "Ask Anna."}}
@@ -60,8 +60,8 @@ def test_a_refused_cancellation_is_said_until_the_next_action(panel: Panel, visi
     press(page, "Cancel")
     expect(said).to_have_count(0)
     refusal.clear()
-    press(page, "End the asking")
-    expect(said).to_have_text("It is not known whether it was cancelled: The service can't be reached.")
+    press(page, "Cancel the remaining stops")
+    expect(said).to_have_text("It is not known whether the operation was cancelled: The service can't be reached.")
     with page.expect_response("**/api/operations/running"):
         pass
     expect(said).to_be_visible()
@@ -70,22 +70,22 @@ def test_a_refused_cancellation_is_said_until_the_next_action(panel: Panel, visi
 # --- An outage
 
 
-def test_the_messages_of_an_outage_end_with_it(panel: Panel, visit: Visit) -> None:
+def test_outage_messages_disappear_with_the_outage(panel: Panel, visit: Visit) -> None:
     panel.hold({"id": "a", "name": "alpha"}, {"id": "b", "name": "beta"})
     page = visit()
     expect(page.locator("tr[data-id]")).to_have_count(2)
-    # Some actions get through without Redis; this one doesn't.
+    # Some actions work without Redis; this one doesn't.
     outage = {"status": 503, "json": {"message": "Redis can't be reached.", "code": "CACHE_UNAVAILABLE"}}
     page.route("**/api/instances/a/stop", lambda route: route.fulfill(**outage))
     panel.redis.signal(signal.SIGSTOP)
     press(page, "Stop alpha")
-    press(page, "Stop it")
+    press(page, "Stop")
     press(page, "Sync with Novita.ai")
     message, error = page.locator("tr[data-id=a] .message"), page.locator("#status-error")
     expect(message).to_contain_text("Redis")
     expect(error).to_contain_text("Redis")
 
-    # Once is enough: the banner has the reason.
+    # The reason is in the banner alone.
     expect(page.locator("#failure")).to_contain_text("Redis")
     press(page, "Refresh data")
     expect(error).to_have_text("Not refreshed.")
@@ -100,13 +100,13 @@ def test_the_messages_of_an_outage_end_with_it(panel: Panel, visit: Visit) -> No
     expect(error).to_be_empty()
 
 
-def test_a_refusal_outlives_an_outage(panel: Panel, visit: Visit) -> None:
+def test_refusal_outlives_an_outage(panel: Panel, visit: Visit) -> None:
     panel.hold({"id": "a", "name": "alpha"})
     page = visit()
     refusal = {"status": 409, "json": {"message": "Novita refused.", "code": "NOVITA_REFUSED"}}
     page.route("**/api/instances/a/stop", lambda route: route.fulfill(**refusal))
     press(page, "Stop alpha")
-    press(page, "Stop it")
+    press(page, "Stop")
     message = page.locator("tr[data-id=a] .message")
     expect(message).to_have_text("Novita refused.")
     page.context.set_offline(True)
@@ -120,12 +120,12 @@ def test_a_refusal_outlives_an_outage(panel: Panel, visit: Visit) -> None:
     expect(message).to_have_text("Novita refused.")
 
 
-def test_a_cleared_cache_that_is_filled_later_is_not_called_empty(panel: Panel, visit: Visit) -> None:
+def test_message_about_cleared_cache_is_updated_when_filled(panel: Panel, visit: Visit) -> None:
     panel.hold({"id": "a", "name": "alpha"})
     page = visit()
     expect(page.locator("tr[data-id]")).to_have_count(1)
     press(page, "Clear cache")
-    press(page, "Clear it")
+    page.locator("#clear-confirm").get_by_role("button", name="Clear cache").click()
     status = page.locator("#status-words")
     expect(status).to_have_text("Cleared 1 instance from the cache. The next synchronization fills it.")
 
@@ -135,7 +135,7 @@ def test_a_cleared_cache_that_is_filled_later_is_not_called_empty(panel: Panel, 
     expect(status).to_have_text("Cleared 1 instance from the cache, and synchronized again: 1 instance.")
 
 
-def test_a_page_opened_in_an_outage_has_trouble_and_operation_in_its_title(panel: Panel, visit: Visit) -> None:
+def test_title_shows_trouble_and_operation_on_a_page_opened_in_an_outage(panel: Panel, visit: Visit) -> None:
     panel.redis.signal(signal.SIGSTOP)
     page = visit("about:blank")
     show_operations(page, make_running_operation({"alpha": "requested", "beta": "confirmed"}))
@@ -150,7 +150,7 @@ def test_a_page_opened_in_an_outage_has_trouble_and_operation_in_its_title(panel
 # --- Times to come
 
 
-def test_the_end_of_a_monthly_instance_is_still_to_come(panel: Panel, visit: Visit) -> None:
+def test_end_of_monthly_instance_is_shown_as_future(panel: Panel, visit: Visit) -> None:
     ends = {"billingMode": "monthly", "endTime": str(int(time.time()) + 180 * DAY_SECONDS)}
     panel.hold({"id": "a", "name": "alpha", **ends})
     page = visit()
@@ -160,7 +160,7 @@ def test_the_end_of_a_monthly_instance_is_still_to_come(panel: Panel, visit: Vis
     expect(page.locator("tr.detail")).to_contain_text("(in 180 days)")
 
 
-def test_a_passed_deadline_is_overdue_and_the_names_are_in_natural_order(panel: Panel, visit: Visit) -> None:
+def test_passed_deadline_is_overdue_and_names_are_in_natural_order(panel: Panel, visit: Visit) -> None:
     names = {f"worker-{number}": "requested" for number in (1, 19, 2, 20, 10)}
     operation = make_running_operation(names)
     page = visit("about:blank")
@@ -168,9 +168,9 @@ def test_a_passed_deadline_is_overdue_and_the_names_are_in_natural_order(panel: 
     page.goto("/")
     under_way = page.locator("#targets-under-way .target-name")
     expect(under_way).to_have_text([f"worker-{number}" for number in (1, 2, 10, 19, 20)])
-    expect(page.locator("#operation-when")).to_contain_text(re.compile(r"The verdict is due by \d+:\d\d"))
+    expect(page.locator("#operation-when")).to_contain_text(re.compile(r"Result by \d+:\d\d"))
 
-    # worker-19 and worker-20 are seen stopped first, and worker-2, which comes before them, last.
+    # worker-19 and worker-20 are confirmed first; worker-2, which sorts before them, last.
     for number in (1, 3):
         operation["targets"][number]["state"] = "confirmed"
     operation["counts"] |= {"requested": 3, "confirmed": 2}
@@ -183,4 +183,4 @@ def test_a_passed_deadline_is_overdue_and_the_names_are_in_natural_order(panel: 
     expect(confirmed).to_have_text(["worker-2", "worker-19", "worker-20"])
     expect(under_way).to_have_text(["worker-1", "worker-10"])
     expect(page.locator("#operation-when")).to_contain_text(re.compile(r"overdue since \d+:\d\d"))
-    expect(page.locator("#operation-when")).not_to_contain_text("due by")
+    expect(page.locator("#operation-when")).not_to_contain_text("Result by")

@@ -1,4 +1,4 @@
-"""Four kinds of nothing, each with its own look and its own way out; and old rows that don't pass for fresh ones."""
+"""Empty lists: four causes, each with its own text and remedy. Old rows are marked as old."""
 
 import signal
 
@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 from tests.browser.conftest import Panel, Visit, Witness
 
 
-def test_an_account_without_instances_says_so(visit: Visit) -> None:
+def test_account_without_instances_says_so(visit: Visit) -> None:
     page = visit()
 
     expect(page.locator("#nothing")).to_have_text("There are no instances in the account.")
@@ -15,10 +15,10 @@ def test_an_account_without_instances_says_so(visit: Visit) -> None:
     expect(page.locator("#figure-total")).to_have_text("0")
 
 
-def test_a_filter_that_matches_none_leads_back(panel: Panel, visit: Visit) -> None:
+def test_filter_without_matches_offers_to_clear_it(panel: Panel, visit: Visit) -> None:
     panel.hold({"name": "alpha"})
     page = visit("/?search=nope")
-    expect(page.locator("#nothing p")).to_have_text("No instance matches.")
+    expect(page.locator("#nothing p")).to_have_text("No instances match.")
 
     page.locator("#nothing").get_by_role("button", name="Clear filters").click()
 
@@ -26,7 +26,7 @@ def test_a_filter_that_matches_none_leads_back(panel: Panel, visit: Visit) -> No
     expect(page.locator("#nothing")).to_be_hidden()
 
 
-def test_an_emptied_cache_is_no_empty_account(panel: Panel, visit: Visit) -> None:
+def test_empty_cache_differs_from_an_empty_account(panel: Panel, visit: Visit) -> None:
     panel.hold({"name": "alpha"})
     panel.clear()
 
@@ -38,9 +38,7 @@ def test_an_emptied_cache_is_no_empty_account(panel: Panel, visit: Visit) -> Non
     expect(page.locator("#warnings")).to_contain_text("The cache was cleared")
 
 
-def test_what_can_not_be_reached_keeps_the_last_rows_and_their_age(
-    panel: Panel, visit: Visit, witness: Witness
-) -> None:
+def test_outage_keeps_last_rows_and_their_age(panel: Panel, visit: Visit, witness: Witness) -> None:
     witness.allow("Failed to load resource")
     panel.hold({"name": "alpha"})
     page = visit()
@@ -49,15 +47,13 @@ def test_what_can_not_be_reached_keeps_the_last_rows_and_their_age(
 
     page.get_by_role("button", name="Refresh data").click()
 
-    expect(page.locator("#warnings")).to_contain_text("Since")
+    expect(page.locator("#warnings")).to_contain_text("Failing since")
     expect(page.locator("tr[data-id] th")).to_have_text("alpha")
     expect(page.locator("#nothing")).to_be_hidden()
     expect(page.locator("#figure-sync")).to_contain_text("ago")
 
 
-def test_a_page_opened_while_redis_is_away_says_so_and_fills_itself(
-    panel: Panel, visit: Visit, witness: Witness
-) -> None:
+def test_page_opened_during_a_redis_outage_fills_when_it_ends(panel: Panel, visit: Visit, witness: Witness) -> None:
     witness.allow("Failed to load resource")
     panel.hold({"name": "alpha"})
     panel.redis.signal(signal.SIGSTOP)
@@ -72,7 +68,7 @@ def test_a_page_opened_while_redis_is_away_says_so_and_fills_itself(
     expect(page.locator("#figure-redis")).to_have_text("up")
 
 
-def test_stale_data_says_of_when_it_is(panel: Panel, visit: Visit) -> None:
+def test_stale_data_shows_its_age(panel: Panel, visit: Visit) -> None:
     panel.hold({"name": "alpha"})
     panel.age(hours=1)
 

@@ -1,4 +1,4 @@
-"""The page's script sorts and searches as the server does; and a press on a form of the API's pages stops nothing."""
+"""The page's script sorts and searches as the server does. A form on an API page stops nothing at the first press."""
 
 import json
 import re
@@ -18,14 +18,14 @@ def named(panel: Panel) -> Panel:
     return panel
 
 
-def test_names_have_the_same_order_with_and_without_the_script(named: Panel, visit: Visit) -> None:
+def test_names_are_sorted_alike_with_and_without_script(named: Panel, visit: Visit) -> None:
     listed = named.service.get("/api/instances?ordering=name").json()["instances"]
     # An instance without a name is shown by its id.
     shown = [name or "id000" for name in NAMES]
 
     scripted = visit("/?ordering=name")
     expect(scripted.locator("#instances tbody tr[data-id]")).to_have_count(len(NAMES))
-    # The script has drawn the rows once its own order has come back from the other.
+    # After one change of the order and back, the rows are those of the script.
     for ordering, names in (("-name", shown[::-1]), ("name", shown)):
         scripted.get_by_role("columnheader", name="Name").get_by_role("link").click()
         expect(scripted).to_have_url(re.compile(f"ordering={ordering}$"))
@@ -36,7 +36,7 @@ def test_names_have_the_same_order_with_and_without_the_script(named: Panel, vis
     expect(plain.locator(NAMES_SHOWN)).to_have_text(shown)
 
 
-def test_a_search_finds_the_same_with_and_without_the_script(named: Panel, visit: Visit) -> None:
+def test_search_finds_the_same_with_and_without_script(named: Panel, visit: Visit) -> None:
     page = visit("/?ordering=name")
     for search, found in SEARCHES.items():
         page.locator("input[name=search]").fill(search)
@@ -45,10 +45,8 @@ def test_a_search_finds_the_same_with_and_without_the_script(named: Panel, visit
 
 
 @pytest.mark.parametrize("path", ["/api/instances/stop-all", "/api/operations"])
-def test_one_press_on_a_form_that_stops_many_stops_nothing(
-    panel: Panel, visit: Visit, witness: Witness, path: str
-) -> None:
-    # A page of what can only be posted to says so.
+def test_first_press_on_an_api_form_is_a_dry_run(panel: Panel, visit: Visit, witness: Witness, path: str) -> None:
+    # The page of a POST-only address is answered by 405.
     witness.allow("405")
     panel.hold({"id": "a", "status": "running"}, {"id": "b", "status": "running"})
     stops = panel.novita.list_stops()

@@ -1,4 +1,4 @@
-"""Every page loads clean, and the pages lead to each other."""
+"""Every page loads without console messages, and the pages link to each other."""
 
 import pytest
 from playwright.sync_api import expect
@@ -18,7 +18,7 @@ PAGES = [
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_a_page_loads_without_a_word_in_the_console(panel: Panel, visit: Visit, path: str) -> None:
+def test_page_loads_without_console_messages(panel: Panel, visit: Visit, path: str) -> None:
     panel.hold({"name": "<img src=x onerror=alert(1)>"})
 
     page = visit(path)
@@ -27,7 +27,7 @@ def test_a_page_loads_without_a_word_in_the_console(panel: Panel, visit: Visit, 
     expect(page.locator("body")).not_to_be_empty()
 
 
-def test_a_lost_reader_is_led_back(visit: Visit, witness: Witness) -> None:
+def test_missing_page_links_back(visit: Visit, witness: Witness) -> None:
     witness.allow("status of 404")
     page = visit("/nope")
 
@@ -36,7 +36,7 @@ def test_a_lost_reader_is_led_back(visit: Visit, witness: Witness) -> None:
     expect(page).to_have_title("(0) Novita panel")
 
 
-def test_the_dashboard_and_the_records_lead_to_each_other(visit: Visit) -> None:
+def test_dashboard_and_records_link_to_each_other(visit: Visit) -> None:
     page = visit()
 
     page.get_by_role("link", name="Records").click()
@@ -49,7 +49,7 @@ def test_the_dashboard_and_the_records_lead_to_each_other(visit: Visit) -> None:
     assert page.url.endswith("/api/docs")
 
 
-def test_a_sync_run_says_what_changed_by_name_from_and_to(panel: Panel, visit: Visit) -> None:
+def test_sync_run_lists_changes_with_old_and_new_values(panel: Panel, visit: Visit) -> None:
     panel.hold({"id": "a", "name": "alpha"}, {"id": "b", "name": "beta"})
     panel.novita.change(set={"a": {"name": "aleph"}}, remove=["b"], add=[{"id": "c", "name": "gamma"}])
     panel.sync()
@@ -61,7 +61,7 @@ def test_a_sync_run_says_what_changed_by_name_from_and_to(panel: Panel, visit: V
         expect(page.locator("#content")).to_contain_text(words)
 
 
-def test_a_sync_is_started_from_the_records(panel: Panel, visit: Visit) -> None:
+def test_sync_can_be_started_from_the_records(panel: Panel, visit: Visit) -> None:
     page = visit("/admin/instances/syncrun/")
     syncs = panel.novita.count_syncs()
 
@@ -71,7 +71,7 @@ def test_a_sync_is_started_from_the_records(panel: Panel, visit: Visit) -> None:
     assert panel.novita.count_syncs() == syncs + 1
 
 
-def test_the_theme_is_switched_on_the_dashboard_too(visit: Visit) -> None:
+def test_theme_can_be_switched_on_the_dashboard(visit: Visit) -> None:
     page = visit(color_scheme="light")
     before = page.evaluate("getComputedStyle(document.body).backgroundColor")
 

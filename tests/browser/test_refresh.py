@@ -1,4 +1,4 @@
-"""The page refreshes itself: it touches what changed and nothing else, costs little, and outlives trouble."""
+"""Automatic refresh: it changes only rows that differ, costs little, and recovers from failures."""
 
 import logging
 import re
@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from playwright.sync_api import CDPSession, Page, Request, expect
+from playwright.sync_api import CDPSession, Page, Request, Route, expect
 
 from tests.browser.conftest import Panel, Visit, Witness
 
@@ -49,26 +49,26 @@ def read_busy_ms(session: CDPSession) -> float:
 
 
 class Clock:
-    """A page whose time a test moves, with the listings it asked for."""
+    """A page whose time a test moves; counts its requests for the list."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
-        self.asked = 0
+        self.requests = 0
         page.on("request", self._count)
 
     def _count(self, request: Request) -> None:
-        self.asked += is_listing(request.url)
+        self.requests += is_listing(request.url)
 
     def pass_by(self, seconds: float) -> int:
-        """Let the time go by; return how many listings were asked for in it."""
-        before = self.asked
+        """Move the time; return the number of requests for the list meanwhile."""
+        before = self.requests
         self.page.clock.run_for(round(seconds * 1000))
-        # What is asked for is asked, and gets its answer, in real time; a busy machine takes longer to ask.
+        # Requests and answers take real time, and more of it on a busy machine.
         ends_at = time.monotonic() + 4
-        while self.asked == before and time.monotonic() < ends_at:
+        while self.requests == before and time.monotonic() < ends_at:
             self.page.wait_for_timeout(100)
         self.page.wait_for_timeout(800)
-        return self.asked - before
+        return self.requests - before
 
     def expect_next_in(self, seconds: int) -> None:
         expect(self.page.locator("#next-refresh")).to_have_text(f"Next refresh in {seconds} s")
@@ -76,7 +76,7 @@ class Clock:
 
 @pytest.fixture
 def stop_clock(visit: Visit) -> Clock:
-    """An empty page with a clock that stands, to be opened by the test."""
+    """An empty page with a stopped clock; the test opens the dashboard."""
     page = visit("about:blank")
     page.clock.install()
     return Clock(page)
@@ -90,7 +90,7 @@ def open_page(clock: Clock) -> Page:
     return clock.page
 
 
-def test_an_unchanged_list_costs_a_304(panel: Panel, visit: Visit) -> None:
+def test_unchanged_list_is_answered_by_304(panel: Panel, visit: Visit) -> None:
     panel.hold({"name": "alpha"})
     page = visit()
     expect(page.locator("tr[data-id]")).to_have_count(1)
@@ -100,7 +100,27 @@ def test_an_unchanged_list_costs_a_304(panel: Panel, visit: Visit) -> None:
     expect(page.locator("tr[data-id]")).to_have_count(1)
 
 
-def test_a_refresh_touches_only_what_changed(panel: Panel, visit: Visit) -> None:
+def test_refresh_button_waits_for_an_answer_requested_after_the_press(panel: Panel, visit: Visit) -> None:
+    panel.hold({"id": "a", "name": "alpha"})
+    page = visit()
+    expect(page.locator("tr[data-id] th")).to_have_text("alpha")
+    held: list[Route] = []
+    page.route("**/api/instances", lambda route: held.append(route), times=1)
+    with page.expect_request("**/api/instances"):
+        page.evaluate(SET_VISIBILITY, True)
+        page.evaluate(SET_VISIBILITY, False)
+    older = held[0].fetch()
+    panel.set("a", name="beta")
+    panel.sync()
+
+    page.get_by_role("button", name="Refresh data").click()
+    held[0].fulfill(response=older)
+
+    expect(page.locator("#status")).to_have_text("Refreshed: 1 instance.")
+    assert page.locator("tr[data-id] th").inner_text() == "beta"
+
+
+def test_refresh_touches_only_changed_rows(panel: Panel, visit: Visit) -> None:
     panel.hold(*({"id": f"id{number:03}", "name": f"vm-{number:03}"} for number in range(1000)))
     page = visit("/?ordering=name")
     expect(page.locator("tr[data-id]")).to_have_count(100)
@@ -120,7 +140,7 @@ def test_a_refresh_touches_only_what_changed(panel: Panel, visit: Visit) -> None
     log.warning("refresh of 1,000 rows with 10 changed: %.0f ms of the main thread", spent)
 
 
-def test_a_refresh_keeps_scroll_focus_open_rows_and_what_is_typed(panel: Panel, visit: Visit) -> None:
+def test_refresh_keeps_scroll_focus_open_rows_and_typed_text(panel: Panel, visit: Visit) -> None:
     panel.hold(*({"id": f"id{number:03}", "name": f"vm-{number:03}"} for number in range(100)))
     page = visit("/?ordering=name")
     page.get_by_role("button", name="vm-080", exact=True).click()
@@ -143,7 +163,7 @@ def test_a_refresh_keeps_scroll_focus_open_rows_and_what_is_typed(panel: Panel, 
     assert page.evaluate("scrollY") == 2000
 
 
-def test_a_focused_row_keeps_its_focus_when_it_moves(panel: Panel, visit: Visit) -> None:
+def test_moved_row_keeps_its_focus(panel: Panel, visit: Visit) -> None:
     panel.hold(*({"id": f"id{number}", "name": f"vm-{number}"} for number in range(5)))
     page = visit("/?ordering=name")
     page.get_by_role("button", name="Stop vm-0").focus()
@@ -157,7 +177,7 @@ def test_a_focused_row_keeps_its_focus_when_it_moves(panel: Panel, visit: Visit)
     expect(page.get_by_role("button", name="Stop vm-9")).to_be_focused()
 
 
-def test_it_refreshes_every_30_seconds_and_says_when(panel: Panel, stop_clock: Clock) -> None:
+def test_page_refreshes_every_30_seconds_and_counts_down(panel: Panel, stop_clock: Clock) -> None:
     page = open_page(stop_clock)
     stop_clock.expect_next_in(30)
 
@@ -170,7 +190,9 @@ def test_it_refreshes_every_30_seconds_and_says_when(panel: Panel, stop_clock: C
 
 
 @pytest.mark.parametrize("status", ["pulling", "toStop", "restarting"])
-def test_it_refreshes_every_3_seconds_while_something_moves(panel: Panel, stop_clock: Clock, status: str) -> None:
+def test_page_refreshes_every_3_seconds_while_an_instance_is_moving(
+    panel: Panel, stop_clock: Clock, status: str
+) -> None:
     panel.hold({"id": "a", "name": "alpha", "status": status}, {"name": "beta"})
     open_page(stop_clock)
 
@@ -178,7 +200,7 @@ def test_it_refreshes_every_3_seconds_while_something_moves(panel: Panel, stop_c
     assert [stop_clock.pass_by(3.1) for _ in range(2)] == [1, 1]
 
 
-def test_it_slows_down_when_everything_rests(panel: Panel, stop_clock: Clock) -> None:
+def test_page_slows_down_when_nothing_is_moving(panel: Panel, stop_clock: Clock) -> None:
     panel.hold({"id": "a", "name": "alpha", "status": "toStop"})
     open_page(stop_clock)
     panel.set("a", status="exited")
@@ -189,11 +211,11 @@ def test_it_slows_down_when_everything_rests(panel: Panel, stop_clock: Clock) ->
     stop_clock.expect_next_in(30)
 
 
-def test_it_can_be_paused(panel: Panel, stop_clock: Clock) -> None:
+def test_refresh_can_be_paused(panel: Panel, stop_clock: Clock) -> None:
     page = open_page(stop_clock)
     page.get_by_role("button", name="Pause refresh").click()
 
-    expect(page.locator("#next-refresh")).to_have_text("Refresh is paused")
+    expect(page.locator("#next-refresh")).to_have_text("Refresh paused")
     expect(page.locator("button[aria-pressed=true]")).to_have_count(1)
     assert stop_clock.pass_by(120) == 0
 
@@ -201,19 +223,19 @@ def test_it_can_be_paused(panel: Panel, stop_clock: Clock) -> None:
     assert stop_clock.pass_by(31) >= 1
 
 
-def test_a_hidden_tab_asks_for_nothing_and_one_that_comes_back_at_once(panel: Panel, stop_clock: Clock) -> None:
+def test_hidden_tab_sends_nothing_and_refreshes_when_shown(panel: Panel, stop_clock: Clock) -> None:
     page = open_page(stop_clock)
 
     page.evaluate(SET_VISIBILITY, True)
     assert stop_clock.pass_by(120) == 0
 
-    before = stop_clock.asked
+    before = stop_clock.requests
     page.evaluate(SET_VISIBILITY, False)
     stop_clock.pass_by(0.1)
-    assert stop_clock.asked == before + 1
+    assert stop_clock.requests == before + 1
 
 
-def test_a_failed_refresh_keeps_the_rows_says_since_when_and_recovers(
+def test_failed_refresh_keeps_rows_names_its_start_and_recovers(
     panel: Panel, stop_clock: Clock, witness: Witness
 ) -> None:
     witness.allow("Failed to load resource")
@@ -223,7 +245,7 @@ def test_a_failed_refresh_keeps_the_rows_says_since_when_and_recovers(
 
     assert stop_clock.pass_by(30) >= 1
 
-    expect(page.locator("#warnings")).to_contain_text(re.compile(r"can't be reached. Since \d+:\d+:\d+"))
+    expect(page.locator("#warnings")).to_contain_text(re.compile(r"can't be reached. Failing since \d+:\d+:\d+"))
     expect(page.locator("tr[data-id] th")).to_have_text("alpha")
     expect(page.locator("#instances")).to_have_class("is-old")
     assert page.title().startswith("⚠")
@@ -241,7 +263,7 @@ def test_a_failed_refresh_keeps_the_rows_says_since_when_and_recovers(
     assert page.title() == "(1) Novita panel"
 
 
-def test_redis_going_away_and_coming_back_is_seen(panel: Panel, visit: Visit, witness: Witness) -> None:
+def test_redis_outage_and_recovery_are_shown(panel: Panel, visit: Visit, witness: Witness) -> None:
     witness.allow("Failed to load resource")
     panel.hold({"name": "alpha"})
     page = visit()
@@ -259,7 +281,7 @@ def test_redis_going_away_and_coming_back_is_seen(panel: Panel, visit: Visit, wi
     expect(page.locator("#warnings")).to_be_empty()
 
 
-def test_an_answer_that_is_no_listing_is_trouble_too(panel: Panel, visit: Visit, witness: Witness) -> None:
+def test_answer_without_a_list_counts_as_failure(panel: Panel, visit: Visit, witness: Witness) -> None:
     panel.hold({"name": "alpha"})
     page = visit()
     expect(page.locator("tr[data-id]")).to_have_count(1)
@@ -267,11 +289,11 @@ def test_an_answer_that_is_no_listing_is_trouble_too(panel: Panel, visit: Visit,
 
     page.get_by_role("button", name="Refresh data").click()
 
-    expect(page.locator("#warnings")).to_contain_text("Since")
+    expect(page.locator("#warnings")).to_contain_text("Failing since")
     expect(page.locator("tr[data-id] th")).to_have_text("alpha")
 
 
-def test_the_title_and_the_icon_tell_the_number_running(panel: Panel, visit: Visit) -> None:
+def test_title_and_icon_show_number_of_running_instances(panel: Panel, visit: Visit) -> None:
     panel.hold({"id": "a"}, {"id": "b"})
     page = visit()
     expect(page).to_have_title("(2) Novita panel")
@@ -285,7 +307,7 @@ def test_the_title_and_the_icon_tell_the_number_running(panel: Panel, visit: Vis
     assert page.locator("link[rel=icon]").get_attribute("href") != icon
 
 
-def test_a_failing_synchronization_shows_in_the_title(panel: Panel, visit: Visit, witness: Witness) -> None:
+def test_failing_synchronization_shows_in_title(panel: Panel, visit: Visit, witness: Witness) -> None:
     witness.allow("Failed to load resource")
     panel.hold({"id": "a"})
     panel.novita.fault("list", "status", status=401)
@@ -297,7 +319,7 @@ def test_a_failing_synchronization_shows_in_the_title(panel: Panel, visit: Visit
     expect(page.locator("#warnings")).to_contain_text("Synchronization has been failing since")
 
 
-def test_the_status_line_stays_quiet_at_a_refresh(panel: Panel, stop_clock: Clock) -> None:
+def test_automatic_refresh_announces_nothing(panel: Panel, stop_clock: Clock) -> None:
     panel.hold({"id": "a", "name": "alpha"})
     page = open_page(stop_clock)
     live = "[role=status], [role=alert], [aria-live]"

@@ -1,4 +1,4 @@
-"""What each role sees of the dashboard, behind the login: the buttons of what it may do, and no others."""
+"""Roles: each sees exactly the buttons that it may use."""
 
 import re
 import subprocess
@@ -33,8 +33,8 @@ def guarded_panel(
     migrated_database: Path,  # noqa: F811 - likewise
     simulated_novita: Novita,
 ) -> Iterator[Panel]:
-    """A panel that wants a login, with a user of each role and one without any, and one running instance."""
-    # Another module's may be there still.
+    """A panel that requires a login: a user of each role, a user without a role, one running instance."""
+    # Instances of another module may still exist.
     simulated_novita.change(remove=list(simulated_novita.get_truth()))
     simulated_novita.change(add=[{"id": "a" * 16, "name": "trainer", "status": "running"}])
     folder = tmp_path_factory.mktemp("guarded")
@@ -65,7 +65,7 @@ def log_in(context: BrowserContext, name: str) -> Page:
 
 
 @pytest.mark.parametrize("role", SEEN)
-def test_a_role_sees_the_buttons_of_what_it_may_do(context: BrowserContext, role: str) -> None:
+def test_role_sees_only_buttons_it_may_use(context: BrowserContext, role: str) -> None:
     page = log_in(context, role)
 
     expect(page.get_by_role("row", name="trainer")).to_be_visible()
@@ -78,7 +78,7 @@ def test_a_role_sees_the_buttons_of_what_it_may_do(context: BrowserContext, role
     expect(page.get_by_role("button", name="Protect trainer")).to_have_count(may_act)
 
 
-def test_who_has_no_role_is_told_so_and_can_leave(context: BrowserContext) -> None:
+def test_user_without_role_is_told_and_can_log_out(context: BrowserContext) -> None:
     page = log_in(context, "nobody")
 
     expect(page.get_by_role("heading", name="Not allowed")).to_be_visible()
@@ -86,7 +86,7 @@ def test_who_has_no_role_is_told_so_and_can_leave(context: BrowserContext) -> No
     expect(page.get_by_role("button", name="Log in")).to_be_visible()
 
 
-def test_a_wrong_password_is_told_and_the_name_stays(context: BrowserContext) -> None:
+def test_wrong_password_shows_an_error_and_keeps_the_username(context: BrowserContext) -> None:
     page = context.new_page()
     page.goto("/login/")
     page.get_by_label("Username").fill("viewer")

@@ -1,4 +1,4 @@
-"""The selection: what is chosen stays chosen, and is told; what can be done with it is said before it is done."""
+"""The selection: it survives filters and refreshes, and its buttons count the instances they apply to."""
 
 import re
 
@@ -39,7 +39,7 @@ def list_chosen(page: Page) -> list[str]:
     return page.locator("tr[data-id]:has(input:checked) th").all_inner_texts()
 
 
-def test_the_bar_comes_with_the_first_and_goes_with_the_last(rows: Panel, visit: Visit) -> None:
+def test_bar_shows_only_while_instances_are_selected(rows: Panel, visit: Visit) -> None:
     page = visit()
     expect(page.get_by_role("button", name="Clear selection")).to_be_hidden()
 
@@ -53,7 +53,7 @@ def test_the_bar_comes_with_the_first_and_goes_with_the_last(rows: Panel, visit:
     assert list_chosen(page) == []
 
 
-def test_what_the_filter_hides_stays_selected_and_is_counted(rows: Panel, visit: Visit) -> None:
+def test_hidden_instances_stay_selected_and_are_counted(rows: Panel, visit: Visit) -> None:
     page = visit("/?ordering=name")
     choose(page, "alpha", "beta", "gamma")
 
@@ -66,7 +66,7 @@ def test_what_the_filter_hides_stays_selected_and_is_counted(rows: Panel, visit:
     assert list_chosen(page) == ["gamma", "beta", "alpha"]
 
 
-def test_a_refresh_keeps_the_selection_and_drops_who_left(rows: Panel, visit: Visit) -> None:
+def test_refresh_keeps_selection_without_removed_instances(rows: Panel, visit: Visit) -> None:
     page = visit()
     choose(page, "alpha", "beta", "gamma")
     rows.novita.change(remove=["b"], set={"a": {"name": "aleph"}})
@@ -78,7 +78,7 @@ def test_a_refresh_keeps_the_selection_and_drops_who_left(rows: Panel, visit: Vi
     assert sorted(list_chosen(page)) == ["aleph", "gamma"]
 
 
-def test_the_heading_selects_all_that_match(rows: Panel, visit: Visit) -> None:
+def test_heading_box_selects_all_matches(rows: Panel, visit: Visit) -> None:
     page = visit("/?group=running")
     heading = page.locator("thead").get_by_role("checkbox")
     choose(page, "alpha")
@@ -94,7 +94,7 @@ def test_the_heading_selects_all_that_match(rows: Panel, visit: Visit) -> None:
     assert heading.evaluate("box => box.indeterminate")
 
 
-def test_the_heading_selects_on_the_other_pages_too(panel: Panel, visit: Visit) -> None:
+def test_heading_box_selects_matches_on_other_pages(panel: Panel, visit: Visit) -> None:
     panel.hold(*({"id": f"id{number:03}", "name": f"vm-{number:03}"} for number in range(150)))
     page = visit("/?ordering=name")
     expect(page.locator("tr[data-id]")).to_have_count(100)
@@ -107,7 +107,7 @@ def test_the_heading_selects_on_the_other_pages_too(panel: Panel, visit: Visit) 
     assert len(list_chosen(page)) == 50
 
 
-def test_shift_selects_what_lies_between(rows: Panel, visit: Visit) -> None:
+def test_shift_selects_a_range(rows: Panel, visit: Visit) -> None:
     page = visit("/?ordering=name")
     choose(page, "alpha")
 
@@ -117,7 +117,7 @@ def test_shift_selects_what_lies_between(rows: Panel, visit: Visit) -> None:
     assert list_chosen(page) == ["alpha", "beta", "delta"]
 
 
-def test_each_button_says_for_how_many_it_is_possible(rows: Panel, visit: Visit) -> None:
+def test_each_button_counts_the_instances_it_applies_to(rows: Panel, visit: Visit) -> None:
     page = visit()
     choose(page, "alpha", "beta", "gamma")
     expect(page.locator("#selection button")).to_have_text(["Start 1", "Stop 2", "Restart 2", "Clear selection"])
@@ -126,40 +126,44 @@ def test_each_button_says_for_how_many_it_is_possible(rows: Panel, visit: Visit)
 
     start = page.get_by_role("button", name="Start 0")
     expect(start).to_have_attribute("aria-disabled", "true")
-    expect(start).to_have_accessible_description("None of the selected can be asked to start now.")
+    expect(start).to_have_accessible_description("None of the selected instances can be started now.")
     start.click(force=True)
     expect(page.get_by_role("dialog")).to_be_hidden()
 
 
-def test_the_selected_are_stopped_by_two_presses_and_no_other(rows: Panel, visit: Visit) -> None:
+def test_two_presses_stop_only_selected_instances(rows: Panel, visit: Visit) -> None:
     page = visit()
     choose(page, "alpha", "gamma")
 
     page.get_by_role("button", name="Stop 1").click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("1 instance will be stopped:")
-    expect(dialog.get_by_role("list", name="1 skipped")).to_contain_text("gamma It is exited already.")
-    expect(dialog.get_by_label("Type")).to_be_hidden()
+    expect(dialog.get_by_role("list", name="1 skipped")).to_contain_text("gamma Already stopped.")
+    expect(dialog.get_by_label("Enter")).to_be_hidden()
     expect(dialog.get_by_role("button", name="Stop 1 instance")).to_be_focused()
     page.keyboard.press("Enter")
 
-    expect(page.locator("#operation-summary")).to_contain_text(re.compile("^All 2 are stopped, seen at"))
+    expect(page.locator("#operation-summary")).to_contain_text(re.compile("^All 2 are stopped. Verified at"))
     truth = rows.novita.get_truth()
     assert {instance_id: truth[instance_id]["status"] for instance_id in "ab"} == {"a": "exited", "b": "running"}
 
 
-@pytest.mark.parametrize(("action", "name", "done"), [("Start", "gamma", "running"), ("Restart", "alpha", "restarted")])
-def test_the_selected_are_started_and_restarted(rows: Panel, visit: Visit, action: str, name: str, done: str) -> None:
+@pytest.mark.parametrize(
+    ("action", "name", "done"), [("Start", "gamma", "is running"), ("Restart", "alpha", "has restarted")]
+)
+def test_selected_instances_are_started_and_restarted(
+    rows: Panel, visit: Visit, action: str, name: str, done: str
+) -> None:
     page = visit()
     choose(page, name)
 
     page.get_by_role("button", name=f"{action} 1").click()
     page.get_by_role("dialog").get_by_role("button", name=f"{action} 1 instance").click()
 
-    expect(page.locator("#operation-summary")).to_contain_text(f"The one instance is {done}, seen at")
+    expect(page.locator("#operation-summary")).to_contain_text(f"The instance {done}. Verified at")
 
 
-def test_a_selection_needs_no_mouse(rows: Panel, visit: Visit) -> None:
+def test_selection_works_by_keyboard(rows: Panel, visit: Visit) -> None:
     page = visit("/?ordering=name")
     page.get_by_role("checkbox", name="Select alpha").focus()
 
@@ -174,7 +178,7 @@ def test_a_selection_needs_no_mouse(rows: Panel, visit: Visit) -> None:
     assert rows.list_operations() == []
 
 
-def test_without_a_script_nothing_can_be_selected(rows: Panel, visit: Visit) -> None:
+def test_selection_is_absent_without_script(rows: Panel, visit: Visit) -> None:
     page = visit(java_script_enabled=False)
 
     expect(page.locator("#instances tbody tr")).to_have_count(4)

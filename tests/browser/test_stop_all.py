@@ -1,4 +1,4 @@
-"""Stop all: first what would happen, then the number to type, then what happens, until each is seen stopped."""
+"""Stop all: the plan, the number that confirms it, the progress, and the verified result."""
 
 import json
 import re
@@ -26,12 +26,12 @@ def press(page: Page, name: str) -> None:
 def open_dialog(page: Page) -> Locator:
     press(page, "Stop all")
     dialog = page.get_by_role("dialog")
-    expect(dialog.locator("#plan-state")).to_contain_text(re.compile("will be stopped|nothing to stop"))
+    expect(dialog.locator("#plan-state")).to_contain_text(re.compile("will be stopped|Nothing is running"))
     return dialog
 
 
 def stop_all(page: Page, count: int) -> None:
-    open_dialog(page).get_by_label(f"Type {count} to stop").fill(str(count))
+    open_dialog(page).get_by_label(f"Enter {count} to stop").fill(str(count))
     page.keyboard.press("Enter")
 
 
@@ -47,35 +47,37 @@ def is_order(request: Request) -> bool:
     return request.method == "POST" and request.url.endswith("/stop-all") and not json.loads(request.post_data or "")
 
 
-def test_all_are_stopped_and_seen_stopped(panel: Panel, visit: Visit) -> None:
+def test_stop_all_stops_and_verifies_all(panel: Panel, visit: Visit) -> None:
     panel.hold(ALPHA, BETA, STOPPED)
     page = visit()
     dialog = open_dialog(page)
     expect(dialog).to_contain_text("2 instances will be stopped:")
-    expect(dialog.get_by_role("list", name="Will be asked").get_by_role("listitem")).to_have_text(["alpha", "beta"])
+    expect(dialog.get_by_role("list", name="Included instances").get_by_role("listitem")).to_have_text(
+        ["alpha", "beta"]
+    )
     expect(dialog).to_contain_text("Data on local disks may be lost; Novita keeps it for up to 7 days.")
 
-    dialog.get_by_label("Type 2 to stop them").fill("2")
+    dialog.get_by_label("Enter 2 to stop them").fill("2")
     dialog.get_by_label("Reason").fill("the weekend")
     dialog.get_by_role("button", name="Stop 2 instances").click()
 
     expect(dialog).to_be_hidden()
     expect(get_summary(page)).to_have_text(re.compile(r"^Stopping 2 instances: "))
     expect(page).to_have_title(re.compile(r"^Stopping \d/2 – "))
-    expect(get_summary(page)).to_have_text(re.compile(r"^All 2 are stopped, seen at \d+:\d\d:\d\d"))
-    expect(get_target(page, "alpha")).to_contain_text("stopped, seen at")
+    expect(get_summary(page)).to_have_text(re.compile(r"^All 2 are stopped. Verified at \d+:\d\d:\d\d"))
+    expect(get_target(page, "alpha")).to_have_text(re.compile(r"^alpha\s+Stopped \(verified\)\.\s+\d+:\d\d:\d\d"))
     expect(page.locator("#operation")).to_contain_text("“the weekend”")
-    expect(page.locator("tr[data-id=a] .status")).to_have_text("exited")
+    expect(page.locator("tr[data-id=a] .status")).to_have_text("Stopped")
     expect(page).to_have_title("(0) Novita panel")
     assert {row["status"] for row in panel.novita.get_truth().values()} == {"exited"}
 
 
-def test_all_are_stopped_without_a_mouse(panel: Panel, visit: Visit) -> None:
+def test_stop_all_works_by_keyboard(panel: Panel, visit: Visit) -> None:
     panel.hold(ALPHA, BETA)
     page = visit()
     page.get_by_role("button", name="Stop all").focus()
     page.keyboard.press("Enter")
-    expect(page.get_by_label("Type 2 to stop them")).to_be_focused()
+    expect(page.get_by_label("Enter 2 to stop them")).to_be_focused()
 
     page.keyboard.type("2")
     page.keyboard.press("Enter")
@@ -86,64 +88,62 @@ def test_all_are_stopped_without_a_mouse(panel: Panel, visit: Visit) -> None:
 
 
 @pytest.mark.parametrize("typed", ["", "2", "33", "three"])
-def test_another_number_stops_nothing(panel: Panel, visit: Visit, typed: str) -> None:
+def test_wrong_number_stops_nothing(panel: Panel, visit: Visit, typed: str) -> None:
     panel.hold(ALPHA, BETA, GAMMA)
     page = visit()
     dialog = open_dialog(page)
     stops = panel.novita.count_calls("stop")
 
-    dialog.get_by_label("Type 3 to stop them").fill(typed)
+    dialog.get_by_label("Enter 3 to stop them").fill(typed)
     page.keyboard.press("Enter")
     dialog.get_by_role("button", name="Stop 3 instances").click(force=True)
 
     expect(dialog.get_by_role("button", name="Stop 3 instances")).to_have_attribute("aria-disabled", "true")
-    expect(dialog).to_contain_text(f"“{typed}” is not 3" if typed else "The button waits for the number 3")
-    expect(dialog.get_by_label("Type 3 to stop them")).to_be_focused()
+    expect(dialog).to_contain_text("That doesn't match. Enter 3." if typed else "Enter 3 to enable the button.")
+    expect(dialog.get_by_label("Enter 3 to stop them")).to_be_focused()
     assert panel.list_operations() == []
     assert panel.novita.count_calls("stop") == stops
 
 
 @pytest.mark.parametrize("way", ["Escape", "Cancel"])
-def test_the_dialog_is_left_without_a_stop(panel: Panel, visit: Visit, way: str) -> None:
+def test_closing_the_dialog_stops_nothing(panel: Panel, visit: Visit, way: str) -> None:
     panel.hold(ALPHA)
     page = visit()
-    open_dialog(page).get_by_label("Type 1 to stop it").fill("1")
+    open_dialog(page).get_by_label("Enter 1 to stop it").fill("1")
 
     page.keyboard.press("Escape") if way == "Escape" else press(page, way)
 
     expect(page.get_by_role("dialog")).to_be_hidden()
     expect(page.get_by_role("button", name="Stop all")).to_be_focused()
     assert panel.list_operations() == []
-    expect(open_dialog(page).get_by_label("Type 1 to stop it")).to_have_value("")
+    expect(open_dialog(page).get_by_label("Enter 1 to stop it")).to_have_value("")
 
 
-def test_a_double_press_sends_one_request(panel: Panel, visit: Visit) -> None:
+def test_double_press_sends_one_stop_all(panel: Panel, visit: Visit) -> None:
     panel.hold(ALPHA)
     page = visit()
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.url) if is_order(request) else None)
     dialog = open_dialog(page)
-    dialog.get_by_label("Type 1 to stop it").fill("1")
+    dialog.get_by_label("Enter 1 to stop it").fill("1")
 
     dialog.get_by_role("button", name="Stop 1 instance").dblclick()
 
-    expect(get_summary(page)).to_contain_text("The one instance is stopped")
+    expect(get_summary(page)).to_contain_text("The instance is stopped")
     assert len(sent) == 1
 
 
-def test_where_nothing_runs_there_is_nothing_to_press(panel: Panel, visit: Visit) -> None:
+def test_dialog_without_running_instances_can_only_be_closed(panel: Panel, visit: Visit) -> None:
     panel.hold(STOPPED)
 
     dialog = open_dialog(visit())
 
-    expect(dialog).to_contain_text("Nothing runs: there is nothing to stop.")
+    expect(dialog).to_contain_text("Nothing is running.")
     expect(dialog.locator("button:visible")).to_have_text(["Close"])
     expect(dialog.get_by_role("button", name="Close")).to_be_focused()
 
 
-def test_an_account_that_can_not_be_read_is_said_and_read_again_by_a_press(
-    panel: Panel, visit: Visit, witness: Witness
-) -> None:
+def test_unreadable_account_is_shown_and_can_be_read_again(panel: Panel, visit: Visit, witness: Witness) -> None:
     witness.allow("Failed to load resource")
     panel.hold(ALPHA)
     panel.clear()
@@ -158,10 +158,10 @@ def test_an_account_that_can_not_be_read_is_said_and_read_again_by_a_press(
     dialog.get_by_role("button", name="Try again").click()
 
     expect(dialog).to_contain_text("1 instance will be stopped:")
-    expect(dialog.get_by_label("Type 1 to stop it")).to_be_focused()
+    expect(dialog.get_by_label("Enter 1 to stop it")).to_be_focused()
 
 
-def test_while_the_account_is_read_the_dialog_says_so(panel: Panel, visit: Visit) -> None:
+def test_dialog_shows_that_the_account_is_being_read(panel: Panel, visit: Visit) -> None:
     panel.hold(ALPHA)
     page = visit()
     held: list[Route] = []
@@ -170,36 +170,36 @@ def test_while_the_account_is_read_the_dialog_says_so(panel: Panel, visit: Visit
     press(page, "Stop all")
 
     dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text("Reading the account …")
+    expect(dialog).to_contain_text("Reading the account…")
     expect(dialog.locator("button:visible")).to_have_text(["Close"])
     held[0].continue_()
     expect(dialog).to_contain_text("1 instance will be stopped:")
 
 
-def test_equal_names_are_told_apart_by_their_ids(panel: Panel, visit: Visit) -> None:
+def test_equal_names_are_shown_with_their_ids(panel: Panel, visit: Visit) -> None:
     panel.hold({"id": "id-1", "name": "twin"}, {"id": "id-2", "name": "twin"}, ALPHA)
 
-    names = open_dialog(visit()).get_by_role("list", name="Will be asked").get_by_role("listitem")
+    names = open_dialog(visit()).get_by_role("list", name="Included instances").get_by_role("listitem")
 
     assert sorted(" ".join(text.split()) for text in names.all_inner_texts()) == ["alpha", "twin id-1", "twin id-2"]
 
 
-def test_what_is_skipped_is_said_with_its_reason(panel: Panel, visit: Visit) -> None:
+def test_skipped_instance_shows_its_reason(panel: Panel, visit: Visit) -> None:
     panel.hold(ALPHA, BETA)
     panel.service.post("/api/instances/b/protect", json={"reason": "the demo"})
     page = visit()
     dialog = open_dialog(page)
     expect(dialog.get_by_role("list", name="1 skipped")).to_contain_text("beta Protected: the demo")
 
-    dialog.get_by_label("Type 1 to stop it").fill("1")
+    dialog.get_by_label("Enter 1 to stop it").fill("1")
     page.keyboard.press("Enter")
 
-    expect(get_summary(page)).to_contain_text("The one instance is stopped")
-    expect(get_target(page, "beta")).to_contain_text("skipped Protected: the demo")
+    expect(get_summary(page)).to_contain_text("The instance is stopped")
+    expect(get_target(page, "beta")).to_contain_text("Protected: the demo")
     assert panel.novita.get_truth()["b"]["status"] == "running"
 
 
-def test_another_dashboard_sees_it_too(panel: Panel, visit: Visit) -> None:
+def test_operation_shows_in_another_dashboard(panel: Panel, visit: Visit) -> None:
     panel.hold(ALPHA, BETA)
     panel.novita.fault("stop", "ignore", instanceId="b")
     page, other = visit(), visit()
@@ -209,43 +209,43 @@ def test_another_dashboard_sees_it_too(panel: Panel, visit: Visit) -> None:
     press(other, "Refresh data")
 
     for one in (page, other):
-        expect(get_summary(one)).to_have_text("Stopping 2 instances: 1 confirmed stopped, 1 asked.")
+        expect(get_summary(one)).to_have_text("Stopping 2 instances: 1 stopped, 1 stopping.")
         expect(one).to_have_title(re.compile("^Stopping 1/2 – "))
 
 
-def test_a_reload_in_the_middle_loses_nothing(panel: Panel, visit: Visit) -> None:
+def test_reload_keeps_showing_the_operation(panel: Panel, visit: Visit) -> None:
     panel.hold(ALPHA, BETA)
     panel.novita.fault("stop", "ignore", instanceId="b")
     page = visit()
     stop_all(page, 2)
-    expect(get_summary(page)).to_contain_text("1 confirmed stopped")
+    expect(get_summary(page)).to_contain_text("1 stopped")
 
     page.reload()
 
-    expect(get_summary(page)).to_have_text("Stopping 2 instances: 1 confirmed stopped, 1 asked.")
-    expect(get_target(page, "beta")).to_contain_text("not yet seen stopped")
+    expect(get_summary(page)).to_have_text("Stopping 2 instances: 1 stopped, 1 stopping.")
+    expect(get_target(page, "beta")).to_contain_text("Stop requested; not yet stopped.")
 
 
-def test_what_still_runs_is_said_and_tried_again(panel: Panel, visit: Visit) -> None:
+def test_instance_that_is_still_running_is_shown_and_retried(panel: Panel, visit: Visit) -> None:
     panel.hold(ALPHA, BETA, GAMMA)
     panel.novita.fault("stop", "ignore", instanceId="b")
     page = visit()
     dialog = open_dialog(page)
-    dialog.get_by_label("Type 3 to stop them").fill("3")
+    dialog.get_by_label("Enter 3 to stop them").fill("3")
     dialog.get_by_label("Reason").fill("the weekend")
     page.keyboard.press("Enter")
-    expect(get_summary(page)).to_contain_text("2 confirmed stopped")
+    expect(get_summary(page)).to_contain_text("2 stopped")
 
     panel.let_time_run_out()
 
     expect(get_summary(page)).to_have_text("1 of 3 is still running.")
     assert "⚠" in get_summary(page).evaluate("element => getComputedStyle(element, '::before').content")
-    expect(get_target(page, "beta")).to_contain_text("still runs, seen running at")
+    expect(get_target(page, "beta")).to_contain_text("Still running at the deadline (")
     expect(page).to_have_title("⚠ (1) Novita panel")
     panel.novita.clear_faults()
     (first,) = panel.list_operations()
-    press(page, "Try again for 1")
-    expect(get_summary(page)).to_contain_text("The one instance is stopped, seen at")
+    press(page, "Retry 1 instance")
+    expect(get_summary(page)).to_contain_text("The instance is stopped. Verified at")
     again = panel.list_operations()[0]
     assert (again["counts"]["confirmed"], again["reason"]) == (1, "the weekend")
     assert (again["retryOf"], panel.list_operations()[1]["supersededBy"]) == (first["id"], again["id"])
@@ -257,15 +257,15 @@ def test_what_still_runs_is_said_and_tried_again(panel: Panel, visit: Visit) -> 
     assert panel.novita.get_truth()["b"]["status"] == "exited"
 
 
-def test_the_asking_is_ended_by_a_second_press(panel: Panel, visit: Visit) -> None:
+def test_cancelling_requires_confirmation(panel: Panel, visit: Visit) -> None:
     panel.hold(ALPHA)
     panel.novita.fault("stop", "ignore")
     page = visit()
     stop_all(page, 1)
-    expect(get_summary(page)).to_contain_text("1 asked")
+    expect(get_summary(page)).to_contain_text("1 stopping")
 
     press(page, "Cancel")
-    expect(page.get_by_role("button", name="End the asking")).to_be_focused()
+    expect(page.get_by_role("button", name="Cancel the remaining stops")).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.get_by_role("button", name="Cancel", exact=True)).to_be_focused()
     page.keyboard.press("Enter")
@@ -276,11 +276,11 @@ def test_the_asking_is_ended_by_a_second_press(panel: Panel, visit: Visit) -> No
     assert page.evaluate("document.querySelector('#operation').contains(document.activeElement)"), "the focus is lost"
 
 
-def test_what_is_dismissed_stays_away(panel: Panel, visit: Visit) -> None:
+def test_dismissed_operation_stays_hidden(panel: Panel, visit: Visit) -> None:
     panel.hold(ALPHA)
     page = visit()
     stop_all(page, 1)
-    expect(get_summary(page)).to_contain_text("The one instance is stopped")
+    expect(get_summary(page)).to_contain_text("The instance is stopped")
 
     press(page, "Dismiss")
     expect(page.get_by_role("button", name="Stop all")).to_be_focused()
@@ -289,10 +289,10 @@ def test_what_is_dismissed_stays_away(panel: Panel, visit: Visit) -> None:
     expect(page.locator("tr[data-id=a]")).to_be_visible()
 
     expect(get_summary(page)).to_be_hidden()
-    expect(get_summary(visit())).to_contain_text("The one instance is stopped")
+    expect(get_summary(visit())).to_contain_text("The instance is stopped")
 
 
-def test_an_answer_that_gets_lost_is_looked_for(panel: Panel, visit: Visit, witness: Witness) -> None:
+def test_operation_is_found_after_its_answer_was_lost(panel: Panel, visit: Visit, witness: Witness) -> None:
     witness.allow("Failed to load resource")
     panel.hold(ALPHA)
     page = visit()
@@ -308,10 +308,10 @@ def test_an_answer_that_gets_lost_is_looked_for(panel: Panel, visit: Visit, witn
 
     stop_all(page, 1)
 
-    expect(get_summary(page)).to_contain_text("The one instance is stopped")
+    expect(get_summary(page)).to_contain_text("The instance is stopped")
 
 
-def test_a_request_that_gets_lost_is_not_called_begun(panel: Panel, visit: Visit, witness: Witness) -> None:
+def test_lost_request_is_not_reported_as_started(panel: Panel, visit: Visit, witness: Witness) -> None:
     witness.allow("Failed to load resource")
     panel.hold(ALPHA)
     page = visit()
@@ -319,17 +319,19 @@ def test_a_request_that_gets_lost_is_not_called_begun(panel: Panel, visit: Visit
 
     stop_all(page, 1)
 
-    expect(get_summary(page)).to_contain_text("It is not known whether it began: The service can't be reached.")
+    expect(get_summary(page)).to_contain_text(
+        "It is not known whether the operation started: The service can't be reached."
+    )
     expect(page.locator("#operation")).to_have_attribute("data-tone", "trouble")
     press(page, "Dismiss")
     expect(get_summary(page)).to_be_hidden()
 
 
-def test_a_stop_that_could_not_begin_is_found_and_told(panel: Panel, visit: Visit, witness: Witness) -> None:
+def test_stop_that_could_not_start_shows_its_result(panel: Panel, visit: Visit, witness: Witness) -> None:
     witness.allow("Failed to load resource")
     panel.hold(ALPHA)
     page = visit()
-    open_dialog(page).get_by_label("Type 1 to stop it").fill("1")
+    open_dialog(page).get_by_label("Enter 1 to stop it").fill("1")
     panel.clear()
     panel.novita.fault("list", "status", status=401)
 
@@ -340,7 +342,7 @@ def test_a_stop_that_could_not_begin_is_found_and_told(panel: Panel, visit: Visi
     assert panel.novita.get_truth()["a"]["status"] == "running"
 
 
-def test_a_refused_stop_is_not_called_begun(panel: Panel, visit: Visit, witness: Witness) -> None:
+def test_refused_stop_is_not_reported_as_started(panel: Panel, visit: Visit, witness: Witness) -> None:
     witness.allow("Failed to load resource")
     panel.hold(ALPHA)
     page = visit()
@@ -358,7 +360,7 @@ def test_a_refused_stop_is_not_called_begun(panel: Panel, visit: Visit, witness:
     expect(get_summary(page)).to_have_text("Nothing was started: You may not. Ask Anna.")
 
 
-def test_one_that_can_not_be_read_says_since_when_and_keeps_what_was_seen(
+def test_unreadable_operation_names_its_start_and_keeps_last_state(
     panel: Panel, visit: Visit, witness: Witness
 ) -> None:
     witness.allow("Failed to load resource")
@@ -366,19 +368,19 @@ def test_one_that_can_not_be_read_says_since_when_and_keeps_what_was_seen(
     panel.novita.fault("stop", "ignore")
     page = visit()
     stop_all(page, 1)
-    expect(get_target(page, "alpha")).to_contain_text("asked at")
+    expect(get_target(page, "alpha")).to_contain_text("Stop requested")
 
     page.context.set_offline(True)
 
     expect(page.locator("#operation-failure")).to_have_text(
-        re.compile(r"^It can't be read since \d+:\d\d:\d\d.*: The service can't be reached\.")
+        re.compile(r"^The operation continues, but can't be read since \d+:\d\d:\d\d.*: The service can't be reached\.")
     )
-    expect(get_summary(page)).to_contain_text("1 asked")
+    expect(get_summary(page)).to_contain_text("1 stopping")
     page.context.set_offline(False)
     expect(page.locator("#operation-failure")).to_be_hidden()
 
 
-def test_of_several_the_newest_is_shown_and_the_others_counted(panel: Panel, visit: Visit) -> None:
+def test_newest_operation_is_shown_and_others_are_counted(panel: Panel, visit: Visit) -> None:
     panel.hold(ALPHA, BETA)
     panel.novita.fault("stop", "ignore")
     for instance_id in ("a", "b"):
@@ -387,10 +389,10 @@ def test_of_several_the_newest_is_shown_and_the_others_counted(panel: Panel, vis
     page = visit()
 
     expect(get_target(page, "beta")).to_be_visible()
-    expect(page.get_by_role("link", name="and 1 more")).to_have_attribute("href", "/admin/instances/operation/")
+    expect(page.get_by_role("link", name="1 more running")).to_have_attribute("href", "/admin/instances/operation/")
 
 
-def test_hostile_names_are_text_in_the_dialog_and_the_panel(panel: Panel, visit: Visit) -> None:
+def test_hostile_names_stay_text_in_dialog_and_panel(panel: Panel, visit: Visit) -> None:
     panel.hold(*({"name": name} for name in HOSTILE.values()))
     page = visit()
     dialog = open_dialog(page)
@@ -398,7 +400,7 @@ def test_hostile_names_are_text_in_the_dialog_and_the_panel(panel: Panel, visit:
     names = sorted(" ".join(name[:255].split()) for name in HOSTILE.values())
     assert sorted(dialog.locator(".target-name").all_inner_texts()) == names
 
-    dialog.get_by_label("Type 6 to stop them").fill("6")
+    dialog.get_by_label("Enter 6 to stop them").fill("6")
     dialog.get_by_label("Reason").fill(HOSTILE["markup"])
     page.keyboard.press("Enter")
 
@@ -412,6 +414,7 @@ def make_operation(states: dict[str, str]) -> dict[str, Any]:
     targets = [
         {"instanceId": id_, "name": f"vm-{id_}", "state": state, "status": "toStop", "attempts": 1, "requestedAt": None}
         | {"confirmedAt": "2026-01-15T10:30:00Z" if state == "confirmed" else None, "readAt": None, "error": None}
+        | {"message": f"Words about {state}."}
         for id_, state in states.items()
     ]
     names = ("pending", "requested", "confirmed", "stillRunning", "failed", "skipped", "unknown")
@@ -422,7 +425,7 @@ def make_operation(states: dict[str, str]) -> dict[str, Any]:
     return {**head, **times, **words, "counts": counts, "targets": targets}
 
 
-def test_of_a_thousand_only_the_rows_that_change_are_touched(panel: Panel, visit: Visit) -> None:
+def test_panel_touches_only_changed_rows_of_1000(panel: Panel, visit: Visit) -> None:
     states = {f"{number:04}": "requested" for number in range(1000)}
     page = visit("about:blank")
     page.route("**/api/operations?*", lambda route: route.fulfill(json={"operations": [make_operation(states)]}))

@@ -1,4 +1,4 @@
-"""The table: what is searched, filtered, sorted and paged stands in the address; names from outside stay text."""
+"""The table: the address holds search, filters, order and page. Names from outside stay text."""
 
 import logging
 import re
@@ -64,17 +64,17 @@ def many(panel: Panel) -> Panel:
     return panel
 
 
-def test_a_row_says_what_an_instance_is(many: Panel, visit: Visit) -> None:
+def test_row_describes_its_instance(many: Panel, visit: Visit) -> None:
     row = visit("/?search=vm-010").locator("tr[data-id=id010]")
 
-    expect(row.locator(".status")).to_have_text("running")
+    expect(row.locator(".status")).to_have_text("Running")
     expect(row.locator(".region")).to_have_text(REGIONS[1])
     expect(row.locator(".gpu")).to_have_text("2 × H100 SXM 80GB")
     expect(row.locator(".created")).to_have_text(re.compile(r"^\d+ days ago$"))
     expect(row.locator(".created")).to_have_attribute("title", re.compile("2023"))
 
 
-def test_a_hundred_rows_a_page_over_the_whole_set(many: Panel, visit: Visit) -> None:
+def test_pages_of_100_rows_cover_the_whole_list(many: Panel, visit: Visit) -> None:
     page = visit()
     expect(page.locator("#pager")).to_contain_text("Page 1 of 3")
     first = list_names(page)
@@ -88,7 +88,7 @@ def test_a_hundred_rows_a_page_over_the_whole_set(many: Panel, visit: Visit) -> 
     assert read_query(page) == {"page": ["3"]}
 
 
-def test_sorting_goes_over_the_whole_set_and_turns_round(many: Panel, visit: Visit) -> None:
+def test_sorting_covers_the_whole_list_and_can_be_reversed(many: Panel, visit: Visit) -> None:
     page = visit()
     expect(page.locator("#pager")).to_contain_text("Page 1 of 3")
     heading = page.get_by_role("columnheader", name="Name")
@@ -108,7 +108,7 @@ def test_sorting_goes_over_the_whole_set_and_turns_round(many: Panel, visit: Vis
     [("VM-01", 10), ("id24", 10), ("singapore", 83), ("h100", 25), ("cluster-2", 83), ("p0", 25)],
     ids=["name", "id", "region", "GPU", "cluster", "product"],
 )
-def test_the_search_looks_at_name_id_region_and_gpu(many: Panel, visit: Visit, words: str, found: int) -> None:
+def test_search_covers_name_id_region_and_gpu(many: Panel, visit: Visit, words: str, found: int) -> None:
     page = visit()
     page.get_by_role("searchbox").fill(words)
 
@@ -116,9 +116,9 @@ def test_the_search_looks_at_name_id_region_and_gpu(many: Panel, visit: Visit, w
     assert len(list_names(page)) == found
 
 
-def test_filters_go_together_and_are_cleared_by_one_press(many: Panel, visit: Visit) -> None:
+def test_filters_combine_and_are_cleared_by_one_press(many: Panel, visit: Visit) -> None:
     page = visit()
-    expect(page.get_by_label("Region").locator("option")).to_have_text(["all", *sorted(REGIONS)])
+    expect(page.get_by_label("Region").locator("option")).to_have_text(["All", *sorted(REGIONS)])
     page.get_by_label("Status").select_option("running")
     page.get_by_label("Region").select_option(REGIONS[2])
     page.get_by_role("searchbox").fill("h100")
@@ -133,7 +133,7 @@ def test_filters_go_together_and_are_cleared_by_one_press(many: Panel, visit: Vi
     assert read_query(page) == {}
 
 
-def test_the_address_shows_somebody_else_the_same(many: Panel, visit: Visit) -> None:
+def test_address_reproduces_the_view(many: Panel, visit: Visit) -> None:
     page = visit()
     page.get_by_role("searchbox").fill("vm-")
     page.get_by_label("Status").select_option("running")
@@ -150,7 +150,7 @@ def test_the_address_shows_somebody_else_the_same(many: Panel, visit: Visit) -> 
     assert list_names(other) == list_names(page)
 
 
-def test_back_and_forward_step_through_what_was_seen(many: Panel, visit: Visit) -> None:
+def test_back_and_forward_step_through_views(many: Panel, visit: Visit) -> None:
     page = visit()
     page.get_by_role("link", name="Next").click()
     page.get_by_role("columnheader", name="Name").get_by_role("link").click()
@@ -163,7 +163,7 @@ def test_back_and_forward_step_through_what_was_seen(many: Panel, visit: Visit) 
     expect(page.locator("tr[data-id] th").first).to_have_text("vm-000")
 
 
-def test_back_brings_cleared_filters_back_into_their_fields(many: Panel, visit: Visit) -> None:
+def test_back_restores_cleared_filters(many: Panel, visit: Visit) -> None:
     page = visit("/?search=vm-01&group=running")
     expect(page.locator("#matches")).to_have_text("7 of 250 match")
     page.get_by_role("button", name="Clear filters").click()
@@ -176,7 +176,7 @@ def test_back_brings_cleared_filters_back_into_their_fields(many: Panel, visit: 
     expect(page.get_by_label("Status")).to_have_value("running")
 
 
-def test_an_address_that_makes_no_sense_shows_everything(many: Panel, visit: Visit) -> None:
+def test_invalid_address_shows_everything(many: Panel, visit: Visit) -> None:
     page = visit("/?page=999&ordering=evil&group=nonsense&x=1")
 
     expect(page.locator("#pager")).to_contain_text("Page 3 of 3")
@@ -184,7 +184,7 @@ def test_an_address_that_makes_no_sense_shows_everything(many: Panel, visit: Vis
 
 
 @pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
-def test_hostile_names_are_text_and_break_nothing(panel: Panel, visit: Visit, viewport: dict[str, int]) -> None:
+def test_hostile_names_stay_text_and_fit_the_layout(panel: Panel, visit: Visit, viewport: dict[str, int]) -> None:
     panel.hold(
         *(
             {"name": name, "clusterName": name, "productName": name, "imageUrl": name, "status": status}
@@ -207,7 +207,7 @@ def test_hostile_names_are_text_and_break_nothing(panel: Panel, visit: Visit, vi
     assert cells.evaluate_all("all => all.filter(one => one.scrollWidth > one.clientWidth).length") == 0
 
 
-def test_a_name_that_turns_the_writing_turns_only_itself(panel: Panel, visit: Visit) -> None:
+def test_name_with_direction_marks_affects_only_itself(panel: Panel, visit: Visit) -> None:
     panel.hold({"id": "a", "name": HOSTILE["right to left"], "clusterName": "\u202eevil"})
     row = visit().locator("tr[data-id=a]")
     expect(row).to_be_visible()
@@ -215,7 +215,7 @@ def test_a_name_that_turns_the_writing_turns_only_itself(panel: Panel, visit: Vi
     assert row.locator("bdi").evaluate_all("all => all.map(one => getComputedStyle(one).unicodeBidi)") == ["isolate"]
 
 
-def test_ten_thousand_instances_answer_while_one_types(panel: Panel, visit: Visit) -> None:
+def test_search_stays_responsive_with_10000_instances(panel: Panel, visit: Visit) -> None:
     panel.hold(*({"id": f"id{number:05}", "name": f"vm-{number:05}"} for number in range(10_000)))
     page = visit()
     expect(page.locator("#pager")).to_contain_text("Page 1 of 100")
@@ -223,11 +223,11 @@ def test_ten_thousand_instances_answer_while_one_types(panel: Panel, visit: Visi
     took = page.evaluate(MEASURE_TYPING, ["v", "vm", "vm-", "vm-0", "vm-04", "vm-042", "vm-04", "4090", "no such", ""])
 
     log.warning("typing in 10,000: median %.0f ms, worst %.0f ms", statistics.median(took), max(took))
-    # 50 ms on a quiet machine, and 100 are promised; a machine that runs other things besides gets some slack.
+    # About 50 ms on an idle machine, where 100 are promised. The limit leaves room for other load.
     assert statistics.median(took) < 400
 
 
-def test_a_row_opens_to_its_details(panel: Panel, visit: Visit) -> None:
+def test_row_opens_to_its_details(panel: Panel, visit: Visit) -> None:
     panel.hold(
         {
             "id": "a1",
@@ -254,12 +254,12 @@ def test_a_row_opens_to_its_details(panel: Panel, visit: Visit) -> None:
     expect(details).to_have_count(0)
 
 
-def test_an_endpoint_is_copied_by_a_press(panel: Panel, visit: Visit) -> None:
+def test_endpoint_is_copied_by_one_press(panel: Panel, visit: Visit) -> None:
     panel.hold({"id": "a1", "name": "alpha"})
     page = visit(permissions=["clipboard-read", "clipboard-write"])
     page.get_by_role("button", name="alpha", exact=True).click()
 
-    page.get_by_role("button", name="Copy Id").click()
+    page.get_by_role("button", name="Copy ID").click()
 
     expect(page.locator("#status")).to_have_text("Copied: a1")
     assert page.evaluate("navigator.clipboard.readText()") == "a1"

@@ -1,4 +1,4 @@
-"""The page tells the truth: ages by the server's clock, one count everywhere, trouble for as long as it lasts."""
+"""Correct facts: ages by the server's clock, the same count everywhere, failures shown while they last."""
 
 import re
 import signal
@@ -13,8 +13,8 @@ from tests.browser.conftest import Panel, Visit, Witness
 from tests.browser.test_refresh import SET_VISIBILITY
 from tests.browser.test_roles import context, guarded_panel, log_in  # noqa: F401 - fixtures
 
-# A browser whose clock is wrong by `wrongMs`, which a test may change as if somebody had set it, or as if the computer
-# had slept while the monotonic clock stood.
+# A browser whose clock is wrong by `wrongMs`. A change of it looks like a clock that was set, or like a computer that
+# slept while its monotonic clock stopped.
 WRONG_CLOCK = """
 window.wrongMs = %d;
 const RealDate = Date;
@@ -38,7 +38,7 @@ def press(page: Page, name: str) -> None:
 
 
 def read_age(page: Page) -> int:
-    """Return how many seconds ago the page says that the last synchronization was."""
+    """Return the age of the last synchronization, in seconds, as the page shows it."""
     figure = page.locator("#figure-sync")
     expect(figure).to_have_text(re.compile(r"^\d+ (s|min) ago$"))
     number, unit = figure.inner_text().split()[:2]
@@ -50,7 +50,7 @@ def read_age(page: Page) -> int:
 
 @pytest.fixture
 def aged(panel: Panel) -> Panel:
-    """A panel whose copy is some minutes old."""
+    """A panel whose inventory is some minutes old."""
     panel.hold({"id": "a", "name": "alpha", "createdAt": str(int(time.time()) - 600)})
     (key,) = panel.redis.find("sync")
     panel.redis.client.hset(key, "as_of", int(panel.redis.client.hget(key, "as_of")) - 207_000)
@@ -58,7 +58,7 @@ def aged(panel: Panel) -> Panel:
 
 
 @pytest.mark.parametrize("wrong_ms", [-HOUR_MS, HOUR_MS, 26 * HOUR_MS])
-def test_ages_are_right_in_a_browser_whose_clock_is_wrong(aged: Panel, visit: Visit, wrong_ms: int) -> None:
+def test_ages_are_right_despite_a_wrong_browser_clock(aged: Panel, visit: Visit, wrong_ms: int) -> None:
     page = visit("about:blank")
     page.add_init_script(WRONG_CLOCK % wrong_ms)
     page.goto("/")
@@ -70,9 +70,7 @@ def test_ages_are_right_in_a_browser_whose_clock_is_wrong(aged: Panel, visit: Vi
 
 
 @pytest.mark.parametrize("jump_ms", [-HOUR_MS, 8 * HOUR_MS])
-def test_after_a_sleep_or_a_set_clock_the_service_is_asked_what_time_it_is(
-    aged: Panel, visit: Visit, jump_ms: int
-) -> None:
+def test_clock_jump_is_corrected_by_the_service(aged: Panel, visit: Visit, jump_ms: int) -> None:
     page = visit("about:blank")
     page.add_init_script(WRONG_CLOCK % 0)
     page.goto("/")
@@ -85,7 +83,7 @@ def test_after_a_sleep_or_a_set_clock_the_service_is_asked_what_time_it_is(
     assert read_age(page) == 180
 
 
-def test_after_a_sleep_without_the_service_no_age_is_claimed(aged: Panel, visit: Visit, witness: Witness) -> None:
+def test_no_age_is_shown_after_a_sleep_without_the_service(aged: Panel, visit: Visit, witness: Witness) -> None:
     witness.allow("Failed to load resource")
     page = visit("about:blank")
     page.add_init_script(WRONG_CLOCK % 0)
@@ -99,7 +97,7 @@ def test_after_a_sleep_without_the_service_no_age_is_claimed(aged: Panel, visit:
     expect(page.locator("#warnings")).to_contain_text("can't be reached")
 
 
-def test_a_paused_page_learns_the_time_after_a_sleep_too(aged: Panel, visit: Visit) -> None:
+def test_paused_page_corrects_its_clock_after_a_sleep(aged: Panel, visit: Visit) -> None:
     page = visit("about:blank")
     page.add_init_script(WRONG_CLOCK % 0)
     page.goto("/")
@@ -125,6 +123,7 @@ def make_ended_operation(minutes_ago: float, **fields: Any) -> dict[str, Any]:
         "counts": {**counts, "stillRunning": 1},
         "targets": [
             {"instanceId": "a", "name": "alpha", "state": "stillRunning", "status": "running", "attempts": 1}
+            | {"message": "Still running at the deadline (1 attempt)."}
             | dict.fromkeys(("requestedAt", "confirmedAt", "readAt", "error"))
         ],
         **fields,
@@ -136,7 +135,7 @@ def format_time(seconds: float) -> str:
 
 
 def show_operations(page: Page, *operations: dict[str, Any]) -> None:
-    """Let the service list these operations, the newest first."""
+    """Answer requests for operations with these, the newest first."""
 
     def show_all(route: Route) -> None:
         route.fulfill(json={"operations": operations}, headers={"Date": formatdate(usegmt=True)})
@@ -151,7 +150,7 @@ def show_operations(page: Page, *operations: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("wrong_ms", [-HOUR_MS, HOUR_MS])
 @pytest.mark.parametrize(("minutes_ago", "is_shown"), [(5, True), (20, False)])
-def test_a_recent_result_is_recent_by_the_server_s_clock(
+def test_recent_result_is_judged_by_the_server_clock(
     panel: Panel, visit: Visit, wrong_ms: int, minutes_ago: int, is_shown: bool
 ) -> None:
     page = visit("about:blank")
@@ -166,10 +165,10 @@ def test_a_recent_result_is_recent_by_the_server_s_clock(
         expect(page.locator("#operation-when")).to_have_text(", ended 5 min ago.")
 
 
-# --- One result: a retry takes the place of what it retried, and what is dismissed takes the older ones with it
+# --- One result: a retry replaces the operation that it retried; a dismissal includes older operations
 
 
-def test_what_was_retried_is_no_result_any_more(panel: Panel, visit: Visit) -> None:
+def test_retried_operation_is_no_longer_shown(panel: Panel, visit: Visit) -> None:
     page = visit("about:blank")
     retry = make_ended_operation(1, success=True, retryOf="ended-3", result="The instance is stopped.")
     show_operations(page, retry, make_ended_operation(3, supersededBy="ended-1"))
@@ -181,7 +180,7 @@ def test_what_was_retried_is_no_result_any_more(panel: Panel, visit: Visit) -> N
         press(page, "Refresh data")
 
     expect(page.locator("#operation-summary")).to_be_hidden()
-    # Nor for one who has dismissed nothing, once the retry is too old to be shown.
+    # Another browser, without dismissals, doesn't show it either once the retry is too old.
     other = visit("about:blank")
     show_operations(other, {**retry, "finishedAt": format_time(0)}, make_ended_operation(3, supersededBy="ended-1"))
     with other.expect_response("**/api/operations?*"):
@@ -190,7 +189,7 @@ def test_what_was_retried_is_no_result_any_more(panel: Panel, visit: Visit) -> N
     expect(other.locator("#operation-summary")).to_be_hidden()
 
 
-def test_to_dismiss_a_success_brings_no_older_failure_back(panel: Panel, visit: Visit) -> None:
+def test_dismissing_a_success_hides_older_failures(panel: Panel, visit: Visit) -> None:
     page = visit("about:blank")
     show_operations(page, make_ended_operation(1, success=True), make_ended_operation(3), make_ended_operation(5))
     page.goto("/")
@@ -204,7 +203,7 @@ def test_to_dismiss_a_success_brings_no_older_failure_back(panel: Panel, visit: 
     expect(page.locator("#operation-summary")).to_be_hidden()
 
 
-def test_a_failure_that_ends_after_a_dismissal_is_shown(panel: Panel, visit: Visit) -> None:
+def test_failure_after_a_dismissal_is_shown(panel: Panel, visit: Visit) -> None:
     page = visit("about:blank")
     older = make_ended_operation(3, success=True)
     show_operations(page, older)
@@ -212,7 +211,7 @@ def test_a_failure_that_ends_after_a_dismissal_is_shown(panel: Panel, visit: Vis
     press(page, "Dismiss")
     expect(page.locator("#operation-summary")).to_be_hidden()
 
-    # It began before the one that was dismissed.
+    # It started before the dismissed operation.
     late = make_ended_operation(1, createdAt=format_time(time.time() - 3600))
     page.unroute_all()
     show_operations(page, older, late)
@@ -228,7 +227,7 @@ def get_plan(page: Page) -> Locator:
     return page.get_by_role("dialog").locator("#plan-state")
 
 
-def test_what_runs_and_what_starts_are_counted_apart_and_together(panel: Panel, visit: Visit) -> None:
+def test_running_and_starting_instances_are_counted_alike_everywhere(panel: Panel, visit: Visit) -> None:
     panel.hold(*ROWS)
     assert panel.service.post("/api/instances/r0/protect", json={"reason": "the demo"}).ok
     static = visit(java_script_enabled=False)
@@ -247,7 +246,7 @@ def test_what_runs_and_what_starts_are_counted_apart_and_together(panel: Panel, 
     assert (body["message"], body["total"]) == ("Would stop 5 instances (3 running, 2 starting)", 5)
 
 
-def test_the_starting_ones_are_a_press_away(panel: Panel, visit: Visit) -> None:
+def test_starting_figure_filters_the_list(panel: Panel, visit: Visit) -> None:
     panel.hold(*ROWS)
     page = visit()
 
@@ -256,7 +255,7 @@ def test_the_starting_ones_are_a_press_away(panel: Panel, visit: Visit) -> None:
     expect(page.locator("tr[data-id]")).to_have_count(2)
 
 
-def test_a_list_that_is_older_than_the_dialog_is_named(panel: Panel, visit: Visit) -> None:
+def test_dialog_says_when_the_list_is_older(panel: Panel, visit: Visit) -> None:
     panel.hold({"id": "a", "name": "alpha"})
     page = visit()
     expect(page.locator("tr[data-id]")).to_have_count(1)
@@ -265,14 +264,12 @@ def test_a_list_that_is_older_than_the_dialog_is_named(panel: Panel, visit: Visi
     press(page, "Stop all")
 
     expect(get_plan(page)).to_have_text(
-        "2 instances will be stopped. The list on this page is older and has 1.",
+        "2 instances will be stopped. The list on this page is older and shows 1.",
     )
 
 
 @pytest.mark.parametrize(("kind", "number"), [("Start", 1), ("Stop", 6), ("Restart", 3)])
-def test_the_button_of_a_selection_and_its_dialog_count_the_same(
-    panel: Panel, visit: Visit, kind: str, number: int
-) -> None:
+def test_selection_button_and_dialog_show_the_same_count(panel: Panel, visit: Visit, kind: str, number: int) -> None:
     panel.hold(*ROWS)
     assert panel.service.post("/api/instances/r0/protect", json={"reason": "the demo"}).ok
     page = visit()
@@ -292,26 +289,26 @@ def test_the_button_of_a_selection_and_its_dialog_count_the_same(
 # --- Restart
 
 
-def test_a_restart_asks_first_and_says_what_it_ends(panel: Panel, visit: Visit) -> None:
+def test_restart_requires_confirmation_that_names_the_effect(panel: Panel, visit: Visit) -> None:
     panel.hold({"id": "a", "name": "alpha"})
     page = visit()
     restarts = panel.novita.count_calls("restart")
 
     press(page, "Restart alpha")
-    expect(page.get_by_role("group", name="Restart it?")).to_contain_text("This ends the job that runs on it.")
-    expect(page.get_by_role("button", name="Restart it")).to_be_focused()
+    expect(page.get_by_role("group", name="Restart alpha?")).to_contain_text("This ends all jobs on it.")
+    expect(page.get_by_role("button", name="Restart", exact=True)).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.get_by_role("button", name="Restart alpha")).to_be_focused()
     assert panel.novita.count_calls("restart") == restarts
 
     press(page, "Restart alpha")
-    press(page, "Restart it")
+    press(page, "Restart")
 
     expect(page.locator("tr[data-id=a] .status")).to_have_attribute("data-group", "starting")
     assert panel.novita.count_calls("restart") == restarts + 1
 
 
-def test_the_question_of_a_stop_is_not_answered_by_a_restart(panel: Panel, visit: Visit) -> None:
+def test_stop_confirmation_replaces_restart_confirmation(panel: Panel, visit: Visit) -> None:
     panel.hold({"id": "a", "name": "alpha"}, {"id": "b", "name": "beta"})
     page = visit()
     press(page, "Restart alpha")
@@ -320,12 +317,12 @@ def test_the_question_of_a_stop_is_not_answered_by_a_restart(panel: Panel, visit
 
     expect(page.locator("tr[data-id=a] .confirm")).to_be_hidden()
     expect(page.locator("tr[data-id=b] .confirm")).to_contain_text("Stop beta?")
-    press(page, "Stop it")
+    press(page, "Stop")
     expect(page.locator("tr[data-id=b] .status")).to_have_attribute("data-group", "stopping")
     assert panel.novita.get_truth()["a"]["status"] == "running"
 
 
-def test_a_restart_of_a_selection_says_what_it_ends(panel: Panel, visit: Visit) -> None:
+def test_restart_of_selection_names_its_effect(panel: Panel, visit: Visit) -> None:
     panel.hold({"id": "a", "name": "alpha"}, {"id": "x", "name": "off", "status": "exited"})
     page = visit()
     page.get_by_role("checkbox", name="Select all").check()
@@ -339,10 +336,10 @@ def test_a_restart_of_a_selection_says_what_it_ends(panel: Panel, visit: Visit) 
     expect(page.get_by_role("dialog")).not_to_contain_text("ends all jobs")
 
 
-# --- Trouble
+# --- Failures
 
 
-def test_the_end_of_a_trouble_is_noticed_within_five_seconds(panel: Panel, visit: Visit, witness: Witness) -> None:
+def test_recovery_is_noticed_within_five_seconds(panel: Panel, visit: Visit, witness: Witness) -> None:
     witness.allow("Failed to load resource")
     panel.hold({"id": "a", "name": "alpha"})
     page = visit()
@@ -350,7 +347,7 @@ def test_the_end_of_a_trouble_is_noticed_within_five_seconds(panel: Panel, visit
     panel.redis.signal(signal.SIGSTOP)
     page.evaluate(SET_VISIBILITY, True)
     page.evaluate(SET_VISIBILITY, False)
-    # Some refreshes fail, so that a pause that grows has grown.
+    # Several refreshes fail; a pause that grew would be long by now.
     for _ in range(4):
         with page.expect_response(lambda answer: answer.url.endswith("/api/instances") and answer.status == 503):
             pass
@@ -362,7 +359,7 @@ def test_the_end_of_a_trouble_is_noticed_within_five_seconds(panel: Panel, visit
     expect(page.locator("#figure-redis")).to_have_text("up")
 
 
-def test_a_trouble_is_announced_once_and_nothing_else_is(panel: Panel, visit: Visit, witness: Witness) -> None:
+def test_failure_is_announced_once(panel: Panel, visit: Visit, witness: Witness) -> None:
     witness.allow("Failed to load resource")
     panel.hold({"id": "a", "name": "alpha"})
     panel.age(hours=1)
@@ -388,7 +385,7 @@ def test_a_trouble_is_announced_once_and_nothing_else_is(panel: Panel, visit: Vi
     assert len(announced) == 1 and "can't be reached" in announced[0]
 
 
-def test_errors_are_announced_at_once_and_results_politely(panel: Panel, visit: Visit, witness: Witness) -> None:
+def test_errors_are_alerts_and_results_are_polite(panel: Panel, visit: Visit, witness: Witness) -> None:
     witness.allow("Failed to load resource")
     page = visit()
     panel.novita.fault("list", "status", status=401)
@@ -406,7 +403,7 @@ def test_errors_are_announced_at_once_and_results_politely(panel: Panel, visit: 
 
 
 @pytest.mark.parametrize("role", ["viewer", "operator"])
-def test_to_open_a_row_moves_no_column(context: Any, role: str) -> None:  # noqa: F811 - the fixture
+def test_opening_a_row_moves_no_column(context: Any, role: str) -> None:  # noqa: F811 - the fixture
     page = log_in(context, role)
     expect(page.get_by_role("row", name="trainer")).to_be_visible()
     measure = "row => [...row.cells].map(cell => cell.getBoundingClientRect().width)"

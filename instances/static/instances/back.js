@@ -1,4 +1,4 @@
-// Goes back in the history rather than to the page anew: the browser then keeps what was typed there.
+// Goes back in the history instead of loading the page again: the browser then keeps the text in its fields.
 
 document.querySelector('[data-do=back]')?.addEventListener('click', event => {
     if (history.length > 1) {

@@ -23,8 +23,8 @@ function sayFailure({failure: {error, since}, instances}) {
     if (error instanceof LoggedOut) {
         return `Not refreshed${clock && ` since ${clock}`}: you are logged out.`;
     }
-    const age = instances === null ? '' : ` What is shown is older${clock && ' than that'}.`;
-    return `${nameFailure(error)}${clock && ` Since ${clock}.`}${age}`;
+    const words = [nameFailure(error), clock && `Failing since ${clock}.`, instances && 'The list below is older.'];
+    return words.filter(Boolean).join(' ');
 }
 
 // A banner that stays is not touched, so that it is announced once, when it appears.

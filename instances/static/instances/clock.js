@@ -1,5 +1,5 @@
-// The server's time. The browser's own clock may be wrong and may jump; ages are computed from what the server's
-// answers say, carried on by the browser's monotonic clock.
+// The server's time. The browser's clock may be wrong and may jump, so ages are computed from the Date header of the
+// server's answers plus the time that has passed on the browser's monotonic clock.
 
 const JUMP_MS = 5000;
 // The header Date has whole seconds.
@@ -14,18 +14,18 @@ export function learn(date, sentAt) {
     if (Number.isNaN(said) || sentAt < jumpedAt) {
         return;
     }
-    // The header was written between the request and now, so that the offset lies between these two.
+    // The header was written between the request and now: the offset lies between these two values.
     const [least, most] = [said - performance.now(), said + PRECISION_MS - sentAt];
     offset = offset === null ? least : Math.min(Math.max(offset, least), Math.max(least, most));
 }
 
-// Returns null until the server has said it.
+// Returns null before the first answer.
 export function getNow() {
     return offset === null ? null : performance.now() + offset;
 }
 
-// Returns whether the computer slept or its clock was set. The monotonic clock may stand while a computer sleeps, so
-// that the server's time is not known until its next answer.
+// Returns whether the computer slept or its clock was set. The monotonic clock may stop while a computer sleeps, so the
+// server's time is unknown until its next answer.
 export function hasJumped() {
     const before = difference;
     difference = Date.now() - performance.now();

@@ -23,7 +23,7 @@ export function createFigures({inventory}) {
     function tick() {
         const {asOf, isSyncing} = inventory;
         set(syncTime, 'dateTime', asOf);
-        setText(syncTime, asOf ? sayAge(asOf) : isSyncing ? 'synchronizing …' : 'unknown');
+        setText(syncTime, asOf ? sayAge(asOf) : isSyncing ? 'synchronizing…' : 'unknown');
         set(syncTime, 'title', asOf ? sayMoment(asOf) : '');
     }
 

@@ -6,11 +6,11 @@ import {renew} from './session.js';
 
 const REST_SECONDS = 30;
 const MOVING_SECONDS = 3;
-// How long until the page notices that a trouble is over; up to a second more, so that pages don't ask all at once.
+// After a failure. Each page adds up to a second at random, to spread their requests.
 const TROUBLE_SECONDS = 3;
 
-// `read` reads the service and shows it; `isMoving` and `hasTrouble` decide when to read again; `onTick` is called every
-// second.
+// `read` requests the state of the service and shows it. `isMoving` and `hasTrouble` decide when to read again. `onTick`
+// is called every second.
 export function createLive({read, isMoving, hasTrouble, onTick}) {
     const line = document.getElementById('next-refresh');
     let reading = null;
@@ -47,11 +47,11 @@ export function createLive({read, isMoving, hasTrouble, onTick}) {
 
     function tick() {
         if (hasJumped() && !document.hidden) {
-            // The answer says what time it is.
+            // The answer contains the server's time.
             isPaused ? renew() : refresh();
         }
         const seconds = Math.max(0, Math.ceil((nextAt - performance.now()) / 1000));
-        setText(line, isPaused ? 'Refresh is paused' : reading ? 'Refreshing …' : `Next refresh in ${seconds} s`);
+        setText(line, isPaused ? 'Refresh paused' : reading ? 'Refreshing…' : `Next refresh in ${seconds} s`);
         onTick();
     }
 

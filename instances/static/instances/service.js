@@ -69,7 +69,7 @@ export async function read(path) {
 
 export function nameFailure(error) {
     if (error.name === 'TimeoutError') {
-        return 'The service does not answer in time.';
+        return 'The service did not answer in time.';
     }
     return error instanceof TypeError || error instanceof SyntaxError ? "The service can't be reached." : error.message;
 }

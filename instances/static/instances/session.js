@@ -1,5 +1,5 @@
-// Who is logged in. That may change in another tab while a page is open: then its CSRF token is renewed, or the page
-// says what to do before a button needs it.
+// The login. It can change in another tab while a page is open: then this module renews the CSRF token, or says what to
+// do before a button fails.
 
 import {ask, LoggedOut, makeFailure, nameFailure, Outage, Refusal} from './service.js';
 
@@ -20,7 +20,7 @@ export function check() {
     }
 }
 
-// Returns what is wrong with the login, in a sentence; '' when nothing is, or when it can't be told.
+// Returns the problem with the login as a sentence; '' without a problem, or when the service can't be read.
 export function renew() {
     checkAt = performance.now() + CHECK_MS;
     renewing ||= readSession().finally(() => {
@@ -77,8 +77,7 @@ export function isLost() {
 export async function send(method, path, body) {
     let answer = await post(method, path, body);
     if (answer.result.code === 'CSRF_FAILED') {
-        // Nothing was done, so that sending it again is no second request. Once: what a new token doesn't cure, a
-        // third doesn't either.
+        // The service did nothing, so a second attempt repeats no action. There is no third: it would fail the same way.
         const problem = await renew();
         if (problem) {
             throw new Refusal(`Nothing was done. ${problem}`);
@@ -112,7 +111,7 @@ async function post(method, path, body) {
 }
 
 addEventListener('pageshow', event => {
-    // A page that comes back from the history has kept what was typed, and its token, too.
+    // A page from the browser's history keeps its old token, along with the text in its fields.
     if (event.persisted || performance.getEntriesByType('navigation')[0]?.type === 'back_forward') {
         renew();
     }

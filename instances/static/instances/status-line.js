@@ -1,4 +1,4 @@
-// The status line: what a button of the toolbar is doing, what came of it, and its errors until their cause is over.
+// The status line: the progress, result or error of a toolbar button. The error of an outage goes with the outage.
 
 import {isDisabled} from './elements.js';
 
@@ -8,7 +8,7 @@ export function createStatusLine() {
     const alert = document.getElementById('status-error');
     let lastError = null;
 
-    // An error is announced at once, anything else when there is a pause.
+    // Screen readers announce an error at once and other texts at the next pause.
     function tell(text, isError = false) {
         const [told, silent] = isError ? [alert, words] : [words, alert];
         silent.textContent = '';
@@ -16,7 +16,7 @@ export function createStatusLine() {
         line.classList.toggle('is-error', isError);
     }
 
-    // Runs the work of a button, which is busy meanwhile; `work` returns what came of it, in words.
+    // Runs the work of a button, which is busy meanwhile; `work` returns the result as a sentence.
     async function run(button, text, work) {
         if (isDisabled(button)) {
             return;

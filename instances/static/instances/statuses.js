@@ -1,6 +1,6 @@
 // What Novita's statuses mean. The server's table (instance.py) stands in the page; nothing here repeats it.
 
-const {labels, groups} = JSON.parse(document.getElementById('dashboard').dataset.statuses);
+const {statuses, groups} = JSON.parse(document.getElementById('dashboard').dataset.statuses);
 
 // A page that was loaded before an upgrade can meet a group that its table lacks.
 function getMeaning(one) {
@@ -9,7 +9,17 @@ function getMeaning(one) {
 
 // The word for people; an unknown status keeps its name.
 export function getLabel(status) {
-    return Object.hasOwn(labels, status) ? labels[status] : status;
+    return Object.hasOwn(statuses, status) ? statuses[status].label : status;
+}
+
+// The word for people that counts a status: that of its group, or its own where the group says nothing.
+export function getCountedLabel(status) {
+    const group = Object.hasOwn(statuses, status) ? statuses[status].group : 'other';
+    return group === 'other' ? getLabel(status) : groups[group].label;
+}
+
+export function getGroupLabel(group) {
+    return groups[group].label;
 }
 
 export function isMoving(one) {

@@ -1,4 +1,4 @@
-// The title and the icon of the browser's tab: the number that runs, an operation's progress, a sign of trouble.
+// The title and the icon of the browser's tab: the number of running instances, an operation's progress, a sign for trouble.
 
 // `running` is null while it isn't known.
 export function showTitle({running, operation, hasTrouble}) {

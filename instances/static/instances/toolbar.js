@@ -11,13 +11,13 @@ const FILL_PAUSE_MS = 700;
 export function createToolbar({inventory, live, statusLine}) {
     const clearButton = document.querySelector('.toolbar [data-do=clear]');
     const question = document.getElementById('clear-confirm');
-    let cleared = ''; // what the status line says of a cleared cache that is not filled yet
+    let cleared = ''; // the message about a cleared cache, until the cache is filled
 
     async function refresh() {
         // A refresh that is under way may have read the list before the button was pressed.
         await live.refreshAnew();
         if (inventory.failure) {
-            // The banner says why.
+            // The banner has the reason.
             throw new Outage('Not refreshed.', '');
         }
         return `Refreshed: ${count(inventory.instances.length)}.`;
@@ -29,8 +29,8 @@ export function createToolbar({inventory, live, statusLine}) {
         const numbers = {
             new: result.added,
             changed: result.changed,
-            gone: result.deleted,
-            'not confirmed as gone': result.unconfirmed,
+            removed: result.deleted,
+            'missing but not confirmed': result.unconfirmed,
             unchanged: result.novitaInstances - result.added - result.changed,
         };
         const parts = Object.entries(numbers).filter(([, number]) => number > 0).map(([word, number]) => `${number} ${word}`);
@@ -40,8 +40,8 @@ export function createToolbar({inventory, live, statusLine}) {
 
     async function clear() {
         const result = await send('POST', '/api/cache/clear');
-        statusLine.tell(`${result.message}. Waiting for the next synchronization …`);
-        // One that is under way may have read the list before it was cleared.
+        statusLine.tell(`${result.message}. Waiting for the next synchronization…`);
+        // A refresh that is under way may have read the list before the cache was cleared.
         await live.refreshAnew();
         for (let tries = 0; !inventory.hasCopy && tries < MAX_FILL_TRIES; tries += 1) {
             await new Promise(resolve => setTimeout(resolve, FILL_PAUSE_MS));
@@ -67,7 +67,7 @@ export function createToolbar({inventory, live, statusLine}) {
     function showQuestion(isShown) {
         question.hidden = !isShown;
         question.querySelector('span').textContent =
-            `Clear the copy of ${count((inventory.instances || []).length)}? The page stays empty until the next synchronization.`;
+            `Clear the cache (${count((inventory.instances || []).length)})? The list stays empty until the next synchronization.`;
         (isShown ? question.querySelector('button') : clearButton).focus();
     }
 
@@ -84,12 +84,12 @@ export function createToolbar({inventory, live, statusLine}) {
         tellFilled,
         takeBack,
         actions: {
-            refresh: button => statusLine.run(button, 'Refreshing …', refresh),
-            sync: button => statusLine.run(button, 'Synchronizing with Novita.ai …', sync),
+            refresh: button => statusLine.run(button, 'Refreshing…', refresh),
+            sync: button => statusLine.run(button, 'Synchronizing with Novita.ai…', sync),
             clear: () => showQuestion(true),
             'clear-now': () => {
                 showQuestion(false);
-                statusLine.run(clearButton, 'Clearing the cache …', clear);
+                statusLine.run(clearButton, 'Clearing the cache…', clear);
             },
             'clear-cancel': () => showQuestion(false),
         },

@@ -9,6 +9,8 @@ export function capitalize(word) {
     return word[0].toUpperCase() + word.slice(1);
 }
 
+export const PAST = {start: 'started', stop: 'stopped', restart: 'restarted'};
+
 export function count(number) {
     return `${number} instance${number === 1 ? '' : 's'}`;
 }

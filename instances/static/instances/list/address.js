@@ -1,7 +1,6 @@
-// The address: search, filters, order and page stand in it, so that a link carries them and the browser's Back steps
-// through them.
+// The page's address: it holds search, filters, order and page number, for links and for the browser's Back button.
 
-// `groups` and `columns` are the values that make sense; any other counts as absent, as it does for the server.
+// Values other than `groups` and `columns` count as absent, as in the server's view.
 export function createAddress({groups, columns, onChange, onStep}) {
     let query = readQuery();
 
@@ -29,7 +28,7 @@ export function createAddress({groups, columns, onChange, onStep}) {
         return `?${parameters}`;
     }
 
-    // A step is one that Back returns from.
+    // With `isStep` the Back button returns to the state before.
     function change(changes, {isStep}) {
         const link = makeLink(changes);
         history[isStep ? 'pushState' : 'replaceState'](null, '', link === '?' ? location.pathname : link);

@@ -1,8 +1,10 @@
-// Open rows: what the table has no column for, each text that a command line needs with a button that copies it.
+// Open rows: the fields that have no column in the table; a button copies those that a command line needs.
 
 import {clone, set} from '../elements.js';
 import {sayAge, sayMoment} from '../words.js';
 import {removeUnknown} from './inventory.js';
+
+const BILLING = {onDemand: 'On-demand', spot: 'Spot', monthly: 'Monthly'};
 
 export function createDetails({table, protection, statusLine, render}) {
     const details = new Map(); // id → its open row
@@ -44,7 +46,7 @@ export function createDetails({table, protection, statusLine, render}) {
             statusLine.tell(`Copied: ${words.textContent}`);
         } catch {
             getSelection().selectAllChildren(words);
-            statusLine.tell('Copying is not allowed here; the text is selected.', true);
+            statusLine.tell("The browser doesn't allow copying here. The text is selected.", true);
         }
     }
 
@@ -57,21 +59,25 @@ export function createDetails({table, protection, statusLine, render}) {
 
 function describe(one) {
     return [
-        {title: 'Id', text: one.id, canBeCopied: true},
+        {title: 'ID', text: one.id, canBeCopied: true},
         {title: 'Product', text: `${one.productName} (${one.productId})`},
         {title: 'CPUs, memory', text: `${one.cpuNum ?? '?'} CPUs, ${one.memoryGb ?? '?'} GB`},
         {title: 'Image', text: one.imageUrl, canBeCopied: true},
         {title: 'Disk', text: one.rootfsSizeGb === null ? '?' : `${one.rootfsSizeGb} GB`},
         {title: 'Region', text: `${one.region} (${one.clusterId})`},
-        {title: 'Billing', text: [one.billingMode, one.spotStatus].filter(Boolean).join(', ') || '?'},
+        {title: 'Billing', text: describeBilling(one)},
         ...describePorts(one.portMappings),
         {title: 'Created', text: sayTime(one.createdAt)},
         {title: 'Last started', text: sayTime(one.lastStartedAt)},
         {title: 'Last stopped', text: sayTime(one.lastStoppedAt)},
-        {title: 'Ends', text: one.endTime ? sayTime(one.endTime) : 'not by itself'},
+        {title: 'Ends', text: one.endTime ? sayTime(one.endTime) : 'never'},
         {title: 'Last changed', text: sayTime(one.changedAt)},
         ...one.statusError ? [{title: "Novita's error", text: `${one.statusError.state} ${one.statusError.message}`}] : [],
     ];
+}
+
+function describeBilling({billingMode, spotStatus}) {
+    return [BILLING[billingMode] || billingMode, spotStatus].filter(Boolean).join(', ') || '?';
 }
 
 function describePorts(mappings) {

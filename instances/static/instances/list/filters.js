@@ -2,6 +2,7 @@
 
 import {setText} from '../elements.js';
 import {compareKeys, compareTexts, fold, getNaturalKey} from '../order.js';
+import {getGroupLabel} from '../statuses.js';
 
 const FIELDS = ['search', 'group', 'region'];
 
@@ -33,7 +34,7 @@ export function createFilters({form, address, inventory}) {
 
     function renderGroups() {
         for (const option of [...groupField.options].filter(one => one.value)) {
-            setText(option, `${option.value} (${inventory.countGroup(option.value)})`);
+            setText(option, `${getGroupLabel(option.value)} (${inventory.countGroup(option.value)})`);
         }
     }
 
@@ -45,7 +46,7 @@ export function createFilters({form, address, inventory}) {
         const order = (a, b) => compareKeys(getNaturalKey(a), getNaturalKey(b)) || compareTexts(a, b);
         const values = ['', ...[...regions].sort(order)];
         if (values.join('\n') !== [...regionField.options].map(option => option.value).join('\n')) {
-            regionField.replaceChildren(...values.map(region => new Option(region || 'all', region)));
+            regionField.replaceChildren(...values.map(region => new Option(region || 'All', region)));
             regionField.value = address.query.region;
         }
     }

@@ -1,13 +1,13 @@
-// What the service last said of the account: the instances, how fresh they are, and since when they can't be read.
+// The last answer of the service about the account: the instances, their age, and since when they can't be read.
 
 import {getNow} from '../clock.js';
 import {fold} from '../order.js';
 import {ask} from '../service.js';
 
-// `asOf` is the time of the list that the server has rendered.
+// `asOf` is the time of the list in the server's HTML.
 export function createInventory(asOf) {
     let instances = null; // as the API lists them; null until the first answer
-    let searchTexts = new Map(); // id → what a search looks at
+    let searchTexts = new Map(); // id → the text that a search is compared with
     let etag = '';
     let hasCopy = false;
     let isSyncing = false;
@@ -26,7 +26,7 @@ export function createInventory(asOf) {
                 throw new Error((await listing.json()).message);
             }
             hasCopy = listing.headers.has('Data-As-Of');
-            // A cleared cache doesn't change when it was last synchronized.
+            // Clearing the cache doesn't change the time of the last synchronization.
             asOf = listing.headers.get('Data-As-Of') || health.sync.lastSync || '';
             isSyncing = health.sync.isLocked;
             if (listing.status !== 304) {

@@ -1,4 +1,4 @@
-// What stands in the place of rows when there are none: why, and the way out.
+// The text in place of an empty table: the reason, and a button that helps.
 
 import {clone} from '../elements.js';
 
@@ -19,9 +19,9 @@ export function createNothing({inventory}) {
         }
         const words = document.createElement('p');
         words.textContent = {
-            emptied: isSyncing ? 'The cache is empty. Synchronizing …' : 'The cache is empty. A synchronization fills it.',
+            emptied: isSyncing ? 'The cache is empty. Synchronizing…' : 'The cache is empty. A synchronization fills it.',
             none: 'There are no instances in the account.',
-            'no-match': 'No instance matches.',
+            'no-match': 'No instances match.',
         }[kind];
         element.append(words);
         const cure = {emptied: ['sync', 'Sync now'], 'no-match': ['clear-filters', 'Clear filters']}[kind];

@@ -34,14 +34,14 @@ export function createProtection({messages, render}) {
 
     function updateRow(row, one) {
         const protection = protections.get(one.id);
-        setText(row.querySelector('.protection'), protection ? `🔒 protected: ${protection.reason}` : '');
+        setText(row.querySelector('.protection'), protection ? `🔒 Protected: ${protection.reason}` : '');
     }
 
     function updateDetails(detail, one) {
         const protection = protections.get(one.id);
         const name = one.name || one.id;
         if (questions.get(one.id) === (protection ? 'protect' : 'unprotect')) {
-            // Somebody else was faster.
+            // Another visitor was faster.
             questions.delete(one.id);
         }
         const question = questions.get(one.id);
@@ -50,13 +50,13 @@ export function createProtection({messages, render}) {
         const unprotect = detail.querySelector('[data-do=unprotect]');
         setText(detail.querySelector('.protected-words'), sayProtection(protection));
         set(protect, 'ariaLabel', `Protect ${name}…`);
-        set(unprotect, 'ariaLabel', `Remove protection of ${name}`);
+        set(unprotect, 'ariaLabel', `Remove protection from ${name}`);
         set(protect, 'hidden', Boolean(protection || question));
         set(unprotect, 'hidden', Boolean(!protection || question));
         set(detail.querySelector('form'), 'hidden', question !== 'protect');
         set(detail.querySelector('.confirm'), 'hidden', question !== 'unprotect');
         setText(detail.querySelector('.confirm span'),
-            `Remove the protection of ${name}? Stop and restart are possible again, and a stop of all stops it.`);
+            `Remove protection from ${name}? It can then be stopped and restarted, and Stop all includes it.`);
         if (focused?.closest('[hidden]')) {
             (protection ? unprotect : protect).focus({preventScroll: true});
         }
@@ -64,10 +64,11 @@ export function createProtection({messages, render}) {
 
     function sayProtection(protection) {
         if (!protection) {
-            return 'Not protected: a stop of all stops it too.';
+            return 'Not protected. Stop all includes it.';
         }
         const when = new Date(protection.protectedAt).toLocaleString();
-        return `Protected by ${protection.protectedBy || 'somebody'} at ${when}: ${protection.reason}`;
+        const by = protection.protectedBy ? ` by ${protection.protectedBy}` : '';
+        return `Protected${by} at ${when}: ${protection.reason}`;
     }
 
     function ask(detail, question) {
@@ -95,7 +96,7 @@ export function createProtection({messages, render}) {
             change(detail, 'POST', {reason});
         } else {
             form.elements.reason.focus();
-            messages.refuse(detail.dataset.id, 'A protection needs a reason.');
+            messages.refuse(detail.dataset.id, 'Enter a reason for the protection.');
             render();
         }
     }

@@ -3,13 +3,13 @@
 import {getNow} from '../clock.js';
 import {clone, set, setText} from '../elements.js';
 import {send} from '../session.js';
-import {isMoving} from '../statuses.js';
+import {getLabel, isMoving} from '../statuses.js';
 import {capitalize, sayClock} from '../words.js';
 import {removeUnknown} from './inventory.js';
 
 export function createRowActions({messages, protection, getRow, refresh, render}) {
-    const requests = new Map(); // id → the action that was sent and not answered yet
-    const followed = new Set(); // ids that an action here has set moving
+    const requests = new Map(); // id → the action that was sent and has no answer yet
+    const followed = new Set(); // ids of instances that an action of this page has set moving
     let question = null; // {id, action} of the stop or restart that needs a second press
 
     function update(row, one) {
@@ -22,7 +22,7 @@ export function createRowActions({messages, protection, getRow, refresh, render}
         updateButtons(row, one.id, name, actions);
         if (followed.has(one.id) && !requests.has(one.id) && !isMoving(one)) {
             followed.delete(one.id);
-            messages.tell(one.id, `Seen ${one.status}${getNow() ? ` at ${sayClock(getNow())}` : ''}.`);
+            messages.tell(one.id, `${getLabel(one.status)}${getNow() ? ` at ${sayClock(getNow())}` : ''}.`);
         }
     }
 
@@ -33,10 +33,11 @@ export function createRowActions({messages, protection, getRow, refresh, render}
         set(confirm, 'hidden', !isOpen);
         set(row.querySelector('.buttons'), 'hidden', isOpen);
         setText(confirm.querySelector('span'), isRestart
-            ? `Restart ${name}? This ends the job that runs on it.`
-            : `Stop ${name}? Its data is kept 7 days at most, and a restart is not guaranteed: the GPU may be gone.`);
-        setText(confirm.querySelector('[data-do=confirm-now]'), isRestart ? 'Restart it' : 'Stop it');
-        set(confirm, 'ariaLabel', isRestart ? 'Restart it?' : 'Stop it?');
+            ? `Restart ${name}? This ends all jobs on it.`
+            : `Stop ${name}? Data on local disks may be lost; Novita keeps it for up to 7 days. `
+                + 'It may not start again: the GPU can be taken meanwhile.');
+        setText(confirm.querySelector('[data-do=confirm-now]'), isRestart ? 'Restart' : 'Stop');
+        set(confirm, 'ariaLabel', isRestart ? `Restart ${name}?` : `Stop ${name}?`);
     }
 
     function updateButtons(row, id, name, actions) {
@@ -74,7 +75,7 @@ export function createRowActions({messages, protection, getRow, refresh, render}
         }
         question = null;
         requests.set(id, action);
-        messages.tell(id, `Asking Novita to ${action} it …`);
+        messages.tell(id, `Sending the ${action} request…`);
         render();
         try {
             const result = await send('POST', `/api/instances/${encodeURIComponent(id)}/${action}`);

@@ -1,4 +1,4 @@
-// What a row says of its last action.
+// The message of a row about its last action.
 
 import {setText} from '../elements.js';
 import {removeUnknown} from './inventory.js';

@@ -1,9 +1,10 @@
 // The table's rows: made from a template, updated only where they differ, put in order without losing the focus.
 
 import {clone, set, setText} from '../elements.js';
-import {sayAge, sayMoment} from '../words.js';
+import {getLabel} from '../statuses.js';
+import {capitalize, sayAge, sayMoment} from '../words.js';
 
-// `getRequest(id)` is the action that was sent and not answered yet; `getDetails(one)` the open row below; `parts` are
+// `getRequest(id)` is the action that was sent and has no answer yet; `getDetails(one)` the open row below; `parts` are
 // the features that fill their own elements of a row.
 export function createRows({table, getRequest, getDetails, parts}) {
     const body = table.tBodies[0];
@@ -32,7 +33,8 @@ export function createRows({table, getRequest, getDetails, parts}) {
         const request = getRequest(one.id);
         const status = row.querySelector('.status');
         setText(row.querySelector('bdi'), one.name || one.id);
-        setText(status, request ? `${request} asked` : one.status);
+        setText(status, request ? `${capitalize(request)} requested` : getLabel(one.status));
+        set(status, 'title', one.status);
         set(status.dataset, 'group', request ? 'requested' : one.group);
         setText(row.querySelector('.status-error'), one.statusError ? one.statusError.message || one.statusError.state : '');
         setText(row.querySelector('.region'), one.region);

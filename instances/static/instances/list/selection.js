@@ -1,7 +1,7 @@
-// The selection: the boxes of the rows and of the heading, and the bar that says what is selected.
+// The selection: the boxes of the rows and of the heading, and the bar with its counts and buttons.
 
 import {set, setDisabled, setText} from '../elements.js';
-import {capitalize} from '../words.js';
+import {capitalize, PAST} from '../words.js';
 import {removeUnknown} from './inventory.js';
 
 // `canRequest(kind, one)` says whether an operation of that kind can include the instance; `preview(kind, ids, number)`
@@ -28,7 +28,7 @@ export function createSelection({inventory, canRequest, preview, render}) {
             const {kind} = button.dataset;
             const possible = countPossible(kind);
             setText(button, `${capitalize(kind)} ${possible}`);
-            set(button, 'title', possible ? '' : `None of the selected can be asked to ${kind} now.`);
+            set(button, 'title', possible ? '' : `None of the selected instances can be ${PAST[kind]} now.`);
             setDisabled(button, !possible);
         }
         const number = matching.filter(id => selected.has(id)).length;

@@ -1,4 +1,4 @@
-// The operations that this browser has dismissed. Where nothing can be stored, a dismissal lasts as long as the page.
+// The operations that were dismissed in this browser. Without storage, a dismissal lasts as long as the page.
 
 import {isRunning} from './states.js';
 

@@ -1,14 +1,12 @@
-// Follows operations: starts one, chooses the one that the panel shows, and reads it until it has ended. Operations live
-// in the service; each open dashboard shows them, and can go away at any time.
+// Follows operations: starts one, chooses the one for the panel, and reads it until it has ended. Operations run in the
+// service: each open dashboard shows them, and none is needed.
 
 import {getNow} from '../clock.js';
 import {Refusal, read} from '../service.js';
 import {send} from '../session.js';
-import {count} from '../words.js';
 import {createDismissed} from './dismissed.js';
 import {getRequest} from './plan.js';
 import {getTotal, isRunning} from './states.js';
-import {sayDoing} from './words.js';
 
 const POLL_SECONDS = 2;
 const MAX_PAUSE_SECONDS = 10;
@@ -22,7 +20,8 @@ const LISTED = 20;
 // start was answered.
 export function createFollower({onChange, onLaunch, onEnd}) {
     const dismissed = createDismissed();
-    // A start without an answer, or one that was refused: {kind, ids, retryOf, words, isError, isAnswered, searchUntil}.
+    // A start without an answer, or one that was refused: {kind, ids, retryOf, words, error, isError, isAnswered,
+    // searchUntil}.
     let launch = null;
     let shown = null; // the operation as the API tells it; without targets until it was read on its own
     let listedIds = null; // of the operations when they were last listed
@@ -36,10 +35,10 @@ export function createFollower({onChange, onLaunch, onEnd}) {
 
     // --- Starting
 
-    async function start({kind, ids, retryOf, reason, number}) {
+    async function start({kind, ids, retryOf, reason}) {
         const mine = {
             kind, ids, retryOf, isError: false, isAnswered: false, searchUntil: getSearchEnd(),
-            words: `${sayDoing(kind)} ${count(number)}: the service is asked to …`,
+            words: `Sending ${kind} requests…`,
         };
         launch = mine;
         idsBefore = listedIds;
@@ -58,10 +57,11 @@ export function createFollower({onChange, onLaunch, onEnd}) {
         } catch (error) {
             if (launch === mine) {
                 mine.isError = true;
+                mine.error = error;
                 mine.isAnswered = error instanceof Refusal;
                 mine.searchUntil = getSearchEnd();
                 mine.words = mine.isAnswered ? `Nothing was started: ${error.message}`
-                    : `It is not known whether it began: ${error.message} Looking for it …`;
+                    : `${sayDoubt(error)} Looking for it…`;
                 onChange();
                 await look();
             }
@@ -90,7 +90,7 @@ export function createFollower({onChange, onLaunch, onEnd}) {
         try {
             listed = (await read(`/api/operations?pageSize=${LISTED}`)).operations;
         } catch {
-            // Where that matters, it shows: the panel's own reading fails too, and the list's.
+            // The panel and the list show the same failure.
             return;
         }
         const running = listed.filter(isRunning);
@@ -105,7 +105,7 @@ export function createFollower({onChange, onLaunch, onEnd}) {
             }
         } else if (launch.isError && !launch.isAnswered && performance.now() > launch.searchUntil) {
             launch.isAnswered = true;
-            launch.words = launch.words.replace(/ Looking for it …$/, ' No such operation is seen to run.');
+            launch.words = `${sayDoubt(launch.error)} No such operation was found.`;
         }
         listedIds = new Set(listed.map(one => one.id));
         others = running.filter(one => one.id !== shown?.id).length;
@@ -116,7 +116,7 @@ export function createFollower({onChange, onLaunch, onEnd}) {
         if (launch.retryOf) {
             return one.retryOf === launch.retryOf;
         }
-        // A stop of all that meets a running one joins it; that one was listed before, too.
+        // A stop of all joins the one that is running, which may have been listed before.
         const isJoined = !launch.ids && isRunning(one);
         const isNew = Boolean(idsBefore) && !idsBefore.has(one.id);
         return one.kind === launch.kind && one.isWholeAccount === !launch.ids && (isJoined || isNew);
@@ -133,7 +133,7 @@ export function createFollower({onChange, onLaunch, onEnd}) {
         }
         const place = listed.findIndex(one => one.id === shown.id);
         if (isRunning(shown)) {
-            // A list without it was read before it began.
+            // A list without it is older than the operation.
             return place === -1;
         }
         // A result stays until it is dismissed, retried, or followed by a newer operation.
@@ -184,7 +184,7 @@ export function createFollower({onChange, onLaunch, onEnd}) {
         }
     }
 
-    // Shows what the service says now of the operation, unless another one is shown.
+    // Shows the operation's new state, unless the panel has moved on to another operation.
     function take(operation) {
         if (shown?.id !== operation.id) {
             return;
@@ -239,6 +239,10 @@ export function createFollower({onChange, onLaunch, onEnd}) {
         readShown,
         take,
     };
+}
+
+function sayDoubt(error) {
+    return `It is not known whether the operation started: ${error.message}`;
 }
 
 // Returns the operation as far as the answer to its start tells it.

@@ -24,7 +24,7 @@ export function createOperations({root, onChange, onEnd}) {
         if (shown && !launch) {
             return sayPageTitle(shown);
         }
-        return launch && !launch.isError ? `${sayDoing(launch.kind)} …` : '';
+        return launch && !launch.isError ? `${sayDoing(launch.kind)}…` : '';
     }
 
     function hasTrouble() {

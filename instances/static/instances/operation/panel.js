@@ -1,9 +1,9 @@
-// The panel of an operation: how it stands, its result, and the buttons that cancel, retry or dismiss it.
+// The panel of an operation: its progress, its result, and the buttons that cancel, retry or dismiss it.
 
 import {listItems, set, setDisabled, setText} from '../elements.js';
 import {Refusal} from '../service.js';
 import {send} from '../session.js';
-import {sayClock} from '../words.js';
+import {count, PAST, sayClock} from '../words.js';
 import {getTone, getTotal, isRunning, listUnconfirmed} from './states.js';
 import {createTargets} from './targets.js';
 import {sayFigures, sayProgress, sayResult, sayTitle, sayWhen} from './words.js';
@@ -15,7 +15,7 @@ export function createPanel({root, follower}) {
     const progress = panel.querySelector('progress');
     const targets = createTargets();
     let shownId = null;
-    let isCancelling = false; // whether the second press is waited for
+    let isCancelling = false; // whether the question is open
     let refusal = ''; // why the operation was not cancelled
 
     function getButton(name) {
@@ -33,7 +33,7 @@ export function createPanel({root, follower}) {
             targets.clear();
         }
         if (hasAny !== panel.classList.contains('is-shown')) {
-            // Empty, it is no landmark: only the place from which the summary is announced.
+            // The empty panel is no landmark. It stays in the page because the summary is announced from it.
             panel.classList.toggle('is-shown', hasAny);
             panel[hasAny ? 'setAttribute' : 'removeAttribute']('aria-labelledby', 'operation-title');
         }
@@ -78,7 +78,7 @@ export function createPanel({root, follower}) {
         set(progress, 'hidden', !isOpen);
         set(progress, 'max', Math.max(1, getTotal(shown)));
         if (progress.getAttribute('value') !== String(shown.counts.confirmed)) {
-            // Without the attribute, as while a start is not answered, it reads 0 and is no 0.
+            // Without the attribute the bar is indeterminate, although its value reads 0.
             progress.value = shown.counts.confirmed;
         }
         renderNotes(shown);
@@ -101,7 +101,7 @@ export function createPanel({root, follower}) {
     function renderTrouble(shown) {
         const {failure} = follower;
         setText(document.getElementById('operation-failure'), failure
-            ? `It can't be read${failure.since ? ` since ${sayClock(failure.since)}` : ''}: ${failure.words} What is shown is older than that; the work goes on without this page.`
+            ? `The operation continues, but can't be read${failure.since ? ` since ${sayClock(failure.since)}` : ''}: ${failure.words}`
             : '');
         // An operation that is cancelled after all was not refused.
         setText(document.getElementById('operation-refusal'), shown.state === 'cancelled' ? '' : refusal);
@@ -115,17 +115,20 @@ export function createPanel({root, follower}) {
         set(getButton('again'), 'hidden', !again.length);
         set(getButton('dismiss'), 'hidden', isRunning(shown));
         set(document.getElementById('operation-cancel-confirm'), 'hidden', !isCancelling);
-        // To end a stop of all takes an admin, as to begin one.
+        setText(document.getElementById('operation-cancel-words'),
+            `Cancel? No more instances will be ${PAST[shown.kind]}; ${shown.kind}s already sent continue.`);
+        setText(getButton('cancel-now'), `Cancel the remaining ${shown.kind}s`);
+        // Only an admin may cancel a stop of all, as only an admin may start one.
         set(getButton('cancel').dataset, 'needs', shown.isWholeAccount ? 'admin' : 'operator');
-        setText(getButton('again'), `Try again for ${again.length}`);
-        setText(document.getElementById('operation-others'), follower.others ? `and ${follower.others} more` : '');
+        setText(getButton('again'), `Retry ${count(again.length)}`);
+        setText(document.getElementById('operation-others'), follower.others ? `(${follower.others} more running)` : '');
         set(document.getElementById('operation-records'), 'hidden', false);
     }
 
     function tick() {
         const {launch, shown} = follower;
         if (shown && !launch) {
-            setText(document.getElementById('operation-begun'), `Begun at ${sayClock(shown.createdAt)}`);
+            setText(document.getElementById('operation-begun'), `Started at ${sayClock(shown.createdAt)}`);
             setText(document.getElementById('operation-when'), sayWhen(shown));
         }
     }
@@ -153,7 +156,7 @@ export function createPanel({root, follower}) {
             }
         } catch (error) {
             if (shownId === id) {
-                const start = error instanceof Refusal ? 'Not cancelled' : 'It is not known whether it was cancelled';
+                const start = error instanceof Refusal ? 'Not cancelled' : 'It is not known whether the operation was cancelled';
                 refusal = `${start}: ${error.message}`;
                 isCancelling = false;
                 render();
@@ -175,10 +178,9 @@ export function createPanel({root, follower}) {
 
     function retry() {
         const {launch, shown} = follower;
-        const number = listUnconfirmed(shown).length;
-        if (number && !launch) {
-            const ids = listUnconfirmed(shown).map(one => one.instanceId);
-            follower.start({kind: shown.kind, ids, retryOf: shown.id, reason: shown.reason, number});
+        const ids = listUnconfirmed(shown).map(one => one.instanceId);
+        if (ids.length && !launch) {
+            follower.start({kind: shown.kind, ids, retryOf: shown.id, reason: shown.reason});
         }
     }
 

@@ -1,12 +1,11 @@
-// The dialog before an operation: what would happen, from a dry run, and what has to be entered to confirm it.
+// The dialog before an operation: the plan, from a dry run, and the number that confirms a stop of all.
 
 import {clone, listItems, setDisabled, setText} from '../elements.js';
 import {sortByName} from '../order.js';
 import {send} from '../session.js';
-import {capitalize, count} from '../words.js';
+import {getCountedLabel} from '../statuses.js';
+import {capitalize, count, PAST} from '../words.js';
 import {findRepeatedNames, getName} from './states.js';
-
-const DONE = {stop: 'stopped', start: 'started', restart: 'restarted'};
 
 // Returns the path and the body of the request that carries the operation out.
 export function getRequest({kind, ids, retryOf}) {
@@ -16,7 +15,7 @@ export function getRequest({kind, ids, retryOf}) {
     return ids ? ['/api/operations', {kind, ids}] : ['/api/instances/stop-all', {}];
 }
 
-// `onConfirm` gets what is to be done: {kind, ids, reason, number}.
+// `onConfirm` gets {kind, ids, reason}.
 export function createPlan({root, onConfirm}) {
     const dialog = document.getElementById('plan');
     const form = document.getElementById('plan-form');
@@ -53,7 +52,7 @@ export function createPlan({root, onConfirm}) {
             mine.left = [
                 ...skipped,
                 ...results.filter(one => one.state !== 'pending')
-                    .map(one => ({...one, reason: one.error || `It is ${one.status} already.`})),
+                    .map(one => ({...one, reason: one.message})),
             ];
         } catch (error) {
             mine.failure = error.message;
@@ -64,7 +63,7 @@ export function createPlan({root, onConfirm}) {
         }
     }
 
-    // Leaves the focus where somebody has moved it meanwhile.
+    // Leaves a focus that was moved meanwhile.
     function focusNext() {
         if (!dialog.contains(document.activeElement) || [title, retryButton].includes(document.activeElement)) {
             (plan.failure ? retryButton : !plan.requested.length ? closeButton : plan.ids ? goButton : numberField).focus();
@@ -74,14 +73,14 @@ export function createPlan({root, onConfirm}) {
     function render() {
         const {kind, ids, answer, failure} = plan;
         const found = answer ? plan.requested.length : 0;
-        setText(state, failure ? `The account can't be read: ${failure}` : answer ? describe() : 'Reading the account …');
+        setText(state, failure ? `The account can't be read: ${failure}` : answer ? describe() : 'Reading the account…');
         state.classList.toggle('is-error', Boolean(failure));
         retryButton.hidden = !failure;
         document.getElementById('plan-found').hidden = !answer;
         document.getElementById('plan-sure').hidden = !found;
         goButton.hidden = !found;
         document.getElementById('plan-number-field').hidden = Boolean(ids);
-        setText(document.getElementById('plan-number-label'), `Type ${found} to stop ${found === 1 ? 'it' : 'them'}`);
+        setText(document.getElementById('plan-number-label'), `Enter ${found} to stop ${found === 1 ? 'it' : 'them'}`);
         setText(goButton, `${capitalize(kind)} ${count(found)}`);
         goButton.classList.toggle('is-danger', kind !== 'start');
         setText(closeButton, found ? 'Cancel' : 'Close');
@@ -98,22 +97,21 @@ export function createPlan({root, onConfirm}) {
     function describe() {
         const {kind, ids, expected, requested} = plan;
         const isOld = expected !== null && expected !== requested.length;
-        const older = isOld ? ` The list on this page is older and has ${expected}.` : '';
+        const older = isOld ? ` The list on this page is older and shows ${expected}.` : '';
         if (!requested.length) {
-            return (ids ? `Of the selected, none can be asked to ${kind} now.` : 'Nothing runs: there is nothing to stop.') + older;
+            return (ids ? `None of the selected instances can be ${PAST[kind]} now.` : 'Nothing is running.') + older;
         }
         const groups = kind === 'stop' ? describeGroups() : '';
-        // The names follow where nothing else does.
+        // The colon introduces the list of names when no other text follows.
         const end = groups ? `: ${groups}.` : older ? '.' : ':';
-        return `${count(requested.length)} will be ${DONE[kind]}${end}${older}`;
+        return `${count(requested.length)} will be ${PAST[kind]}${end}${older}`;
     }
 
-    // Returns '' when all are running, as the figure of that name counts them.
+    // Returns '' when all have the status that can be stopped at once.
     function describeGroups() {
         const numbers = new Map();
         for (const {status} of plan.requested) {
-            // Of the whole account only what runs or starts is stopped.
-            const word = status === 'running' || plan.ids ? status : 'starting';
+            const word = getCountedLabel(status).toLowerCase();
             numbers.set(word, (numbers.get(word) || 0) + 1);
         }
         return numbers.size === 1 && numbers.has('running') ? ''
@@ -124,7 +122,7 @@ export function createPlan({root, onConfirm}) {
         const wanted = String(plan.requested.length);
         const typed = numberField.value.trim();
         return plan.ids || typed === wanted ? ''
-            : typed ? `“${typed}” is not ${wanted}: nothing is stopped yet.` : `The button waits for the number ${wanted}.`;
+            : typed ? `That doesn't match. Enter ${wanted}.` : `Enter ${wanted} to enable the button.`;
     }
 
     function renderObstacle() {
@@ -145,10 +143,10 @@ export function createPlan({root, onConfirm}) {
             numberField.focus();
             return;
         }
-        const {kind, ids, requested} = plan;
+        const {kind, ids} = plan;
         const reason = reasonField.value.trim();
         dialog.close();
-        onConfirm({kind, ids, reason, number: requested.length});
+        onConfirm({kind, ids, reason});
     }
 
     dialog.addEventListener('input', renderObstacle);

@@ -1,4 +1,4 @@
-// What the states of an operation and of its targets mean to the page.
+// Facts about an operation, from its states and counts.
 
 // Targets for which the result is not confirmed.
 const UNCONFIRMED = ['stillRunning', 'failed', 'unknown', 'requested', 'pending'];
@@ -16,7 +16,7 @@ export function listUnconfirmed(operation) {
     return operation.targets.filter(one => UNCONFIRMED.includes(one.state));
 }
 
-// Targets that needed no request: they were in the state before, or on their way to it.
+// Counts targets without a request: they were in the state already, or on their way to it.
 export function countAlready(operation, state) {
     return operation.targets.filter(one => one.state === state && !one.attempts).length;
 }

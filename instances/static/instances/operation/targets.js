@@ -1,10 +1,10 @@
-// The instances of an operation in the panel, in four lists, each with its state.
+// The instances of an operation in the panel: four lists by state, each instance with the server's sentence on it.
 
 import {clone, set, setText} from '../elements.js';
 import {sortByName} from '../order.js';
-import {capitalize} from '../words.js';
+import {capitalize, sayClock, sayMoment} from '../words.js';
 import {findRepeatedNames, getName, isRunning} from './states.js';
-import {sayDone, sayTarget} from './words.js';
+import {sayDone} from './words.js';
 
 const LISTS = {
     stillRunning: 'trouble',
@@ -26,7 +26,7 @@ export function createTargets() {
         for (const one of sortByName(operation.targets, getName, target => target.instanceId)) {
             const name = getList(one, operation);
             sizes[name] = (sizes[name] || 0) + 1;
-            const element = update(one, operation, repeated.has(getName(one)));
+            const element = update(one, repeated.has(getName(one)));
             const list = document.getElementById(`targets-${name}`);
             const next = last[name] ? last[name].nextElementSibling : list.firstElementChild;
             if (next !== element) {
@@ -43,24 +43,30 @@ export function createTargets() {
         setText(document.getElementById('targets-trouble-title'), `Not ${sayDone(operation.kind)}`);
     }
 
-    // After the end nothing is under way any more.
+    function showTime(element, time) {
+        set(element, 'dateTime', time);
+        set(element, 'title', time && sayMoment(time));
+        setText(element, time && sayClock(time));
+    }
+
+    // After the end nothing is in progress any more.
     function getList(one, operation) {
         return LISTS[one.state] === 'under-way' && !isRunning(operation) ? 'trouble' : LISTS[one.state];
     }
 
-    function update(one, operation, isRepeated) {
+    function update(one, isRepeated) {
         const row = rows.get(one.instanceId) || {element: clone('target-template'), look: ''};
         rows.set(one.instanceId, row);
         const {element} = row;
-        const look = JSON.stringify([one, isRunning(operation), operation.state, isRepeated]);
+        const look = JSON.stringify([one, isRepeated]);
         if (row.look !== look) {
             row.look = look;
             const state = element.querySelector('.target-state');
             setText(element.querySelector('.target-name'), getName(one));
             setText(element.querySelector('.target-id'), isRepeated ? one.instanceId : '');
-            setText(state, sayTarget(one, operation));
+            setText(state, one.message);
             set(state.dataset, 'state', one.state);
-            setText(element.querySelector('.why'), one.error || '');
+            showTime(element.querySelector('.target-time'), one.confirmedAt || one.requestedAt || '');
         }
         return element;
     }

@@ -1,15 +1,13 @@
-// An operation in words.
+// An operation in words: its live counts and times. The server words the result and each target.
 
 import {getNow} from '../clock.js';
 import {capitalize, count, sayAge, sayClock} from '../words.js';
 import {countAlready, getTotal, isRunning} from './states.js';
 
 const WORDS = {
-    stop: {doing: 'Stopping', done: 'stopped', undone: 'still runs', undoneMany: 'still run'},
-    start: {doing: 'Starting', done: 'running', undone: 'does not run', undoneMany: "don't run"},
-    restart: {
-        doing: 'Restarting', done: 'restarted', undone: 'has not restarted', undoneMany: 'have not restarted',
-    },
+    stop: {doing: 'Stopping', done: 'stopped', undone: 'still running'},
+    start: {doing: 'Starting', done: 'running', undone: 'not running'},
+    restart: {doing: 'Restarting', done: 'restarted', undone: 'not restarted'},
 };
 
 export function sayDoing(kind) {
@@ -29,11 +27,12 @@ export function sayPageTitle(operation) {
 }
 
 export function sayProgress(operation) {
-    const {doing} = WORDS[operation.kind];
-    const start = operation.state === 'cancelled' ? `Cancelled, nobody else is asked. ${doing}` : doing;
+    const {kind, state} = operation;
+    const start = state === 'cancelled' ? `Cancelled; no more ${kind}s will be requested. ` : '';
     const total = getTotal(operation);
-    const meant = total - countAlready(operation, 'confirmed');
-    return `${start} ${meant && meant < total ? `${meant} of ` : ''}${count(total)}: ${sayCounts(operation)}.`;
+    const open = total - countAlready(operation, 'confirmed');
+    const some = open && open < total ? `${open} of ` : '';
+    return `${start}${sayDoing(kind)} ${some}${count(total)}: ${sayCounts(operation)}.`;
 }
 
 export function sayFigures(operation) {
@@ -42,51 +41,27 @@ export function sayFigures(operation) {
 
 function sayCounts(operation) {
     const {counts, kind, state} = operation;
-    const {done, undone, undoneMany} = WORDS[kind];
+    const {doing, done, undone} = WORDS[kind];
     const isOpen = isRunning(operation);
     const [already, onTheWay] = [countAlready(operation, 'confirmed'), countAlready(operation, 'requested')];
-    const words = [
-        [counts.confirmed - already, isOpen ? `confirmed ${done}` : `seen ${done}`],
-        [already, `${done} already`],
-        [onTheWay, 'on the way already'],
-        [counts.stillRunning, counts.stillRunning === 1 ? undone : undoneMany],
-        [counts.requested - onTheWay, isOpen ? 'asked' : `asked and not seen ${done}`],
-        [counts.pending, isOpen && state !== 'cancelled' ? 'to be asked' : 'not asked'],
+    const parts = [
+        [counts.confirmed - already, done],
+        [already, `already ${done}`],
+        [counts.requested - onTheWay, isOpen ? doing.toLowerCase() : 'not verified'],
+        [onTheWay, `already ${doing.toLowerCase()}`],
+        [counts.pending, isOpen && state !== 'cancelled' ? 'queued' : 'not requested'],
+        [counts.stillRunning, undone],
         [counts.failed, isOpen ? 'failed so far' : 'failed'],
-        [counts.unknown, 'not known'],
+        [counts.unknown, 'unknown'],
         [counts.skipped, 'skipped'],
     ];
-    return words.filter(([number], index) => number || index === 0).map(([number, word]) => `${number} ${word}`).join(', ');
+    return parts.filter(([number], index) => number || index === 0).map(([number, word]) => `${number} ${word}`).join(', ');
 }
 
+// The server's sentence, with the time of the last confirmation when all are confirmed.
 export function sayResult(operation) {
-    const total = getTotal(operation);
-    const {done} = WORDS[operation.kind];
-    if (!operation.success) {
-        return operation.result || (operation.state === 'cancelled' ? 'Cancelled.' : `Not all are ${done}.`);
-    }
-    if (!total) {
-        return operation.result || 'There was nothing to do.';
-    }
     const times = operation.targets.map(one => one.confirmedAt).filter(Boolean).sort();
-    const seen = times.length ? `, seen at ${sayClock(times[times.length - 1])}` : '';
-    const already = countAlready(operation, 'confirmed');
-    const before = already && already < total ? ` ${already} ${already === 1 ? 'was' : 'were'} ${done} already.` : '';
-    return total === 1 ? `The one instance is ${done}${seen}.` : `All ${total} are ${done}${seen}.${before}`;
-}
-
-export function sayTarget(one, operation) {
-    const {done, undone} = WORDS[operation.kind];
-    const isOpen = isRunning(operation);
-    return {
-        pending: isOpen && operation.state !== 'cancelled' ? 'to be asked' : 'never asked',
-        requested: `asked${one.requestedAt ? ` at ${sayClock(one.requestedAt)}` : ''}, not yet seen ${done}`,
-        confirmed: `${done}${one.confirmedAt ? `, seen at ${sayClock(one.confirmedAt)}` : ''}`,
-        stillRunning: `${undone}${one.readAt ? `, seen ${one.status} at ${sayClock(one.readAt)}` : ''}`,
-        failed: isOpen ? 'failed so far' : 'failed',
-        skipped: 'skipped',
-        unknown: 'not known',
-    }[one.state] || one.state;
+    return operation.success && times.length ? `${operation.result} Verified at ${sayClock(times.at(-1))}.` : operation.result;
 }
 
 export function sayWhen(operation) {
@@ -99,5 +74,5 @@ function sayDeadline({deadlineAt}) {
         return '';
     }
     const isOverdue = getNow() !== null && getNow() > Date.parse(deadlineAt);
-    return ` The verdict ${isOverdue ? 'has been overdue since' : 'is due by'} ${sayClock(deadlineAt)}.`;
+    return isOverdue ? ` The result is overdue since ${sayClock(deadlineAt)}.` : ` Result by ${sayClock(deadlineAt)}.`;
 }
