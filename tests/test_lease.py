@@ -279,7 +279,7 @@ def test_sync_without_its_lease_publishes_nothing(
             "read-only replica",
         ),
         (redis.exceptions.ResponseError("MISCONF Errors writing to the AOF file: No space left"), "write to its disk"),
-        (redis.exceptions.ResponseError("WRONGTYPE Operation against a key holding the wrong kind"), "foreign"),
+        (redis.exceptions.ResponseError("WRONGTYPE Operation against a key holding the wrong kind"), "another program"),
         (redis.exceptions.AuthenticationError("invalid username-password pair or user is disabled."), "the login"),
         (redis.exceptions.BusyLoadingError("Redis is loading the dataset in memory"), "loading"),
         (redis.exceptions.TimeoutError("Timeout reading from socket"), "in time"),

@@ -182,7 +182,7 @@ def test_failed_page_fails_the_listing(
 
 
 @pytest.mark.parametrize(
-    ("row", "reason"), [({"name": "FAKE-SECRET"}, "a row has no id"), ("FAKE-SECRET", "a row is a str in place of")]
+    ("row", "reason"), [({"name": "FAKE-SECRET"}, "a row has no id"), ("FAKE-SECRET", "a row is a str, not an object")]
 )
 def test_malformed_row_is_reported_without_its_contents(novita: NovitaAnswers, row: object, reason: str) -> None:
     novita.lists(make_row("a"), row)
