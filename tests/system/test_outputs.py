@@ -204,8 +204,10 @@ def test_reason_in_json_that_cannot_be_stored_stops_nothing_of_it(
         ("/api/instances/a/protect", r'{"reason": "\ud800"}'),
     ],
 )
-def test_other_texts_that_cannot_be_stored_are_refused(path: str, body: str, service: Service, novita: Novita) -> None:
-    answer = service.post(path, data=body, headers={"Content-Type": "application/json"})
+def test_other_texts_that_cannot_be_stored_are_refused(
+    path: str, body: str, shared_service: Service, shared_novita: Novita
+) -> None:
+    answer = shared_service.post(path, data=body, headers={"Content-Type": "application/json"})
 
     assert (answer.status_code, answer.json()["code"]) == (400, "INVALID_REQUEST"), answer.text
-    assert novita.list_stops() == []
+    assert shared_novita.list_stops() == []
