@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.system.conftest import Start, StartWorker
-from tests.system.processes import ROOT, Novita, Redis, Service, wait_until
+from tests.system.processes import PATIENCE_SECONDS, ROOT, Novita, Redis, Service, wait_until
 
 # Nothing but the operation calls Novita.
 NO_SYNC = {"NOVITA_SYNC_ON_STARTUP": "0", "NOVITA_SYNC_INTERVAL": "0", "WEB_WORKERS": "1"}
@@ -301,7 +301,8 @@ def test_one_that_slept_while_another_finished_changes_nothing(
 ) -> None:
     novita.fault("stop", "delay", seconds=1)
     sleeper = start_service(**NO_SYNC, NOVITA_CONCURRENCY="4").wait_until_alive()
-    threading.Thread(target=lambda: _forget_answer(sleeper.stop_all), daemon=True).start()
+    answered = threading.Thread(target=lambda: _forget_answer(sleeper.stop_all), daemon=True)
+    answered.start()
     wait_until(lambda: len(novita.list_stops()) >= 6, "it is in the middle")
     sleeper.signal(signal.SIGSTOP)
     service = start_service(**NO_SYNC).wait_until_alive()
@@ -311,7 +312,8 @@ def test_one_that_slept_while_another_finished_changes_nothing(
     before = service.wait_until_finished(ordered, TAKEN_OVER_SECONDS)
 
     sleeper.signal(signal.SIGCONT)
-    time.sleep(5)
+    answered.join(PATIENCE_SECONDS)
+    assert not answered.is_alive(), "it never answered"
 
     assert service.get_operation(ordered) == before
     assert list_states(before) == {"confirmed": 25}

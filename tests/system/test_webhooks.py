@@ -11,7 +11,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from tests.test_webhooks import (
     verify,
 )
 
-SETUP = "import django; django.setup(); import pathlib, sys, time; from instances.notifications import webhooks; "
+SETUP = "import django; django.setup(); import os, pathlib, sys, time; from instances.notifications import webhooks; "
 MAKE_DUE = """
 from django.utils import timezone
 from instances.models import Operation
@@ -46,14 +45,20 @@ webhooks.release(operation)
 print(operation.webhook.pk)
 """
 DELIVER = """
+pathlib.Path(f"{sys.argv[2]}-is-awaited-by-{os.getpid()}").touch()
 while not pathlib.Path(sys.argv[2]).exists():
     time.sleep(0.001)
 webhooks.deliver(int(sys.argv[1]))
 """
 
 
-class Panel:
-    """Processes of the service over one database file."""
+def fetch(database: Path | str, statement: str) -> list[tuple[object, ...]]:
+    with contextlib.closing(sqlite3.connect(database, timeout=30)) as connection, connection:
+        return connection.execute(statement).fetchall()
+
+
+class Sender:
+    """Processes of the service over one database file, which send webhooks."""
 
     def __init__(self, folder: Path, receivers: list[Receiver]) -> None:
         self.database = folder / "db.sqlite3"
@@ -92,8 +97,7 @@ class Panel:
         return self.run(DELIVER, delivery_id, self.go)[1]
 
     def execute(self, statement: str) -> list[tuple[object, ...]]:
-        with contextlib.closing(sqlite3.connect(self.database, timeout=30)) as connection, connection:
-            return connection.execute(statement).fetchall()
+        return fetch(self.database, statement)
 
     def end(self) -> None:
         for process in self._started:
@@ -101,73 +105,73 @@ class Panel:
             process.communicate()
 
 
-Begin = Callable[..., Panel]
+Begin = Callable[..., Sender]
 
 
 @pytest.fixture
 def begin(tmp_path: Path, migrated_database: Path) -> Iterator[Begin]:
-    """Start a panel that may send webhooks to these receivers; whatever happens, nothing of them is left."""
+    """Start a sender that may send webhooks to these receivers; whatever happens, nothing of them is left."""
     with contextlib.ExitStack() as stack:
 
-        def start(*receivers: Receiver) -> Panel:
+        def start(*receivers: Receiver) -> Sender:
             for receiver in receivers:
                 stack.callback(receiver.close)
             shutil.copy(migrated_database, tmp_path / "db.sqlite3")
-            panel = Panel(tmp_path, list(receivers))
-            stack.callback(panel.end)
-            return panel
+            sender = Sender(tmp_path, list(receivers))
+            stack.callback(sender.end)
+            return sender
 
         yield start
 
 
 def test_a_webhook_arrives_signed_and_leaves_nothing_secret_behind(begin: Begin) -> None:
     receiver = Receiver(answer("200 OK"))
-    panel = begin(receiver)
+    sender = begin(receiver)
 
-    log = panel.deliver(panel.make_due(receiver.url + SECRET_PATH))
+    log = sender.deliver(sender.make_due(receiver.url + SECRET_PATH))
 
     [(path, headers, body)] = receiver.requests
     assert path == SECRET_PATH
     assert verify(headers, body, SECRET)
     assert f"to {receiver.url}: HTTP 200" in log
-    panel.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    assert b"FAKE-SECRET" not in panel.database.read_bytes() and "FAKE-SECRET" not in log
+    sender.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert b"FAKE-SECRET" not in sender.database.read_bytes() and "FAKE-SECRET" not in log
 
 
 def test_several_workers_at_the_same_moment_send_it_once(begin: Begin) -> None:
     receiver = Receiver(answer("200 OK"))
-    panel = begin(receiver)
-    delivery_id = panel.make_due(receiver.url)
-    panel.go.unlink()
-    processes = [panel.start(DELIVER, delivery_id, panel.go) for _ in range(4)]
-    time.sleep(3)
+    sender = begin(receiver)
+    delivery_id = sender.make_due(receiver.url)
+    sender.go.unlink()
+    processes = [sender.start(DELIVER, delivery_id, sender.go) for _ in range(4)]
+    wait_until(lambda: len(list(sender.go.parent.glob("go-is-awaited-by-*"))) == 4, "all four are ready")
 
-    panel.go.touch()
+    sender.go.touch()
 
     assert [process.wait(timeout=60) for process in processes] == [0] * 4
     assert len(receiver.requests) == 1
-    assert panel.execute("SELECT state, tries FROM instances_webhookdelivery") == [("delivered", 1)]
+    assert sender.execute("SELECT state, tries FROM instances_webhookdelivery") == [("delivered", 1)]
 
 
 def test_what_a_killed_worker_was_sending_is_sent_again_with_the_same_id(begin: Begin) -> None:
     receiver = Receiver(hang)
-    panel = begin(receiver)
-    delivery_id = panel.make_due(receiver.url)
-    process = panel.start(DELIVER, delivery_id, panel.go)
+    sender = begin(receiver)
+    delivery_id = sender.make_due(receiver.url)
+    process = sender.start(DELIVER, delivery_id, sender.go)
     wait_until(lambda: receiver.requests, "the request came")
 
     process.send_signal(signal.SIGKILL)
     process.wait(timeout=60)
     receiver.write = answer("200 OK")
-    panel.deliver(delivery_id)
+    sender.deliver(delivery_id)
 
     # Nobody knows yet that the worker is dead.
     assert len(receiver.requests) == 1
-    panel.execute("UPDATE instances_webhookdelivery SET next_attempt_at = datetime('now', '-1 second')")
-    panel.deliver(delivery_id)
+    sender.execute("UPDATE instances_webhookdelivery SET next_attempt_at = datetime('now', '-1 second')")
+    sender.deliver(delivery_id)
     (_, first, _), (_, second, _) = receiver.requests
     assert first["webhook-id"] == second["webhook-id"]
-    assert panel.execute("SELECT state, tries FROM instances_webhookdelivery") == [("delivered", 2)]
+    assert sender.execute("SELECT state, tries FROM instances_webhookdelivery") == [("delivered", 2)]
 
 
 def test_a_worker_that_slept_through_its_claim_leaves_the_next_ones_alone(begin: Begin) -> None:
@@ -178,35 +182,35 @@ def test_a_worker_that_slept_through_its_claim_leaves_the_next_ones_alone(begin:
         answer("500 Broken")(connection)
 
     receiver = Receiver(write)
-    panel = begin(receiver)
-    process = panel.start(DELIVER, panel.make_due(receiver.url), panel.go)
+    sender = begin(receiver)
+    process = sender.start(DELIVER, sender.make_due(receiver.url), sender.go)
     wait_until(lambda: receiver.requests, "the request came")
     # Another one has taken it up.
-    panel.execute("UPDATE instances_webhookdelivery SET tries = 2, next_attempt_at = '2040-01-01 00:00:00'")
+    sender.execute("UPDATE instances_webhookdelivery SET tries = 2, next_attempt_at = '2040-01-01 00:00:00'")
 
     waits.set()
 
     assert process.wait(timeout=60) == 0
-    assert panel.execute("SELECT state, next_attempt_at FROM instances_webhookdelivery") == [
+    assert sender.execute("SELECT state, next_attempt_at FROM instances_webhookdelivery") == [
         ("due", "2040-01-01 00:00:00")
     ]
-    assert panel.execute("SELECT status FROM instances_webhookattempt") == [(500,)]
+    assert sender.execute("SELECT status FROM instances_webhookattempt") == [(500,)]
 
 
 def test_a_receiver_that_drips_is_left_after_ten_seconds_and_holds_up_no_other(begin: Begin) -> None:
     slow, quick = Receiver(drip(b"HTTP/1.1 200 OK\r\nX-Slow: ", seconds=20)), Receiver(answer("200 OK"))
-    panel = begin(slow, quick)
-    first, second = panel.make_due(slow.url), panel.make_due(quick.url)
-    process = panel.start(DELIVER, first, panel.go)
+    sender = begin(slow, quick)
+    first, second = sender.make_due(slow.url), sender.make_due(quick.url)
+    process = sender.start(DELIVER, first, sender.go)
     wait_until(lambda: slow.requests, "the slow one's request came")
 
-    panel.deliver(second)
+    sender.deliver(second)
 
     assert process.poll() is None
     assert len(quick.requests) == 1
     _, log = process.communicate(timeout=30)
     assert "No answer within 10 s." in log
-    [(milliseconds, error)] = panel.execute(
+    [(milliseconds, error)] = sender.execute(
         f"SELECT milliseconds, error FROM instances_webhookattempt WHERE delivery_id = {first}"  # noqa: S608 - a number
     )
     assert isinstance(milliseconds, int) and 9_900 <= milliseconds < 12_000
@@ -219,9 +223,9 @@ def test_a_certificate_that_nobody_trusts_gets_no_webhook(
     receiver = Receiver(answer("200 OK"), tls=make_certificate(tmp_path, "127.0.0.1"))
     # Trust, too, is not taken from the environment.
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "certificate.pem"))
-    panel = begin(receiver)
+    sender = begin(receiver)
 
-    log = panel.deliver(panel.make_due(receiver.url))
+    log = sender.deliver(sender.make_due(receiver.url))
 
     assert "The receiver's certificate is not trusted." in log
     assert (receiver.requests, receiver.connections) == ([], 1)
@@ -236,7 +240,7 @@ def load_example() -> Callable[..., dict[str, Any]]:
 
 
 def test_receiver_that_was_down_gets_the_result_with_a_signature_that_the_documented_example_accepts(
-    start_service: Start, start_worker: StartWorker, novita: Novita
+    start_service: Start, start_worker: StartWorker, environment: dict[str, str], novita: Novita
 ) -> None:
     port = find_free_port()
     settings = {"WEBHOOK_SECRET": SECRET, "WEBHOOK_ALLOWED_HOSTS": "127.0.0.1", "WEBHOOK_ALLOWED_PORTS": str(port)}
@@ -247,12 +251,14 @@ def test_receiver_that_was_down_gets_the_result_with_a_signature_that_the_docume
 
     ordered = service.stop_all(webhookUrl=f"http://127.0.0.1:{port}{SECRET_PATH}")
     operation = service.wait_until_finished(ordered)
-    time.sleep(3)  # The first attempt finds nobody.
+    database = environment["DATABASE_URL"].removeprefix("sqlite:///")
+    wait_until(lambda: fetch(database, "SELECT error FROM instances_webhookattempt"), "the first attempt fails")
     with contextlib.closing(Receiver(answer("200 OK"), port=port)) as receiver:
         [(path, headers, body)] = wait_until(lambda: receiver.requests, "the event comes once the receiver is there")
-        time.sleep(4)
+        states = "SELECT state FROM instances_webhookdelivery"
+        wait_until(lambda: fetch(database, states) == [("delivered",)], "the delivery is recorded as final")
 
-        assert len(receiver.requests) == 1, "it is not sent again"
+        assert len(receiver.requests) == 1, "it is sent once"
     event = json.loads(body)
     assert (path, event["type"], event["data"]["result"]) == (
         SECRET_PATH,
