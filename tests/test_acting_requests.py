@@ -190,7 +190,7 @@ def assert_refused(account: Account, answer: Any, *statuses: int) -> None:
     assert set(AuditEntry.objects.values_list("action", flat=True)) == {"sync"}
 
 
-def test_the_routes_are_found() -> None:
+def test_routes_are_found() -> None:
     assert {
         ("POST", "/api/instances/stop-all"),
         ("POST", "/api/instances/sync"),
@@ -203,9 +203,7 @@ def test_the_routes_are_found() -> None:
     } <= set(ROUTES)
 
 
-def test_what_each_route_takes_is_not_refused_for_its_form(
-    client: Client, account: Account, route: tuple[str, str]
-) -> None:
+def test_valid_body_of_each_route_is_accepted(client: Client, account: Account, route: tuple[str, str]) -> None:
     method, path = route
 
     body = json.dumps(get_body(method, path))
@@ -215,7 +213,7 @@ def test_what_each_route_takes_is_not_refused_for_its_form(
     assert client.generic(method, f"{path}?format=json", body, JSON).status_code in {200, 202, 404, 409}
 
 
-def test_an_acting_request_with_a_query_is_refused(client: Client, account: Account, route: tuple[str, str]) -> None:
+def test_acting_request_with_a_query_is_refused(client: Client, account: Account, route: tuple[str, str]) -> None:
     method, path = route
 
     for query in QUERIES:
@@ -223,7 +221,7 @@ def test_an_acting_request_with_a_query_is_refused(client: Client, account: Acco
         assert_refused(account, answer, 404 if query == "format=nonsense" else 400)
 
 
-def test_an_acting_request_of_another_media_type_is_refused(
+def test_acting_request_of_another_media_type_is_refused(
     client: Client, account: Account, route: tuple[str, str]
 ) -> None:
     method, path = route
@@ -234,7 +232,7 @@ def test_an_acting_request_of_another_media_type_is_refused(
             assert_refused(account, answer, 415)
 
 
-def test_an_acting_request_whose_headers_say_something_else_is_refused(
+def test_acting_request_with_contradictory_headers_is_refused(
     client: Client, account: Account, route: tuple[str, str]
 ) -> None:
     method, path = route
@@ -248,14 +246,12 @@ def test_an_acting_request_whose_headers_say_something_else_is_refused(
         assert_refused(account, answer, 400, 411, 415)
 
 
-def test_an_acting_request_that_is_no_object_is_refused(
-    client: Client, account: Account, route: tuple[str, str]
-) -> None:
+def test_acting_request_without_an_object_is_refused(client: Client, account: Account, route: tuple[str, str]) -> None:
     for body in BODIES:
         assert_refused(account, client.generic(*route, body, JSON), 400)
 
 
-def test_an_acting_request_with_a_field_that_is_not_known_twice_or_wrong_is_refused(
+def test_acting_request_with_an_unknown_repeated_or_invalid_field_is_refused(
     client: Client, account: Account, route: tuple[str, str]
 ) -> None:
     method, path = route
@@ -268,7 +264,7 @@ def test_an_acting_request_with_a_field_that_is_not_known_twice_or_wrong_is_refu
 
 
 @pytest.mark.parametrize("ids", IDS, ids=bytes.decode)
-def test_no_selection_that_selects_nothing_means_all(client: Client, account: Account, ids: bytes) -> None:
+def test_empty_selection_never_means_all(client: Client, account: Account, ids: bytes) -> None:
     for path, kind in (("/api/instances/stop-all", b""), ("/api/operations", b'"kind": "stop", ')):
         answer = client.generic("POST", path, b"{" + kind + b'"ids": ' + ids + b"}", JSON)
 
@@ -279,7 +275,7 @@ def test_no_selection_that_selects_nothing_means_all(client: Client, account: Ac
 @pytest.mark.parametrize(
     "body", [{"dryRun": True}, {"dryRun": False}, {"ids": ["a"]}, {"reason": "x"}, {"webhookUrl": "https://a.test"}]
 )
-def test_a_wish_that_a_route_can_not_grant_is_refused(
+def test_field_that_a_route_does_not_support_is_refused(
     client: Client, account: Account, route: tuple[str, str], body: dict[str, Any]
 ) -> None:
     method, path = route
@@ -289,13 +285,13 @@ def test_a_wish_that_a_route_can_not_grant_is_refused(
     assert_refused(account, client.generic(method, path, json.dumps(body), JSON), 400)
 
 
-def test_a_key_given_twice_is_named(client: Client, account: Account) -> None:
+def test_repeated_key_is_named(client: Client, account: Account) -> None:
     answer = client.generic("POST", "/api/instances/stop-all", b'{"dryRun":true,"dryRun":false}', JSON)
 
     assert answer.json()["fields"] == {"dryRun": "Given more than once."}
 
 
-def test_a_type_without_a_length_is_told_to_send_one(client: Client, account: Account) -> None:
+def test_media_type_without_a_length_is_refused_with_411(client: Client, account: Account) -> None:
     answer = client.generic("POST", "/api/instances/stop-all", b"", JSON, CONTENT_TYPE=JSON)
 
     assert_refused(account, answer, 411)
@@ -305,7 +301,7 @@ def test_a_type_without_a_length_is_told_to_send_one(client: Client, account: Ac
 @pytest.mark.parametrize(
     "path", ["/api/instances", "/api/instances/a", "/api/operations", "/api/protections", "/api/cache/stats", "/api"]
 )
-def test_a_read_with_an_unknown_or_repeated_parameter_is_refused(client: Client, account: Account, path: str) -> None:
+def test_read_with_an_unknown_or_repeated_parameter_is_refused(client: Client, account: Account, path: str) -> None:
     for query in ("typo=1", "typo=", "format=json&format=json", "page=1&page=2", "status=a&status=b"):
         answer = client.get(f"{path}?{query}")
 
@@ -313,7 +309,7 @@ def test_a_read_with_an_unknown_or_repeated_parameter_is_refused(client: Client,
         assert list(answer.json()["fields"]) == [query.partition("=")[0]]
 
 
-def test_a_monitor_may_add_a_number_of_its_own(client: Client, account: Account) -> None:
+def test_probe_accepts_any_query(client: Client, account: Account) -> None:
     for path in ("/health?_=1", "/livez?_=1", "/readyz?_=1"):
         assert client.get(path).status_code == 200
 
@@ -331,7 +327,7 @@ def test_a_monitor_may_add_a_number_of_its_own(client: Client, account: Account)
         ("", "{}", "text/plain"),
     ],
 )
-def test_the_button_that_syncs_takes_no_wishes(
+def test_sync_route_accepts_no_fields(
     client: Client, account: Account, query: str, body: str, content_type: str
 ) -> None:
     answer = client.generic("POST", f"/admin/instances/syncrun/sync/{query}", body, content_type)
@@ -352,7 +348,7 @@ def read_form(client: Client, path: str) -> Any:
 
 
 @pytest.mark.parametrize("path", ["/api/instances/stop-all", "/api/operations"])
-def test_one_press_on_the_form_of_many_is_a_dry_run(client: Client, account: Account, path: str) -> None:
+def test_unchanged_form_of_many_is_a_dry_run(client: Client, account: Account, path: str) -> None:
     first = read_form(client, path)
     answer = client.post(path, json.dumps(first), headers=HTML)
 
@@ -365,7 +361,7 @@ def test_one_press_on_the_form_of_many_is_a_dry_run(client: Client, account: Acc
     )
 
 
-def test_each_page_says_what_a_press_does(client: Client, account: Account) -> None:
+def test_each_browsable_page_names_the_effect_of_its_button(client: Client, account: Account) -> None:
     for name, words in {"stop": "Stops this instance at once", "restart": "Restarts this instance at once"}.items():
         assert words in client.get(f"/api/instances/a/{name}", headers=HTML).content.decode()
 
@@ -393,7 +389,7 @@ def test_each_page_says_what_a_press_does(client: Client, account: Account) -> N
     ],
     ids=" ".join,
 )
-def test_the_command_refuses_what_it_does_not_know(
+def test_command_refuses_unknown_arguments(
     arguments: list[str], novita: NovitaAnswers, capsys: pytest.CaptureFixture[str]
 ) -> None:
     account = novita.holds(make_row("a"))

@@ -61,7 +61,7 @@ def get_outcomes(caplog: pytest.LogCaptureFixture) -> list[str]:
     ("action", "before", "after"),
     [("start", "exited", "toStart"), ("stop", "running", "toStop"), ("restart", "running", "toRestart")],
 )
-def test_an_action_is_answered_and_shown_at_once(
+def test_action_is_answered_and_shown_at_once(
     action: str, before: str, after: str, client: Client, novita: NovitaAnswers, caplog: pytest.LogCaptureFixture
 ) -> None:
     fill(client, novita, make_row("a", name="train", status=before))
@@ -96,7 +96,7 @@ def test_an_action_is_answered_and_shown_at_once(
         ({"body": "<html>", "json": None, "status": 202}, "toStop"),
     ],
 )
-def test_any_good_answer_counts_and_its_state_is_shown(
+def test_any_success_of_novita_counts_and_its_state_is_shown(
     answer: Json, status: str, client: Client, novita: NovitaAnswers
 ) -> None:
     fill(client, novita, make_row("a"))
@@ -109,7 +109,7 @@ def test_any_good_answer_counts_and_its_state_is_shown(
 
 
 @pytest.mark.parametrize("is_known", [True, False])
-def test_the_copy_does_not_forbid_what_novita_allows(is_known: bool, client: Client, novita: NovitaAnswers) -> None:
+def test_old_inventory_does_not_forbid_an_action(is_known: bool, client: Client, novita: NovitaAnswers) -> None:
     fill(client, novita, *([make_row("a", status="exited")] if is_known else []))
     novita.shows(make_row("a"))
     novita.takes("stop", "a")
@@ -126,7 +126,7 @@ def test_the_copy_does_not_forbid_what_novita_allows(is_known: bool, client: Cli
     ("action", "status"),
     [("stop", "exited"), ("stop", "stopping"), ("start", "running"), ("start", "pulling"), ("restart", "restarting")],
 )
-def test_what_is_already_so_is_not_asked(
+def test_instance_already_in_the_wanted_status_gets_no_request(
     action: str, status: str, client: Client, novita: NovitaAnswers, caplog: pytest.LogCaptureFixture
 ) -> None:
     fill(client, novita, make_row("a", status=status))
@@ -164,7 +164,7 @@ def test_what_is_already_so_is_not_asked(
         ),
     ],
 )
-def test_what_is_not_possible_is_refused_with_advice(
+def test_impossible_action_is_refused_with_a_suggestion(
     action: str, status: str, words: str, suggestion: str, client: Client, novita: NovitaAnswers
 ) -> None:
     fill(client, novita, make_row("a", name="train", status=status))
@@ -192,7 +192,7 @@ def test_what_is_not_possible_is_refused_with_advice(
         ("restart", {}, {"lastStartedAt": "1760009999"}),
     ],
 )
-def test_a_lost_answer_is_resolved_by_reading(
+def test_lost_answer_is_resolved_by_a_read(
     lost: Json, action: str, before: Json, after: Json, client: Client, novita: NovitaAnswers
 ) -> None:
     fill(client, novita, make_row("a", **before))
@@ -216,7 +216,7 @@ def test_a_lost_answer_is_resolved_by_reading(
         ("start", "exited", "Possible now: start."),
     ],
 )
-def test_an_action_without_effect_is_told_as_it_is(
+def test_action_without_effect_is_reported_with_the_status(
     lost: Json,
     action: str,
     status: str,
@@ -241,7 +241,7 @@ def test_an_action_without_effect_is_told_as_it_is(
     assert line.startswith(f"action {action} id=a by=local-owner outcome={body['code']} error=")
 
 
-def test_an_effect_that_shows_at_the_second_look_counts(client: Client, novita: NovitaAnswers) -> None:
+def test_effect_shown_by_the_second_read_counts(client: Client, novita: NovitaAnswers) -> None:
     fill(client, novita, make_row("a"))
     novita.takes("stop", "a", **LOST[0])
     novita.shows(make_row("a"))
@@ -253,7 +253,7 @@ def test_an_effect_that_shows_at_the_second_look_counts(client: Client, novita: 
 
 
 @pytest.mark.parametrize("lost", LOST, ids=LOST_IDS)
-def test_what_can_not_be_read_either_is_not_known(lost: Json, client: Client, novita: NovitaAnswers) -> None:
+def test_unreadable_effect_is_reported_as_not_known(lost: Json, client: Client, novita: NovitaAnswers) -> None:
     fill(client, novita, make_row("a"))
     novita.takes("stop", "a", **lost)
     novita.shows(make_row("a"), status=401)
@@ -270,7 +270,7 @@ def test_what_can_not_be_read_either_is_not_known(lost: Json, client: Client, no
 # --- No such instance
 
 
-def test_an_unknown_instance_is_asked_for_once(client: Client, novita: NovitaAnswers) -> None:
+def test_unknown_instance_is_read_once(client: Client, novita: NovitaAnswers) -> None:
     fill(client, novita, make_row("a"))
     novita.lacks("b")
 
@@ -281,7 +281,9 @@ def test_an_unknown_instance_is_asked_for_once(client: Client, novita: NovitaAns
 
 
 @pytest.mark.parametrize("lost", [None, LOST[0]], ids=["said at once", "said after a lost answer"])
-def test_what_novita_no_longer_knows_leaves_the_copy(lost: Json | None, client: Client, novita: NovitaAnswers) -> None:
+def test_instance_removed_at_novita_leaves_the_inventory(
+    lost: Json | None, client: Client, novita: NovitaAnswers
+) -> None:
     fill(client, novita, make_row("a"), make_row("b"))
     novita.takes("stop", "a", **(lost or {"status": 400, "json": make_refusal(400, "RESOURCE_NOT_FOUND", "gone")}))
     if lost:
@@ -299,7 +301,7 @@ PATHS = ["..%2f..", "%2e%2e/b", "a/b", "%2f", ""]
 
 
 @pytest.mark.parametrize("id_", [*LONG, *CONTROLS, *PATHS], ids=lambda id_: str(id_)[:20] or "empty")
-def test_what_can_be_no_id_is_never_sent(id_: str, client: Client, novita: NovitaAnswers) -> None:
+def test_invalid_id_is_never_sent(id_: str, client: Client, novita: NovitaAnswers) -> None:
     fill(client, novita, make_row("a"))
 
     answer = client.post(f"/api/instances/{id_}/stop")
@@ -309,7 +311,7 @@ def test_what_can_be_no_id_is_never_sent(id_: str, client: Client, novita: Novit
 
 
 @pytest.mark.parametrize("id_", ["..", "a b", "a+b", "%FF", "🚀", "<script>", "a?b#c&d=e", "'\"\\"])
-def test_a_strange_id_reaches_novita_as_it_is(id_: str, client: Client, novita: NovitaAnswers) -> None:
+def test_unusual_id_reaches_novita_unchanged(id_: str, client: Client, novita: NovitaAnswers) -> None:
     novita.lacks(id_)
 
     answer = client.post(f"/api/instances/{quote(id_, safe='')}/stop")
@@ -337,7 +339,7 @@ def test_a_strange_id_reaches_novita_as_it_is(id_: str, client: Client, novita: 
         ({"status": 400, "json": make_refusal(400, "X", "balance too low")}, 409, "NOVITA_REFUSED", "balance too low"),
     ],
 )
-def test_a_refusal_is_told_and_not_repeated(
+def test_refusal_is_reported_and_not_repeated(
     answer: Json, status: int, code: str, words: str, client: Client, novita: NovitaAnswers
 ) -> None:
     fill(client, novita, make_row("a", status="exited"))
@@ -396,7 +398,7 @@ def test_without_redis_an_unknown_instance_is_not_found(
     assert (answer.status_code, answer.json()["code"]) == (404, "INSTANCE_NOT_FOUND")
 
 
-def test_a_redis_that_is_back_after_the_stop_shows_it(
+def test_redis_that_returns_during_a_stop_shows_it(
     client: Client, novita: NovitaAnswers, redis_server: FakeServer
 ) -> None:
     fill(client, novita, make_row("a"))
@@ -414,7 +416,7 @@ def test_a_redis_that_is_back_after_the_stop_shows_it(
     assert (answer.json()["message"], read_status(client)) == ("Stop initiated for name-a", "toStop")
 
 
-def test_what_novita_took_stands_when_redis_dies_after_it(
+def test_accepted_action_is_a_success_when_redis_fails_after_it(
     client: Client, novita: NovitaAnswers, redis_server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     fill(client, novita, make_row("a"))

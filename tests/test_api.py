@@ -36,7 +36,7 @@ def synchronize(client: Client, novita: NovitaAnswers) -> Callable[..., Any]:
 # --- What it gives
 
 
-def test_an_instance_is_shown_with_the_documented_fields(client: Client, synchronize: Callable[..., Any]) -> None:
+def test_instance_is_shown_with_the_documented_fields(client: Client, synchronize: Callable[..., Any]) -> None:
     synchronize(make_row("a1b2c3d4e5f60718", name="train-a"))
 
     shown = client.get("/api/instances/a1b2c3d4e5f60718").json()
@@ -68,7 +68,7 @@ def test_an_instance_is_shown_with_the_documented_fields(client: Client, synchro
     }
 
 
-def test_the_listing_holds_each_instance_as_it_is_shown_alone(client: Client, synchronize: Callable[..., Any]) -> None:
+def test_listing_and_single_instance_show_the_same_fields(client: Client, synchronize: Callable[..., Any]) -> None:
     synchronize(make_row("a"), make_row("b", createdAt="1770000000"))
 
     listing = client.get("/api/instances").json()
@@ -79,7 +79,7 @@ def test_the_listing_holds_each_instance_as_it_is_shown_alone(client: Client, sy
     }
 
 
-def test_without_a_copy_the_listing_is_empty_and_says_that_it_is_stale(client: Client) -> None:
+def test_listing_without_an_inventory_is_empty_and_stale(client: Client) -> None:
     answer = client.get("/api/instances")
 
     assert answer.json() == {"instances": [], "total": 0}
@@ -88,7 +88,7 @@ def test_without_a_copy_the_listing_is_empty_and_says_that_it_is_stale(client: C
 
 
 @pytest.mark.parametrize("path", ["/api/instances", "/api/instances?search=a", "/api/instances/a"])
-def test_each_read_tells_how_fresh_it_is(client: Client, synchronize: Callable[..., Any], path: str) -> None:
+def test_each_read_tells_its_age(client: Client, synchronize: Callable[..., Any], path: str) -> None:
     synchronize(make_row("a"))
 
     answer = client.get(path)
@@ -98,7 +98,7 @@ def test_each_read_tells_how_fresh_it_is(client: Client, synchronize: Callable[.
     assert answer["Cache-Control"] == "private, no-cache"
 
 
-def test_the_root_names_addresses_that_exist(client: Client, synchronize: Callable[..., Any]) -> None:
+def test_root_lists_existing_addresses(client: Client, synchronize: Callable[..., Any]) -> None:
     synchronize(make_row("a"))
 
     addresses = client.get("/api/").json()
@@ -112,20 +112,22 @@ def test_the_root_names_addresses_that_exist(client: Client, synchronize: Callab
 
 
 @pytest.mark.parametrize("path", ["/api", "/api/instances", "/api/instances/a"])
-def test_a_slash_at_the_end_makes_no_difference(client: Client, synchronize: Callable[..., Any], path: str) -> None:
+def test_trailing_slash_makes_no_difference(client: Client, synchronize: Callable[..., Any], path: str) -> None:
     synchronize(make_row("a"))
 
     assert client.get(f"{path}/").json() == client.get(path).json()
 
 
 @pytest.mark.parametrize("path", ["/health/", "/livez/", "/readyz/", "/api/cache/stats/", "/api/docs/", "/api/schema/"])
-def test_other_addresses_take_a_slash_too(client: Client, synchronize: Callable[..., Any], path: str) -> None:
+def test_other_addresses_accept_a_trailing_slash(client: Client, synchronize: Callable[..., Any], path: str) -> None:
     synchronize(make_row("a"))
 
     assert client.get(path).status_code == 200
 
 
-def test_actions_take_a_slash_too(client: Client, novita: NovitaAnswers, synchronize: Callable[..., Any]) -> None:
+def test_actions_accept_a_trailing_slash(
+    client: Client, novita: NovitaAnswers, synchronize: Callable[..., Any]
+) -> None:
     synchronize(make_row("a"))
     novita.takes("stop", "a")
 
@@ -134,7 +136,7 @@ def test_actions_take_a_slash_too(client: Client, novita: NovitaAnswers, synchro
 
 
 @pytest.mark.parametrize("path", ["/api", "/api/instances", "/api/instances/a", "/health"])
-def test_head_answers_as_get_without_the_body(client: Client, synchronize: Callable[..., Any], path: str) -> None:
+def test_head_answers_like_get_without_the_body(client: Client, synchronize: Callable[..., Any], path: str) -> None:
     synchronize(make_row("a"))
 
     answer = client.head(path)
@@ -152,13 +154,13 @@ def test_head_answers_as_get_without_the_body(client: Client, synchronize: Calla
         ("/api/cache/clear", "POST, OPTIONS"),
     ],
 )
-def test_options_names_the_methods(client: Client, path: str, methods: str) -> None:
+def test_options_lists_the_methods(client: Client, path: str, methods: str) -> None:
     answer = client.options(path)
 
     assert (answer.status_code, answer["Allow"]) == (200, methods)
 
 
-def test_the_listing_asks_the_database_nothing(
+def test_listing_needs_no_database_query(
     client: Client, synchronize: Callable[..., Any], django_assert_max_num_queries: Callable[..., Any]
 ) -> None:
     synchronize(*(make_row(f"i{number}") for number in range(50)))
@@ -167,7 +169,7 @@ def test_the_listing_asks_the_database_nothing(
         assert client.get("/api/instances").json()["total"] == 50
 
 
-def test_the_figures_of_the_copy_follow_it(
+def test_cache_stats_follow_the_inventory(
     client: Client, synchronize: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The Redis in memory doesn't know this command.
@@ -185,7 +187,7 @@ def test_the_figures_of_the_copy_follow_it(
     assert str(filled["revision"]) in tag
 
 
-def test_a_redis_that_does_not_tell_sizes_has_figures_too(client: Client, synchronize: Callable[..., Any]) -> None:
+def test_cache_stats_work_without_memory_usage(client: Client, synchronize: Callable[..., Any]) -> None:
     synchronize(make_row("a"))
 
     figures = client.get("/api/cache/stats").json()
@@ -193,7 +195,7 @@ def test_a_redis_that_does_not_tell_sizes_has_figures_too(client: Client, synchr
     assert (figures["size"], figures["bytes"]) == (1, None)
 
 
-def test_a_cleared_copy_is_empty_until_the_next_sync(client: Client, synchronize: Callable[..., Any]) -> None:
+def test_cleared_inventory_is_empty_until_the_next_sync(client: Client, synchronize: Callable[..., Any]) -> None:
     synchronize(make_row("a"), make_row("b"))
 
     answer = client.post("/api/cache/clear").json()
@@ -227,7 +229,7 @@ def test_a_cleared_copy_is_empty_until_the_next_sync(client: Client, synchronize
         ("search=%00", "search"),
     ],
 )
-def test_a_wrong_query_is_refused_by_the_parameters_name(client: Client, query: str, field: str) -> None:
+def test_invalid_query_names_the_parameter(client: Client, query: str, field: str) -> None:
     answer = client.get(f"/api/instances?{query}")
 
     assert (answer.status_code, answer.json()["code"]) == (400, "INVALID_REQUEST")
@@ -235,23 +237,21 @@ def test_a_wrong_query_is_refused_by_the_parameters_name(client: Client, query: 
     assert answer.json()["fields"][field]
 
 
-def test_all_that_is_wrong_in_a_query_is_said_at_once(client: Client) -> None:
+def test_every_invalid_parameter_is_named_at_once(client: Client) -> None:
     answer = client.get("/api/instances?page=0&group=x&typo=1&status=running")
 
     assert answer.json()["fields"].keys() == {"page", "group", "typo"}
 
 
 @pytest.mark.parametrize("query", ["", "status=", "page=&pageSize=", "format=json", "page=1&pageSize=1000"])
-def test_a_query_that_asks_for_everything_gets_everything(
-    client: Client, synchronize: Callable[..., Any], query: str
-) -> None:
+def test_query_for_everything_returns_everything(client: Client, synchronize: Callable[..., Any], query: str) -> None:
     synchronize(make_row("a"), make_row("b"))
 
     assert client.get(f"/api/instances?{query}").json() == client.get("/api/instances").json()
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b" { } "])
-def test_a_post_without_a_wish_is_taken(client: Client, body: bytes) -> None:
+def test_post_without_a_body_is_accepted(client: Client, body: bytes) -> None:
     assert client.generic("POST", "/api/cache/clear", body, "application/json").status_code == 200
 
 
@@ -272,7 +272,7 @@ def test_a_post_without_a_wish_is_taken(client: Client, body: bytes) -> None:
     ],
     ids=lambda body: repr(body[:12]),
 )
-def test_a_post_that_says_something_else_is_refused_and_does_nothing(
+def test_post_with_another_body_is_refused_and_does_nothing(
     client: Client, synchronize: Callable[..., Any], novita: NovitaAnswers, path: str, body: bytes
 ) -> None:
     synchronize(make_row("a"))
@@ -284,13 +284,13 @@ def test_a_post_that_says_something_else_is_refused_and_does_nothing(
     assert client.get("/api/instances").json()["total"] == 1
 
 
-def test_an_unknown_field_is_named(client: Client) -> None:
+def test_unknown_field_is_named(client: Client) -> None:
     answer = client.post("/api/cache/clear", {"force": True})
 
     assert answer.json()["fields"] == {"force": "Unknown field."}
 
 
-def test_a_body_of_more_than_64_kb_is_refused(client: Client) -> None:
+def test_body_over_64_kb_is_refused(client: Client) -> None:
     largest, larger = b"{}".ljust(64 * 1024), b"{}".ljust(64 * 1024 + 1)
 
     assert client.generic("POST", "/api/cache/clear", largest, "application/json").status_code == 200
@@ -302,7 +302,7 @@ def test_a_body_of_more_than_64_kb_is_refused(client: Client) -> None:
     "content_type",
     ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/jsonx", "json"],
 )
-def test_a_body_that_is_not_json_is_refused_even_when_it_is_empty(
+def test_body_of_another_media_type_is_refused_even_when_empty(
     client: Client, synchronize: Callable[..., Any], content_type: str, body: bytes
 ) -> None:
     synchronize(make_row("a"))
@@ -317,9 +317,7 @@ def test_a_body_that_is_not_json_is_refused_even_when_it_is_empty(
 # --- In a browser
 
 
-def test_a_browser_gets_a_page_of_the_listing_where_a_script_gets_all(
-    client: Client, synchronize: Callable[..., Any]
-) -> None:
+def test_browser_gets_one_page_and_a_script_the_whole_listing(client: Client, synchronize: Callable[..., Any]) -> None:
     synchronize(*(make_row(f"id-{number:03}") for number in range(150)))
 
     page = client.get("/api/instances", headers=HTML).content.decode()
@@ -330,7 +328,7 @@ def test_a_browser_gets_a_page_of_the_listing_where_a_script_gets_all(
     assert len(client.get("/api/instances").json()["instances"]) == 150
 
 
-def test_a_hostile_name_is_text_in_a_browser(client: Client, synchronize: Callable[..., Any]) -> None:
+def test_hostile_name_is_shown_as_text(client: Client, synchronize: Callable[..., Any]) -> None:
     synchronize(make_row("a", name="<script>alert(1)</script>\"'>"))
 
     page = client.get("/api/instances", headers=HTML).content.decode()
@@ -368,11 +366,11 @@ def schema(client: Client) -> Any:
     return client.get("/api/schema?format=json").json()
 
 
-def test_the_description_is_valid_openapi(schema: Any) -> None:
+def test_description_is_valid_openapi(schema: Any) -> None:
     validate_schema(schema)
 
 
-def test_the_description_is_made_without_a_warning() -> None:
+def test_description_is_made_without_a_warning() -> None:
     call_command("spectacular", "--validate", "--fail-on-warn", stdout=StringIO())
 
 
@@ -383,20 +381,20 @@ def test_each_route_is_described_with_its_answers(schema: Any, route: tuple[str,
     assert statuses <= schema["paths"][path][method]["responses"].keys()
 
 
-def test_nothing_is_described_that_is_not_promised(schema: Any) -> None:
+def test_description_has_no_undocumented_route(schema: Any) -> None:
     described = {(method, path) for path, methods in schema["paths"].items() for method in methods}
 
     assert described == ROUTES.keys()
 
 
-def test_the_query_is_described(schema: Any) -> None:
+def test_query_is_described(schema: Any) -> None:
     parameters = schema["paths"]["/api/instances"]["get"]["parameters"]
 
     names = {parameter["name"] for parameter in parameters if parameter["in"] == "query"}
     assert names == {"status", "group", "region", "gpu", "search", "ordering", "page", "pageSize"}
 
 
-def test_answers_are_as_described(client: Client, synchronize: Callable[..., Any], novita: NovitaAnswers) -> None:
+def test_answers_match_the_description(client: Client, synchronize: Callable[..., Any], novita: NovitaAnswers) -> None:
     row = make_row("a", statusError={"state": "failed", "message": "no disk"}, spotStatus="x", endTime="1790000000")
     synced = synchronize(row, make_row("b", portMappings=None, memory=None, billingMode=""))
     novita.takes("stop", "a")
@@ -431,7 +429,7 @@ def _get_names(value: Any) -> Any:
     return None
 
 
-def test_the_page_of_the_description_loads_it(client: Client) -> None:
+def test_description_page_loads(client: Client) -> None:
     page = client.get("/api/docs").content.decode()
     (script,) = re.findall(r'<script src="(/api/docs[^"]*)"', page)
 

@@ -49,7 +49,7 @@ def list_due() -> list[str]:
     return [str(id_) for id_ in rounds.list_unfinished()]
 
 
-def test_no_deadline_passes_because_the_clock_is_set_forward(
+def test_clock_set_forward_passes_no_deadline(
     client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account = novita.holds(make_row("a"))
@@ -65,7 +65,7 @@ def test_no_deadline_passes_because_the_clock_is_set_forward(
 
 
 @pytest.mark.parametrize("by", [HOUR, -HOUR, 24 * HOUR, -24 * HOUR])
-def test_a_stop_goes_on_and_is_verified_when_the_clock_is_set(
+def test_stop_goes_on_and_is_verified_when_the_clock_is_set(
     by: timedelta, running_stop: Json, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Operation.objects.update(next_round_at=READ_NOW() + timedelta(seconds=2))
@@ -78,7 +78,7 @@ def test_a_stop_goes_on_and_is_verified_when_the_clock_is_set(
     assert (shown["success"], shown["result"]) == (True, "The instance is stopped.")
 
 
-def test_a_claim_that_was_taken_before_the_clock_was_set_back_does_not_hold_for_an_hour(
+def test_old_claim_expires_soon_after_the_clock_was_set_back(
     running_stop: Json, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     until = READ_NOW() + timedelta(seconds=claims.CLAIM_SECONDS)
@@ -92,7 +92,7 @@ def test_a_claim_that_was_taken_before_the_clock_was_set_back_does_not_hold_for_
     assert show(client, running_stop)["success"] is True
 
 
-def test_a_deadline_still_comes_when_the_clock_was_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deadline_still_passes_after_the_clock_was_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
     steady = [100.0]
     monkeypatch.setattr(clock, "_steady", lambda: steady[0])
     deadline = READ_NOW() + timedelta(seconds=600)
@@ -104,11 +104,11 @@ def test_a_deadline_still_comes_when_the_clock_was_set_back(monkeypatch: pytest.
     assert clock.seconds_until(deadline) < 0
 
 
-def test_a_deadline_that_passed_before_this_process_began_has_passed() -> None:
+def test_deadline_before_the_start_of_the_process_has_passed() -> None:
     assert clock.seconds_until(READ_NOW() - timedelta(seconds=5)) < 0
 
 
-def test_hosts_whose_clocks_differ_a_little_do_not_take_each_others_claims(running_stop: Json) -> None:
+def test_small_clock_differences_keep_claims_of_other_hosts(running_stop: Json) -> None:
     until = READ_NOW() + timedelta(seconds=claims.CLAIM_SECONDS + clock.SKEW_SECONDS - 5)
     Operation.objects.update(claim="of another host", claimed_until=until, next_round_at=READ_NOW())
 
@@ -127,7 +127,7 @@ def make_delivery(next_attempt_at: datetime, tries: int = 0) -> WebhookDelivery:
     )
 
 
-def test_a_webhook_that_was_due_is_due_when_the_clock_was_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_due_webhook_stays_due_after_the_clock_was_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
     delivery = make_delivery(READ_NOW())
 
     set_clock(monkeypatch, -HOUR)
@@ -138,13 +138,13 @@ def test_a_webhook_that_was_due_is_due_when_the_clock_was_set_back(monkeypatch: 
     assert (delivery.tries, webhooks.list_due()) == (1, [])
 
 
-def test_a_webhook_that_waits_for_hours_is_not_sent_early() -> None:
+def test_webhook_with_a_long_pause_is_not_sent_early() -> None:
     make_delivery(READ_NOW() + timedelta(hours=6), tries=12)
 
     assert webhooks.list_due() == []
 
 
-def test_the_copy_is_kept_true_when_redis_clock_was_set_back(
+def test_inventory_stays_correct_after_the_clock_of_redis_was_set_back(
     client: Client, novita: NovitaAnswers, raw_redis: FakeRedis, settings: Any
 ) -> None:
     novita.lists(make_row("a"))

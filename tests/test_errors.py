@@ -91,7 +91,7 @@ def assert_error(answer: Any, status: int, code: str) -> None:
         ("POST", "/api/cache/clear", {"Content-Type": "text/plain"}, b"{}", 415, "UNSUPPORTED_MEDIA_TYPE"),
     ],
 )
-def test_what_the_caller_does_wrong_has_its_code(
+def test_each_error_of_a_caller_has_its_code(
     client: Client, method: str, path: str, headers: dict[str, str], body: bytes, status: int, code: str
 ) -> None:
     content_type = headers.get("Content-Type", "application/json")
@@ -120,7 +120,7 @@ def test_what_the_caller_does_wrong_has_its_code(
     ],
     ids=lambda path: str(path[:30]),
 )
-def test_a_strange_path_is_not_found(client: Client, path: str) -> None:
+def test_unknown_path_is_not_found(client: Client, path: str) -> None:
     answer = client.get(path)
 
     assert_error(answer, 404, "NOT_FOUND")
@@ -132,7 +132,7 @@ STRANGE_IDS = ["%00", "a%00", "%0d%0aX-Evil:%201", "%1b%5b2J", "a" * 10_000, "%F
 
 @pytest.mark.usefixtures("account")
 @pytest.mark.parametrize("id_", [*STRANGE_IDS, "..", "%2e%2e", "%ff", "*", "{novita}"], ids=lambda id_: str(id_[:20]))
-def test_a_strange_id_is_no_instance(client: Client, id_: str) -> None:
+def test_unusual_id_is_not_found(client: Client, id_: str) -> None:
     answer = client.get(f"/api/instances/{id_}")
 
     assert_error(answer, 404, "INSTANCE_NOT_FOUND")
@@ -142,14 +142,14 @@ def test_a_strange_id_is_no_instance(client: Client, id_: str) -> None:
 @pytest.mark.usefixtures("account")
 @pytest.mark.parametrize("action", ["start", "stop", "restart"])
 @pytest.mark.parametrize("id_", STRANGE_IDS, ids=lambda id_: str(id_[:20]))
-def test_an_action_on_a_strange_id_asks_nobody(client: Client, novita: NovitaAnswers, id_: str, action: str) -> None:
+def test_action_on_an_invalid_id_sends_no_request(client: Client, novita: NovitaAnswers, id_: str, action: str) -> None:
     answer = client.post(f"/api/instances/{id_}/{action}")
 
     assert_error(answer, 404, "INSTANCE_NOT_FOUND")
     assert len(novita.mock.calls) == 1, "more than the listing"
 
 
-def test_a_missing_csrf_token_is_not_allowed(settings: Settings) -> None:
+def test_missing_csrf_token_is_refused(settings: Settings) -> None:
     settings.REQUIRE_LOGIN = True
     client = Client(enforce_csrf_checks=True)
     client.force_login(User.objects.create_user("ann"))
@@ -157,7 +157,7 @@ def test_a_missing_csrf_token_is_not_allowed(settings: Settings) -> None:
     assert_error(client.post("/api/cache/clear"), 403, "CSRF_FAILED")
 
 
-def test_each_request_has_an_id_of_its_own(client: Client) -> None:
+def test_each_request_has_its_own_id(client: Client) -> None:
     ids = {client.get("/api/nope").json()["requestId"] for _ in range(5)}
 
     assert len(ids) == 5
@@ -181,7 +181,7 @@ def test_each_request_has_an_id_of_its_own(client: Client) -> None:
         ({"status": 429, "headers": {"Retry-After": "3600"}}, 503, "NOVITA_RATE_LIMITED"),
     ],
 )
-def test_what_fails_at_novita_has_its_code(
+def test_each_failure_of_novita_has_its_code(
     client: Client, novita: NovitaAnswers, failure: Json, status: int, code: str
 ) -> None:
     novita.lists(**failure)
@@ -192,7 +192,7 @@ def test_what_fails_at_novita_has_its_code(
     assert b"FAKE-SECRET" not in answer.content
 
 
-def test_a_limit_is_passed_on_with_its_time(client: Client, novita: NovitaAnswers) -> None:
+def test_rate_limit_is_passed_on_with_its_time(client: Client, novita: NovitaAnswers) -> None:
     novita.lists(status=429, headers={"Retry-After": "3600"})
 
     assert client.post("/api/instances/sync")["Retry-After"] == "3600"
@@ -206,20 +206,20 @@ def test_a_limit_is_passed_on_with_its_time(client: Client, novita: NovitaAnswer
         (make_refusal(400, "BALANCE", "not enough balance"), "NOVITA_REFUSED"),
     ],
 )
-def test_what_novita_refuses_has_its_code(client: Client, novita: NovitaAnswers, refusal: Json, code: str) -> None:
+def test_each_refusal_of_novita_has_its_code(client: Client, novita: NovitaAnswers, refusal: Json, code: str) -> None:
     novita.takes("start", "b", status=400, json=refusal)
 
     assert_error(client.post("/api/instances/b/start"), 409, code)
 
 
 @pytest.mark.usefixtures("account")
-def test_an_action_that_is_not_possible_is_an_invalid_state(client: Client, novita: NovitaAnswers) -> None:
+def test_impossible_action_is_an_invalid_state(client: Client, novita: NovitaAnswers) -> None:
     novita.shows(make_row("b", status="exited"))
 
     assert_error(client.post("/api/instances/b/restart"), 409, "INVALID_STATE")
 
 
-def test_an_action_on_an_instance_that_novita_lacks_is_not_found(client: Client, novita: NovitaAnswers) -> None:
+def test_action_on_an_instance_missing_at_novita_is_not_found(client: Client, novita: NovitaAnswers) -> None:
     novita.lacks("x")
 
     assert_error(client.post("/api/instances/x/stop"), 404, "INSTANCE_NOT_FOUND")
@@ -228,7 +228,7 @@ def test_an_action_on_an_instance_that_novita_lacks_is_not_found(client: Client,
 # --- Our own
 
 
-def test_a_second_sync_is_told_when_to_come_back(client: Client) -> None:
+def test_second_sync_gets_a_retry_after(client: Client) -> None:
     with lease.acquire("command"):
         answer = client.post("/api/instances/sync")
 
@@ -243,9 +243,7 @@ def test_a_second_sync_is_told_when_to_come_back(client: Client) -> None:
         (deadline.cancel_running, "SHUTTING_DOWN"),
     ],
 )
-def test_a_sync_that_is_given_up_has_its_code(
-    client: Client, novita: NovitaAnswers, act: Callable[[], object], code: str
-) -> None:
+def test_aborted_sync_has_its_code(client: Client, novita: NovitaAnswers, act: Callable[[], object], code: str) -> None:
     novita.lists_during(act, make_row("a"))
 
     assert_error(client.post("/api/instances/sync"), 503, code)
@@ -262,7 +260,7 @@ def test_a_sync_that_is_given_up_has_its_code(
         ("POST", "/api/cache/clear"),
     ],
 )
-def test_without_redis_each_address_says_so(
+def test_each_address_names_the_missing_redis(
     client: ApiClient, redis_server: FakeServer, method: str, path: str
 ) -> None:
     redis_server.connected = False
@@ -270,7 +268,7 @@ def test_without_redis_each_address_says_so(
     assert_error(client.generic(method, path), 503, "CACHE_UNAVAILABLE")
 
 
-def test_a_login_that_the_database_cant_check_says_so(client: Client, settings: Settings) -> None:
+def test_login_without_a_database_says_so(client: Client, settings: Settings) -> None:
     settings.REQUIRE_LOGIN = True
     client.force_login(User.objects.create_user("ann"))
 
@@ -283,7 +281,7 @@ def test_a_login_that_the_database_cant_check_says_so(client: Client, settings: 
 
 @pytest.mark.parametrize("accept", ["*/*", "text/html"])
 @pytest.mark.parametrize("path", ["/api", "/api/instances", "/api/nope", "/api/docs", "/health"])
-def test_a_bug_shows_nothing_of_itself(path: str, accept: str) -> None:
+def test_internal_error_shows_no_details(path: str, accept: str) -> None:
     client = ApiClient(raise_request_exception=False)
 
     with connection.execute_wrapper(Mock(side_effect=Exception("FAKE-SECRET"))):

@@ -47,7 +47,7 @@ def list_requested(answer: Json) -> dict[str, str]:
 # --- What runs now is requested and counted
 
 
-def test_second_stop_requests_what_was_started_and_counts_it(client: Client, account: Account) -> None:
+def test_second_stop_requests_and_counts_newly_started_instances(client: Client, account: Account) -> None:
     first = order(client)
     account.change("c", "running")
 
@@ -113,7 +113,7 @@ def leave_to_another(client: Client, account: Account, first: Json) -> None:
     "prepare",
     [reopen_confirmed, remove_protection, exhaust, fail_hopelessly, fail_for_a_while, leave_to_another],
 )
-def test_second_stop_requests_a_known_one_that_nobody_is_about_to(
+def test_second_stop_requests_known_instances_that_no_round_would_request(
     prepare: Callable[[Client, Account, Json], None],
     is_claim_held: bool,
     client: Client,
@@ -155,7 +155,7 @@ def test_stop_requests_at_once_while_another_process_holds_the_claim(client: Cli
     assert (account.orders, second["count"], second["total"]) == (["stop a", "stop c"], 2, 2)
 
 
-def test_two_who_join_at_once_request_each_instance_once(client: Client, account: Account) -> None:
+def test_two_simultaneous_joins_request_each_instance_once(client: Client, account: Account) -> None:
     first = order(client)
     hold_claim(first)
     for id_ in "bcde":
@@ -179,7 +179,7 @@ def test_two_who_join_at_once_request_each_instance_once(client: Client, account
     assert set(show_states(client, first).values()) == {"requested"}
 
 
-def test_old_page_does_not_reopen_what_was_verified(client: Client, account: Account) -> None:
+def test_old_page_does_not_reopen_a_verified_target(client: Client, account: Account) -> None:
     account.change("b", "running")
     first = order(client)
     account.change("b", "exited")
@@ -194,7 +194,7 @@ def test_old_page_does_not_reopen_what_was_verified(client: Client, account: Acc
     assert show_states(client, first)["b"] == "confirmed"
 
 
-def test_result_waits_for_what_somebody_added_meanwhile(client: Client, novita: NovitaAnswers) -> None:
+def test_result_waits_for_targets_added_meanwhile(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     first = order(client)
     account.settle()
@@ -222,7 +222,7 @@ def test_result_waits_for_what_somebody_added_meanwhile(client: Client, novita: 
     assert show(client, first)["result"] == "All 2 are stopped."
 
 
-def test_what_a_dead_process_has_reserved_is_requested_by_the_next_round(client: Client, account: Account) -> None:
+def test_targets_reserved_by_a_dead_process_are_requested_by_the_next_round(client: Client, account: Account) -> None:
     first = order(client)
     account.change("c", "running")
     joined = joining.join(Operation.objects.get(), None, 600, 5)
@@ -235,7 +235,9 @@ def test_what_a_dead_process_has_reserved_is_requested_by_the_next_round(client:
     assert account.orders.count("stop c") == 1
 
 
-def test_share_that_slept_requests_nothing(client: Client, account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_share_of_a_suspended_process_requests_nothing(
+    client: Client, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
     order(client)
     account.change("c", "running")
     operation = Operation.objects.get()
@@ -248,7 +250,7 @@ def test_share_that_slept_requests_nothing(client: Client, account: Account, mon
     assert account.orders == ["stop a"]
 
 
-def test_cancelling_ends_what_a_joined_process_requests(
+def test_cancelling_ends_the_requests_of_a_joined_process(
     client: Client, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("instances.operations.claims.HEARTBEAT_SECONDS", 0.05)
@@ -273,7 +275,7 @@ def test_cancelling_ends_what_a_joined_process_requests(
 # --- Novita can't be read on joining
 
 
-def test_without_a_listing_the_copy_names_what_was_started(client: Client, account: Account) -> None:
+def test_inventory_names_started_instances_without_a_listing(client: Client, account: Account) -> None:
     first = order(client)
     account.change("c", "running")
     assert client.post("/api/instances/sync").status_code == 200
@@ -285,7 +287,7 @@ def test_without_a_listing_the_copy_names_what_was_started(client: Client, accou
     assert any("from the cached inventory" in warning for warning in second["warnings"])
 
 
-def test_without_a_listing_and_a_copy_the_answer_says_what_is_not_covered(client: Client, account: Account) -> None:
+def test_answer_without_listing_and_inventory_names_what_is_not_covered(client: Client, account: Account) -> None:
     first = order(client)
     account.change("c", "running")
     account.answers("list", 500)
@@ -301,7 +303,7 @@ def test_without_a_listing_and_a_copy_the_answer_says_what_is_not_covered(client
     assert account.orders == ["stop a", "stop c"]
 
 
-def test_nothing_in_the_copy_is_no_proof_that_nothing_runs(client: Client, account: Account) -> None:
+def test_empty_inventory_does_not_show_that_nothing_is_running(client: Client, account: Account) -> None:
     account.change("a", "exited")
     assert client.post("/api/instances/sync").status_code == 200
     account.change("a", "running")
@@ -313,7 +315,7 @@ def test_nothing_in_the_copy_is_no_proof_that_nothing_runs(client: Client, accou
     assert answer.json()["message"] == "It is not known whether anything is running"
 
 
-def test_stop_of_one_that_the_copy_calls_stopped_is_requested_when_it_cannot_be_read(
+def test_unreadable_instance_that_the_inventory_shows_stopped_is_requested(
     client: Client, novita: NovitaAnswers
 ) -> None:
     account = novita.holds(make_row("a", status="exited"))
@@ -341,7 +343,7 @@ def test_joining_needs_no_redis(client: Client, account: Account, redis_server: 
 
 @pytest.mark.parametrize("seconds", [1, 3000])
 @pytest.mark.parametrize("is_claim_held", [False, True], ids=["free", "held"])
-def test_overdue_one_is_ended_and_what_runs_is_requested_by_a_new_one(
+def test_overdue_operation_is_ended_and_a_new_one_requests_running_instances(
     seconds: float, is_claim_held: bool, client: Client, account: Account
 ) -> None:
     account.change("b", "running")
@@ -366,7 +368,7 @@ def test_overdue_one_is_ended_and_what_runs_is_requested_by_a_new_one(
     assert shown["result"] == f"1 of 2 is still running. {why}"
 
 
-def test_new_one_follows_what_an_overdue_one_has_requested(client: Client, novita: NovitaAnswers) -> None:
+def test_new_operation_follows_the_requests_of_an_overdue_one(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     first = order(client)
     pass_deadline(first)
@@ -381,7 +383,7 @@ def test_new_one_follows_what_an_overdue_one_has_requested(client: Client, novit
     assert account.orders == ["stop a", "stop a"]
 
 
-def test_overdue_one_that_has_done_its_work_is_a_success(client: Client, novita: NovitaAnswers) -> None:
+def test_overdue_operation_with_every_target_stopped_is_a_success(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     first = order(client)
     pass_deadline(first)
@@ -393,7 +395,7 @@ def test_overdue_one_that_has_done_its_work_is_a_success(client: Client, novita:
     assert second["message"] == "Nothing is running"
 
 
-def test_overdue_one_ends_even_when_nothing_can_be_read(client: Client, account: Account) -> None:
+def test_overdue_operation_ends_even_when_nothing_can_be_read(client: Client, account: Account) -> None:
     first = order(client)
     pass_deadline(first)
     account.answers("list", 500)
@@ -418,7 +420,7 @@ def test_overdue_start_is_not_joined(kind: str, client: Client, novita: NovitaAn
     assert show(client, first)["state"] == "finished"
 
 
-def test_cancelled_one_that_is_still_verified_is_not_joined(client: Client, account: Account) -> None:
+def test_cancelled_operation_is_not_joined_while_it_verifies(client: Client, account: Account) -> None:
     first = order(client)
     assert client.post(f"{first['operationUrl']}/cancel").json()["finishedAt"] is None
     account.change("c", "running")
@@ -429,9 +431,7 @@ def test_cancelled_one_that_is_still_verified_is_not_joined(client: Client, acco
     assert list_requested(second) == {"a": "requested", "c": "requested"}
 
 
-def test_one_whose_process_died_before_it_listed_is_ended_and_a_new_one_begins(
-    client: Client, account: Account
-) -> None:
+def test_operation_whose_process_died_before_listing_is_replaced(client: Client, account: Account) -> None:
     dead = Operation.objects.create(
         kind="stop",
         is_whole_account=True,
@@ -462,7 +462,7 @@ def test_selection_is_not_given_to_an_overdue_stop_of_all(client: Client, accoun
 # --- Selections
 
 
-def test_selection_that_is_ordered_again_requests_what_runs_again(client: Client, account: Account) -> None:
+def test_repeated_selection_requests_instances_that_are_running_again(client: Client, account: Account) -> None:
     account.change("b", "running")
     first = order(client, OPERATIONS, kind="stop", ids=["a", "b"])
     account.change("b", "exited")
@@ -475,7 +475,7 @@ def test_selection_that_is_ordered_again_requests_what_runs_again(client: Client
     assert (second["operationId"], account.orders) == (first["operationId"], ["stop b"])
 
 
-def test_selection_that_joins_a_stop_of_all_requests_what_runs_again(client: Client, account: Account) -> None:
+def test_selection_joining_a_stop_of_all_requests_instances_running_again(client: Client, account: Account) -> None:
     account.change("b", "running")
     whole = order(client)
     account.change("b", "exited")
@@ -488,7 +488,7 @@ def test_selection_that_joins_a_stop_of_all_requests_what_runs_again(client: Cli
     assert (answer["operationId"], account.orders) == (whole["operationId"], ["stop b"])
 
 
-def test_start_that_is_ordered_again_starts_what_was_stopped(client: Client, novita: NovitaAnswers) -> None:
+def test_repeated_start_starts_instances_stopped_meanwhile(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", status="exited"), make_row("b", status="exited"))
     account.answers("start b", (400, {}, json.dumps(make_refusal(400, "INSUFFICIENT_RESOURCE", ""))), None)
     first = order(client, OPERATIONS, kind="start", ids=["a", "b"])
@@ -505,7 +505,7 @@ def test_start_that_is_ordered_again_starts_what_was_stopped(client: Client, nov
     assert account.orders == ["start a", "start b"]
 
 
-def test_restart_that_is_ordered_twice_restarts_once(client: Client, novita: NovitaAnswers) -> None:
+def test_repeated_restart_restarts_once(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"), make_row("b"))
     first = order(client, OPERATIONS, kind="restart", ids=["a", "b"])
     account.change("a", "running", lastStartedAt="1760009999")
@@ -529,7 +529,7 @@ def wish(seconds: float) -> orders.Wish:
 
 
 @pytest.mark.parametrize(("first", "second", "left"), [(60, 600, 600), (600, 60, 600), (600, 600, 600)])
-def test_joining_moves_the_deadline_back_and_never_forward(
+def test_joining_extends_the_deadline_and_never_shortens_it(
     first: float, second: float, left: float, account: Account
 ) -> None:
     emergency.run_and_answer(wish(first), orders.ANSWER_SECONDS)
@@ -540,7 +540,7 @@ def test_joining_moves_the_deadline_back_and_never_forward(
     assert left - 5 < find_seconds_left() <= left
 
 
-def test_one_that_was_joined_for_twice_its_time_is_replaced(client: Client, account: Account) -> None:
+def test_operation_joined_for_twice_its_time_is_replaced(client: Client, account: Account) -> None:
     first = order(client)
     Operation.objects.update(
         created_at=timezone.now() - timedelta(seconds=601), deadline_at=timezone.now() + timedelta(seconds=590)
@@ -575,7 +575,7 @@ def test_answer_is_202_while_something_is_pending_on_joining_too(
     assert show_states(client, answer.json()) == {"a": "requested", "c": "requested"}
 
 
-def test_while_another_process_reads_the_account_nothing_is_called_done(
+def test_answer_claims_nothing_while_another_process_reads_the_account(
     client: Client, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("instances.operations.orders.ANSWER_SECONDS", 0.5)

@@ -115,7 +115,7 @@ def test_damaged_file_leaves_the_copy_in_redis(client: Client) -> None:
         assert list_ids(client) == [whole["rows"][0]["pk"]]
 
 
-def test_copy_that_the_database_refuses_is_set_aside_and_the_others_are_recorded(client: Client) -> None:
+def test_copy_refused_by_the_database_is_set_aside_and_the_others_are_recorded(client: Client) -> None:
     operation, target = make_finished()
     twice = Target(pk=2, operation=operation, instance_id="a", state="failed")
     keep("a", json.dumps(make_document(operation, target, twice, is_last=True)))
@@ -129,7 +129,7 @@ def test_copy_that_the_database_refuses_is_set_aside_and_the_others_are_recorded
     assert [path.name for path in kept.get_folder().iterdir()] == [f"{kept.ASIDE}unrecorded-a.json"]
 
 
-def test_operation_that_is_not_recorded_yet_can_be_retried(client: Client, novita: NovitaAnswers) -> None:
+def test_unrecorded_operation_can_be_retried(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"), make_row("b"))
     operation, target = make_finished()
     keep("a", json.dumps(make_document(operation, target)))
@@ -140,7 +140,7 @@ def test_operation_that_is_not_recorded_yet_can_be_retried(client: Client, novit
     assert account.orders == ["stop a"]
 
 
-def test_operation_that_runs_elsewhere_is_not_retried(client: Client) -> None:
+def test_operation_running_in_another_process_is_not_retried(client: Client) -> None:
     operation = make_operation(deadline_at=timezone.now() + timedelta(seconds=60))
     keep("a", json.dumps(make_document(operation)))
 

@@ -29,7 +29,7 @@ def list_names(rows: list[Json]) -> list[str]:
         ("b", "a", "1 more to stop; 1 requested again"),
     ],
 )
-def test_joining_counts_new_targets_and_those_requested_again_apart(
+def test_joining_counts_new_and_repeated_requests_separately(
     more: str, again: str, words: str, client: Client, novita: NovitaAnswers
 ) -> None:
     account = novita.holds(make_row("a"), make_row("z"))
@@ -47,7 +47,7 @@ def test_joining_counts_new_targets_and_those_requested_again_apart(
     assert AuditEntry.objects.filter(after=f"joined the running operation: {words}").exists()
 
 
-def test_joining_that_adds_nothing_says_no_number(client: Client, novita: NovitaAnswers) -> None:
+def test_joining_without_new_requests_names_no_number(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     account.answers("stop a", NEVER_STOPS)
     order(client)
@@ -61,7 +61,7 @@ def test_joining_that_adds_nothing_says_no_number(client: Client, novita: Novita
 # --- The order of names
 
 
-def test_targets_stand_in_natural_order(client: Client, novita: NovitaAnswers) -> None:
+def test_targets_are_in_natural_order(client: Client, novita: NovitaAnswers) -> None:
     numbers = {"a": 20, "b": 2, "c": 19, "d": 1}
     novita.holds(*[make_row(id_, name=f"worker-{number}") for id_, number in numbers.items()])
     expected = ["worker-1", "worker-2", "worker-19", "worker-20"]

@@ -49,7 +49,7 @@ def protect(client: Client, id_: str, reason: str = "the demo runs on it") -> No
 # --- What is chosen, and the answer
 
 
-def test_stop_all_answers_what_was_asked(client: Client, novita: NovitaAnswers) -> None:
+def test_stop_all_answers_each_request(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", name="train"), make_row("b", status="exited"))
     sync(client, account)
     store.note_worker()
@@ -86,7 +86,7 @@ def test_stop_all_answers_what_was_asked(client: Client, novita: NovitaAnswers) 
     assert {one["id"]: one["status"] for one in shown} == {"a": "toStop", "b": "exited"}
 
 
-def test_an_operation_is_shown_with_its_targets(client: Client, novita: NovitaAnswers) -> None:
+def test_operation_is_shown_with_its_targets(client: Client, novita: NovitaAnswers) -> None:
     novita.holds(make_row("a", name="train"))
 
     shown = show(client, order(client, reason="weekend"))
@@ -128,7 +128,7 @@ def test_an_operation_is_shown_with_its_targets(client: Client, novita: NovitaAn
     }
 
 
-def test_stop_all_goes_by_a_fresh_listing_and_not_by_the_copy(client: Client, novita: NovitaAnswers) -> None:
+def test_stop_all_uses_a_fresh_listing_and_not_the_inventory(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"), make_row("b", status="exited"))
     sync(client, account)
     account.change("a", "exited")
@@ -154,7 +154,9 @@ def test_stop_all_goes_by_a_fresh_listing_and_not_by_the_copy(client: Client, no
         ("brand-new-status", False),
     ],
 )
-def test_stop_all_takes_what_runs_or_starts(status: str, is_asked: bool, client: Client, novita: NovitaAnswers) -> None:
+def test_stop_all_includes_running_and_starting_instances(
+    status: str, is_asked: bool, client: Client, novita: NovitaAnswers
+) -> None:
     account = novita.holds(make_row("a", status=status))
 
     body = order(client)
@@ -166,13 +168,13 @@ def test_stop_all_takes_what_runs_or_starts(status: str, is_asked: bool, client:
 
 
 @pytest.mark.parametrize("status", ["migrating", "brand-new-status"])
-def test_what_is_in_a_strange_status_is_named(status: str, client: Client, novita: NovitaAnswers) -> None:
+def test_instance_in_an_unknown_status_is_named(status: str, client: Client, novita: NovitaAnswers) -> None:
     novita.holds(make_row("a", status=status))
 
     assert any(status in warning for warning in order(client)["warnings"])
 
 
-def test_nothing_running_is_a_success_that_a_fresh_listing_shows(client: Client, novita: NovitaAnswers) -> None:
+def test_nothing_running_is_a_success_by_a_fresh_listing(client: Client, novita: NovitaAnswers) -> None:
     novita.holds(make_row("a", status="exited"))
 
     body = order(client)
@@ -182,7 +184,7 @@ def test_nothing_running_is_a_success_that_a_fresh_listing_shows(client: Client,
     assert (shown["state"], shown["success"], shown["result"]) == ("finished", True, "Nothing was running.")
 
 
-def test_what_novita_counts_and_does_not_list_is_said(client: Client, novita: NovitaAnswers) -> None:
+def test_warning_names_instances_that_novita_counts_but_does_not_list(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     # One page, and nothing behind it.
     first = (200, {}, json.dumps({"instances": [make_row("a")], "total": 3}))
@@ -192,13 +194,13 @@ def test_what_novita_counts_and_does_not_list_is_said(client: Client, novita: No
     assert "Novita counts 2 more instances than it lists." in order(client)["warnings"]
 
 
-def test_an_empty_account_is_a_success(client: Client, novita: NovitaAnswers) -> None:
+def test_empty_account_is_a_success(client: Client, novita: NovitaAnswers) -> None:
     novita.holds()
 
     assert show(client, order(client))["success"] is True
 
 
-def test_protected_ones_are_left_out_with_the_reason(client: Client, novita: NovitaAnswers) -> None:
+def test_protected_instances_are_skipped_with_the_reason(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"), make_row("b", name="demo"))
     sync(client, account)
     protect(client, "b", "the demo runs on it")
@@ -211,7 +213,9 @@ def test_protected_ones_are_left_out_with_the_reason(client: Client, novita: Nov
     assert show_states(client, body) == {"a": "requested", "b": "skipped"}
 
 
-def test_with_all_protected_nobody_says_that_nothing_runs(client: Client, novita: NovitaAnswers) -> None:
+def test_answer_for_protected_instances_only_does_not_claim_that_nothing_is_running(
+    client: Client, novita: NovitaAnswers
+) -> None:
     account = novita.holds(make_row("a"))
     sync(client, account)
     protect(client, "a")
@@ -225,7 +229,7 @@ def test_with_all_protected_nobody_says_that_nothing_runs(client: Client, novita
 # --- Some by their ids
 
 
-def test_ids_limit_it(client: Client, novita: NovitaAnswers) -> None:
+def test_ids_limit_a_stop(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"), make_row("b"), make_row("c"))
 
     body = order(client, ids=["a", "c", "a"])
@@ -233,7 +237,7 @@ def test_ids_limit_it(client: Client, novita: NovitaAnswers) -> None:
     assert (body["message"], account.orders) == ("Stop initiated for 2 of 2 instances", ["stop a", "stop c"])
 
 
-def test_an_unknown_id_fails_in_words_and_the_others_are_stopped(client: Client, novita: NovitaAnswers) -> None:
+def test_unknown_id_fails_and_the_others_are_stopped(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
 
     body = order(client, ids=["gone", "a"])
@@ -253,7 +257,7 @@ def test_an_unknown_id_fails_in_words_and_the_others_are_stopped(client: Client,
     assert account.orders == ["stop a"]
 
 
-def test_more_than_ten_are_read_by_one_listing(client: Client, novita: NovitaAnswers) -> None:
+def test_more_than_ten_instances_are_read_by_one_listing(client: Client, novita: NovitaAnswers) -> None:
     ids = [f"i{number:02}" for number in range(12)]
     account = novita.holds(*(make_row(id_) for id_ in ids[:-1]))
 
@@ -266,7 +270,7 @@ def test_more_than_ten_are_read_by_one_listing(client: Client, novita: NovitaAns
     assert (body["count"], body["total"]) == (11, 12)
 
 
-def test_what_has_exited_already_is_confirmed_without_being_asked(client: Client, novita: NovitaAnswers) -> None:
+def test_stopped_instance_is_confirmed_without_a_request(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", status="exited"))
 
     body = order(client, ids=["a"])
@@ -276,7 +280,9 @@ def test_what_has_exited_already_is_confirmed_without_being_asked(client: Client
     assert target["confirmedAt"] and show(client, body)["success"] is True
 
 
-def test_one_on_its_way_is_followed_and_asked_when_it_runs_again(client: Client, novita: NovitaAnswers) -> None:
+def test_stopping_instance_is_followed_and_requested_when_it_is_running_again(
+    client: Client, novita: NovitaAnswers
+) -> None:
     account = novita.holds(make_row("a", status="stopping"))
     body = order(client, ids=["a"])
     assert (show_states(client, body), account.orders) == ({"a": "requested"}, [])
@@ -314,7 +320,7 @@ def test_one_on_its_way_is_followed_and_asked_when_it_runs_again(client: Client,
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_a_wish_that_makes_no_sense_is_refused_before_anything_is_asked(
+def test_invalid_body_is_refused_before_any_request(
     path: str, wish: Any, client: Client, novita: NovitaAnswers
 ) -> None:
     account = novita.holds(make_row("a"))
@@ -339,7 +345,7 @@ def test_reason_that_is_too_long_is_cut_and_the_stop_is_sent(
     assert [one.reason for one in Operation.objects.all()] == ([] if is_dry_run else ["x" * 500])
 
 
-def test_a_form_of_another_site_stops_nothing(client: Client, novita: NovitaAnswers) -> None:
+def test_form_of_another_site_stops_nothing(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
 
     answer = client.post(STOP_ALL, "ids=a", content_type="application/x-www-form-urlencoded")
@@ -348,7 +354,7 @@ def test_a_form_of_another_site_stops_nothing(client: Client, novita: NovitaAnsw
 
 
 @pytest.mark.parametrize("id_", ["a/b", "../a", "a b", "a\r\nX-Evil: 1", "🚀", "<script>", "%00"])
-def test_a_strange_id_is_none_of_novitas(id_: str, client: Client, novita: NovitaAnswers) -> None:
+def test_strange_id_is_not_found_at_novita(id_: str, client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
 
     answer = client.post(STOP_ALL, {"ids": [id_]})
@@ -359,9 +365,7 @@ def test_a_strange_id_is_none_of_novitas(id_: str, client: Client, novita: Novit
 
 @pytest.mark.parametrize("url", ["https://127.0.0.1/hook", "http://example.com/", "ftp://x", "nonsense"])
 @pytest.mark.parametrize("is_dry", [True, False])
-def test_a_refused_webhook_is_told_before_anything_is_asked(
-    url: str, is_dry: bool, client: Client, novita: NovitaAnswers
-) -> None:
+def test_webhook_is_refused_before_any_request(url: str, is_dry: bool, client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
 
     answer = client.post(STOP_ALL, {"webhookUrl": url, "dryRun": is_dry})
@@ -373,7 +377,7 @@ def test_a_refused_webhook_is_told_before_anything_is_asked(
 # --- Dry run
 
 
-def test_a_dry_run_tells_and_changes_nothing(client: Client, novita: NovitaAnswers) -> None:
+def test_dry_run_reports_and_changes_nothing(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", name="train"), make_row("b"), make_row("c", status="exited"))
     sync(client, account)
     protect(client, "b")
@@ -413,7 +417,7 @@ def test_a_dry_run_tells_and_changes_nothing(client: Client, novita: NovitaAnswe
     assert client.get("/api/instances/a").json()["status"] == "running"
 
 
-def test_a_dry_run_warns_of_a_month_that_is_paid(client: Client, novita: NovitaAnswers) -> None:
+def test_dry_run_warns_of_prepaid_instances(client: Client, novita: NovitaAnswers) -> None:
     novita.holds(make_row("a", name="train", billingMode="monthly"), make_row("b"))
 
     warnings = order(client, dryRun=True)["warnings"]
@@ -421,13 +425,13 @@ def test_a_dry_run_warns_of_a_month_that_is_paid(client: Client, novita: NovitaA
     assert "Prepaid by the month, so that stopping saves nothing: train." in warnings
 
 
-def test_a_dry_run_says_that_no_worker_runs(client: Client, novita: NovitaAnswers) -> None:
+def test_dry_run_warns_without_a_worker(client: Client, novita: NovitaAnswers) -> None:
     novita.holds(make_row("a"))
 
     assert any(warning.startswith("No worker is running") for warning in order(client, dryRun=True)["warnings"])
 
 
-def test_a_dry_run_of_nothing_warns_of_no_loss(client: Client, novita: NovitaAnswers) -> None:
+def test_dry_run_of_nothing_warns_of_no_loss(client: Client, novita: NovitaAnswers) -> None:
     novita.holds(make_row("a", status="exited"))
     store.note_worker()
 
@@ -436,7 +440,7 @@ def test_a_dry_run_of_nothing_warns_of_no_loss(client: Client, novita: NovitaAns
     assert (body["message"], body["results"], body["warnings"]) == ("Nothing is running", [], [])
 
 
-def test_a_dry_run_counts_what_would_be_asked(client: Client, novita: NovitaAnswers) -> None:
+def test_dry_run_counts_would_be_requests(client: Client, novita: NovitaAnswers) -> None:
     novita.holds(make_row("a", status="exited"), make_row("b"))
 
     assert order(client, dryRun=True, ids=["a", "b"])["message"] == "Would stop 1 instance"
@@ -445,7 +449,7 @@ def test_a_dry_run_counts_what_would_be_asked(client: Client, novita: NovitaAnsw
 # --- Novita can't be listed
 
 
-def test_without_a_listing_the_copy_names_the_targets(client: Client, novita: NovitaAnswers) -> None:
+def test_inventory_names_the_targets_without_a_listing(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"), make_row("b", status="exited"))
     sync(client, account)
     account.answers("list", 500)
@@ -457,7 +461,7 @@ def test_without_a_listing_the_copy_names_the_targets(client: Client, novita: No
     assert show(client, body)["source"] == "cache"
 
 
-def test_the_copy_alone_confirms_nothing(client: Client, novita: NovitaAnswers) -> None:
+def test_inventory_alone_confirms_nothing(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", status="exited"))
     sync(client, account)
     account.change("a", "running")
@@ -478,7 +482,7 @@ def test_the_copy_alone_confirms_nothing(client: Client, novita: NovitaAnswers) 
     assert show(client, everything)["success"] is True
 
 
-def test_without_a_listing_and_a_copy_nothing_is_asked(client: Client, novita: NovitaAnswers) -> None:
+def test_nothing_is_requested_without_listing_and_inventory(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     account.answers("list", 500)
 
@@ -493,7 +497,7 @@ def test_without_a_listing_and_a_copy_nothing_is_asked(client: Client, novita: N
     assert order(client)["count"] == 1
 
 
-def test_who_joins_one_that_never_began_begins_anew_and_is_told_the_error(
+def test_joining_an_operation_that_never_began_begins_a_new_one_and_returns_the_error(
     client: Client, novita: NovitaAnswers
 ) -> None:
     account = novita.holds(make_row("a"))
@@ -539,7 +543,7 @@ def test_each_instance_has_its_own_result(client: Client, novita: NovitaAnswers)
 
 
 @pytest.mark.parametrize("headers", [{}, {"Retry-After": "1"}])
-def test_a_rate_limit_is_waited_out_and_counts_as_one_attempt(
+def test_rate_limit_is_waited_out_and_counts_as_one_attempt(
     headers: dict[str, str], client: Client, novita: NovitaAnswers
 ) -> None:
     account = novita.holds(make_row("a"))
@@ -553,7 +557,7 @@ def test_a_rate_limit_is_waited_out_and_counts_as_one_attempt(
     assert show_states(client, body) == {"a": "requested"}
 
 
-def test_an_hour_of_patience_is_not_slept_through(client: Client, novita: NovitaAnswers) -> None:
+def test_retry_after_of_an_hour_is_not_waited_out(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     account.answers("stop a", (429, {"Retry-After": "3600"}, ""), None)
     began = time.monotonic()
@@ -570,7 +574,7 @@ def test_an_hour_of_patience_is_not_slept_through(client: Client, novita: Novita
 
 
 @pytest.mark.parametrize("lost", [requests.ReadTimeout("silence"), 502, (400, {}, json.dumps(INVALID_STATE_CHANGE))])
-def test_a_lost_answer_is_resolved_by_reading(lost: Any, client: Client, novita: NovitaAnswers) -> None:
+def test_lost_answer_is_resolved_by_a_read(lost: Any, client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
 
     def take_and_lose() -> Any:
@@ -590,7 +594,7 @@ def test_a_lost_answer_is_resolved_by_reading(lost: Any, client: Client, novita:
     )
 
 
-def test_a_rejected_key_is_not_tried_again(client: Client, novita: NovitaAnswers) -> None:
+def test_rejected_key_is_not_tried_again(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     account.answers("stop a", 401)
 
@@ -601,7 +605,7 @@ def test_a_rejected_key_is_not_tried_again(client: Client, novita: NovitaAnswers
     assert account.orders == ["stop a"]
 
 
-def test_a_key_that_is_rejected_for_everything_ends_it_at_once(client: Client, novita: NovitaAnswers) -> None:
+def test_key_rejected_for_every_request_ends_the_operation_at_once(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     sync(client, account)
     account.answers("list", 401)
@@ -613,7 +617,7 @@ def test_a_key_that_is_rejected_for_everything_ends_it_at_once(client: Client, n
     assert account.orders == ["stop a"]
 
 
-def test_who_waits_for_long_is_told_what_is_still_to_be_asked(
+def test_slow_answer_names_the_pending_targets(
     client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("instances.operations.orders.ANSWER_SECONDS", 0.5)
@@ -636,7 +640,7 @@ def test_who_waits_for_long_is_told_what_is_still_to_be_asked(
 # --- One operation for one wish
 
 
-def test_a_second_call_joins_the_first(client: Client, novita: NovitaAnswers) -> None:
+def test_second_request_joins_the_first(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     first = order(client)
 
@@ -646,7 +650,7 @@ def test_a_second_call_joins_the_first(client: Client, novita: NovitaAnswers) ->
     assert account.orders == ["stop a"]
 
 
-def test_two_people_at_once_get_one_operation(client: Client, novita: NovitaAnswers) -> None:
+def test_two_simultaneous_requests_get_one_operation(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"), make_row("b"))
     client.get(OPERATIONS)
     answers: list[Json] = []
@@ -676,7 +680,7 @@ def test_other_ids_are_another_operation(client: Client, novita: NovitaAnswers) 
     assert len(ids) == 4
 
 
-def test_ids_that_a_running_stop_of_all_covers_join_it(client: Client, novita: NovitaAnswers) -> None:
+def test_ids_covered_by_a_running_stop_of_all_join_it(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"), make_row("b"), make_row("c", status="exited"))
     whole = order(client)
 
@@ -685,7 +689,7 @@ def test_ids_that_a_running_stop_of_all_covers_join_it(client: Client, novita: N
     assert account.orders == ["stop a", "stop b"]
 
 
-def test_one_that_a_stop_of_all_left_out_is_stopped_by_its_name(client: Client, novita: NovitaAnswers) -> None:
+def test_instance_skipped_by_a_stop_of_all_can_be_stopped_by_its_id(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"), make_row("b"))
     sync(client, account)
     protect(client, "b")
@@ -697,7 +701,7 @@ def test_one_that_a_stop_of_all_left_out_is_stopped_by_its_name(client: Client, 
     assert account.orders == ["stop a", "stop b"]
 
 
-def test_after_the_verdict_a_new_one_begins(client: Client, novita: NovitaAnswers) -> None:
+def test_new_operation_begins_after_the_result(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     first = order(client)
     account.settle()
@@ -707,7 +711,7 @@ def test_after_the_verdict_a_new_one_begins(client: Client, novita: NovitaAnswer
     assert order(client)["operationId"] != first["operationId"]
 
 
-def test_an_abandoned_one_gets_a_verdict_and_a_new_one_begins(client: Client, novita: NovitaAnswers) -> None:
+def test_abandoned_operation_is_ended_and_a_new_one_begins(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     first = order(client)
     pass_deadline(first, 120)
@@ -729,7 +733,7 @@ def cancel(client: Client, body: Json) -> Any:
     return client.post(f"{body['operationUrl']}/cancel")
 
 
-def test_a_cancelled_one_asks_nobody_more_and_verifies_who_was_asked(client: Client, novita: NovitaAnswers) -> None:
+def test_cancelled_operation_sends_no_request_and_verifies_those_sent(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"), make_row("b"))
     body = order(client)
     Target.objects.filter(instance_id="b").update(state="pending", attempts=0)
@@ -750,7 +754,7 @@ def test_a_cancelled_one_asks_nobody_more_and_verifies_who_was_asked(client: Cli
     assert order(client)["operationId"] != body["operationId"]
 
 
-def test_a_cancelled_one_ends_at_once_when_nobody_was_asked(client: Client, novita: NovitaAnswers) -> None:
+def test_cancelled_operation_without_accepted_requests_ends_at_once(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     account.answers("stop a", 500)
     body = order(client)
@@ -761,7 +765,7 @@ def test_a_cancelled_one_ends_at_once_when_nobody_was_asked(client: Client, novi
     assert shown["finishedAt"] and shown["result"].startswith("Cancelled.")
 
 
-def test_what_is_cancelled_while_it_asks_asks_nobody_more(
+def test_cancelling_during_the_requests_ends_them(
     client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("instances.operations.claims.HEARTBEAT_SECONDS", 0.05)
@@ -787,7 +791,7 @@ def test_what_is_cancelled_while_it_asks_asks_nobody_more(
     assert shown["finishedAt"] and shown["success"] is False
 
 
-def test_what_is_cancelled_while_it_lists_asks_nobody(client: Client, novita: NovitaAnswers) -> None:
+def test_cancelling_during_the_listing_prevents_every_request(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
 
     def cancel_it() -> None:
@@ -803,7 +807,7 @@ def test_what_is_cancelled_while_it_lists_asks_nobody(client: Client, novita: No
     assert shown["finishedAt"]
 
 
-def test_a_finished_one_can_not_be_cancelled(client: Client, novita: NovitaAnswers) -> None:
+def test_finished_operation_cannot_be_cancelled(client: Client, novita: NovitaAnswers) -> None:
     novita.holds()
     body = order(client)
 
@@ -814,7 +818,7 @@ def test_a_finished_one_can_not_be_cancelled(client: Client, novita: NovitaAnswe
 
 
 @pytest.mark.parametrize("id_", ["36c4b369-fd14-4ede-bdc5-787cd692088a", "nonsense", "%00", "x" * 5000, "1"])
-def test_an_operation_that_is_none_is_not_found(id_: str, client: Client) -> None:
+def test_unknown_operation_is_not_found(id_: str, client: Client) -> None:
     for answer in (client.get(f"{OPERATIONS}/{id_}"), client.post(f"{OPERATIONS}/{id_}/cancel")):
         assert (answer.status_code, answer.json()["code"]) == (404, "OPERATION_NOT_FOUND")
 
@@ -822,7 +826,7 @@ def test_an_operation_that_is_none_is_not_found(id_: str, client: Client) -> Non
 # --- Starts and restarts
 
 
-def test_a_start_is_confirmed_when_it_runs(client: Client, novita: NovitaAnswers) -> None:
+def test_start_is_confirmed_when_the_instance_is_running(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", status="exited"), make_row("b"), make_row("c", status="exited"))
 
     body = order(client, OPERATIONS, kind="start", ids=["a", "b"])
@@ -837,7 +841,7 @@ def test_a_start_is_confirmed_when_it_runs(client: Client, novita: NovitaAnswers
     assert (shown["success"], shown["result"]) == (True, "All 2 are running.")
 
 
-def test_a_start_without_a_free_gpu_fails_in_words(client: Client, novita: NovitaAnswers) -> None:
+def test_start_without_a_free_gpu_fails_with_that_reason(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", status="exited"))
     account.answers("start a", (400, {}, '{"code": 400, "reason": "INSUFFICIENT_RESOURCE", "message": ""}'))
     body = order(client, OPERATIONS, kind="start", ids=["a"])
@@ -851,7 +855,7 @@ def test_a_start_without_a_free_gpu_fails_in_words(client: Client, novita: Novit
     assert shown["result"] == "1 of 1 did not start."
 
 
-def test_what_exists_no_more_is_not_started_on_the_copys_word(client: Client, novita: NovitaAnswers) -> None:
+def test_removed_instance_is_not_started_although_the_inventory_has_it(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", status="exited"))
     sync(client, account)
     account.answers("start a", 500)
@@ -865,7 +869,7 @@ def test_what_exists_no_more_is_not_started_on_the_copys_word(client: Client, no
     assert shown["targets"][0]["error"] == "No longer exists."
 
 
-def test_a_restart_is_confirmed_by_a_new_start_only(client: Client, novita: NovitaAnswers) -> None:
+def test_restart_is_confirmed_by_a_new_start_time_only(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client, OPERATIONS, kind="restart", ids=["a"])
 
@@ -879,7 +883,7 @@ def test_a_restart_is_confirmed_by_a_new_start_only(client: Client, novita: Novi
     assert (show(client, body)["success"], account.orders) == (True, ["restart a"])
 
 
-def test_a_restart_is_confirmed_by_being_seen_on_its_way(client: Client, novita: NovitaAnswers) -> None:
+def test_restart_is_confirmed_after_a_read_of_it_restarting(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", lastStartedAt=None))
     body = order(client, OPERATIONS, kind="restart", ids=["a"])
 
@@ -891,7 +895,7 @@ def test_a_restart_is_confirmed_by_being_seen_on_its_way(client: Client, novita:
     assert show(client, body)["result"] == "The instance has restarted."
 
 
-def test_a_restart_that_took_longer_is_not_done_twice(client: Client, novita: NovitaAnswers) -> None:
+def test_slow_restart_is_not_requested_twice(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"), make_row("b"))
     body = order(client, OPERATIONS, kind="restart", ids=["a", "b"])
     account.rows["b"]["status"] = "restarting"
@@ -903,7 +907,7 @@ def test_a_restart_that_took_longer_is_not_done_twice(client: Client, novita: No
     assert account.orders == ["restart a", "restart b"]
 
 
-def test_a_restart_of_one_that_could_not_be_read_at_first_needs_a_new_start_too(
+def test_restart_of_an_instance_unreadable_at_first_needs_a_new_start_time(
     client: Client, novita: NovitaAnswers
 ) -> None:
     account = novita.holds(make_row("a"), make_row("b"))
@@ -918,7 +922,7 @@ def test_a_restart_of_one_that_could_not_be_read_at_first_needs_a_new_start_too(
     assert (show_states(client, body)["a"], account.orders) == ("requested", ["restart a", "restart b"])
 
 
-def test_a_restart_of_what_does_not_run_is_left_out(client: Client, novita: NovitaAnswers) -> None:
+def test_restart_of_a_stopped_instance_is_skipped(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", status="exited"))
 
     body = order(client, OPERATIONS, kind="restart", ids=["a"])
@@ -953,7 +957,7 @@ def test_cancelling_needs_no_redis(client: Client, novita: NovitaAnswers, redis_
     assert cancel(client, body).json()["state"] == "cancelled"
 
 
-def test_without_redis_and_a_listing_nothing_is_asked(
+def test_nothing_is_requested_without_redis_and_a_listing(
     client: Client, novita: NovitaAnswers, redis_server: FakeServer
 ) -> None:
     account = novita.holds(make_row("a"))
@@ -998,7 +1002,7 @@ def test_operations_are_listed_newest_first_and_by_pages(client: Client) -> None
     assert client.get(OPERATIONS, {"page": 99}).json() == {"operations": [], "total": 25}
 
 
-def test_operations_are_found_by_their_state(client: Client) -> None:
+def test_operations_are_filtered_by_state(client: Client) -> None:
     make_operations(2)
     make_operations(1, state="cancelled")
 
@@ -1008,7 +1012,7 @@ def test_operations_are_found_by_their_state(client: Client) -> None:
 
 
 @pytest.mark.parametrize("query", [{"state": "x"}, {"page": 0}, {"page": "x"}, {"pageSize": 101}, {"other": "1"}])
-def test_a_query_that_makes_no_sense_is_refused(query: Json, client: Client) -> None:
+def test_invalid_query_is_refused(query: Json, client: Client) -> None:
     assert client.get(OPERATIONS, query).status_code == 400
 
 
@@ -1041,7 +1045,7 @@ def test_more_operations_and_targets_cost_no_more_queries(client: Client) -> Non
     }
 
 
-def test_a_round_before_its_time_asks_nobody_again(client: Client, novita: NovitaAnswers) -> None:
+def test_early_round_repeats_no_request(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client)
     account.change("a", "running")

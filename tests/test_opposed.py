@@ -29,7 +29,7 @@ def stop_one(client: Client) -> None:
 
 
 @pytest.mark.parametrize("stop", [stop_everything, stop_some, stop_one])
-def test_start_does_not_repeat_what_a_later_stop_has_stopped(stop: Any, client: Client, novita: NovitaAnswers) -> None:
+def test_start_is_not_repeated_after_a_later_stop(stop: Any, client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", status="exited"))
     start = order(client, OPERATIONS, kind="start", ids=["a"])
     account.change("a", "running")
@@ -44,7 +44,7 @@ def test_start_does_not_repeat_what_a_later_stop_has_stopped(stop: Any, client: 
     assert shown["counts"]["confirmed"] == 0
 
 
-def test_start_that_waits_for_a_gpu_is_cancelled_by_a_stop_of_all(client: Client, novita: NovitaAnswers) -> None:
+def test_start_waiting_for_a_gpu_is_cancelled_by_a_stop_of_all(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", status="exited"), make_row("b"))
     account.answers("start a", NO_GPU, None)
     start = order(client, OPERATIONS, kind="start", ids=["a"])
@@ -58,7 +58,7 @@ def test_start_that_waits_for_a_gpu_is_cancelled_by_a_stop_of_all(client: Client
     assert (show(client, start)["state"], show(client, start)["success"]) == ("cancelled", False)
 
 
-def test_stop_of_some_leaves_the_others_start_alone(client: Client, novita: NovitaAnswers) -> None:
+def test_stop_of_some_instances_keeps_the_start_of_others(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", status="exited"), make_row("b", status="exited"))
     account.answers("start b", NO_GPU, None)
     start = order(client, OPERATIONS, kind="start", ids=["a", "b"])
@@ -71,7 +71,7 @@ def test_stop_of_some_leaves_the_others_start_alone(client: Client, novita: Novi
     assert show_states(client, start) == {"a": "skipped", "b": "requested"}
 
 
-def test_joining_a_stop_of_all_cancels_what_was_started_since(client: Client, novita: NovitaAnswers) -> None:
+def test_joining_a_stop_of_all_cancels_later_starts(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"), make_row("c", status="exited"))
     order(client)
     start = order(client, OPERATIONS, kind="start", ids=["c"])

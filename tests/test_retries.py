@@ -49,7 +49,7 @@ def find_successor(client: Client, body: Json) -> str | None:
 # --- A retry
 
 
-def test_retry_requests_what_was_left_unconfirmed(client: Client, account: Account) -> None:
+def test_retry_requests_unconfirmed_targets(client: Client, account: Account) -> None:
     first = fail(client, account, reason="weekend")
 
     answer = retry(client, first)
@@ -65,7 +65,7 @@ def test_retry_requests_what_was_left_unconfirmed(client: Client, account: Accou
     assert listed == {first["operationId"]: body["operationId"], body["operationId"]: None}
 
 
-def test_retry_does_what_the_operation_did(client: Client, novita: NovitaAnswers) -> None:
+def test_retry_requests_the_same_action(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", status="exited"))
     account.answers("start a", 500)
     body = order(client, OPERATIONS, kind="start", ids=["a"])
@@ -111,7 +111,7 @@ def test_second_retry_joins_the_first(client: Client, account: Account) -> None:
     ],
     ids=repr,
 )
-def test_retry_with_something_beside_it_is_refused(fields: Json, client: Client, account: Account) -> None:
+def test_retry_with_kind_or_ids_is_refused(fields: Json, client: Client, account: Account) -> None:
     first = fail(client, account)
     if fields.get("fromOperation") == "x":
         fields = {**fields, "fromOperation": first["operationId"]}
@@ -123,7 +123,7 @@ def test_retry_with_something_beside_it_is_refused(fields: Json, client: Client,
     assert account.calls == []
 
 
-def test_stop_all_takes_no_operation_to_retry(client: Client, account: Account) -> None:
+def test_stop_all_refuses_from_operation(client: Client, account: Account) -> None:
     first = fail(client, account)
 
     answer = client.post(STOP_ALL, {"fromOperation": first["operationId"]})
@@ -132,13 +132,13 @@ def test_stop_all_takes_no_operation_to_retry(client: Client, account: Account) 
 
 
 @pytest.mark.parametrize("id_", ["36c4b369-fd14-4ede-bdc5-787cd692088a", "nonsense", "../x"])
-def test_retry_of_no_operation_is_not_found(id_: str, client: Client, account: Account) -> None:
+def test_retry_of_an_unknown_operation_is_not_found(id_: str, client: Client, account: Account) -> None:
     answer = client.post(OPERATIONS, {"fromOperation": id_})
 
     assert (answer.status_code, answer.json()["code"], account.calls) == (404, "OPERATION_NOT_FOUND", [])
 
 
-def test_running_one_is_not_retried(client: Client, account: Account) -> None:
+def test_running_operation_is_not_retried(client: Client, account: Account) -> None:
     first = order(client)
     account.calls.clear()
 
@@ -162,7 +162,7 @@ def test_success_has_nothing_to_retry(client: Client, novita: NovitaAnswers) -> 
 
 
 @pytest.mark.parametrize(("role", "status"), [("viewer", 403), ("operator", 200)])
-def test_retry_of_a_stop_of_all_is_an_operators(
+def test_operator_may_retry_a_stop_of_all(
     role: str, status: int, client: Client, account: Account, settings: Any
 ) -> None:
     first = fail(client, account)
@@ -195,7 +195,7 @@ def test_same_selection_supersedes(client: Client, account: Account) -> None:
     assert find_successor(client, first) == later["operationId"]
 
 
-def test_selection_that_holds_all_that_was_left_supersedes(client: Client, account: Account) -> None:
+def test_selection_with_every_unconfirmed_target_supersedes(client: Client, account: Account) -> None:
     first = fail(client, account)
 
     later = order(client, ids=["a", "b", "c"])
@@ -203,7 +203,7 @@ def test_selection_that_holds_all_that_was_left_supersedes(client: Client, accou
     assert find_successor(client, first) == later["operationId"]
 
 
-def test_selection_that_lacks_one_does_not_supersede(client: Client, account: Account) -> None:
+def test_selection_without_an_unconfirmed_target_does_not_supersede(client: Client, account: Account) -> None:
     first = fail(client, account)
 
     order(client, ids=["a", "c"])
@@ -211,7 +211,7 @@ def test_selection_that_lacks_one_does_not_supersede(client: Client, account: Ac
     assert find_successor(client, first) is None
 
 
-def test_protected_one_is_not_covered(client: Client, account: Account) -> None:
+def test_protected_instance_is_not_covered(client: Client, account: Account) -> None:
     first = fail(client, account)
     assert client.post("/api/instances/a/protect", {"reason": "demo"}).status_code == 200
 
@@ -239,7 +239,7 @@ def test_success_is_not_superseded(client: Client, novita: NovitaAnswers) -> Non
     assert find_successor(client, first) is None
 
 
-def test_one_that_could_not_begin_supersedes_nothing(client: Client, account: Account) -> None:
+def test_operation_that_could_not_begin_supersedes_nothing(client: Client, account: Account) -> None:
     first = fail(client, account)
     account.answers("list", 500)
 
@@ -248,7 +248,7 @@ def test_one_that_could_not_begin_supersedes_nothing(client: Client, account: Ac
     assert find_successor(client, first) is None
 
 
-def test_joined_one_supersedes_what_ended_since_it_began(client: Client, account: Account) -> None:
+def test_joined_operation_supersedes_those_that_ended_since_it_began(client: Client, account: Account) -> None:
     whole = order(client)
     account.change("d", "running")
     account.answers("stop d", (200, {}, "{}"))
@@ -259,7 +259,7 @@ def test_joined_one_supersedes_what_ended_since_it_began(client: Client, account
     assert find_successor(client, failed) == whole["operationId"]
 
 
-def test_replaced_one_is_superseded_by_its_successor(client: Client, account: Account) -> None:
+def test_replaced_operation_is_superseded_by_its_successor(client: Client, account: Account) -> None:
     first = order(client)
     pass_deadline(first)
 
@@ -268,7 +268,7 @@ def test_replaced_one_is_superseded_by_its_successor(client: Client, account: Ac
     assert find_successor(client, first) == second["operationId"]
 
 
-def test_many_failed_ones_cost_no_more_queries(
+def test_many_failed_operations_cost_no_more_queries(
     client: Client, account: Account, django_assert_max_num_queries: Any
 ) -> None:
     ended = [

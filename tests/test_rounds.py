@@ -41,7 +41,7 @@ def give_to_another(answer: Json, *, seconds: float) -> None:
 # --- Confirmed
 
 
-def test_stopped_means_seen_stopped(client: Client, novita: NovitaAnswers) -> None:
+def test_stopped_means_verified_by_a_read(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client)
 
@@ -61,7 +61,7 @@ def test_stopped_means_seen_stopped(client: Client, novita: NovitaAnswers) -> No
     assert account.orders == ["stop a"]
 
 
-def test_a_verdict_counts_them_all(client: Client, novita: NovitaAnswers) -> None:
+def test_result_counts_every_target(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(*(make_row(f"i{number}") for number in range(15)))
     body = order(client)
     account.settle()
@@ -72,7 +72,7 @@ def test_a_verdict_counts_them_all(client: Client, novita: NovitaAnswers) -> Non
     assert account.calls.count("list") == 2
 
 
-def test_what_novita_knows_no_more_is_stopped(client: Client, novita: NovitaAnswers) -> None:
+def test_instance_missing_at_novita_counts_as_stopped(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client)
     del account.rows["a"]
@@ -83,7 +83,7 @@ def test_what_novita_knows_no_more_is_stopped(client: Client, novita: NovitaAnsw
     assert show_target(client, body)["status"] == "removed"
 
 
-def test_what_is_gone_when_it_is_asked_is_stopped(client: Client, novita: NovitaAnswers) -> None:
+def test_instance_removed_before_the_request_counts_as_stopped(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
 
     def delete() -> None:
@@ -94,7 +94,7 @@ def test_what_is_gone_when_it_is_asked_is_stopped(client: Client, novita: Novita
     assert show_states(client, order(client)) == {"a": "confirmed"}
 
 
-def test_a_gateways_404_confirms_nothing(client: Client, novita: NovitaAnswers) -> None:
+def test_gateway_404_confirms_nothing(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client)
     account.answers("read a", (404, {}, "<html>not found</html>"))
@@ -104,7 +104,7 @@ def test_a_gateways_404_confirms_nothing(client: Client, novita: NovitaAnswers) 
     assert show_states(client, body) == {"a": "requested"}
 
 
-def test_what_can_not_be_read_is_not_confirmed(client: Client, novita: NovitaAnswers) -> None:
+def test_unreadable_instance_is_not_confirmed(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client)
     account.settle()
@@ -116,7 +116,7 @@ def test_what_can_not_be_read_is_not_confirmed(client: Client, novita: NovitaAns
 
 
 @pytest.mark.parametrize(("status", "state"), [("exited", "confirmed"), ("running", "requested"), (None, "confirmed")])
-def test_of_one_that_a_page_lacks_a_direct_read_decides(
+def test_direct_read_decides_when_a_page_misses_an_instance(
     status: str | None, state: str, client: Client, novita: NovitaAnswers
 ) -> None:
     account = novita.holds(make_row("a"), *(make_row(f"i{number}") for number in range(11)))
@@ -134,7 +134,7 @@ def test_of_one_that_a_page_lacks_a_direct_read_decides(
     assert "read a" in account.calls
 
 
-def test_a_stop_by_somebody_else_counts(client: Client, novita: NovitaAnswers) -> None:
+def test_stop_by_somebody_else_counts(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     account.answers("stop a", 500)
     body = order(client)
@@ -151,7 +151,7 @@ def test_a_stop_by_somebody_else_counts(client: Client, novita: NovitaAnswers) -
 # --- Asked again
 
 
-def test_what_goes_on_running_is_asked_again_when_patience_ends(client: Client, novita: NovitaAnswers) -> None:
+def test_running_instance_is_requested_again_after_a_pause(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client)
     account.change("a", "running")
@@ -168,7 +168,7 @@ def test_what_goes_on_running_is_asked_again_when_patience_ends(client: Client, 
     assert show_target(client, body)["attempts"] == 6
 
 
-def test_what_fell_back_is_asked_again(client: Client, novita: NovitaAnswers) -> None:
+def test_instance_that_falls_back_to_running_is_requested_again(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client)
     account.change("a", "stopping")
@@ -180,7 +180,7 @@ def test_what_fell_back_is_asked_again(client: Client, novita: NovitaAnswers) ->
     assert account.orders == ["stop a", "stop a"]
 
 
-def test_nobody_is_asked_for_ever(client: Client, novita: NovitaAnswers) -> None:
+def test_requests_end_after_the_maximum_of_attempts(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     account.answers("stop a", (200, {}, "{}"))
     body = order(client)
@@ -193,7 +193,7 @@ def test_nobody_is_asked_for_ever(client: Client, novita: NovitaAnswers) -> None
     assert show_target(client, body)["error"] == "Still running at the deadline (12 attempts)."
 
 
-def test_what_failed_is_asked_again_after_growing_pauses(client: Client, novita: NovitaAnswers) -> None:
+def test_failed_request_is_repeated_after_growing_pauses(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     account.answers("stop a", *[500] * 7, None)
     body = order(client)
@@ -211,7 +211,7 @@ def test_what_failed_is_asked_again_after_growing_pauses(client: Client, novita:
     assert (target["state"], target["attempts"], target["error"]) == ("requested", 8, None)
 
 
-def test_a_starting_one_is_asked_again_when_it_runs(client: Client, novita: NovitaAnswers) -> None:
+def test_starting_instance_is_requested_again_once_it_is_running(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", status="pulling"))
     body = order(client)
     assert (show_states(client, body), account.orders) == ({"a": "failed"}, ["stop a"])
@@ -224,7 +224,7 @@ def test_a_starting_one_is_asked_again_when_it_runs(client: Client, novita: Novi
     assert (show_states(client, body), account.orders) == ({"a": "requested"}, ["stop a", "stop a"])
 
 
-def test_what_is_protected_meanwhile_is_left_alone(client: Client, novita: NovitaAnswers) -> None:
+def test_instance_protected_meanwhile_is_skipped(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", name="train"))
     account.answers("stop a", 500)
     body = order(client)
@@ -242,7 +242,7 @@ def test_what_is_protected_meanwhile_is_left_alone(client: Client, novita: Novit
 # --- The final listing
 
 
-def test_one_that_was_started_meanwhile_is_stopped_too(client: Client, novita: NovitaAnswers) -> None:
+def test_instance_started_meanwhile_is_stopped_too(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client)
     account.settle()
@@ -259,7 +259,7 @@ def test_one_that_was_started_meanwhile_is_stopped_too(client: Client, novita: N
     assert show(client, body)["result"] == "All 2 are stopped."
 
 
-def test_a_protected_one_that_was_started_meanwhile_is_left_out(client: Client, novita: NovitaAnswers) -> None:
+def test_protected_instance_started_meanwhile_is_skipped(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"), make_row("b", status="exited"))
     client.post("/api/instances/b/protect", {"reason": "the demo"})
     body = order(client)
@@ -272,7 +272,7 @@ def test_a_protected_one_that_was_started_meanwhile_is_left_out(client: Client, 
     assert show(client, body)["success"] is True
 
 
-def test_one_that_was_stopped_and_runs_again_is_asked_again(client: Client, novita: NovitaAnswers) -> None:
+def test_stopped_instance_that_is_running_again_is_requested_again(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client)
     account.settle()
@@ -291,7 +291,7 @@ def make_page(*rows: Json) -> tuple[int, dict[str, str], str]:
     return 200, {}, json.dumps({"instances": rows, "total": len(rows)})
 
 
-def test_an_old_page_asks_nobody_again(client: Client, novita: NovitaAnswers) -> None:
+def test_old_page_causes_no_second_request(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client)
     account.settle()
@@ -302,9 +302,7 @@ def test_an_old_page_asks_nobody_again(client: Client, novita: NovitaAnswers) ->
     assert (account.orders, show(client, body)["success"]) == (["stop a"], True)
 
 
-def test_one_that_the_listing_shows_running_and_nothing_else_shows_is_not_stopped(
-    client: Client, novita: NovitaAnswers
-) -> None:
+def test_instance_that_only_the_listing_shows_running_is_not_confirmed(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client)
     account.settle()
@@ -317,7 +315,7 @@ def test_one_that_the_listing_shows_running_and_nothing_else_shows_is_not_stoppe
     assert (show_states(client, body), show(client, body)["success"]) == ({"a": "stillRunning"}, False)
 
 
-def test_without_the_final_listing_there_is_no_success(client: Client, novita: NovitaAnswers) -> None:
+def test_no_success_without_the_final_listing(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client)
     account.settle()
@@ -335,7 +333,7 @@ def test_without_the_final_listing_there_is_no_success(client: Client, novita: N
     assert shown["result"].startswith(f"The instance is stopped. {note}")
 
 
-def test_a_selection_needs_no_final_listing(client: Client, novita: NovitaAnswers) -> None:
+def test_selection_needs_no_final_listing(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"), make_row("b"))
     body = order(client, ids=["a"])
     account.settle()
@@ -348,7 +346,7 @@ def test_a_selection_needs_no_final_listing(client: Client, novita: NovitaAnswer
 # --- The verdict
 
 
-def test_each_one_gets_the_verdict_that_was_seen(client: Client, novita: NovitaAnswers) -> None:
+def test_each_target_ends_with_the_state_of_the_last_read(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(*(make_row(id_) for id_ in "abcde"))
     account.answers("stop b", 500)
     body = order(client)
@@ -376,7 +374,7 @@ def test_each_one_gets_the_verdict_that_was_seen(client: Client, novita: NovitaA
     assert shown["counts"]["unknown"] == 1
 
 
-def test_nothing_is_stopped_by_the_clock(client: Client, novita: NovitaAnswers) -> None:
+def test_deadline_alone_confirms_nothing(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client)
     account.answers("read a", requests.ConnectionError("reset"))
@@ -389,7 +387,7 @@ def test_nothing_is_stopped_by_the_clock(client: Client, novita: NovitaAnswers) 
     assert show_target(client, body)["confirmedAt"] is None
 
 
-def test_after_the_deadline_a_last_look_decides(client: Client, novita: NovitaAnswers) -> None:
+def test_last_read_after_the_deadline_decides(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client)
     pass_deadline(body, 3000)
@@ -400,7 +398,7 @@ def test_after_the_deadline_a_last_look_decides(client: Client, novita: NovitaAn
     assert (show(client, body)["success"], show(client, body)["result"]) == (True, "The instance is stopped.")
 
 
-def test_after_the_deadline_nobody_is_asked(client: Client, novita: NovitaAnswers) -> None:
+def test_no_request_is_sent_after_the_deadline(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client)
     account.change("a", "running")
@@ -413,7 +411,7 @@ def test_after_the_deadline_nobody_is_asked(client: Client, novita: NovitaAnswer
     assert show_target(client, body, "new")["error"] == "Still running at the deadline (no stop requested)."
 
 
-def test_a_verdict_stays(client: Client, novita: NovitaAnswers) -> None:
+def test_result_never_changes(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client)
     account.settle()
@@ -427,7 +425,7 @@ def test_a_verdict_stays(client: Client, novita: NovitaAnswers) -> None:
     assert (show(client, body), account.calls) == (shown, [])
 
 
-def test_the_audit_says_who_asked_for_each_and_what_came_of_it(client: Client, novita: NovitaAnswers) -> None:
+def test_audit_names_requester_and_outcome_of_each_target(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", name="train"), make_row("b"), make_row("c", status="exited"))
     body = order(client, ids=["a", "b", "c"], reason="weekend")
     account.settle()
@@ -448,7 +446,7 @@ def test_the_audit_says_who_asked_for_each_and_what_came_of_it(client: Client, n
 # --- The claim
 
 
-def test_two_rounds_at_once_are_one(client: Client, novita: NovitaAnswers) -> None:
+def test_two_rounds_never_run_at_once(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client)
     account.change("a", "running")
@@ -462,7 +460,7 @@ def test_two_rounds_at_once_are_one(client: Client, novita: NovitaAnswers) -> No
     assert (second, account.calls) == ([False], ["read a", "stop a"])
 
 
-def test_a_round_waits_for_the_one_who_has_the_claim(client: Client, novita: NovitaAnswers) -> None:
+def test_round_waits_for_the_holder_of_the_claim(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client)
     account.settle()
@@ -477,7 +475,7 @@ def test_a_round_waits_for_the_one_who_has_the_claim(client: Client, novita: Nov
     assert show(client, body)["state"] == "finished"
 
 
-def test_who_takes_over_looks_before_it_asks(client: Client, novita: NovitaAnswers) -> None:
+def test_takeover_reads_before_it_requests(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"), make_row("b"))
     body = order(client)
     # As a process leaves it that was killed before it could note what Novita took.
@@ -490,7 +488,7 @@ def test_who_takes_over_looks_before_it_asks(client: Client, novita: NovitaAnswe
     assert show_states(client, body) == {"a": "requested", "b": "requested"}
 
 
-def test_who_lost_the_claim_asks_nobody_more_and_gives_no_verdict(
+def test_process_without_the_claim_requests_and_concludes_nothing(
     client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("instances.operations.claims.HEARTBEAT_SECONDS", 0.05)
@@ -511,7 +509,7 @@ def test_who_lost_the_claim_asks_nobody_more_and_gives_no_verdict(
     assert Operation.objects.get().claim == "another"
 
 
-def test_who_takes_over_in_the_middle_of_the_asking_asks_nobody_twice(
+def test_takeover_during_the_requests_repeats_none(
     client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("instances.operations.claims.HEARTBEAT_SECONDS", 0.05)
@@ -538,7 +536,7 @@ def test_who_takes_over_in_the_middle_of_the_asking_asks_nobody_twice(
     assert set(show_states(client, body).values()) == {"requested"}
 
 
-def test_who_lost_the_claim_at_the_end_gives_no_verdict(client: Client, novita: NovitaAnswers) -> None:
+def test_process_that_loses_the_claim_at_the_end_concludes_nothing(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client)
     account.settle()
@@ -551,9 +549,7 @@ def test_who_lost_the_claim_at_the_end_gives_no_verdict(client: Client, novita: 
     assert not AuditEntry.objects.filter(action="instance.stop").exists()
 
 
-def test_a_claim_that_ended_before_its_round_is_not_another_process_verdict(
-    client: Client, novita: NovitaAnswers
-) -> None:
+def test_expired_claim_does_not_conclude_for_another_process(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client)
     account.settle()
@@ -588,7 +584,7 @@ def leave_unlisted(**fields: Any) -> Json:
     return {"operationId": str(operation.pk), "operationUrl": f"{OPERATIONS}/{operation.pk}"}
 
 
-def test_another_lists_and_asks_for_one_that_was_killed_early(client: Client, novita: NovitaAnswers) -> None:
+def test_another_process_lists_and_requests_after_an_early_kill(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = leave_unlisted()
 
@@ -600,7 +596,7 @@ def test_another_lists_and_asks_for_one_that_was_killed_early(client: Client, no
     assert show(client, body)["success"] is True
 
 
-def test_one_that_was_killed_early_is_tried_until_its_deadline(client: Client, novita: NovitaAnswers) -> None:
+def test_operation_killed_early_is_tried_until_its_deadline(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     account.answers("list", 500)
     body = leave_unlisted()
@@ -616,9 +612,7 @@ def test_one_that_was_killed_early_is_tried_until_its_deadline(client: Client, n
 
 
 @pytest.mark.parametrize("fields", [{"is_whole_account": False}, {"state": "cancelled"}])
-def test_one_that_was_killed_early_and_can_not_begin_is_ended(
-    fields: Json, client: Client, novita: NovitaAnswers
-) -> None:
+def test_operation_killed_early_that_cannot_begin_is_ended(fields: Json, client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = leave_unlisted(**fields)
 
@@ -651,7 +645,7 @@ def shows_stopped(call: str, answer: Any) -> bool:
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(ROUND, min_size=1, max_size=6), is_late=st.booleans())
-def test_confirmed_means_that_a_read_after_the_last_order_showed_it(
+def test_confirmed_means_shown_by_a_read_after_the_last_request(
     steps: list[tuple[str, Any, Any, Any]], is_late: bool, novita: NovitaAnswers
 ) -> None:
     client = ApiClient()
@@ -683,7 +677,7 @@ def check_confirmed(client: Client, body: Json, account: Account) -> None:
     assert any(shows_stopped(call, answer) for call, answer in account.told[last_order:])
 
 
-def test_no_thread_is_left_behind(client: Client, novita: NovitaAnswers) -> None:
+def test_no_thread_outlives_a_round(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client)
     account.settle()

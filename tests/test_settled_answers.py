@@ -31,7 +31,7 @@ def press(client: Client, **wish: Any) -> tuple[int, Json]:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_nothing_in_the_copy_and_a_refused_key_are_an_error(status: int, client: Client, novita: NovitaAnswers) -> None:
+def test_empty_inventory_and_a_rejected_key_are_an_error(status: int, client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", status="exited"))
     keep_copy(client)
     account.change("a", "running")
@@ -45,7 +45,7 @@ def test_nothing_in_the_copy_and_a_refused_key_are_an_error(status: int, client:
     assert (shown["success"], shown["result"]) == (False, body["message"])
 
 
-def test_nothing_listed_of_what_novita_counts_is_an_error(client: Client, novita: NovitaAnswers) -> None:
+def test_empty_listing_of_a_counted_account_is_an_error(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     account.answers("list", (200, {}, json.dumps({"instances": [], "total": 1})))
 
@@ -55,7 +55,7 @@ def test_nothing_listed_of_what_novita_counts_is_an_error(client: Client, novita
     assert body["message"].startswith("It is not known whether anything is running. Novita counts 1 more")
 
 
-def test_stop_by_the_copy_alone_is_no_success_and_the_next_round_requests_the_rest(
+def test_stop_by_the_inventory_alone_is_no_success_and_the_next_round_requests_the_rest(
     client: Client, novita: NovitaAnswers
 ) -> None:
     account = novita.holds(make_row("a"))
@@ -77,7 +77,7 @@ def test_stop_by_the_copy_alone_is_no_success_and_the_next_round_requests_the_re
     assert "list" not in account.calls, "it is listed until it could be"
 
 
-def test_joining_by_the_copy_alone_is_no_success_and_the_next_round_requests_the_rest(
+def test_joining_by_the_inventory_alone_is_no_success_and_the_next_round_requests_the_rest(
     client: Client, novita: NovitaAnswers
 ) -> None:
     account = novita.holds(make_row("a"))
@@ -98,7 +98,7 @@ def test_joining_by_the_copy_alone_is_no_success_and_the_next_round_requests_the
     assert press(client)[1]["success"] is True
 
 
-def test_listing_that_lacks_some_is_no_success(client: Client, novita: NovitaAnswers) -> None:
+def test_incomplete_listing_is_no_success(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     first, behind = ((200, {}, json.dumps({"instances": rows, "total": 3})) for rows in ([make_row("a")], []))
     account.answers("list", first, behind, behind, behind, first, behind)
@@ -108,7 +108,9 @@ def test_listing_that_lacks_some_is_no_success(client: Client, novita: NovitaAns
     assert (answered, body["success"], account.orders) == (202, False, ["stop a"])
 
 
-def test_dry_run_by_the_copy_alone_does_not_say_that_nothing_runs(client: Client, novita: NovitaAnswers) -> None:
+def test_dry_run_by_the_inventory_alone_does_not_claim_that_nothing_is_running(
+    client: Client, novita: NovitaAnswers
+) -> None:
     account = novita.holds(make_row("a", status="exited"))
     keep_copy(client)
     account.answers("list", 500)
@@ -139,7 +141,7 @@ def fall_back(account: Account, answer: Json) -> None:
 
 
 @pytest.mark.parametrize("start_again", [start, start_and_run, fall_back])
-def test_what_was_started_after_a_stop_is_requested_by_the_next_one_at_once(
+def test_instance_started_after_a_stop_is_requested_at_once_by_the_next_stop(
     start_again: Callable[[Account, Json], None], client: Client, novita: NovitaAnswers
 ) -> None:
     account = novita.holds(make_row("a"), make_row("b"))
@@ -154,7 +156,7 @@ def test_what_was_started_after_a_stop_is_requested_by_the_next_one_at_once(
     assert (answered, body["success"]) == (200, start_again is not start)
 
 
-def test_what_novita_accepted_and_does_not_carry_out_is_no_success(client: Client, novita: NovitaAnswers) -> None:
+def test_accepted_stop_without_effect_is_no_success(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     account.answers("stop a", NEVER_STOPS)
     order(client)
@@ -170,7 +172,7 @@ def test_what_novita_accepted_and_does_not_carry_out_is_no_success(client: Clien
 # --- What others stop
 
 
-def test_what_a_cancelled_stop_left_stopping_is_followed(client: Client, novita: NovitaAnswers) -> None:
+def test_stopping_instance_of_a_cancelled_stop_is_followed(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"), make_row("b"))
     first = order(client)
     assert client.post(f"{first['operationUrl']}/cancel").status_code == 200
@@ -189,7 +191,7 @@ def test_what_a_cancelled_stop_left_stopping_is_followed(client: Client, novita:
     assert show(client, second)["result"] == "All 2 are stopped."
 
 
-def test_what_somebody_else_began_to_stop_meanwhile_is_followed(client: Client, novita: NovitaAnswers) -> None:
+def test_instance_that_somebody_else_is_stopping_is_followed(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client)
     account.settle()
@@ -203,7 +205,7 @@ def test_what_somebody_else_began_to_stop_meanwhile_is_followed(client: Client, 
     assert (show(client, body)["success"], account.orders) == (True, ["stop a"])
 
 
-def test_dry_run_counts_what_would_be_requested_only(client: Client, novita: NovitaAnswers) -> None:
+def test_dry_run_counts_requests_only(client: Client, novita: NovitaAnswers) -> None:
     novita.holds(make_row("a"), make_row("b", status="toStop"))
 
     _, body = press(client, dryRun=True)

@@ -47,7 +47,7 @@ def carry_out(account: Account, *ids: str) -> None:
         account.answers(f"stop {id_}", lambda id_=id_: stop(id_))
 
 
-def test_it_stops_all_and_waits_until_each_is_seen_stopped(client: Client, novita: NovitaAnswers) -> None:
+def test_command_stops_all_and_waits_until_each_is_verified(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"), make_row("b"), make_row("c", status="exited"))
     carry_out(account, "a", "b")
 
@@ -60,7 +60,7 @@ def test_it_stops_all_and_waits_until_each_is_seen_stopped(client: Client, novit
     assert AuditEntry.objects.filter(action="operation.stop", actor=shown["requestedBy"]).count() == 1
 
 
-def test_with_nothing_running_it_says_so(novita: NovitaAnswers) -> None:
+def test_command_says_when_nothing_is_running(novita: NovitaAnswers) -> None:
     novita.holds(make_row("a", status="exited"))
 
     ran = Ran("--yes")
@@ -68,7 +68,7 @@ def test_with_nothing_running_it_says_so(novita: NovitaAnswers) -> None:
     assert (ran.status, ran.out) == (0, "Nothing was running.\n")
 
 
-def test_what_still_runs_is_named_and_the_status_is_1(novita: NovitaAnswers) -> None:
+def test_still_running_instance_is_named_with_exit_status_1(novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", name="train"), make_row("b"))
     carry_out(account, "b")
 
@@ -81,7 +81,7 @@ def test_what_still_runs_is_named_and_the_status_is_1(novita: NovitaAnswers) -> 
     ]
 
 
-def test_what_can_not_be_seen_is_not_stopped(novita: NovitaAnswers) -> None:
+def test_unreadable_instance_is_not_reported_as_stopped(novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     account.answers("read a", 500)
     account.answers("list", None, 500)
@@ -92,7 +92,7 @@ def test_what_can_not_be_seen_is_not_stopped(novita: NovitaAnswers) -> None:
     assert ran.out.startswith("name-a (a): Not verified: Novita returned an error (HTTP 500).\n")
 
 
-def test_protected_ones_are_named(client: Client, novita: NovitaAnswers) -> None:
+def test_protected_instances_are_named(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", name="demo"), make_row("b"))
     client.post("/api/instances/a/protect", {"reason": "the demo"})
     carry_out(account, "b")
@@ -102,7 +102,7 @@ def test_protected_ones_are_named(client: Client, novita: NovitaAnswers) -> None
     assert (ran.status, ran.out) == (0, "skipped: demo: Protected: the demo\nThe instance is stopped.\n")
 
 
-def test_json_is_the_operation_as_the_api_shows_it(client: Client, novita: NovitaAnswers) -> None:
+def test_json_output_equals_the_api(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     carry_out(account, "a")
 
@@ -113,7 +113,7 @@ def test_json_is_the_operation_as_the_api_shows_it(client: Client, novita: Novit
     assert printed == client.get(f"/api/operations/{printed['id']}").json()
 
 
-def test_a_dry_run_tells_and_changes_nothing(novita: NovitaAnswers) -> None:
+def test_dry_run_reports_and_changes_nothing(novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", name="train"), make_row("b", name="", billingMode="monthly"))
 
     ran = Ran("--dry-run")
@@ -129,7 +129,7 @@ def test_a_dry_run_tells_and_changes_nothing(novita: NovitaAnswers) -> None:
     ]
 
 
-def test_a_dry_run_tells_it_in_json(client: Client, novita: NovitaAnswers) -> None:
+def test_dry_run_prints_json(client: Client, novita: NovitaAnswers) -> None:
     novita.holds(make_row("a"))
 
     printed = json.loads(Ran("--dry-run", "--json").out)
@@ -142,7 +142,7 @@ def test_a_dry_run_tells_it_in_json(client: Client, novita: NovitaAnswers) -> No
 # --- The question
 
 
-def test_without_a_terminal_it_wants_a_yes(novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_without_a_terminal_requires_yes(novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("1\n"))
     account = novita.holds(make_row("a"))
 
@@ -163,7 +163,7 @@ def test_any_other_answer_stops_nothing(typed: str, novita: NovitaAnswers, monke
     assert not Operation.objects.exists()
 
 
-def test_the_number_typed_stops_them(novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_typed_number_confirms_the_stop(novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", commands.Terminal("1\n"))
     account = novita.holds(make_row("a"))
     carry_out(account, "a")
@@ -188,7 +188,7 @@ def test_the_number_typed_stops_them(novita: NovitaAnswers, monkeypatch: pytest.
     ],
     ids=" ".join,
 )
-def test_a_wrong_argument_is_refused_with_2(
+def test_wrong_argument_exits_with_2(
     arguments: list[str], novita: NovitaAnswers, capsys: pytest.CaptureFixture[str]
 ) -> None:
     account = novita.holds(make_row("a"))
@@ -214,7 +214,7 @@ def test_reason_that_is_too_long_is_cut_and_the_stop_is_sent(novita: NovitaAnswe
 # --- When other things are broken
 
 
-def test_it_needs_no_redis(novita: NovitaAnswers, redis_server: FakeServer) -> None:
+def test_command_needs_no_redis(novita: NovitaAnswers, redis_server: FakeServer) -> None:
     account = novita.holds(make_row("a"))
     carry_out(account, "a")
     redis_server.connected = False
@@ -224,7 +224,7 @@ def test_it_needs_no_redis(novita: NovitaAnswers, redis_server: FakeServer) -> N
     assert (ran.status, ran.out) == (0, "The instance is stopped.\n")
 
 
-def test_without_a_listing_and_a_copy_it_says_why(novita: NovitaAnswers) -> None:
+def test_command_says_why_without_listing_and_inventory(novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     account.answers("list", 401)
 
@@ -235,7 +235,7 @@ def test_without_a_listing_and_a_copy_it_says_why(novita: NovitaAnswers) -> None
     assert json.loads(in_json.out)["code"] == "NOVITA_REJECTED_KEY"
 
 
-def test_a_database_without_tables_is_named_with_the_cure_and_the_stop_goes_on(novita: NovitaAnswers) -> None:
+def test_stop_goes_on_without_tables_and_names_the_cure(novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     carry_out(account, "a")
     with connection.cursor() as cursor:
@@ -249,7 +249,7 @@ def test_a_database_without_tables_is_named_with_the_cure_and_the_stop_goes_on(n
     assert "manage.py migrate" in ran.err
 
 
-def test_one_that_runs_already_is_followed(client: Client, novita: NovitaAnswers) -> None:
+def test_command_follows_a_running_operation(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client)
     account.settle()
@@ -267,7 +267,7 @@ HOSTILE = "\x1b[2J\x1b]0;pwned\x07\r\nDone\u202e\u2066"
 
 
 @pytest.mark.parametrize("arguments", [["--dry-run"], ["--yes", "--timeout", "1"]])
-def test_no_name_moves_the_cursor(arguments: list[str], client: Client, novita: NovitaAnswers) -> None:
+def test_instance_name_cannot_move_the_cursor(arguments: list[str], client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(
         make_row("a", name=HOSTILE),
         make_row("b", name=HOSTILE),
@@ -286,7 +286,7 @@ def test_no_name_moves_the_cursor(arguments: list[str], client: Client, novita: 
     assert "\nDone" not in out
 
 
-def test_a_terminal_shows_the_progress(novita: NovitaAnswers) -> None:
+def test_terminal_shows_the_progress(novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", name=HOSTILE))
     account.answers("stop a", (200, {}, "{}"))
 

@@ -36,7 +36,7 @@ def make_due(body: Json, *, seconds: float = 1) -> None:
     Operation.objects.filter(pk=body["operationId"]).update(next_round_at=due_at)
 
 
-def test_a_tick_moves_on_what_is_due(client: Client, novita: NovitaAnswers) -> None:
+def test_tick_advances_due_operations(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"), make_row("b"))
     first, second = order(client, ids=["a"]), order(client, ids=["b"])
     account.settle()
@@ -48,7 +48,7 @@ def test_a_tick_moves_on_what_is_due(client: Client, novita: NovitaAnswers) -> N
     assert [show(client, body)["success"] for body in (first, second)] == [True, True]
 
 
-def test_a_tick_leaves_alone_what_is_not_due(client: Client, novita: NovitaAnswers) -> None:
+def test_tick_skips_operations_that_are_not_due(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client)
     account.settle()
@@ -60,7 +60,7 @@ def test_a_tick_leaves_alone_what_is_not_due(client: Client, novita: NovitaAnswe
     assert account.calls == []
 
 
-def test_a_tick_leaves_alone_what_another_moves_on(client: Client, novita: NovitaAnswers) -> None:
+def test_tick_skips_operations_of_another_process(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client)
     make_due(body)
@@ -72,7 +72,7 @@ def test_a_tick_leaves_alone_what_another_moves_on(client: Client, novita: Novit
     assert account.calls == []
 
 
-def test_a_tick_is_the_sign_of_a_worker(client: Client) -> None:
+def test_tick_records_that_a_worker_is_running(client: Client) -> None:
     assert client.get("/health").json()["services"]["worker"] == "down"
 
     tasks.move_operations()
@@ -80,7 +80,7 @@ def test_a_tick_is_the_sign_of_a_worker(client: Client) -> None:
     assert client.get("/health").json()["services"]["worker"] == "up"
 
 
-def test_without_redis_a_tick_moves_on_all_the_same(
+def test_tick_advances_operations_without_redis(
     client: Client, novita: NovitaAnswers, redis_server: FakeServer
 ) -> None:
     account = novita.holds(make_row("a"))
@@ -94,7 +94,7 @@ def test_without_redis_a_tick_moves_on_all_the_same(
     assert show(client, body)["success"] is True
 
 
-def test_a_task_that_comes_twice_does_it_once(client: Client, novita: NovitaAnswers) -> None:
+def test_repeated_task_acts_once(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client)
     account.settle()
@@ -107,11 +107,11 @@ def test_a_task_that_comes_twice_does_it_once(client: Client, novita: NovitaAnsw
     assert (shown["success"], show(client, body), account.calls) == (True, shown, [])
 
 
-def test_a_task_for_an_operation_that_is_none_does_nothing() -> None:
+def test_task_for_an_unknown_operation_does_nothing() -> None:
     tasks.move_operation("00000000-0000-4000-8000-000000000000")
 
 
-def test_a_tick_tries_the_webhooks_that_are_due(client: Client, novita: NovitaAnswers) -> None:
+def test_tick_delivers_due_webhooks(client: Client, novita: NovitaAnswers) -> None:
     novita.holds()
     operation = Operation.objects.get(pk=order(client)["operationId"])
     now = timezone.now()
@@ -126,7 +126,7 @@ def test_a_tick_tries_the_webhooks_that_are_due(client: Client, novita: NovitaAn
     assert due.next_attempt_at is not None and due.next_attempt_at > now
 
 
-def test_old_records_are_forgotten_and_unfinished_ones_kept() -> None:
+def test_old_records_are_deleted_and_unfinished_ones_kept() -> None:
     now = timezone.now()
     for name, finished_at in (("new", now), ("old", now - timedelta(days=401)), ("unfinished", None)):
         operation = Operation.objects.create(
@@ -148,7 +148,7 @@ def test_old_records_are_forgotten_and_unfinished_ones_kept() -> None:
     assert set(AuditEntry.objects.values_list("action", flat=True)) == {"new", "unfinished"}
 
 
-def test_sessions_that_have_ended_are_forgotten() -> None:
+def test_expired_sessions_are_deleted() -> None:
     now = timezone.now()
     for key, hours in (("ended", -1), ("open", 1)):
         Session.objects.create(session_key=key, session_data="", expire_date=now + timedelta(hours=hours))
@@ -175,7 +175,7 @@ class Ticks(threading.Event):
         return self.is_set()
 
 
-def test_ticks_outlive_every_failure(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_failures_do_not_end_the_ticks(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     done: list[int] = []
     failures: list[Exception] = [OperationalError("gone"), OperationalError("gone"), RuntimeError("a bug")]
     broken = lambda: (_ for _ in ()).throw(failures.pop(0))  # noqa: E731 - a function that raises
@@ -190,7 +190,7 @@ def test_ticks_outlive_every_failure(monkeypatch: pytest.MonkeyPatch, caplog: py
     ]
 
 
-def test_the_clock_set_back_stops_no_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clock_set_back_does_not_stop_the_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[int] = []
     monkeypatch.setattr(tasks, "SCHEDULE", [(lambda: done.append(1), 0)])
     times = iter(range(10_000, 0, -60))
@@ -201,7 +201,7 @@ def test_the_clock_set_back_stops_no_tick(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(done) == 3
 
 
-def test_what_is_due_once_a_day_is_done_at_the_start_and_once_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_daily_work_runs_at_the_start_and_once_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[float] = []
     times = [5.0, 40_000.0, 86_405.0, 90_000.0]
     monkeypatch.setattr(tasks, "SCHEDULE", [(lambda: done.append(times[0]), 86400)])
