@@ -1,4 +1,4 @@
-"""The steps that the tests of operations share: an order through the API, and a worker's rounds at any time we want."""
+"""Steps that the tests of operations share: a request through the API, and a worker's rounds at any time."""
 
 from datetime import timedelta
 from typing import Any
@@ -22,7 +22,7 @@ def order(client: Client, path: str = STOP_ALL, **wish: Any) -> Json:
 
 
 def show(client: Client, answer: Json) -> Json:
-    """Return the operation that an answer speaks of, as the API shows it."""
+    """Return the operation of an answer, as the API shows it."""
     shown: Json = client.get(answer["operationUrl"]).json()
     return shown
 
@@ -37,7 +37,7 @@ def show_target(client: Client, answer: Json, id_: str = "a") -> Json:
 
 
 def move_on(answer: Json, rounds: int = 1) -> None:
-    """Move an operation on as a worker does, each time when all of its pauses are over."""
+    """Advance an operation as a worker does, each time after all of its pauses."""
     for _ in range(rounds):
         past = timezone.now() - timedelta(seconds=1)
         Operation.objects.filter(pk=answer["operationId"]).update(next_round_at=past)
@@ -46,10 +46,10 @@ def move_on(answer: Json, rounds: int = 1) -> None:
 
 
 def move_on_at_once(answer: Json) -> None:
-    """Move an operation on while its pauses last."""
+    """Advance an operation during its pauses."""
     tasks.move_operation(answer["operationId"])
 
 
 def pass_deadline(answer: Json, seconds: float = 1) -> None:
-    """Let the verdict have been due for so long."""
+    """Let the deadline have passed so many seconds ago."""
     Operation.objects.filter(pk=answer["operationId"]).update(deadline_at=timezone.now() - timedelta(seconds=seconds))

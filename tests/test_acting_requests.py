@@ -1,4 +1,4 @@
-"""Every route that can act, and every odd request to it: each is refused, and Novita is asked nothing.
+"""Every acting route, and every malformed request to it: each is refused, and Novita gets no request.
 
 The framings that only a server sees are in tests/system/test_framing.py.
 """
@@ -38,7 +38,7 @@ def list_acting_routes(patterns: list[Any], prefix: str = "") -> Iterator[tuple[
 
 
 ROUTES = sorted(set(list_acting_routes(get_resolver().url_patterns)))
-# What each takes, so that a request that is refused is refused for its oddity alone.
+# A valid body of each route, so that a refusal has only the tested reason.
 PROPER = {
     "/api/instances/stop-all": {"ids": ["a"]},
     "/api/operations": {"kind": "stop", "ids": ["a"]},
@@ -106,7 +106,7 @@ HEADERS = [
     {"Content-Length": "two"},
     {"Content-Length": "２"},
 ]
-# Each is added to what the route takes.
+# Each is added to a valid body of the route.
 FIELDS: list[bytes] = [
     b'"x": 1',
     b'"dryrun": true',
@@ -169,7 +169,7 @@ BODIES: list[bytes] = [
 
 @pytest.fixture
 def account(client: Client, novita: NovitaAnswers) -> Account:
-    """One running instance, which the copy holds, and a running operation on another."""
+    """One running instance in the inventory, and a running operation on another."""
     account = novita.holds(make_row("a"))
     assert client.post("/api/instances/sync").status_code == 200
     account.calls.clear()
@@ -185,7 +185,7 @@ def route(request: pytest.FixtureRequest) -> tuple[str, str]:
 def assert_refused(account: Account, answer: Any, *statuses: int) -> None:
     assert answer.status_code in statuses, answer.content
     assert answer.json()["success"] is False
-    assert account.calls == [], "Novita was asked"
+    assert account.calls == [], "Novita got a request"
     assert not Operation.objects.exists() and not Protection.objects.exists()
     assert set(AuditEntry.objects.values_list("action", flat=True)) == {"sync"}
 
@@ -239,7 +239,7 @@ def test_acting_request_with_contradictory_headers_is_refused(
     body = json.dumps(get_body(method, path))
 
     for headers in HEADERS:
-        # Django's client has a length of its own, which only this replaces.
+        # This replaces the length that Django's client sends.
         meta = {name.upper().replace("-", "_"): value for name, value in headers.items()}
         meta = {name if name == "CONTENT_LENGTH" else f"HTTP_{name}": value for name, value in meta.items()}
         answer = client.generic(method, path, body, JSON, **meta)
@@ -355,7 +355,7 @@ def test_unchanged_form_of_many_is_a_dry_run(client: Client, account: Account, p
     assert first["dryRun"] is True
     assert answer.status_code == 200
     assert all(call == "list" or call.startswith("read ") for call in account.calls)
-    # Nor does a press on the page that answers it.
+    # Nor does a press on the page that shows the answer.
     assert (
         json.loads(unescape(re.findall(r"<textarea[^>]*>(.*?)</textarea>", answer.content.decode(), re.S)[0])) == first
     )

@@ -1,4 +1,4 @@
-"""Start, stop and restart through the API: what Novita is asked, and what is said and shown afterwards."""
+"""Start, stop and restart through the API: the request to Novita, the answer, and the inventory afterwards."""
 
 import logging
 from typing import Any
@@ -34,7 +34,7 @@ def clean(redis_server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fill(client: Client, novita: NovitaAnswers, *rows: Json) -> None:
-    """Sync these rows for a start, and forget that Novita was asked."""
+    """Synchronize these rows first, and clear the list of calls to Novita."""
     novita.lists(*rows)
     assert client.post("/api/instances/sync").status_code == 200
     novita.mock.reset()

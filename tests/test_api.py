@@ -24,7 +24,7 @@ HTML = {"accept": "text/html"}
 
 @pytest.fixture
 def synchronize(client: Client, novita: NovitaAnswers) -> Callable[..., Any]:
-    """Fill the copy with the rows that it is given, and return what the sync answered."""
+    """Fill the inventory with these rows, and return the answer of the sync."""
 
     def synchronize(*rows: dict[str, Any]) -> Any:
         novita.lists(*rows)
@@ -172,7 +172,7 @@ def test_listing_needs_no_database_query(
 def test_cache_stats_follow_the_inventory(
     client: Client, synchronize: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The Redis in memory doesn't know this command.
+    # fakeredis lacks this command.
     monkeypatch.setattr(redis.Redis, "memory_usage", lambda self, key, samples: 1234)
     empty = client.get("/api/cache/stats").json()
     synchronize(make_row("a"), make_row("b"))
@@ -280,7 +280,7 @@ def test_post_with_another_body_is_refused_and_does_nothing(
     answer = client.generic("POST", path, body, "application/json")
 
     assert (answer.status_code, answer.json()["code"]) == (400, "INVALID_REQUEST")
-    assert len(novita.mock.calls) == 1, "Novita was asked"
+    assert len(novita.mock.calls) == 1, "Novita got a request"
     assert client.get("/api/instances").json()["total"] == 1
 
 

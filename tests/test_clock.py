@@ -26,7 +26,7 @@ READ_NOW = timezone.now
 
 @pytest.fixture(autouse=True)
 def no_long_pauses(no_pauses: None) -> None:
-    """Novita is asked again at once."""
+    """Novita is read again at once."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A second order while one runs: what runs now is requested, by whoever joins, within the same answer."""
+"""A second request while an operation is running: it requests the currently running instances within its answer."""
 
 import json
 import threading
@@ -200,7 +200,7 @@ def test_result_waits_for_targets_added_meanwhile(client: Client, novita: Novita
     account.settle()
 
     def join() -> None:
-        # While the last look is under way, and sees less than this one.
+        # During the last read, which shows less than this one.
         account.change("c", "running")
         thread = threading.Thread(target=lambda: (order(ApiClient()), connections.close_all()))
         thread.start()

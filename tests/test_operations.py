@@ -1,4 +1,4 @@
-"""Operations through the API: what is chosen, asked and answered, when Novita, Redis or the caller is difficult."""
+"""Operations through the API: the targets, requests and answers when Novita, Redis or the caller is difficult."""
 
 import json
 import threading
@@ -37,7 +37,7 @@ OPERATIONS = "/api/operations"
 
 
 def sync(client: Client, account: Account) -> None:
-    """Fill the copy, and forget that Novita was asked."""
+    """Fill the inventory, and clear the list of calls to Novita."""
     assert client.post("/api/instances/sync").status_code == 200
     account.calls.clear()
 
@@ -186,7 +186,7 @@ def test_nothing_running_is_a_success_by_a_fresh_listing(client: Client, novita:
 
 def test_warning_names_instances_that_novita_counts_but_does_not_list(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
-    # One page, and nothing behind it.
+    # One page, and no second one.
     first = (200, {}, json.dumps({"instances": [make_row("a")], "total": 3}))
     behind = (200, {}, json.dumps({"instances": [], "total": 3}))
     account.answers("list", first, behind, behind, behind, first, behind)
@@ -782,12 +782,12 @@ def test_cancelling_during_the_requests_ends_them(
 
     body = order(client)
 
-    asked = len(account.orders)
-    assert 1 <= asked <= 8, "no more than were under way at once"
+    requested = len(account.orders)
+    assert 1 <= requested <= 8, "no more than were under way at once"
     account.settle()
     move_on(body)
     shown = show(client, body)
-    assert (shown["counts"]["confirmed"], shown["counts"]["skipped"]) == (asked, 20 - asked)
+    assert (shown["counts"]["confirmed"], shown["counts"]["skipped"]) == (requested, 20 - requested)
     assert shown["finishedAt"] and shown["success"] is False
 
 

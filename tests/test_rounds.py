@@ -1,4 +1,4 @@
-"""An operation's rounds, moved on as a worker does: what is confirmed, asked again, and the verdict."""
+"""The rounds of an operation, run as a worker does: confirmations, repeated requests, the result."""
 
 import json
 import math
@@ -27,7 +27,7 @@ OPERATIONS = "/api/operations"
 
 
 def find_pause(id_: str = "a") -> int:
-    """Return for how many seconds an instance will not be asked again."""
+    """Return the seconds until an instance may be requested again."""
     due_at = Target.objects.get(instance_id=id_).next_request_at
     return math.ceil((due_at - timezone.now()).total_seconds()) if due_at else 0
 
@@ -343,7 +343,7 @@ def test_selection_needs_no_final_listing(client: Client, novita: NovitaAnswers)
     assert (show(client, body)["success"], account.calls.count("list")) == (True, 0)
 
 
-# --- The verdict
+# --- The result
 
 
 def test_each_target_ends_with_the_state_of_the_last_read(client: Client, novita: NovitaAnswers) -> None:
@@ -478,7 +478,7 @@ def test_round_waits_for_the_holder_of_the_claim(client: Client, novita: NovitaA
 def test_takeover_reads_before_it_requests(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"), make_row("b"))
     body = order(client)
-    # As a process leaves it that was killed before it could note what Novita took.
+    # The record of a process that was killed before it could store Novita's answer.
     Target.objects.update(state="pending", attempts=0, next_request_at=None)
     account.change("b", "running")
 
@@ -524,7 +524,7 @@ def test_takeover_during_the_requests_repeats_none(
     for id_ in ids:
         account.answers(f"stop {id_}", sleep_through)
     body = order(client)
-    # What it noted now could cover what another has seen since.
+    # Its record now could overwrite what another process has read since.
     assert (len(account.orders), set(show_states(client, body).values())) == (8, {"pending"})
 
     for id_ in ids:
@@ -653,10 +653,10 @@ def test_confirmed_means_shown_by_a_read_after_the_last_request(
     novita.mock.reset()
     account = novita.holds(make_row("a"))
     body = order(client)
-    for status, asking, reading, listing in steps:
+    for status, request, reading, listing in steps:
         if status != "unchanged":
             account.change("a", status)
-        account.answers("stop a", asking)
+        account.answers("stop a", request)
         account.answers("read a", reading)
         account.answers("list", listing)
         move_on(body)

@@ -69,7 +69,7 @@ def test_stop_by_the_inventory_alone_is_no_success_and_the_next_round_requests_t
     assert (answered, body["success"], account.orders) == (202, False, ["stop a"])
     assert "more instances may be running, and no stop is requested for them yet." in body["warnings"][-1]
     account.answers("list", None)
-    account.change("a", "stopping")  # It takes its time, and "b" does not wait for it.
+    account.change("a", "stopping")  # It stops slowly, and "b" does not wait for it.
     move_on(body)
     assert account.orders == ["stop a", "stop b"]
     account.calls.clear()
@@ -152,7 +152,7 @@ def test_instance_started_after_a_stop_is_requested_at_once_by_the_next_stop(
     answered, body = press(client)
 
     assert (account.orders, body["operationId"]) == (["stop a"], first["operationId"])
-    # What is starting can't be stopped yet: a round does when it runs.
+    # A starting instance can't be stopped yet: a round requests it once it is running.
     assert (answered, body["success"]) == (200, start_again is not start)
 
 

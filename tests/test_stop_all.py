@@ -37,7 +37,7 @@ Ran = functools.partial(commands.Ran, "stop_all")
 
 
 def carry_out(account: Account, *ids: str) -> None:
-    """Let these stop as soon as they are asked."""
+    """Let these stop as soon as a stop is requested."""
 
     def stop(id_: str) -> tuple[int, dict[str, str], str]:
         account.change(id_, "exited")

@@ -330,7 +330,7 @@ class OperationViewSet(ApiView, ViewSet):
 
 
 class ProtectionViewSet(ApiView, ViewSet):
-    """The instances that nothing here stops or restarts."""
+    """The instances that are protected from stops and restarts."""
 
     @extend_schema(
         summary="List the protected instances", responses={200: serializers.ProtectionListSerializer, **_ERRORS}
@@ -350,10 +350,10 @@ class ProtectionViewSet(ApiView, ViewSet):
 
 
 class CacheViewSet(ApiView, ViewSet):
-    """The copy in Redis."""
+    """The cached inventory in Redis."""
 
     @extend_schema(
-        summary="Clear the copy",
+        summary="Clear the cache",
         description="The next synchronization fills it again.",
         request=serializers.NothingSerializer,
         responses={200: serializers.ClearSerializer, **_ACT_ERRORS},
@@ -362,20 +362,20 @@ class CacheViewSet(ApiView, ViewSet):
     def clear(self, request: Request) -> Response:
         """Drops the cached listing; the next synchronization fills it again. It changes nothing at Novita."""
         with audit.recorded(get_actor(request), Action.CLEAR_CACHE) as entry:
-            cleared = store.clear()  # By the names of its keys; the clear() of Django's cache would be FLUSHDB
+            cleared = store.clear()  # Deletes its own keys; the clear() of Django's cache would be FLUSHDB
             entry.before = f"{cleared} instances"
         message = f"Cleared {cleared} instance{'' if cleared == 1 else 's'} from the cache"
         timestamp = format_time(timezone.now())
         return Response({"success": True, "message": message, "cleared": cleared, "timestamp": timestamp})
 
-    @extend_schema(summary="Describe the copy", responses={200: serializers.StatsSerializer, **_ERRORS})
+    @extend_schema(summary="Describe the cache", responses={200: serializers.StatsSerializer, **_ERRORS})
     @action(detail=False, methods=["get"])
     def stats(self, request: Request) -> Response:
         return Response(inventory.show_stats(store.read_stats()))
 
 
 class ApiRootView(ApiView):
-    """What there is. Open an address in a browser to try it there."""
+    """The addresses of the API. Open one in a browser to try it there."""
 
     @extend_schema(exclude=True)
     def get(self, request: Request) -> Response:
@@ -396,7 +396,7 @@ class ApiRootView(ApiView):
 
 
 class SessionView(ApiView):
-    """Who is logged in, for a page that was opened before a login in another tab."""
+    """The current login, for a page that was opened before a login in another tab."""
 
     @extend_schema(exclude=True)
     def get(self, request: Request) -> Response:
@@ -409,7 +409,7 @@ class SessionView(ApiView):
 
 
 class NoSuchApiView(ApiView):
-    """Every address under /api/ that is none."""
+    """Every unknown address under /api/."""
 
     queries = None
 
@@ -420,15 +420,15 @@ class NoSuchApiView(ApiView):
 
 
 class HealthView(ApiView):
-    """Is the service healthy, and what is wrong if it isn't; the latter for those who may read."""
+    """The health of the service; the details require a login."""
 
     permission_classes = (AllowAny,)
-    # A monitor may add a number of its own, so that no proxy answers in our place.
+    # A monitor may add a number to avoid a proxy's cached answer.
     queries = None
 
     @extend_schema(
-        summary="Tell how the service is",
-        description="Whoever is not logged in gets the status alone.",
+        summary="Show the health of the service",
+        description="Without a login the answer has only the status.",
         responses={
             200: serializers.HealthSerializer,
             503: serializers.HealthSerializer,
@@ -444,7 +444,7 @@ class HealthView(ApiView):
 
 
 def _get_known_revision(request: Request) -> int | None:
-    """Return the newest revision that the client says it has."""
+    """Return the newest revision in If-None-Match."""
     tags = parse_etags(request.headers.get("If-None-Match", ""))
     revisions = [int(match[1]) for tag in tags if (match := re.fullmatch(r'(?:W/)?"([0-9]{1,18})"', tag))]
     return max(revisions, default=None)
@@ -465,13 +465,13 @@ def _answer_body(request: Request, body: store.Body) -> HttpResponseBase:
 
 
 def _add_headers(response: HttpResponseBase, freshness: store.Freshness, revision: int | None) -> HttpResponseBase:
-    """Say how old the data is; on a 304 too, since that moves while the body stays."""
+    """Add the age of the data; on a 304, too, since the age changes while the body stays the same."""
     if freshness.as_of:
         response["Data-As-Of"] = format_time(freshness.as_of)
     response["Data-Stale"] = "true" if freshness.is_stale else "false"
     response["Cache-Control"] = "private, no-cache"
     if revision is not None:
-        # Weak: the same listing goes out gzipped and not.
+        # Weak, since the same listing is sent with and without gzip.
         response["ETag"] = f'W/"{revision}"'
     return response
 

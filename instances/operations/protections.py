@@ -105,7 +105,7 @@ def read_in_time() -> dict[str, Protection] | None:
     """Return the database's protections; None when it doesn't answer within 2 s."""
     answer: list[dict[str, Protection]] = []
 
-    def ask() -> None:
+    def read_into_answer() -> None:
         try:
             answer.append(read())
         except DatabaseError as exc:
@@ -113,7 +113,7 @@ def read_in_time() -> dict[str, Protection] | None:
         finally:
             connections.close_all()
 
-    thread = threading.Thread(target=ask, name="protections", daemon=True)
+    thread = threading.Thread(target=read_into_answer, name="protections", daemon=True)
     thread.start()
     thread.join(READ_SECONDS)
     return answer[0] if answer else None
