@@ -16,6 +16,7 @@ from instances.access import audit
 from instances.access.audit import LOCAL_OWNER, RESERVED_NAMES
 from instances.access.roles import find_role, get_role
 from instances.access.tokens import DEFAULT_DAYS, MAX_DAYS, create_token
+from instances.admin.filters import RoleFilter
 from instances.admin.lists import ListAdmin
 from instances.models import Action, Token
 from novita_site.roles import ROLES, Role
@@ -84,7 +85,7 @@ class PanelUserAdmin(AccountAdmin, UserAdmin):  # type: ignore[type-arg]  # like
     fieldsets = ((None, {"fields": ("username", "password", "email", "role", "is_active")}),)
     readonly_fields = ("last_login", "date_joined")
     list_display = ("username", "email", "shown_role", "is_active", "last_login")
-    list_filter = ("is_active", "groups")
+    list_filter = ("is_active", ("groups", RoleFilter))
     search_fields = ("username", "email")
     filter_horizontal = ()
 

@@ -67,3 +67,11 @@ class NameFilter(admin.AllValuesFieldListFilter):
     def choices(self, changelist: Any) -> Iterator[Any]:
         for choice in super().choices(changelist):
             yield {**choice, "display": choice["display"] or "(nobody)"}
+
+
+class RoleFilter(admin.RelatedFieldListFilter):
+    """The groups of users, which have the roles' names."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.title = "role"

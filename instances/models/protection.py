@@ -11,7 +11,7 @@ class Protection(models.Model):
     name = models.CharField(max_length=255, blank=True)
     reason = models.TextField()
     protected_by = models.CharField("protected by", max_length=150, blank=True)
-    protected_at = models.DateTimeField(default=timezone.now)
+    protected_at = models.DateTimeField("since", default=timezone.now)
 
     class Meta:
         ordering = ("name", "instance_id")

@@ -19,7 +19,7 @@ class SyncRun(models.Model):
         SUCCEEDED = "succeeded", "succeeded"
         FAILED = "failed", "failed"
 
-    started_at = models.DateTimeField(db_index=True)
+    started_at = models.DateTimeField("started", db_index=True)
     trigger = models.CharField(max_length=20, choices=Trigger)
     requested_by = models.CharField(
         "requested by", max_length=150, blank=True, help_text="Empty for automatic synchronizations."
