@@ -5,6 +5,7 @@ copies the rows into the real database once that can be written.
 """
 
 import contextvars
+import itertools
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -18,8 +19,10 @@ from django.db import DEFAULT_DB_ALIAS, connections, models, transaction
 ALIAS: Final = "standby"
 # Each process has its own. Since SQLite 3.36 the threads of a process share such a database with proper locks. With an
 # older version a thread may find it locked; its next round then tries again.
-_SHARED: Final = "file:/novita-standby?vfs=memdb"
-_SHARED_BEFORE_3_36: Final = "file:novita-standby?mode=memory&cache=shared"
+_SHARED: Final = "file:/novita-standby-{}?vfs=memdb"
+_SHARED_BEFORE_3_36: Final = "file:novita-standby-{}?mode=memory&cache=shared"
+# Each database gets a new name, because after `forget` another thread may still have the old database open.
+_numbers: Final = itertools.count()
 _TABLES: Final = ("Operation", "Target", "Protection", "WebhookDelivery", "WebhookAttempt", "AuditEntry")
 
 _is_used: contextvars.ContextVar[bool] = contextvars.ContextVar("standby", default=False)
@@ -79,6 +82,7 @@ def _prepare() -> None:
         if _anchor is not None:
             return
         name = _SHARED if sqlite3.sqlite_version_info >= (3, 36) else _SHARED_BEFORE_3_36
+        name = name.format(next(_numbers))
         anchor = sqlite3.connect(name, uri=True, check_same_thread=False)
         # A row may refer to a row of the real database: a retry links the operation that it repeats.
         options = {"timeout": 5, "transaction_mode": "IMMEDIATE", "init_command": "PRAGMA foreign_keys = OFF"}
