@@ -8,9 +8,21 @@ from django.utils import timezone
 
 from instances import tasks
 from instances.models import Operation, Target
+from tests.novita_answers import Account
 
 Json = dict[str, Any]
 STOP_ALL = "/api/instances/stop-all"
+OPERATIONS = "/api/operations"
+
+
+def sync(client: Client, account: Account) -> None:
+    """Fill the inventory, and clear the list of calls to Novita."""
+    assert client.post("/api/instances/sync").status_code == 200
+    account.calls.clear()
+
+
+def protect(client: Client, id_: str, reason: str = "the demo runs on it") -> None:
+    assert client.post(f"/api/instances/{id_}/protect", {"reason": reason}).status_code == 200
 
 
 def order(client: Client, path: str = STOP_ALL, **wish: Any) -> Json:
@@ -19,6 +31,10 @@ def order(client: Client, path: str = STOP_ALL, **wish: Any) -> Json:
     assert answer.status_code in {200, 202}, answer.content
     body: Json = answer.json()
     return body
+
+
+def cancel(client: Client, answer: Json) -> Any:
+    return client.post(f"{answer['operationUrl']}/cancel")
 
 
 def show(client: Client, answer: Json) -> Json:

@@ -1,0 +1,202 @@
+"""The claim of an operation: one process advances it, and another takes over from a dead or suspended one."""
+
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from instances.models import AuditEntry, Operation, Target
+from instances.operations import claims, rounds
+from tests.novita_answers import NovitaAnswers, make_row
+from tests.operation_steps import OPERATIONS, Json, move_on, order, pass_deadline, show, show_states
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_pauses")]
+
+
+def give_to_another(answer: Json, *, seconds: float) -> None:
+    """Let another process hold the claim, for so many seconds more."""
+    until = timezone.now() + timedelta(seconds=seconds)
+    Operation.objects.filter(pk=answer["operationId"]).update(claim="another", claimed_until=until)
+
+
+# --- The claim
+
+
+def test_two_rounds_never_run_at_once(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    account.change("a", "running")
+    operation = Operation.objects.get()
+    second: list[bool] = []
+    account.answers("read a", lambda: second.append(rounds.advance(operation.pk)))
+    account.calls.clear()
+
+    move_on(body)
+
+    assert (second, account.calls) == ([False], ["read a", "stop a"])
+
+
+def test_round_waits_for_the_holder_of_the_claim(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    account.settle()
+    give_to_another(body, seconds=10)
+    account.calls.clear()
+
+    move_on(body)
+    assert (account.calls, show(client, body)["state"]) == ([], "verifying")
+    give_to_another(body, seconds=-1)
+    move_on(body)
+
+    assert show(client, body)["state"] == "finished"
+
+
+def test_takeover_reads_before_it_requests(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"), make_row("b"))
+    body = order(client)
+    # The record of a process that was killed before it could store Novita's answer.
+    Target.objects.update(state="pending", attempts=0, next_request_at=None)
+    account.change("b", "running")
+
+    move_on(body)
+
+    assert account.orders == ["stop a", "stop b", "stop b"]
+    assert show_states(client, body) == {"a": "requested", "b": "requested"}
+
+
+def test_process_without_the_claim_requests_and_concludes_nothing(
+    client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instances.operations.claims.HEARTBEAT_SECONDS", 0.05)
+    account = novita.holds(make_row("a"), make_row("b"))
+    body = order(client)
+    account.settle()
+    account.change("b", "running")
+
+    def sleep_through() -> None:
+        give_to_another(body, seconds=30)
+        time.sleep(0.6)
+
+    account.answers("read a", sleep_through)
+    move_on(body)
+
+    assert account.orders == ["stop a", "stop b"]
+    assert show_states(client, body) == {"a": "requested", "b": "requested"}
+    assert Operation.objects.get().claim == "another"
+
+
+def test_takeover_during_the_requests_repeats_none(
+    client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instances.operations.claims.HEARTBEAT_SECONDS", 0.05)
+    ids = [f"i{number:02}" for number in range(20)]
+    account = novita.holds(*(make_row(id_) for id_ in ids))
+
+    def sleep_through() -> None:
+        until = timezone.now() + timedelta(seconds=30)
+        Operation.objects.update(claim="another", claimed_until=until)
+        time.sleep(0.6)
+
+    for id_ in ids:
+        account.answers(f"stop {id_}", sleep_through)
+    body = order(client)
+    # Its record now could overwrite what another process has read since.
+    assert (len(account.orders), set(show_states(client, body).values())) == (8, {"pending"})
+
+    for id_ in ids:
+        account.answers(f"stop {id_}", None)
+    give_to_another(body, seconds=-1)
+    move_on(body)
+
+    assert account.orders == [f"stop {id_}" for id_ in ids]
+    assert set(show_states(client, body).values()) == {"requested"}
+
+
+def test_process_that_loses_the_claim_at_the_end_concludes_nothing(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    account.settle()
+    account.answers("list", lambda: give_to_another(body, seconds=30))
+
+    move_on(body)
+
+    shown = show(client, body)
+    assert (shown["state"], shown["success"], shown["finishedAt"]) == ("verifying", None, None)
+    assert not AuditEntry.objects.filter(action="instance.stop").exists()
+
+
+def test_expired_claim_does_not_conclude_for_another_process(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    account.settle()
+    account.calls.clear()
+    operation = Operation.objects.get()
+    claim = claims.take_claim(operation)
+    assert claim
+    give_to_another(body, seconds=30)
+
+    rounds.run_round(operation.pk, claim, None)
+
+    assert (account.calls, Operation.objects.get().claim) == ([], "another")
+
+
+# --- A process that died early
+
+
+def leave_unlisted(**fields: Any) -> Json:
+    """Leave what a process leaves that was killed before it had listed the account."""
+    now = timezone.now()
+    operation = Operation.objects.create(
+        **{
+            "kind": "stop",
+            "is_whole_account": True,
+            "selection": "stop:all",
+            "deadline_at": now + timedelta(seconds=600),
+            "claim": "killed",
+            "claimed_until": now - timedelta(seconds=1),
+            **fields,
+        }
+    )
+    return {"operationId": str(operation.pk), "operationUrl": f"{OPERATIONS}/{operation.pk}"}
+
+
+def test_another_process_lists_and_requests_after_an_early_kill(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = leave_unlisted()
+
+    move_on(body)
+    assert (account.orders, show_states(client, body)) == (["stop a"], {"a": "requested"})
+    account.settle()
+    move_on(body)
+
+    assert show(client, body)["success"] is True
+
+
+def test_operation_killed_early_is_tried_until_its_deadline(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    account.answers("list", 500)
+    body = leave_unlisted()
+
+    move_on(body, 2)
+    assert show(client, body)["finishedAt"] is None
+    pass_deadline(body)
+    move_on(body)
+
+    shown = show(client, body)
+    assert (shown["state"], shown["success"]) == ("finished", False)
+    assert shown["result"] == "Nothing was done. Novita returned an error (HTTP 500)."
+
+
+@pytest.mark.parametrize("fields", [{"is_whole_account": False}, {"state": "cancelled"}])
+def test_operation_killed_early_that_cannot_begin_is_ended(fields: Json, client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = leave_unlisted(**fields)
+
+    move_on(body)
+
+    shown = show(client, body)
+    assert (account.calls, shown["success"]) == ([], False)
+    assert shown["finishedAt"] and "Nothing was done." in shown["result"]
