@@ -22,6 +22,20 @@ def test_every_setting_is_documented_and_no_other() -> None:
     assert {name for cell in in_tables for name in re.findall(r"`([A-Z_]+)`", cell)} == in_code
 
 
+def test_documented_defaults_are_those_of_the_code() -> None:
+    literal = (
+        r'\benv\.(?:integer|seconds|text|host|hosts|ports|novita_url|redis_url)\("([A-Z_]+)", (?:"(.*?)"|(\d+))[,)]'
+    )
+    in_code = {name: text or number for name, text, number in re.findall(literal, read("novita_site/settings.py"))}
+    in_tables: dict[str, str] = {}
+    for line in read("docs/settings.md").splitlines():
+        if line.startswith("| `"):
+            names, defaults = (re.findall(r"`([^`]+)`", cell) for cell in line.split("|")[1:3])
+            in_tables.update(zip(names, defaults, strict=False))
+
+    assert {name: in_tables.get(name) for name in in_code} == in_code
+
+
 def test_every_redis_key_is_on_the_map() -> None:
     tag = redis_client._TAG
     names = {value.removeprefix(f"{tag}:") for value in vars(redis_client).values() if str(value).startswith(f"{tag}:")}
