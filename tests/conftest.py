@@ -144,7 +144,7 @@ def client() -> ApiClient:
 
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Novita is asked again at once."""
+    """Retries and second reads follow at once."""
     monkeypatch.setattr("instances.novita.client.FIRST_PAUSE_SECONDS", 0)
     monkeypatch.setattr("instances.operations.single.SECOND_LOOK_SECONDS", 0)
 

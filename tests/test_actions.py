@@ -12,7 +12,7 @@ from fakeredis import FakeServer
 
 from tests.novita_answers import API, NovitaAnswers, make_refusal, make_row
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_pauses")]
 
 Json = dict[str, Any]
 INVALID_STATE_CHANGE = {"status": 400, "json": make_refusal(400, "BAD_REQUEST", "invalid state change")}
@@ -24,13 +24,6 @@ LOST = [
     INVALID_STATE_CHANGE,
 ]
 LOST_IDS = ["reset", "silence", "502", "a gateway's 404", "invalid state change"]
-
-
-@pytest.fixture(autouse=True)
-def clean(redis_server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pauses."""
-    monkeypatch.setattr("instances.novita.client.FIRST_PAUSE_SECONDS", 0)
-    monkeypatch.setattr("instances.operations.single.SECOND_LOOK_SECONDS", 0)
 
 
 def fill(client: Client, novita: NovitaAnswers, *rows: Json) -> None:

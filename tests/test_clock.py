@@ -18,15 +18,10 @@ from tests.novita_answers import NovitaAnswers, make_row
 from tests.operation_steps import Json, order, show
 from tests.redis_keys import name_of
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_pauses")]
 
 HOUR = timedelta(hours=1)
 READ_NOW = timezone.now
-
-
-@pytest.fixture(autouse=True)
-def no_long_pauses(no_pauses: None) -> None:
-    """Novita is read again at once."""
 
 
 @pytest.fixture

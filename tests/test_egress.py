@@ -23,7 +23,10 @@ from tests.certificates import Authority
 from tests.tls_servers import Proxy, Server, drip, make_answer, read_head, serve_listing
 
 # http.client leaves the proxy's answer open when a read fails. The socket closes with the exception.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("no_pauses"),
+]
 
 NAME = "novita.test"
 PASSWORD = "FAKE-SECRET-proxy"
@@ -60,11 +63,6 @@ def serve(stack: contextlib.ExitStack) -> Serve:
 @pytest.fixture
 def proxy(novita: Server, stack: contextlib.ExitStack) -> Proxy:
     return stack.enter_context(contextlib.closing(Proxy(novita.port)))
-
-
-@pytest.fixture(autouse=True)
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("instances.novita.client.FIRST_PAUSE_SECONDS", 0.001)
 
 
 def make_novita(url: str = f"https://{NAME}", read_timeout: float = 20) -> Novita:

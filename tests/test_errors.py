@@ -22,14 +22,9 @@ from tests.conftest import ApiClient
 from tests.novita_answers import NovitaAnswers, make_refusal, make_row
 from tests.redis_keys import name_of
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_pauses")]
 
 Json = dict[str, Any]
-
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("instances.novita.client.FIRST_PAUSE_SECONDS", 0)
 
 
 @pytest.fixture

@@ -43,11 +43,6 @@ def connect(*, api_key: str = "FAKE-SECRET-key", concurrency: int = 4) -> Novita
     )
 
 
-@pytest.fixture
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("instances.novita.client.FIRST_PAUSE_SECONDS", 0.001)
-
-
 # --- Paging
 
 Start = Literal["0", "1", "1 strictly"]
@@ -167,7 +162,7 @@ PAGE_FAILURES = {
 
 @pytest.mark.parametrize(("failure", "error"), PAGE_FAILURES.values(), ids=PAGE_FAILURES)
 @pytest.mark.parametrize("page", [0, 1])
-@pytest.mark.usefixtures("quick_retries")
+@pytest.mark.usefixtures("no_pauses")
 def test_failed_page_fails_the_listing(
     novita: NovitaAnswers, page: int, failure: dict[str, Any], error: type[NovitaError]
 ) -> None:
@@ -249,7 +244,7 @@ def test_progress_is_reported_after_each_page(novita: NovitaAnswers) -> None:
     ],
     ids=str,
 )
-@pytest.mark.usefixtures("quick_retries")
+@pytest.mark.usefixtures("no_pauses")
 def test_each_failure_has_its_error(
     novita: NovitaAnswers, answer: dict[str, Any], error: type[NovitaError], calls: int
 ) -> None:
@@ -390,7 +385,7 @@ def test_answer_without_a_list_is_a_bad_answer(novita: NovitaAnswers, what: str,
 # --- Retries
 
 
-@pytest.mark.usefixtures("quick_retries")
+@pytest.mark.usefixtures("no_pauses")
 def test_failed_read_is_repeated(novita: NovitaAnswers) -> None:
     novita.lists(status=502)
     novita.lists(status=429, headers={"Retry-After": "soon"})

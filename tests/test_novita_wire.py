@@ -76,11 +76,6 @@ def serve() -> Iterator[Serve]:
         yield lambda write: stack.enter_context(contextlib.closing(Wire(write)))
 
 
-@pytest.fixture
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("instances.novita.client.FIRST_PAUSE_SECONDS", 0.001)
-
-
 def connect(url: str, read_timeout_seconds: float = 20) -> Novita:
     return Novita(
         api_key=KEY,
@@ -179,7 +174,7 @@ BREAKS = {
 
 
 @pytest.mark.parametrize("write", BREAKS.values(), ids=BREAKS)
-@pytest.mark.usefixtures("quick_retries")
+@pytest.mark.usefixtures("no_pauses")
 def test_broken_connection_is_retried_and_then_reported(serve: Serve, write: Write) -> None:
     server = serve(write)
 
@@ -189,7 +184,7 @@ def test_broken_connection_is_retried_and_then_reported(serve: Serve, write: Wri
     assert len(server.requests) == 4
 
 
-@pytest.mark.usefixtures("quick_retries")
+@pytest.mark.usefixtures("no_pauses")
 def test_refused_connection_is_reported() -> None:
     with pytest.raises(NovitaUnavailable, match="can't be reached"):
         connect(f"http://127.0.0.1:{find_closed_port()}").list_instances(Budget(60))
@@ -200,7 +195,7 @@ def test_refused_connection_is_reported() -> None:
     [*BREAKS.values(), hang, say(make_answer(b"", status="500 Oops")), say(make_answer(b"", status="429 Slower"))],
     ids=[*BREAKS, "silence", "500", "429"],
 )
-@pytest.mark.usefixtures("quick_retries")
+@pytest.mark.usefixtures("no_pauses")
 def test_action_is_sent_once_whatever_the_answer(serve: Serve, write: Write) -> None:
     server = serve(write)
 
@@ -375,7 +370,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("write", ANSWERS.values(), ids=ANSWERS)
-@pytest.mark.usefixtures("quick_retries")
+@pytest.mark.usefixtures("no_pauses")
 def test_key_is_in_the_request_and_nowhere_else(serve: Serve, caplog: pytest.LogCaptureFixture, write: Write) -> None:
     for logger in (None, "instances", "urllib3", "requests"):
         caplog.set_level(logging.DEBUG, logger)

@@ -97,10 +97,9 @@ BODIES: Final[Mapping[str, Mapping[str, Any]]] = {
 
 
 @pytest.fixture(autouse=True)
-def login_wanted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def login_wanted(settings: Settings, no_pauses: None) -> None:
     settings.REQUIRE_LOGIN = True
     settings.API_RATE_LIMIT = 0
-    monkeypatch.setattr("instances.novita.client.FIRST_PAUSE_SECONDS", 0)
 
 
 @pytest.fixture

@@ -21,10 +21,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def quick(no_pauses: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Short pauses; and SIGTERM, which the command takes for itself, is given back."""
-    monkeypatch.setattr("instances.novita.client.FIRST_PAUSE_SECONDS", 0)
-    monkeypatch.setattr("instances.operations.single.SECOND_LOOK_SECONDS", 0)
     monkeypatch.setattr("instances.operations.rounds.FIRST_ROUND_PAUSE_SECONDS", 0.05)
     monkeypatch.setattr("instances.operations.rounds.MAX_ROUND_PAUSE_SECONDS", 0.05)
     monkeypatch.setattr("instances.management.commands.stop_all.POLL_SECONDS", 0.05)

@@ -15,17 +15,12 @@ from instances.models import SyncRun
 from tests.novita_answers import NovitaAnswers, make_refusal, make_row
 from tests.redis_keys import name_of
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_pauses")]
 
 Json = dict[str, Any]
 LEASE = name_of("lease")
 FENCE = name_of("fence")
 LONG_AGO = "2020-01-01T00:00:00Z"
-
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("instances.novita.client.FIRST_PAUSE_SECONDS", 0)
 
 
 def sync(client: Client, status: int = 200) -> Json:

@@ -22,10 +22,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture(autouse=True)
-def no_broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_broker(no_pauses: None) -> Iterator[None]:
     """A task that is sent runs at once; and no pauses."""
-    monkeypatch.setattr("instances.novita.client.FIRST_PAUSE_SECONDS", 0)
-    monkeypatch.setattr("instances.operations.single.SECOND_LOOK_SECONDS", 0)
     app.conf.update(task_always_eager=True, task_eager_propagates=True)
     yield
     app.conf.update(task_always_eager=False, task_eager_propagates=False)

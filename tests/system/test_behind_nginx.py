@@ -70,9 +70,7 @@ def assert_kept_out(port: int, headers: dict[str, str], novita: Novita) -> None:
 
 
 @pytest.mark.parametrize("headers", [{}, BROWSER, TLS_BROWSER], ids=["curl", "browser", "browser over TLS"])
-def test_nobody_becomes_the_owner_through_a_bare_nginx(
-    nginx: Nginx, shared_novita: Novita, headers: dict[str, str]
-) -> None:
+def test_bare_nginx_makes_no_client_the_owner(nginx: Nginx, shared_novita: Novita, headers: dict[str, str]) -> None:
     assert_kept_out(nginx.port, headers, shared_novita)
     assert send(nginx.port, "GET", "/livez", headers)[0] == 200
     health: dict[str, Any] = json.loads(send(nginx.port, "GET", "/health", headers)[1])
@@ -80,13 +78,13 @@ def test_nobody_becomes_the_owner_through_a_bare_nginx(
 
 
 @pytest.mark.parametrize("headers", [BROWSER, TLS_BROWSER], ids=["browser", "browser over TLS"])
-def test_no_browser_becomes_the_owner_through_a_bare_nginx_of_a_new_version(
+def test_bare_nginx_of_a_new_version_makes_no_browser_the_owner(
     nginx_http_1_1: Nginx, shared_novita: Novita, headers: dict[str, str]
 ) -> None:
     assert_kept_out(nginx_http_1_1.port, headers, shared_novita)
 
 
-def test_the_owner_beside_it_needs_no_login(shared_service: Service, nginx: Nginx) -> None:
+def test_owner_on_the_same_machine_needs_no_login(shared_service: Service, nginx: Nginx) -> None:
     send(nginx.port, "GET", "/api/instances", BROWSER)
 
     assert shared_service.get("/api/instances").json()["total"] == 25
@@ -94,7 +92,7 @@ def test_the_owner_beside_it_needs_no_login(shared_service: Service, nginx: Ngin
 
 
 @pytest.mark.parametrize("host", ["$host", "$http_host", "$host:$server_port"])
-def test_behind_tls_on_another_port_people_log_in(
+def test_login_works_behind_tls_on_another_port(
     environment: dict[str, str], start_service: Start, tmp_path: Path, host: str
 ) -> None:
     make_admin(environment)

@@ -11,7 +11,7 @@ def get_path(environment: dict[str, str]) -> Path:
     return Path(environment["DATABASE_URL"].removeprefix("sqlite:///"))
 
 
-def test_a_locked_database_stops_neither_syncs_nor_readers(
+def test_locked_database_stops_neither_syncs_nor_readers(
     start_service: Start, environment: dict[str, str], novita: Novita
 ) -> None:
     service = start_service(NOVITA_SYNC_INTERVAL="0").wait_until_ready()
@@ -30,7 +30,7 @@ def test_a_locked_database_stops_neither_syncs_nor_readers(
     connection.close()
 
 
-def test_a_database_that_is_gone_stops_neither_syncs_nor_readers(start_service: Start, tmp_path: Path) -> None:
+def test_missing_database_stops_neither_syncs_nor_readers(start_service: Start, tmp_path: Path) -> None:
     service = start_service(NOVITA_SYNC_INTERVAL="0", DATABASE_URL=f"sqlite:///{tmp_path / 'empty.sqlite3'}")
     service.wait_until_ready()
 

@@ -34,7 +34,7 @@ def send(service: Service, request: bytes) -> tuple[int, dict[str, object]]:
         b"/api/../admin/nothing",
     ],
 )
-def test_strange_addresses_are_refused_in_the_one_shape(shared_service: Service, target: bytes) -> None:
+def test_malformed_addresses_are_refused_in_the_common_error_shape(shared_service: Service, target: bytes) -> None:
     head = b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
     status, body = send(shared_service, b"GET " + target + head)
@@ -47,14 +47,14 @@ def test_strange_addresses_are_refused_in_the_one_shape(shared_service: Service,
     "request_line",
     [b"NONSENSE", b"GET / HTTP/9.9", b"GET /api/ HTTP/1.1\r\nbad header", b"GET /api/ HTTP/1.1\r\nX: " + b"x" * 70_000],
 )
-def test_what_is_no_http_is_refused_in_the_one_shape(shared_service: Service, request_line: bytes) -> None:
+def test_malformed_http_is_refused_in_the_common_error_shape(shared_service: Service, request_line: bytes) -> None:
     status, body = send(shared_service, request_line + b"\r\nHost: localhost\r\n\r\n")
 
     assert 400 <= status < 510
     assert body["success"] is False
 
 
-def test_a_body_of_20_megabytes_is_refused_with_an_answer(shared_service: Service) -> None:
+def test_body_of_20_megabytes_is_refused_with_an_answer(shared_service: Service) -> None:
     answer = shared_service.post(
         "/api/instances/sync", data=b"x" * 20_000_000, headers={"Content-Type": "application/json"}
     )
@@ -62,11 +62,11 @@ def test_a_body_of_20_megabytes_is_refused_with_an_answer(shared_service: Servic
     assert (answer.status_code, answer.json()["code"]) == (413, "BODY_TOO_LARGE")
 
 
-def test_an_unknown_host_is_refused(shared_service: Service) -> None:
+def test_unknown_host_is_refused(shared_service: Service) -> None:
     assert shared_service.get("/api/instances", headers={"Host": "evil.example"}).status_code == 400
 
 
-def test_beyond_loopback_all_but_the_probes_wants_a_login(start_service: Start) -> None:
+def test_everything_but_the_probes_requires_a_login_beyond_loopback(start_service: Start) -> None:
     service = start_service(HOST="0.0.0.0", ALLOWED_HOSTS="127.0.0.1,panel.example.com").wait_until_ready()
 
     for path in ("/api/", "/api/instances", "/api/schema", "/api/nothing"):
@@ -80,7 +80,7 @@ def test_beyond_loopback_all_but_the_probes_wants_a_login(start_service: Start) 
     assert service.get("/health").json().keys() == {"status", "timestamp"}
 
 
-def test_a_request_through_a_proxy_is_not_the_local_owners(shared_service: Service) -> None:
+def test_request_through_a_proxy_is_not_from_the_local_owner(shared_service: Service) -> None:
     answer = shared_service.get("/api/instances", headers={"X-Forwarded-For": "127.0.0.1"})
 
     assert answer.status_code == 401

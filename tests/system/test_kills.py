@@ -34,7 +34,7 @@ def read_rows(redis_process: Redis) -> dict[bytes, bytes]:
     return rows
 
 
-def test_the_command_copies_the_account_and_says_so(environment: dict[str, str], redis_process: Redis) -> None:
+def test_command_synchronizes_the_account_and_reports_it(environment: dict[str, str], redis_process: Redis) -> None:
     done = run_sync(environment)
 
     assert (done.returncode, "25 instances: 25 new" in done.stdout) == (0, True), done.stderr
@@ -42,7 +42,7 @@ def test_the_command_copies_the_account_and_says_so(environment: dict[str, str],
 
 
 @pytest.mark.parametrize("moment", ["fetching", "writing"])
-def test_a_killed_sync_leaves_the_old_listing_and_the_next_one_runs(
+def test_killed_sync_keeps_the_previous_listing_and_the_next_sync_runs(
     environment: dict[str, str], redis_process: Redis, novita: Novita, tmp_path: Path, moment: str
 ) -> None:
     run_sync(environment)
@@ -68,7 +68,7 @@ def test_a_killed_sync_leaves_the_old_listing_and_the_next_one_runs(
     assert len(read_rows(redis_process)) == 20_026
 
 
-def test_a_holder_that_slept_through_its_lock_publishes_nothing(
+def test_sync_that_lost_its_lease_publishes_nothing(
     environment: dict[str, str], redis_process: Redis, novita: Novita, tmp_path: Path
 ) -> None:
     run_sync(environment)
@@ -92,7 +92,7 @@ def test_a_holder_that_slept_through_its_lock_publishes_nothing(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_command_that_is_told_to_end_frees_the_lock(
+def test_terminated_command_releases_the_lease(
     environment: dict[str, str], redis_process: Redis, novita: Novita, tmp_path: Path, number: int
 ) -> None:
     novita.fault("list", "hang")
@@ -106,7 +106,7 @@ def test_a_command_that_is_told_to_end_frees_the_lock(
 
 
 @pytest.mark.parametrize("trigger", ["startup", "api"])
-def test_a_server_that_is_told_to_end_frees_the_lock_and_is_gone_soon(
+def test_terminated_server_releases_the_lease_and_ends_soon(
     start_service: Start, redis_process: Redis, novita: Novita, trigger: str
 ) -> None:
     novita.fault("list", "hang")
@@ -126,7 +126,7 @@ def test_a_server_that_is_told_to_end_frees_the_lock_and_is_gone_soon(
     assert not redis_process.find("lease")
 
 
-def test_a_recycled_worker_does_not_sync_while_the_copy_is_fresh(start_service: Start, novita: Novita) -> None:
+def test_restarted_web_worker_does_not_sync_while_the_inventory_is_fresh(start_service: Start, novita: Novita) -> None:
     service = start_service(WEB_WORKERS="2").wait_until_ready()
 
     service.popen.send_signal(signal.SIGHUP)

@@ -110,7 +110,7 @@ def unwrap(data: bytes) -> Iterator[bytes]:
             yield base64.b64decode(run.replace(b"-", b"+").replace(b"_", b"/") + b"=" * (-len(run) % 4))
 
 
-class Account:
+class Visitor:
     """All that runs, and what a visitor does with it."""
 
     def __init__(self, service: Service, environment: dict[str, str], is_open: bool) -> None:
@@ -237,14 +237,14 @@ def test_the_search_finds_what_is_packed() -> None:
     assert {found.partition(":")[0] for found in search.found} == search.places
 
 
-Begin = Callable[..., Account]
+Begin = Callable[..., Visitor]
 
 
 @pytest.fixture
 def begin(start_service: Start, environment: dict[str, str], tmp_path: Path, redis_process: Redis) -> Iterator[Begin]:
     with contextlib.ExitStack() as stack:
 
-        def start(receiver: Receiver, *, is_open: bool, **variables: str) -> Account:
+        def start(receiver: Receiver, *, is_open: bool, **variables: str) -> Visitor:
             stack.callback(receiver.close)
             environment.update(
                 DJANGO_SETTINGS_MODULE="tests.system.loud_settings",
@@ -266,11 +266,11 @@ def begin(start_service: Start, environment: dict[str, str], tmp_path: Path, red
             worker = Process(command, environment, tmp_path / "worker.log")
             stack.callback(worker.end)
             service = start_service()
-            account = Account(service, environment, is_open)
-            account.manage("migrate", "-v0")
+            visitor = Visitor(service, environment, is_open)
+            visitor.manage("migrate", "-v0")
             service.wait_until_alive()
-            stack.callback(account.browser.close)
-            return account
+            stack.callback(visitor.browser.close)
+            return visitor
 
         yield start
 
@@ -285,9 +285,9 @@ def test_no_secret_is_stored_logged_or_shown(
     begin: Begin, novita: Novita, redis_process: Redis, tmp_path: Path, is_open: bool, variables: dict[str, str]
 ) -> None:
     receiver = Receiver(answer("500 Broken", "X-Key: FAKE-SECRET-answer", body=b"FAKE-SECRET-answer"))
-    account = begin(receiver, is_open=is_open, **variables)
-    search = account.search
-    account.manage(
+    visitor = begin(receiver, is_open=is_open, **variables)
+    search = visitor.search
+    visitor.manage(
         "createsuperuser",
         "--noinput",
         "--username",
@@ -296,122 +296,122 @@ def test_no_secret_is_stored_logged_or_shown(
         "ann@example.com",
         DJANGO_SUPERUSER_PASSWORD=PASSWORD,
     )
-    token = account.manage("create_token", "ann", "--name", "script", "--role", "admin")
-    account.service.session.headers["Authorization"] = f"Bearer {token}"
+    token = visitor.manage("create_token", "ann", "--name", "script", "--role", "admin")
+    visitor.service.session.headers["Authorization"] = f"Bearer {token}"
 
-    log_in(account)
-    act(account, novita)
-    fail(account, novita, redis_process)
-    stop_everything(account, novita, receiver)
-    account.call("/api/instances", "GET")
-    account.look_at_the_stores(redis_process.client)
-    pages = account.visit_all(
+    log_in(visitor)
+    act(visitor, novita)
+    fail(visitor, novita, redis_process)
+    stop_everything(visitor, novita, receiver)
+    visitor.call("/api/instances", "GET")
+    visitor.look_at_the_stores(redis_process.client)
+    pages = visitor.visit_all(
         "/", "/admin/", "/api", "/api/docs", "/health", "/api/schema?format=json", "/nope", "/sso/"
     )
-    crash(account)
+    crash(visitor)
 
-    account.look_at_the_stores(redis_process.client)
+    visitor.look_at_the_stores(redis_process.client)
     for path in tmp_path.glob("*.log"):
         search.add(path.name, path.read_bytes())
     assert "\n".join(sorted(search.found)) == ""
-    assert_everything_was_searched(account, pages, tmp_path)
+    assert_everything_was_searched(visitor, pages, tmp_path)
 
 
-def log_in(account: Account) -> None:
-    account.call("/api/instances", "GET", headers={"Authorization": "Bearer nvp_0123456789abcdef-FAKE-SECRET-token"})
-    account.call("/api/instances", "GET", headers={"Authorization": "Basic FAKE-SECRET-basic"})
-    if account.is_open:
+def log_in(visitor: Visitor) -> None:
+    visitor.call("/api/instances", "GET", headers={"Authorization": "Bearer nvp_0123456789abcdef-FAKE-SECRET-token"})
+    visitor.call("/api/instances", "GET", headers={"Authorization": "Basic FAKE-SECRET-basic"})
+    if visitor.is_open:
         return
-    assert account.submit("/login/", username="ann", password="FAKE-SECRET-wrong-password").status_code == 200
-    assert account.submit("/login/", username="FAKE" + "-NAME", password=PASSWORD).status_code == 200
-    assert account.submit("/login/", username="ann", password=PASSWORD).status_code == 302
+    assert visitor.submit("/login/", username="ann", password="FAKE-SECRET-wrong-password").status_code == 200
+    assert visitor.submit("/login/", username="FAKE" + "-NAME", password=PASSWORD).status_code == 200
+    assert visitor.submit("/login/", username="ann", password=PASSWORD).status_code == 302
 
 
-def act(account: Account, novita: Novita) -> None:
-    assert account.call("/api/instances/sync").ok
-    listed = account.call("/api/instances", "GET").json()["instances"]
+def act(visitor: Visitor, novita: Novita) -> None:
+    assert visitor.call("/api/instances/sync").ok
+    listed = visitor.call("/api/instances", "GET").json()["instances"]
     running = [one["id"] for one in listed if one["actions"] == ["stop", "restart"]]
     stopped = [one["id"] for one in listed if one["actions"] == ["start"]]
     for path in (f"{running[0]}/stop", f"{running[1]}/restart", f"{stopped[0]}/start"):
-        assert account.call(f"/api/instances/{path}").ok
-    assert account.call(f"/api/instances/{running[2]}/protect", json={"reason": "trains"}).ok
-    assert account.submit("/admin/instances/syncrun/", "sync/").status_code == 302
+        assert visitor.call(f"/api/instances/{path}").ok
+    assert visitor.call(f"/api/instances/{running[2]}/protect", json={"reason": "trains"}).ok
+    assert visitor.submit("/admin/instances/syncrun/", "sync/").status_code == 302
     novita.change(set={stopped[1]: {"name": "renamed", "sshPassword": "FAKE-SECRET-new"}}, remove=[stopped[2]])
-    assert account.call("/api/instances/sync").ok
-    account.manage("sync_instances", "--json")
+    assert visitor.call("/api/instances/sync").ok
+    visitor.manage("sync_instances", "--json")
 
 
-def fail(account: Account, novita: Novita, redis_process: Redis) -> None:
+def fail(visitor: Visitor, novita: Novita, redis_process: Redis) -> None:
     running, *_ = [id_ for id_, row in sorted(novita.get_truth().items()) if row["status"] == "running"]
     # Waiting for what is tried again takes its time; with one of the two modes it is done.
-    for fault in ANY_FAULTS[:: 4 if account.is_open else 1]:
+    for fault in ANY_FAULTS[:: 4 if visitor.is_open else 1]:
         novita.fault("any", **fault)
         # Side by side: what is tried again waits.
         with ThreadPoolExecutor() as pool:
-            pool.submit(account.call, "/api/instances/sync")
-            pool.submit(account.call, f"/api/instances/{running}/stop")
-            pool.submit(account.call, "/api/operations", json={"kind": "stop", "ids": [running]})
-        account.open("/")
-        account.open("/health")
+            pool.submit(visitor.call, "/api/instances/sync")
+            pool.submit(visitor.call, f"/api/instances/{running}/stop")
+            pool.submit(visitor.call, "/api/operations", json={"kind": "stop", "ids": [running]})
+        visitor.open("/")
+        visitor.open("/health")
         novita.clear_faults()
     novita.fault(
         "stop", "status", status=400, body={**TOLD, "reason": "FROZEN", "message": "balance too low: FAKE-SECRET"}
     )
     # Why, people must know.
-    words = account.call(f"/api/instances/{running}/stop").json()["message"]
+    words = visitor.call(f"/api/instances/{running}/stop").json()["message"]
     assert words.startswith("Novita refused: balance too low: … (FROZEN).")
     novita.clear_faults()
     for fault in LIST_FAULTS:
         novita.fault("list", **fault)
-        assert account.call("/api/instances/sync").status_code == 502
+        assert visitor.call("/api/instances/sync").status_code == 502
         novita.clear_faults()
-    account.look_at_the_stores(redis_process.client)
+    visitor.look_at_the_stores(redis_process.client)
     for body in (
         '{"FAKE-SECRET',
         '["FAKE-SECRET-body"]',
         '{"webhookUrl": "https://ann:FAKE-SECRET@10.0.0.1/FAKE-SECRET"}',
     ):
-        account.call("/api/instances/stop-all", data=body, headers={"Content-Type": "application/json"})
-    account.call("/api/instances/nope/stop", data="FAKE-SECRET", headers={"Content-Type": "text/plain"})
-    if account.environment.get("DEBUG") != "1":
+        visitor.call("/api/instances/stop-all", data=body, headers={"Content-Type": "application/json"})
+    visitor.call("/api/instances/nope/stop", data="FAKE-SECRET", headers={"Content-Type": "text/plain"})
+    if visitor.environment.get("DEBUG") != "1":
         # Under DEBUG a page repeats the caller's own address.
-        account.open("/nope?token=FAKE-SECRET-query")
-        account.open("/api/instances?name=FAKE-SECRET&page=FAKE-SECRET", headers={"Accept": "application/json"})
+        visitor.open("/nope?token=FAKE-SECRET-query")
+        visitor.open("/api/instances?name=FAKE-SECRET&page=FAKE-SECRET", headers={"Accept": "application/json"})
 
 
-def stop_everything(account: Account, novita: Novita, receiver: Receiver) -> None:
+def stop_everything(visitor: Visitor, novita: Novita, receiver: Receiver) -> None:
     novita.fault("stop", "status", status=400, body=TOLD, times=3)
-    ordered = account.call("/api/instances/stop-all", json={"webhookUrl": receiver.url + SECRET_PATH}).json()
+    ordered = visitor.call("/api/instances/stop-all", json={"webhookUrl": receiver.url + SECRET_PATH}).json()
     wait_until(lambda: receiver.requests, "the webhook was tried", 60)
     receiver.write = answer("200 OK")
 
     def is_delivered() -> bool:
         # It would be tried again later and later.
-        account.execute("UPDATE instances_webhookdelivery SET next_attempt_at = datetime('now') WHERE state = 'due'")
-        with contextlib.closing(sqlite3.connect(account.database, timeout=30)) as connection:
+        visitor.execute("UPDATE instances_webhookdelivery SET next_attempt_at = datetime('now') WHERE state = 'due'")
+        with contextlib.closing(sqlite3.connect(visitor.database, timeout=30)) as connection:
             return connection.execute("SELECT state FROM instances_webhookdelivery").fetchall() == [("delivered",)]
 
     wait_until(is_delivered, "the webhook arrived", 60)
     # The receiver has the whole of its URL; what was hidden was there to be found.
     assert receiver.requests[-1][0] == SECRET_PATH
-    account.search.add("the webhook", receiver.requests[-1][2])
-    account.call(ordered["operationUrl"], "GET")
-    account.call("/api/operations", "GET")
+    visitor.search.add("the webhook", receiver.requests[-1][2])
+    visitor.call(ordered["operationUrl"], "GET")
+    visitor.call("/api/operations", "GET")
 
 
-def crash(account: Account) -> None:
+def crash(visitor: Visitor) -> None:
     """Let pages break down by a table that is gone."""
-    account.execute("ALTER TABLE instances_syncrun RENAME TO gone")
-    assert account.open("/admin/instances/syncrun/").status_code == 500
-    account.execute("ALTER TABLE auth_user RENAME TO gone_too")
-    account.browser.cookies.clear()
-    account.submit("/admin/login/", username="ann", password="FAKE-SECRET-at-a-bug")
-    account.execute("ALTER TABLE instances_token RENAME TO gone_as_well")
-    account.call("/api/instances", "GET")
+    visitor.execute("ALTER TABLE instances_syncrun RENAME TO gone")
+    assert visitor.open("/admin/instances/syncrun/").status_code == 500
+    visitor.execute("ALTER TABLE auth_user RENAME TO gone_too")
+    visitor.browser.cookies.clear()
+    visitor.submit("/admin/login/", username="ann", password="FAKE-SECRET-at-a-bug")
+    visitor.execute("ALTER TABLE instances_token RENAME TO gone_as_well")
+    visitor.call("/api/instances", "GET")
 
 
-def assert_everything_was_searched(account: Account, pages: set[str], folder: Path) -> None:
-    places = "\n".join(sorted(account.search.places))
+def assert_everything_was_searched(visitor: Visitor, pages: set[str], folder: Path) -> None:
+    places = "\n".join(sorted(visitor.search.places))
     for name in ("table instances_target", "table instances_auditentry"):
         assert name in places, name
     for kind in ("gen", "body"):
@@ -421,5 +421,5 @@ def assert_everything_was_searched(account: Account, pages: set[str], folder: Pa
         assert f"GET /admin/instances/{model}/ 200" in places, model
     assert "GET /admin/instances/auditentry/csv/ 200" in places
     assert len(pages) > 60
-    assert "DEBUG" in (folder / "worker.log").read_text() and "DEBUG" in account.service.log
-    assert "Traceback" in account.service.log
+    assert "DEBUG" in (folder / "worker.log").read_text() and "DEBUG" in visitor.service.log
+    assert "Traceback" in visitor.service.log

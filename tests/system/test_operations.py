@@ -59,7 +59,9 @@ def count_failed(novita: Novita) -> int:
 # --- The outcome
 
 
-def test_all_are_asked_and_then_seen_stopped(start_service: Start, start_worker: StartWorker, novita: Novita) -> None:
+def test_all_stops_are_requested_and_then_verified(
+    start_service: Start, start_worker: StartWorker, novita: Novita
+) -> None:
     service = start_service(**NO_SYNC).wait_until_alive()
     start_worker()
 
@@ -73,7 +75,7 @@ def test_all_are_asked_and_then_seen_stopped(start_service: Start, start_worker:
     assert sorted(novita.list_stops()) == sorted(novita.get_truth())
 
 
-def test_a_stop_that_is_accepted_and_ignored_is_never_called_confirmed(
+def test_stop_that_novita_accepts_and_ignores_is_never_confirmed(
     start_service: Start, start_worker: StartWorker, novita: Novita
 ) -> None:
     stubborn = min(novita.get_truth())
@@ -97,7 +99,7 @@ def test_a_stop_that_is_accepted_and_ignored_is_never_called_confirmed(
     assert list_states(operation) == {"confirmed": 24, "stillRunning": 1}
 
 
-def test_stops_that_fail_are_asked_again_until_all_are_seen_stopped(
+def test_failed_stops_are_requested_again_until_all_are_verified(
     start_service: Start, start_worker: StartWorker, novita: Novita
 ) -> None:
     novita.fault("stop", "status", status=500, every=2, times=12)
@@ -115,7 +117,7 @@ def test_stops_that_fail_are_asked_again_until_all_are_seen_stopped(
 
 
 @pytest.mark.parametrize("kind", ["lost", "refuse_but_do"])
-def test_an_answer_that_hides_what_was_done_is_no_second_order(
+def test_misleading_answer_causes_no_second_request(
     start_service: Start, start_worker: StartWorker, novita: Novita, kind: str
 ) -> None:
     novita.fault("stop", kind, every=2)
@@ -129,7 +131,7 @@ def test_an_answer_that_hides_what_was_done_is_no_second_order(
     assert max(collections.Counter(novita.list_stops()).values()) == 1
 
 
-def test_what_falls_back_from_somebody_elses_stop_is_asked(
+def test_instance_that_runs_again_after_another_stop_is_requested(
     start_service: Start, start_worker: StartWorker, novita: Novita
 ) -> None:
     id_ = min(novita.get_truth())
@@ -145,7 +147,7 @@ def test_what_falls_back_from_somebody_elses_stop_is_asked(
     assert novita.list_stops() == [id_]
 
 
-def test_what_is_started_meanwhile_is_stopped_too(
+def test_instance_started_meanwhile_is_stopped_too(
     start_service: Start, start_worker: StartWorker, novita: Novita
 ) -> None:
     service = start_service(**NO_SYNC).wait_until_alive()
@@ -162,7 +164,7 @@ def test_what_is_started_meanwhile_is_stopped_too(
 # --- Slow, or silent
 
 
-def test_a_long_asking_is_answered_in_time_and_goes_on_without_a_worker(start_service: Start, novita: Novita) -> None:
+def test_long_stop_is_answered_in_time_and_continues_without_a_worker(start_service: Start, novita: Novita) -> None:
     novita.change(add=[{"id": f"{number:016x}", "name": f"more-{number}"} for number in range(63)])
     novita.fault("stop", "delay", seconds=1)
     service = start_service(**NO_SYNC, NOVITA_CONCURRENCY="4").wait_until_alive()
@@ -179,7 +181,7 @@ def test_a_long_asking_is_answered_in_time_and_goes_on_without_a_worker(start_se
     assert novita.count_most_at_once() == 4
 
 
-def test_a_novita_that_lists_nothing_is_stopped_by_the_copy(start_service: Start, novita: Novita) -> None:
+def test_stop_uses_the_inventory_when_novita_lists_nothing(start_service: Start, novita: Novita) -> None:
     service = start_service(NOVITA_SYNC_INTERVAL="0").wait_until_ready()
     novita.fault("list", "hang")
 
@@ -191,7 +193,7 @@ def test_a_novita_that_lists_nothing_is_stopped_by_the_copy(start_service: Start
     assert sorted(novita.list_stops()) == sorted(novita.get_truth())
 
 
-def test_a_novita_that_is_silent_altogether_is_answered_for_in_time(start_service: Start, novita: Novita) -> None:
+def test_stop_is_answered_in_time_when_novita_is_silent(start_service: Start, novita: Novita) -> None:
     service = start_service(NOVITA_SYNC_INTERVAL="0").wait_until_ready()
     novita.fault("any", "hang")
 
@@ -202,7 +204,9 @@ def test_a_novita_that_is_silent_altogether_is_answered_for_in_time(start_servic
     assert {result["state"] for result in answer.json()["results"]} == {"pending"}
 
 
-def test_without_a_listing_and_a_copy_nobody_is_told_that_nothing_runs(start_service: Start, novita: Novita) -> None:
+def test_stop_without_listing_and_inventory_never_reports_that_nothing_runs(
+    start_service: Start, novita: Novita
+) -> None:
     service = start_service(**NO_SYNC).wait_until_alive()
     novita.fault("list", "hang")
     barrier, answers = threading.Barrier(2), []
@@ -226,7 +230,7 @@ def test_without_a_listing_and_a_copy_nobody_is_told_that_nothing_runs(start_ser
 # --- At once
 
 
-def test_two_people_who_press_at_once_get_one_operation(start_service: Start, novita: Novita) -> None:
+def test_two_simultaneous_stops_get_one_operation(start_service: Start, novita: Novita) -> None:
     services = [start_service(**NO_SYNC), start_service(**NO_SYNC)]
     for service in services:
         service.wait_until_alive()
@@ -239,7 +243,7 @@ def test_two_people_who_press_at_once_get_one_operation(start_service: Start, no
     assert services[0].get("/api/operations").json()["total"] == 1
 
 
-def test_the_command_and_a_person_at_once_make_one_operation(
+def test_simultaneous_command_and_api_stop_make_one_operation(
     start_service: Start, environment: dict[str, str], novita: Novita
 ) -> None:
     novita.fault("stop", "delay", seconds=0.3)
@@ -258,7 +262,7 @@ def test_the_command_and_a_person_at_once_make_one_operation(
 # --- Deaths
 
 
-def test_a_worker_goes_on_where_a_killed_web_process_was(
+def test_worker_continues_for_a_killed_web_process(
     start_service: Start, start_worker: StartWorker, novita: Novita
 ) -> None:
     novita.fault("stop", "delay", seconds=0.5)
@@ -277,9 +281,7 @@ def test_a_worker_goes_on_where_a_killed_web_process_was(
     assert sorted(novita.list_stops()) == sorted(novita.get_truth()), "each was asked once"
 
 
-def test_another_worker_goes_on_where_a_killed_one_was(
-    start_service: Start, start_worker: StartWorker, novita: Novita
-) -> None:
+def test_worker_continues_for_a_killed_worker(start_service: Start, start_worker: StartWorker, novita: Novita) -> None:
     novita.fault("stop", "status", status=500, every=2, times=12)
     service = start_service(**NO_SYNC).wait_until_alive()
     ordered = service.stop_all()
@@ -296,7 +298,7 @@ def test_another_worker_goes_on_where_a_killed_one_was(
     assert len(novita.list_stops()) == 25 + count_failed(novita), "what was stopped was asked again"
 
 
-def test_one_that_slept_while_another_finished_changes_nothing(
+def test_process_suspended_while_another_finished_changes_nothing(
     start_service: Start, start_worker: StartWorker, novita: Novita
 ) -> None:
     novita.fault("stop", "delay", seconds=1)
@@ -333,7 +335,7 @@ def _forget_answer(call: Callable[[], object]) -> None:
 # --- No worker, no Redis, no database
 
 
-def test_without_a_worker_it_is_said_and_pressing_again_verifies(start_service: Start, novita: Novita) -> None:
+def test_stop_without_a_worker_warns_and_a_second_stop_verifies(start_service: Start, novita: Novita) -> None:
     service = start_service(**NO_SYNC).wait_until_alive()
     assert service.get_worker() == "down"
 
@@ -349,9 +351,7 @@ def test_without_a_worker_it_is_said_and_pressing_again_verifies(start_service: 
 
 
 @pytest.mark.parametrize("how", ["stopped", "paused"])
-def test_a_redis_that_is_away_is_no_obstacle(
-    start_service: Start, redis_process: Redis, novita: Novita, how: str
-) -> None:
+def test_stop_needs_no_redis(start_service: Start, redis_process: Redis, novita: Novita, how: str) -> None:
     service = start_service(NOVITA_SYNC_INTERVAL="0").wait_until_ready()
     redis_process.signal(signal.SIGKILL if how == "stopped" else signal.SIGSTOP)
 
@@ -365,7 +365,7 @@ def test_a_redis_that_is_away_is_no_obstacle(
     assert service.get_operation(answer.json())["result"] == "All 25 are stopped."
 
 
-def test_a_locked_database_is_waited_for(
+def test_stop_waits_for_a_locked_database(
     start_service: Start, start_worker: StartWorker, environment: dict[str, str], novita: Novita
 ) -> None:
     novita.fault("stop", "delay", seconds=0.3)

@@ -39,7 +39,7 @@ def environment(environment: dict[str, str], server: PostgreSQL) -> dict[str, st
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_after_a_restart_no_read_fails_and_a_stop_is_answered_as_always(
+def test_no_read_fails_and_stops_are_answered_after_a_restart(
     mode: str, start_service: Start, server: PostgreSQL, novita: Novita
 ) -> None:
     novita.change(running=True)
@@ -73,7 +73,7 @@ def read_at_once(service: Service, count: int) -> list[tuple[str, int]]:
     return answers
 
 
-def test_a_worker_goes_on_after_postgresql_was_away_and_says_so_once(
+def test_worker_recovers_after_a_postgresql_outage_and_logs_it_once(
     start_service: Start, start_worker: StartWorker, server: PostgreSQL, novita: Novita
 ) -> None:
     novita.change(running=True)

@@ -21,7 +21,7 @@ ROUTES = [
 ]
 
 
-def test_a_redis_that_is_away_at_boot_is_survived_and_healed(start_service: Start, redis_process: Redis) -> None:
+def test_service_starts_without_redis_and_recovers_with_it(start_service: Start, redis_process: Redis) -> None:
     Redis.end(redis_process)
     service = start_service(WEB_WORKERS="2").wait_until_alive()
 
@@ -38,7 +38,9 @@ def test_a_redis_that_is_away_at_boot_is_survived_and_healed(start_service: Star
     assert service.count_log("redis is unavailable") <= 2, "one warning for each worker, not for each poll"
 
 
-def test_a_silent_redis_is_answered_for_within_two_seconds(start_service: Start, redis_process: Redis) -> None:
+def test_every_request_is_answered_within_two_seconds_when_redis_is_silent(
+    start_service: Start, redis_process: Redis
+) -> None:
     service = start_service().wait_until_ready()
     redis_process.signal(signal.SIGSTOP)
 
@@ -53,7 +55,7 @@ def test_a_silent_redis_is_answered_for_within_two_seconds(start_service: Start,
     assert len(service.list_ids()) == 25
 
 
-def test_a_redis_that_comes_back_empty_is_filled_again(start_service: Start, redis_process: Redis) -> None:
+def test_redis_that_comes_back_empty_is_filled_again(start_service: Start, redis_process: Redis) -> None:
     service = start_service(NOVITA_SYNC_INTERVAL="5").wait_until_ready()
     etag = service.get("/api/instances").headers["ETag"]
 
@@ -66,7 +68,7 @@ def test_a_redis_that_comes_back_empty_is_filled_again(start_service: Start, red
     assert answer.json()["total"] == 25
 
 
-def test_a_full_redis_keeps_the_old_listing_and_says_so(
+def test_full_redis_keeps_the_previous_listing_and_is_reported(
     start_service: Start, redis_process: Redis, novita: Novita
 ) -> None:
     service = start_service(NOVITA_SYNC_INTERVAL="0").wait_until_ready()
@@ -94,7 +96,7 @@ def replica(tmp_path: Path, redis_process: Redis) -> Iterator[Redis]:
         yield process
 
 
-def test_a_read_only_redis_is_read_and_says_why_it_does_not_sync(
+def test_read_only_redis_is_read_and_its_sync_error_names_the_reason(
     start_service: Start, redis_process: Redis, replica: Redis
 ) -> None:
     start_service().wait_until_ready()
@@ -111,7 +113,7 @@ def test_a_read_only_redis_is_read_and_says_why_it_does_not_sync(
     assert (answer.status_code, answer.json()["message"]) == (503, "Redis is a read-only replica.")
 
 
-def test_forgotten_scripts_are_loaded_again(start_service: Start, redis_process: Redis) -> None:
+def test_flushed_scripts_are_loaded_again(start_service: Start, redis_process: Redis) -> None:
     service = start_service().wait_until_ready()
 
     redis_process.client.script_flush()
@@ -120,7 +122,7 @@ def test_forgotten_scripts_are_loaded_again(start_service: Start, redis_process:
     assert service.post("/api/instances/sync").ok
 
 
-def test_an_evicting_redis_is_a_warning(start_service: Start, redis_process: Redis) -> None:
+def test_eviction_policy_of_redis_is_a_warning(start_service: Start, redis_process: Redis) -> None:
     redis_process.client.config_set("maxmemory-policy", "allkeys-lru")
     service = start_service().wait_until_ready()
 

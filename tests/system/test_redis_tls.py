@@ -64,7 +64,7 @@ def wait_for_outage(process: Process) -> str:
         ("localhost", -1, True, "certificate has expired"),
     ],
 )
-def test_a_redis_that_is_not_trusted_gets_nothing_from_web_or_worker(
+def test_untrusted_redis_gets_nothing_from_web_or_worker(
     host: str,
     days: int,
     is_trusted: bool,
@@ -109,7 +109,7 @@ def tls_redis(tmp_path: Path, authority: Authority) -> Iterator[str]:
         process.end()
 
 
-def test_a_redis_that_is_trusted_is_used_by_web_and_worker(
+def test_trusted_redis_is_used_by_web_and_worker(
     tls_redis: str, start_service: Start, start_worker: StartWorker
 ) -> None:
     service = start_service(REDIS_URL=tls_redis, **QUIET).wait_until_ready()

@@ -94,14 +94,14 @@ def make_admins_token(environment: dict[str, str]) -> str:
     return output.strip()
 
 
-def test_where_nobody_logs_in_each_answer_is_as_described(start_service: Start, explore: Explore) -> None:
+def test_each_answer_is_as_described_without_a_login(start_service: Start, explore: Explore) -> None:
     service = start_service(**QUICK).wait_until_ready()
     order_operation(service)
 
     assert explore(service, read_description(service)) == ""
 
 
-def test_behind_a_login_each_answer_is_as_described_with_a_token_and_without(
+def test_each_answer_is_as_described_with_and_without_a_token(
     start_service: Start, environment: dict[str, str], explore: Explore
 ) -> None:
     service = start_service(**QUICK, REQUIRE_LOGIN="1").wait_until_ready()
@@ -114,7 +114,7 @@ def test_behind_a_login_each_answer_is_as_described_with_a_token_and_without(
     assert explore(service, description) == ""
 
 
-def test_the_exploration_sees_an_answer_that_is_not_as_described(start_service: Start, explore: Explore) -> None:
+def test_exploration_detects_an_answer_that_is_not_as_described(start_service: Start, explore: Explore) -> None:
     service = start_service(**QUICK).wait_until_ready()
     description = read_description(service)
     description["components"]["schemas"]["Listing"]["properties"]["total"] = {"type": "string"}

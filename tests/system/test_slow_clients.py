@@ -147,7 +147,7 @@ def test_slow_clients_of_all_kinds_hold_up_no_real_stop(start: StartModule, acco
 
 
 @pytest.mark.parametrize("kind", [kind for kind in SLOW if kind not in {"nothing", "answers that are not read"}])
-def test_a_request_that_is_not_whole_in_time_is_answered_and_does_nothing(
+def test_incomplete_request_is_answered_at_its_deadline_and_does_nothing(
     short: Service, account: Novita, kind: str
 ) -> None:
     before = account.list_calls()
@@ -159,13 +159,13 @@ def test_a_request_that_is_not_whole_in_time_is_answered_and_does_nothing(
     assert [call for call in account.list_calls()[len(before) :] if call["call"] not in {"list", "get"}] == []
 
 
-def test_a_connection_that_never_sends_is_closed(short: Service) -> None:
+def test_silent_connection_is_closed(short: Service) -> None:
     with connected(short, b"") as (client,):
         assert client.recv(1) == b""
 
 
 @pytest.mark.parametrize("sent", [b"", STOP_ALL + b"Content-Length: 1000\r\n\r\n", CHUNKED + b"300\r\n"])
-def test_a_byte_now_and_then_wins_no_time(short: Service, sent: bytes) -> None:
+def test_single_bytes_do_not_extend_the_deadline(short: Service, sent: bytes) -> None:
     with connected(short, sent) as (client,):
         client.settimeout(0.2)
         answer = b""
@@ -179,7 +179,7 @@ def test_a_byte_now_and_then_wins_no_time(short: Service, sent: bytes) -> None:
     assert answer.startswith(b"HTTP/1.1 408")
 
 
-def test_answers_that_are_not_read_are_dropped_in_time(short: Service) -> None:
+def test_unread_answers_are_dropped_at_their_deadline(short: Service) -> None:
     with connected(short, LARGE * 20) as (client,):
         # Reading would make room for more of the answer, so the end is seen by writing.
         wait_until(lambda: is_reset(client), "the connection is closed")
@@ -204,7 +204,7 @@ def is_reset(client: socket.socket) -> bool:
         STOP_ALL + b"Content-Length: 2",
     ],
 )
-def test_a_request_that_ends_early_does_nothing(short: Service, account: Novita, sent: bytes) -> None:
+def test_truncated_request_does_nothing(short: Service, account: Novita, sent: bytes) -> None:
     with connected(short, sent) as (client,):
         client.shutdown(socket.SHUT_WR)
         answer = read_error(client)
@@ -213,7 +213,7 @@ def test_a_request_that_ends_early_does_nothing(short: Service, account: Novita,
     assert len(set(account.list_stops())) <= 1
 
 
-def test_a_stopped_service_waits_for_no_slow_client(start: StartModule) -> None:
+def test_stopping_service_does_not_wait_for_slow_clients(start: StartModule) -> None:
     service = start()
     with contextlib.ExitStack() as stack:
         for sent in SLOW.values():
@@ -226,7 +226,7 @@ def test_a_stopped_service_waits_for_no_slow_client(start: StartModule) -> None:
 # --- Honest clients are served
 
 
-def test_an_honest_slow_upload_arrives(short: Service) -> None:
+def test_slow_upload_within_the_deadline_arrives(short: Service) -> None:
     body = b'{"dryRun": true' + b" " * 60_000 + b"}"
     step = len(body) // 12
     with connected(short, STOP_ALL + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body)) as (client,):
@@ -239,7 +239,7 @@ def test_an_honest_slow_upload_arrives(short: Service) -> None:
     assert b'"operationId":null' in answer
 
 
-def test_a_large_answer_arrives_whole_at_a_slow_reader(short: Service) -> None:
+def test_slow_reader_receives_a_large_answer_whole(short: Service) -> None:
     request = LARGE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
     whole = short.get(LARGE.split()[1].decode(), headers={"Accept-Encoding": "identity"}).content
     with connected(short, request) as (client,):
@@ -252,7 +252,7 @@ def test_a_large_answer_arrives_whole_at_a_slow_reader(short: Service) -> None:
     assert answer.partition(b"\r\n\r\n")[2] == whole
 
 
-def test_a_download_that_goes_on_is_not_cut(short: Service) -> None:
+def test_download_that_makes_progress_is_not_cut(short: Service) -> None:
     request = LARGE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
     whole = short.get(LARGE.split()[1].decode(), headers={"Accept-Encoding": "identity"}).content
     began = time.monotonic()
@@ -268,7 +268,7 @@ def test_a_download_that_goes_on_is_not_cut(short: Service) -> None:
     assert time.monotonic() - began > 3
 
 
-def test_a_client_that_expects_100_continue_gets_it_once(short: Service) -> None:
+def test_client_that_expects_100_continue_gets_it_once(short: Service) -> None:
     head = STOP_ALL + b"Connection: close\r\nContent-Length: 16\r\nExpect: 100-continue\r\n\r\n"
     with connected(short, head) as (client,):
         first = client.recv(65536)
@@ -281,7 +281,7 @@ def test_a_client_that_expects_100_continue_gets_it_once(short: Service) -> None
     assert answer.startswith(b"HTTP/1.1 200") and at_once.startswith(b"HTTP/1.1 200")
 
 
-def test_an_unknown_expectation_is_refused_at_once_and_not_encouraged(short: Service) -> None:
+def test_unknown_expectation_is_refused_at_once_without_100_continue(short: Service) -> None:
     head = STOP_ALL + b"Content-Length: 16\r\nExpect: foo\r\n\r\n"
     with connected(short, head) as (client,):
         answer = read_all(client)
@@ -289,7 +289,7 @@ def test_an_unknown_expectation_is_refused_at_once_and_not_encouraged(short: Ser
     assert answer.startswith(b"HTTP/1.1 417")
 
 
-def test_an_empty_line_after_a_body_begins_no_request(short: Service) -> None:
+def test_empty_line_after_a_body_begins_no_request(short: Service) -> None:
     dry_run = STOP_ALL + b'Content-Length: 16\r\n\r\n{"dryRun": true}'
     with connected(short, dry_run + b"\r\n") as (client,):
         at_once = read_all(client)
@@ -314,7 +314,7 @@ def test_an_empty_line_after_a_body_begins_no_request(short: Service) -> None:
         (b"\r\nHEAD / HTTP/1.1\r\nHost: localhost\r\nX-A: b", b"408"),
     ],
 )
-def test_a_refused_head_request_gets_no_body(short: Service, sent: bytes, status: bytes) -> None:
+def test_refused_head_request_gets_no_body(short: Service, sent: bytes, status: bytes) -> None:
     with connected(short, sent) as (client,):
         answer = read_all(client)
 
@@ -322,7 +322,7 @@ def test_a_refused_head_request_gets_no_body(short: Service, sent: bytes, status
     assert answer.partition(b"\r\n\r\n")[2] == b""
 
 
-def test_a_connection_is_used_again_and_requests_may_follow_each_other_at_once(short: Service) -> None:
+def test_connection_is_reused_and_requests_may_be_pipelined(short: Service) -> None:
     ping = LIVEZ
     dry_run = STOP_ALL + b'Content-Length: 16\r\n\r\n{"dryRun": true}'
     with connected(short, ping) as (client,):
@@ -348,7 +348,7 @@ def test_http_1_0_is_answered_and_the_connection_closed(short: Service) -> None:
     assert answer.startswith(b"HTTP/1.0 200")
 
 
-def test_a_body_that_is_too_large_is_refused_with_an_answer_though_it_is_sent_on(short: Service) -> None:
+def test_too_large_body_is_refused_with_an_answer_while_it_is_still_sent(short: Service) -> None:
     with connected(short, STOP_ALL + b"Content-Length: 5000000\r\n\r\n") as (client,):
         client.sendall(b" " * 5_000_000)
         client.shutdown(socket.SHUT_WR)

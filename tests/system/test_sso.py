@@ -170,7 +170,7 @@ def list_audit(query: Query) -> list[tuple[Any, ...]]:
 # --- Who gets in
 
 
-def test_a_first_login_makes_an_account_with_the_claims_role(
+def test_first_login_creates_an_account_with_the_role_of_the_claim(
     browser: Browser, login_service: LoginService, query: Query
 ) -> None:
     login_service.set_claims(
@@ -191,7 +191,7 @@ def test_a_first_login_makes_an_account_with_the_claims_role(
     assert cookie.get_nonstandard_attr("SameSite") == "Lax"
 
 
-def test_a_changed_claim_changes_the_role_at_the_next_login(
+def test_changed_claim_changes_the_role_at_the_next_login(
     service: Service, login_service: LoginService, query: Query
 ) -> None:
     for claim, role in [("guests", "viewer"), (["panel-admins", "guests"], "admin"), (["guests"], "viewer")]:
@@ -206,9 +206,7 @@ def test_a_changed_claim_changes_the_role_at_the_next_login(
     ]
 
 
-def test_a_claim_that_fits_no_role_makes_no_account(
-    browser: Browser, login_service: LoginService, query: Query
-) -> None:
+def test_claim_without_a_role_creates_no_account(browser: Browser, login_service: LoginService, query: Query) -> None:
     claims: list[dict[str, Any]] = [
         {},
         {"groups": []},
@@ -230,7 +228,7 @@ def test_a_claim_that_fits_no_role_makes_no_account(
     assert list_audit(query)[0] == ("sub s0", "login", "", "", "NOT_ALLOWED")
 
 
-def test_who_lost_the_claim_loses_the_role_and_open_pages_too(
+def test_user_who_lost_the_claim_loses_the_role_and_open_sessions(
     browser: Browser, login_service: LoginService, query: Query
 ) -> None:
     login_service.set_claims("s1", preferred_username="ann", groups="panel-admins")
@@ -247,9 +245,7 @@ def test_who_lost_the_claim_loses_the_role_and_open_pages_too(
     assert list_roles(query) == {"ann": {"else"}}, "a group that is no role is none of the provider's business"
 
 
-def test_an_account_that_is_here_already_is_not_taken_over(
-    service: Service, login_service: LoginService, query: Query
-) -> None:
+def test_existing_account_is_not_taken_over(service: Service, login_service: LoginService, query: Query) -> None:
     query(
         "INSERT INTO auth_user"
         " (id, username, email, password, is_superuser, is_staff, is_active, first_name, last_name, date_joined)"
@@ -276,7 +272,7 @@ def test_an_account_that_is_here_already_is_not_taken_over(
     assert query("SELECT count(*) FROM auth_user WHERE is_superuser") == [(1,)]
 
 
-def test_an_account_that_is_not_active_stays_out(browser: Browser, login_service: LoginService, query: Query) -> None:
+def test_inactive_account_cannot_log_in(browser: Browser, login_service: LoginService, query: Query) -> None:
     login_service.set_claims("s1", preferred_username="ann", groups="guests")
     browser.sign_in("s1")
     query("UPDATE auth_user SET is_active = 0")
@@ -290,7 +286,9 @@ def test_an_account_that_is_not_active_stays_out(browser: Browser, login_service
     assert list_audit(query)[-1] == ("ann", "login", "", "", "NOT_AUTHENTICATED")
 
 
-def test_the_login_page_leads_there_and_back_and_nowhere_else(browser: Browser, login_service: LoginService) -> None:
+def test_login_page_leads_to_the_provider_and_back_and_nowhere_else(
+    browser: Browser, login_service: LoginService
+) -> None:
     login_service.set_claims("s1", preferred_username="ann", groups="guests")
     page = browser.open("/login/?next=/api/docs?a=1%26b=2")
 
@@ -306,9 +304,7 @@ def test_the_login_page_leads_there_and_back_and_nowhere_else(browser: Browser, 
 # --- Who doesn't
 
 
-def test_a_state_that_is_not_this_browsers_is_refused(
-    browser: Browser, login_service: LoginService, query: Query
-) -> None:
+def test_state_of_another_browser_is_refused(browser: Browser, login_service: LoginService, query: Query) -> None:
     login_service.set_claims("s1", preferred_username="ann", groups="guests")
     back = browser.prove(browser.begin(), sub="s1")
     code, state = (parse_qs(urlsplit(back).query)[name][0] for name in ("code", "state"))
@@ -331,7 +327,7 @@ def test_a_state_that_is_not_this_browsers_is_refused(
     assert list_roles(query) == {"ann": {"viewer"}}
 
 
-def test_who_ends_it_there_gets_a_page(browser: Browser, query: Query) -> None:
+def test_login_cancelled_at_the_provider_shows_a_page(browser: Browser, query: Query) -> None:
     back = browser.prove(browser.begin(), action="deny")
     state = parse_qs(urlsplit(browser.begin()).query)["state"][0]
 
@@ -355,7 +351,7 @@ def test_link_to_the_callback_logs_nobody_out(browser: Browser, login_service: L
     assert browser.open("/").status_code == 200
 
 
-def test_a_login_service_that_is_away_gives_a_page(browser: Browser, login_service: LoginService, query: Query) -> None:
+def test_unreachable_provider_shows_a_page(browser: Browser, login_service: LoginService, query: Query) -> None:
     login_service.set_claims("s1", preferred_username="ann", groups="guests")
     back = browser.prove(browser.begin(), sub="s1")
     login_service.end()
@@ -369,7 +365,7 @@ def test_a_login_service_that_is_away_gives_a_page(browser: Browser, login_servi
     assert [entry[4] for entry in list_audit(query)] == ["SSO_FAILED"], "one a minute"
 
 
-def test_only_what_the_flow_needs_is_reachable(browser: Browser, login_service: LoginService, query: Query) -> None:
+def test_only_the_paths_of_the_flow_are_reachable(browser: Browser, login_service: LoginService, query: Query) -> None:
     login_service.set_claims("s1", preferred_username="ann", groups="panel-admins")
     for path in ("signup/", "3rdparty/", "email/", "password/reset/", "login/callback/", "oidc/", "connections/"):
         for folder in ("", "accounts/", "sso/", "3rdparty/", "oidc/"):
@@ -523,7 +519,9 @@ LIES = [
 ]
 
 
-def test_a_lie_lets_nobody_in_and_nothing_out(start_sso: StartSso, liar: Liar, query: Query, tmp_path: Path) -> None:
+def test_forged_answer_of_the_provider_logs_nobody_in_and_leaks_nothing(
+    start_sso: StartSso, liar: Liar, query: Query, tmp_path: Path
+) -> None:
     service = start_sso(liar.url)
     statuses: dict[str, int] = {}
 

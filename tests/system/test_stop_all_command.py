@@ -52,7 +52,7 @@ def in_the_middle(environment: dict[str, str], novita: Novita, tmp_path: Path) -
 # --- The outcome
 
 
-def test_all_are_seen_stopped_without_web_and_worker(environment: dict[str, str], novita: Novita) -> None:
+def test_command_verifies_all_stops_without_web_and_worker(environment: dict[str, str], novita: Novita) -> None:
     done = run_stop_all(environment, "--yes")
 
     assert (done.returncode, done.stdout.strip()) == (0, "All 25 are stopped."), done.stderr
@@ -60,27 +60,27 @@ def test_all_are_seen_stopped_without_web_and_worker(environment: dict[str, str]
     assert sorted(novita.list_stops()) == sorted(novita.get_truth())
 
 
-def test_json_is_the_operation(environment: dict[str, str]) -> None:
+def test_json_output_is_the_operation(environment: dict[str, str]) -> None:
     operation = json.loads(run_stop_all(environment, "--yes", "--json", "--reason", "over budget").stdout)
 
     assert (operation["success"], operation["reason"], operation["counts"]["confirmed"]) == (True, "over budget", 25)
 
 
-def test_a_dry_run_stops_nothing(environment: dict[str, str], novita: Novita) -> None:
+def test_dry_run_stops_nothing(environment: dict[str, str], novita: Novita) -> None:
     done = run_stop_all(environment, "--dry-run")
 
     assert (done.returncode, "Would stop 25 running instances." in done.stdout) == (0, True), done.stderr
     assert novita.list_stops() == []
 
 
-def test_without_a_terminal_it_wants_to_be_told_yes(environment: dict[str, str], novita: Novita) -> None:
+def test_yes_is_required_without_a_terminal(environment: dict[str, str], novita: Novita) -> None:
     done = run_stop_all(environment)
 
     assert (done.returncode, "--yes" in done.stderr) == (2, True)
     assert novita.list_calls() == []
 
 
-def test_one_that_keeps_running_is_named_and_is_a_failure(environment: dict[str, str], novita: Novita) -> None:
+def test_instance_that_keeps_running_is_named_and_is_a_failure(environment: dict[str, str], novita: Novita) -> None:
     stubborn = min(novita.get_truth())
     novita.fault("stop", "ignore", instanceId=stubborn)
 
@@ -92,9 +92,7 @@ def test_one_that_keeps_running_is_named_and_is_a_failure(environment: dict[str,
     assert done.stdout.splitlines()[-1] == "1 of 25 is still running."
 
 
-def test_stops_that_fail_are_asked_again_until_all_are_seen_stopped(
-    environment: dict[str, str], novita: Novita
-) -> None:
+def test_failed_stops_are_requested_again_until_all_are_verified(environment: dict[str, str], novita: Novita) -> None:
     novita.fault("stop", "status", status=500, every=2, times=12)
 
     done = run_stop_all(environment, "--yes")
@@ -103,7 +101,7 @@ def test_stops_that_fail_are_asked_again_until_all_are_seen_stopped(
     assert len(novita.list_stops()) == 25 + novita.count_fired("status")
 
 
-def test_a_refused_key_is_said_and_is_a_failure(environment: dict[str, str], novita: Novita) -> None:
+def test_refused_key_is_reported_and_is_a_failure(environment: dict[str, str], novita: Novita) -> None:
     novita.fault("any", "status", status=403)
 
     done = run_stop_all(environment, "--yes")
@@ -116,9 +114,7 @@ def test_a_refused_key_is_said_and_is_a_failure(environment: dict[str, str], nov
 
 
 @pytest.mark.parametrize("how", ["stopped", "paused"])
-def test_a_redis_that_is_away_is_no_obstacle(
-    environment: dict[str, str], redis_process: Redis, novita: Novita, how: str
-) -> None:
+def test_stop_needs_no_redis(environment: dict[str, str], redis_process: Redis, novita: Novita, how: str) -> None:
     began = time.monotonic()
     run_stop_all(environment, "--yes")
     usual_seconds = time.monotonic() - began
@@ -133,7 +129,7 @@ def test_a_redis_that_is_away_is_no_obstacle(
     assert novita.are_all("exited")
 
 
-def test_a_database_without_tables_is_named_and_the_stop_goes_on(
+def test_database_without_tables_is_reported_and_the_stop_goes_on(
     environment: dict[str, str], tmp_path: Path, novita: Novita
 ) -> None:
     done = run_stop_all(environment, "--yes", DATABASE_URL=f"sqlite:///{tmp_path / 'empty.sqlite3'}")
@@ -144,7 +140,7 @@ def test_a_database_without_tables_is_named_and_the_stop_goes_on(
     assert novita.are_all("exited")
 
 
-def test_a_locked_database_is_waited_for(in_the_middle: Process, environment: dict[str, str], novita: Novita) -> None:
+def test_stop_waits_for_a_locked_database(in_the_middle: Process, environment: dict[str, str], novita: Novita) -> None:
     with contextlib.closing(sqlite3.connect(environment["DATABASE_URL"].removeprefix("sqlite:///"))) as locker:
         locker.execute("BEGIN EXCLUSIVE")
         time.sleep(8)
@@ -157,7 +153,7 @@ def test_a_locked_database_is_waited_for(in_the_middle: Process, environment: di
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_command_that_is_told_to_end_does_and_a_worker_goes_on(
+def test_worker_continues_for_a_terminated_command(
     in_the_middle: Process, start_worker: StartWorker, novita: Novita, number: int
 ) -> None:
     in_the_middle.signal(number)
@@ -173,7 +169,7 @@ def test_a_command_that_is_told_to_end_does_and_a_worker_goes_on(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_command_that_is_told_to_end_while_it_looks_asks_nobody(
+def test_command_that_is_terminated_while_it_lists_requests_nothing(
     environment: dict[str, str], tmp_path: Path, novita: Novita, number: int
 ) -> None:
     novita.fault("list", "hang")
@@ -187,7 +183,7 @@ def test_a_command_that_is_told_to_end_while_it_looks_asks_nobody(
     assert novita.list_stops() == []
 
 
-def test_a_killed_command_is_followed_by_the_next_one(
+def test_next_command_continues_for_a_killed_one(
     in_the_middle: Process, environment: dict[str, str], novita: Novita
 ) -> None:
     in_the_middle.end()
@@ -199,7 +195,9 @@ def test_a_killed_command_is_followed_by_the_next_one(
     assert sorted(novita.list_stops()) == sorted(novita.get_truth()), "each was asked once"
 
 
-def test_two_commands_at_once_make_one_operation(environment: dict[str, str], tmp_path: Path, novita: Novita) -> None:
+def test_two_simultaneous_commands_make_one_operation(
+    environment: dict[str, str], tmp_path: Path, novita: Novita
+) -> None:
     novita.fault("stop", "delay", seconds=0.5)
     with contextlib.ExitStack() as stack:
         processes = [Process([*STOP_ALL, "--yes"], environment, tmp_path / f"{number}.log") for number in range(2)]
@@ -263,7 +261,7 @@ def terminal(environment: dict[str, str], all_running: Any) -> Iterator[Terminal
     terminal.end()
 
 
-def test_a_person_sees_what_would_be_stopped_and_a_wrong_number_stops_nothing(
+def test_terminal_shows_what_would_be_stopped_and_a_wrong_number_stops_nothing(
     terminal: Terminal, novita: Novita
 ) -> None:
     terminal.read_until("Type 25 to stop them: ")
@@ -278,7 +276,7 @@ def test_a_person_sees_what_would_be_stopped_and_a_wrong_number_stops_nothing(
     assert novita.list_stops() == []
 
 
-def test_a_person_who_types_the_number_sees_the_progress_and_the_verdict(terminal: Terminal, novita: Novita) -> None:
+def test_right_number_shows_the_progress_and_the_result(terminal: Terminal, novita: Novita) -> None:
     terminal.read_until("Type 25 to stop them: ")
 
     terminal.press("25\n")
@@ -290,7 +288,7 @@ def test_a_person_who_types_the_number_sees_the_progress_and_the_verdict(termina
 
 
 @pytest.mark.parametrize("leave", [lambda terminal: terminal.press("\x04"), lambda terminal: terminal.interrupt()])
-def test_a_person_who_leaves_at_the_question_stops_nothing(
+def test_leaving_at_the_question_stops_nothing(
     terminal: Terminal, novita: Novita, leave: Callable[[Terminal], None]
 ) -> None:
     terminal.read_until("Type 25 to stop them: ")

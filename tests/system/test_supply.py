@@ -56,7 +56,7 @@ def test_no_registry_is_named() -> None:
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: " ".join(machine.values()))
-def test_what_any_supported_machine_needs_is_pinned(machine: dict[str, str]) -> None:
+def test_requirements_of_each_supported_machine_are_pinned(machine: dict[str, str]) -> None:
     """With hashes pip takes nothing that isn't listed, and what a package needs depends on Python and the system."""
     pinned = read_pinned()
     to_see = [(wanted.name, "", wanted) for wanted in read_wanted()]
@@ -128,21 +128,21 @@ def audit(tmp_path: Path) -> Iterator[Audit]:
         server.shutdown()
 
 
-def test_a_known_vulnerability_fails_and_is_named(audit: Audit) -> None:
+def test_known_vulnerability_fails_and_is_named(audit: Audit) -> None:
     ended = audit(200, json.dumps({"vulns": [ADVISORY]}).encode())
 
     assert ended.returncode == 1
     assert ended.stdout == "django 5.2.1: CVE-2025-1, GHSA-xxxx, fixed in 5.2.2. It opens a door.\n"
 
 
-def test_no_known_vulnerability_is_said(audit: Audit) -> None:
+def test_audit_reports_that_there_is_no_known_vulnerability(audit: Audit) -> None:
     ended = audit(200, b"{}")
 
     assert (ended.returncode, ended.stdout) == (0, "pip-audit: no known vulnerability in 1 packages\n")
 
 
 @pytest.mark.parametrize(("status", "body"), [(500, b""), (403, b"no"), (200, b"<html>Log in to the network.")])
-def test_a_source_that_gives_no_advisories_is_skipped_with_a_word(audit: Audit, status: int, body: bytes) -> None:
+def test_source_without_advisories_is_skipped_with_a_message(audit: Audit, status: int, body: bytes) -> None:
     ended = audit(status, body)
 
     assert ended.returncode == 0
@@ -150,7 +150,7 @@ def test_a_source_that_gives_no_advisories_is_skipped_with_a_word(audit: Audit, 
     assert ended.stdout.count("\n") == 1 and ended.stderr == ""
 
 
-def test_a_source_that_is_away_is_skipped_with_a_word(tmp_path: Path) -> None:
+def test_unreachable_source_is_skipped_with_a_message(tmp_path: Path) -> None:
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
         ended = ask(tmp_path, unheard.getsockname()[1])
@@ -160,7 +160,7 @@ def test_a_source_that_is_away_is_skipped_with_a_word(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("status", "body"), [(500, b""), (200, b"<html>Log in to the network.")])
-def test_a_strict_audit_without_advisories_fails(audit: Audit, status: int, body: bytes) -> None:
+def test_strict_audit_without_advisories_fails(audit: Audit, status: int, body: bytes) -> None:
     ended = audit(status, body, AUDIT="strict")
 
     assert ended.returncode == 1
@@ -168,7 +168,7 @@ def test_a_strict_audit_without_advisories_fails(audit: Audit, status: int, body
     assert ended.stdout.endswith("pip-audit: failed, AUDIT=strict wants every package checked\n")
 
 
-def test_a_strict_audit_that_finds_nothing_passes(audit: Audit) -> None:
+def test_strict_audit_without_findings_passes(audit: Audit) -> None:
     ended = audit(200, b"{}", AUDIT="strict")
 
     assert (ended.returncode, ended.stdout) == (0, "pip-audit: no known vulnerability in 1 packages\n")
@@ -193,7 +193,7 @@ UNKNOWN = {"name": "b", "skip_reason": "not on the index"}
 @pytest.mark.parametrize(
     ("packages", "relaxed", "strict"), [([KNOWN], 0, 0), ([KNOWN, UNKNOWN], 0, 1), ([UNKNOWN], 0, 1)]
 )
-def test_a_package_that_was_not_checked_is_never_called_free_of_vulnerabilities(
+def test_unchecked_package_is_never_reported_as_free_of_vulnerabilities(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     packages: list[object],
@@ -210,7 +210,7 @@ def test_a_package_that_was_not_checked_is_never_called_free_of_vulnerabilities(
     assert ("not checked" in out or "skipped" in out) == (UNKNOWN in packages)
 
 
-def test_an_audit_that_cannot_be_made_fails(tmp_path: Path) -> None:
+def test_audit_that_cannot_run_fails(tmp_path: Path) -> None:
     ended = ask(tmp_path, 9, pin="django")
 
     assert ended.returncode == 1

@@ -25,7 +25,7 @@ def send_form(browser: requests.Session, service: Service) -> int:
     return answer.status_code
 
 
-def test_a_login_to_one_panel_leaves_the_login_to_the_other(
+def test_login_to_one_panel_keeps_the_login_to_another(
     environment: dict[str, str], start_service: Start, tmp_path: Path
 ) -> None:
     other_database = tmp_path / "other.sqlite3"
@@ -48,7 +48,7 @@ def test_a_login_to_one_panel_leaves_the_login_to_the_other(
         assert len({cookie.name for cookie in browser.cookies}) == len(browser.cookies) >= 4
 
 
-def test_the_processes_of_one_panel_share_a_login(environment: dict[str, str], start_service: Start) -> None:
+def test_processes_of_one_panel_share_a_login(environment: dict[str, str], start_service: Start) -> None:
     make_admin(environment)
     one, two = (start_service(REQUIRE_LOGIN="1", WEB_WORKERS="1").wait_until_alive() for _ in range(2))
     with requests.Session() as browser:

@@ -91,12 +91,8 @@ def copy_project(folder: Path) -> Path:
 
 
 @pytest.fixture
-def project(tmp_path: Path, migrated_database: Path) -> Path:
-    """A copy of the project whose database has its tables: creating them takes a second."""
-    folder = copy_project(tmp_path / "project")
-    (folder / "var").mkdir(mode=0o700)
-    shutil.copy(migrated_database, folder / "var" / "db.sqlite3")
-    return folder
+def project(tmp_path: Path) -> Path:
+    return copy_project(tmp_path / "project")
 
 
 @contextlib.contextmanager
@@ -113,7 +109,10 @@ def started(folder: Path, **variables: str) -> Iterator[Up]:
 
 
 @pytest.fixture
-def up(project: Path) -> Iterator[Up]:
+def up(project: Path, migrated_database: Path) -> Iterator[Up]:
+    """A started panel. Its database has its tables: creating them takes a second."""
+    (project / "var").mkdir(mode=0o700)
+    shutil.copy(migrated_database, project / "var" / "db.sqlite3")
     with started(project) as process:
         yield process
 
@@ -126,7 +125,7 @@ def bare_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         yield process
 
 
-def test_a_bare_machine_gets_a_simulated_account_and_a_redis(bare_up: Up) -> None:
+def test_bare_machine_gets_a_simulated_account_and_a_redis(bare_up: Up) -> None:
     listing = bare_up.get("/api/instances").json()
     assert listing["total"] == 25
     assert len({one["region"] for one in listing["instances"]}) > 1
@@ -140,7 +139,7 @@ def test_a_bare_machine_gets_a_simulated_account_and_a_redis(bare_up: Up) -> Non
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_every_process_it_started(up: Up, number: int) -> None:
+def test_signal_ends_every_started_process(up: Up, number: int) -> None:
     wait_until(lambda: up.get("/livez").ok, "it serves")
     wait_until(lambda: up.get_worker() == "up", "its worker works")
     assert len(up.list_pids()) >= 5
@@ -161,7 +160,7 @@ def test_worker_verifies_a_stop(bare_up: Up) -> None:
     assert not list(bare_up.log_path.parent.glob("celerybeat*"))
 
 
-def test_a_second_shell_reaches_what_the_first_one_started(bare_up: Up) -> None:
+def test_command_in_another_shell_uses_the_running_redis_and_simulator(bare_up: Up) -> None:
     before = bare_up.get("/health").json()["sync"]["lastSync"]
 
     done = run_command(bare_up, "sync_instances")
@@ -170,7 +169,7 @@ def test_a_second_shell_reaches_what_the_first_one_started(bare_up: Up) -> None:
     assert bare_up.get("/health").json()["sync"]["lastSync"] > before
 
 
-def test_what_a_killed_one_left_behind_is_not_believed(up: Up) -> None:
+def test_file_left_by_a_killed_panel_is_ignored(up: Up) -> None:
     wait_until(lambda: up.get("/readyz").ok, "it serves")
     for process in list_pids(up.log_path.parent):
         os.kill(process, signal.SIGKILL)
@@ -187,7 +186,7 @@ def test_what_a_killed_one_left_behind_is_not_believed(up: Up) -> None:
         again.wait()
 
 
-def test_what_it_started_ends_when_it_is_killed_and_the_port_is_free_at_once(up: Up) -> None:
+def test_killing_the_panel_ends_its_processes_and_frees_the_port(up: Up) -> None:
     wait_until(lambda: up.get("/readyz").ok, "it serves")
     wait_until(lambda: up.get_worker() == "up", "its worker works")
     assert len(up.list_pids()) >= 8
@@ -206,7 +205,7 @@ def test_what_it_started_ends_when_it_is_killed_and_the_port_is_free_at_once(up:
     assert wait_until(lambda: up.list_pids() == [], "nothing of either runs", 15)
 
 
-def test_what_it_started_ends_when_all_of_its_group_is_killed(up: Up) -> None:
+def test_killing_the_process_group_ends_every_started_process(up: Up) -> None:
     # As a terminal does that is closed: the programs are in sessions of their own, and don't get that signal.
     wait_until(lambda: up.get("/livez").ok, "it serves")
 
@@ -216,7 +215,7 @@ def test_what_it_started_ends_when_all_of_its_group_is_killed(up: Up) -> None:
     assert wait_until(lambda: up.list_pids() == [], "nothing of it runs", 15)
 
 
-def test_two_in_one_folder_share_the_redis_and_sync_once(bare_up: Up) -> None:
+def test_two_panels_in_one_folder_share_the_redis_and_sync_once(bare_up: Up) -> None:
     second = Up(bare_up.log_path.parent)
     try:
         wait_until(lambda: second.get("/readyz").ok, "the second serves")
@@ -227,7 +226,7 @@ def test_two_in_one_folder_share_the_redis_and_sync_once(bare_up: Up) -> None:
     assert bare_up.get("/readyz").ok
 
 
-def test_a_signal_during_the_start_leaves_nothing_running(up: Up) -> None:
+def test_signal_during_the_start_leaves_nothing_running(up: Up) -> None:
     wait_until(lambda: "simulated" in up.log, "it begins to start")
 
     os.kill(up.popen.pid, signal.SIGTERM)
@@ -236,7 +235,7 @@ def test_a_signal_during_the_start_leaves_nothing_running(up: Up) -> None:
     assert wait_until(lambda: up.list_pids() == [], "nothing of it runs")
 
 
-def test_a_port_in_use_is_one_clear_line(project: Path) -> None:
+def test_port_in_use_is_reported_in_one_line(project: Path) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -250,7 +249,7 @@ def test_a_port_in_use_is_one_clear_line(project: Path) -> None:
     assert up.list_pids() == []
 
 
-def test_bad_settings_are_refused_by_their_names(project: Path) -> None:
+def test_invalid_settings_are_refused_by_name(project: Path) -> None:
     up = Up(project, PORT="http", NOVITA_SYNC_INTERVAL="soon", NOVITA_API_KEY="FAKE-SECRET key")
 
     assert up.wait() == 1
@@ -259,7 +258,7 @@ def test_bad_settings_are_refused_by_their_names(project: Path) -> None:
     assert "FAKE-SECRET" not in up.log
 
 
-def test_a_redis_that_does_not_answer_is_a_warning(project: Path) -> None:
+def test_unreachable_redis_is_a_warning(project: Path) -> None:
     up = Up(project, REDIS_URL="redis://127.0.0.1:1/0")
     try:
         wait_until(lambda: up.get("/livez").ok, "it serves")
@@ -270,7 +269,7 @@ def test_a_redis_that_does_not_answer_is_a_warning(project: Path) -> None:
         up.wait()
 
 
-def test_a_long_path_is_no_obstacle(tmp_path: Path, project: Path) -> None:
+def test_panel_starts_in_a_folder_with_a_long_path(tmp_path: Path, project: Path) -> None:
     deep = tmp_path / ("d" * 60) / ("e" * 60)
     deep.parent.mkdir()
     project.rename(deep)
@@ -282,7 +281,7 @@ def test_a_long_path_is_no_obstacle(tmp_path: Path, project: Path) -> None:
         up.wait()
 
 
-def test_make_run_starts_it(project: Path) -> None:
+def test_make_run_starts_the_panel(project: Path) -> None:
     shutil.copy(ROOT / "Makefile", project / "Makefile")
     (project / ".venv").symlink_to(sys.prefix)
     environment = build_environment(PORT=str(find_free_port()))

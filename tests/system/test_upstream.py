@@ -41,7 +41,7 @@ def service(start_service: Start, novita: Novita) -> Service:
     ).wait_until_ready()
 
 
-def test_no_failing_listing_changes_the_copy(service: Service, novita: Novita) -> None:
+def test_failed_listing_keeps_the_inventory(service: Service, novita: Novita) -> None:
     before = service.get("/api/instances").content
     for fault in LIST_FAULTS:
         novita.fault("list", **fault)
@@ -61,7 +61,7 @@ def test_no_failing_listing_changes_the_copy(service: Service, novita: Novita) -
     assert "FAKE-SECRET" not in service.log
 
 
-def test_what_a_listing_lacks_is_removed_only_when_novita_says_that_it_is_gone(
+def test_instance_missing_in_a_listing_is_removed_only_when_novita_reports_it_gone(
     service: Service, novita: Novita
 ) -> None:
     ids = sorted(novita.get_truth())
@@ -78,7 +78,7 @@ def test_what_a_listing_lacks_is_removed_only_when_novita_says_that_it_is_gone(
     assert service.list_ids() == set(ids[2:])
 
 
-def test_two_syncs_at_once_are_one(service: Service, novita: Novita) -> None:
+def test_simultaneous_syncs_are_one(service: Service, novita: Novita) -> None:
     novita.fault("list", "delay", seconds=0.8)
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: service.post("/api/instances/sync"), range(4)))
@@ -107,7 +107,7 @@ def test_health_answers_while_all_calls_to_novita_are_slow(start_service: Start,
         caller.join()
 
 
-def test_an_action_moves_the_copy_until_the_instance_rests(start_service: Start, novita: Novita) -> None:
+def test_inventory_follows_an_action_until_the_instance_is_at_rest(start_service: Start, novita: Novita) -> None:
     service = start_service(NOVITA_SYNC_INTERVAL="3600").wait_until_ready()
     running = next(id_ for id_, row in novita.get_truth().items() if row["status"] == "running")
 
@@ -119,7 +119,7 @@ def test_an_action_moves_the_copy_until_the_instance_rests(start_service: Start,
     assert novita.count_syncs() == 1
 
 
-def test_a_stop_that_is_not_carried_out_is_not_shown_as_stopped(start_service: Start, novita: Novita) -> None:
+def test_ignored_stop_is_not_shown_as_stopped(start_service: Start, novita: Novita) -> None:
     service = start_service(NOVITA_SYNC_INTERVAL="3600").wait_until_ready()
     running = next(id_ for id_, row in novita.get_truth().items() if row["status"] == "running")
     novita.fault("stop", "ignore")
@@ -135,7 +135,7 @@ def test_a_stop_that_is_not_carried_out_is_not_shown_as_stopped(start_service: S
     assert seen == {"toStop", "running"}
 
 
-def test_a_lost_answer_to_a_stop_is_resolved_by_reading(service: Service, novita: Novita) -> None:
+def test_lost_answer_to_a_stop_is_resolved_by_reading(service: Service, novita: Novita) -> None:
     running = next(id_ for id_, row in novita.get_truth().items() if row["status"] == "running")
     novita.fault("stop", "lost")
 

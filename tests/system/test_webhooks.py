@@ -124,7 +124,7 @@ def begin(tmp_path: Path, migrated_database: Path) -> Iterator[Begin]:
         yield start
 
 
-def test_a_webhook_arrives_signed_and_leaves_nothing_secret_behind(begin: Begin) -> None:
+def test_webhook_arrives_signed_and_leaves_no_secret_behind(begin: Begin) -> None:
     receiver = Receiver(answer("200 OK"))
     sender = begin(receiver)
 
@@ -138,7 +138,7 @@ def test_a_webhook_arrives_signed_and_leaves_nothing_secret_behind(begin: Begin)
     assert b"FAKE-SECRET" not in sender.database.read_bytes() and "FAKE-SECRET" not in log
 
 
-def test_several_workers_at_the_same_moment_send_it_once(begin: Begin) -> None:
+def test_simultaneous_workers_send_a_webhook_once(begin: Begin) -> None:
     receiver = Receiver(answer("200 OK"))
     sender = begin(receiver)
     delivery_id = sender.make_due(receiver.url)
@@ -153,7 +153,7 @@ def test_several_workers_at_the_same_moment_send_it_once(begin: Begin) -> None:
     assert sender.execute("SELECT state, tries FROM instances_webhookdelivery") == [("delivered", 1)]
 
 
-def test_what_a_killed_worker_was_sending_is_sent_again_with_the_same_id(begin: Begin) -> None:
+def test_webhook_of_a_killed_worker_is_sent_again_with_the_same_id(begin: Begin) -> None:
     receiver = Receiver(hang)
     sender = begin(receiver)
     delivery_id = sender.make_due(receiver.url)
@@ -174,7 +174,7 @@ def test_what_a_killed_worker_was_sending_is_sent_again_with_the_same_id(begin: 
     assert sender.execute("SELECT state, tries FROM instances_webhookdelivery") == [("delivered", 2)]
 
 
-def test_a_worker_that_slept_through_its_claim_leaves_the_next_ones_alone(begin: Begin) -> None:
+def test_worker_whose_claim_expired_keeps_the_next_ones_record(begin: Begin) -> None:
     waits = threading.Event()
 
     def write(connection: socket.socket) -> None:
@@ -197,7 +197,7 @@ def test_a_worker_that_slept_through_its_claim_leaves_the_next_ones_alone(begin:
     assert sender.execute("SELECT status FROM instances_webhookattempt") == [(500,)]
 
 
-def test_a_receiver_that_drips_is_left_after_ten_seconds_and_holds_up_no_other(begin: Begin) -> None:
+def test_slow_receiver_is_cut_after_ten_seconds_and_delays_no_other(begin: Begin) -> None:
     slow, quick = Receiver(drip(b"HTTP/1.1 200 OK\r\nX-Slow: ", seconds=20)), Receiver(answer("200 OK"))
     sender = begin(slow, quick)
     first, second = sender.make_due(slow.url), sender.make_due(quick.url)
@@ -217,9 +217,7 @@ def test_a_receiver_that_drips_is_left_after_ten_seconds_and_holds_up_no_other(b
     assert error == "No answer within 10 s."
 
 
-def test_a_certificate_that_nobody_trusts_gets_no_webhook(
-    begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_untrusted_certificate_gets_no_webhook(begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     receiver = Receiver(answer("200 OK"), tls=make_certificate(tmp_path, "127.0.0.1"))
     # Trust, too, is not taken from the environment.
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "certificate.pem"))

@@ -17,7 +17,7 @@ def all_running(novita: Novita) -> None:
     novita.change(running=True)
 
 
-def test_health_tells_whether_a_worker_works(start_service: Start, start_worker: StartWorker) -> None:
+def test_health_shows_whether_a_worker_works(start_service: Start, start_worker: StartWorker) -> None:
     service = start_service(**NO_SYNC).wait_until_alive()
     assert service.get_worker() == "down"
 
@@ -28,7 +28,7 @@ def test_health_tells_whether_a_worker_works(start_service: Start, start_worker:
     wait_until(lambda: service.get_worker() == "down", "it is down", 20)
 
 
-def test_a_worker_ends_soon_while_novita_hangs_and_leaves_the_operation_to_another(
+def test_worker_ends_soon_while_novita_hangs_and_another_takes_the_operation(
     start_service: Start, start_worker: StartWorker, novita: Novita
 ) -> None:
     service = start_service(**NO_SYNC).wait_until_alive()
@@ -48,7 +48,7 @@ def test_a_worker_ends_soon_while_novita_hangs_and_leaves_the_operation_to_anoth
     assert service.wait_until_finished(ordered, 12)["success"]
 
 
-def test_two_workers_ask_nothing_twice(start_service: Start, start_worker: StartWorker, novita: Novita) -> None:
+def test_two_workers_request_nothing_twice(start_service: Start, start_worker: StartWorker, novita: Novita) -> None:
     novita.fault("stop", "status", status=500, every=2, times=12)
     novita.fault("stop", "delay", seconds=1)
     for _ in range(2):
@@ -62,7 +62,7 @@ def test_two_workers_ask_nothing_twice(start_service: Start, start_worker: Start
     assert len(novita.list_stops()) == 25 + novita.count_fired("status")
 
 
-def test_a_worker_that_starts_without_redis_works_when_it_comes(
+def test_worker_started_without_redis_works_before_and_after_redis_comes(
     start_service: Start, start_worker: StartWorker, redis_process: Redis
 ) -> None:
     Redis.end(redis_process)
@@ -80,7 +80,7 @@ def test_a_worker_that_starts_without_redis_works_when_it_comes(
     wait_until(lambda: service.get_worker() == "up", "it is seen", 5)
 
 
-def test_a_redis_that_comes_back_empty_is_worked_with(
+def test_worker_continues_when_redis_comes_back_empty(
     start_service: Start, start_worker: StartWorker, redis_process: Redis
 ) -> None:
     service = start_service(**NO_SYNC).wait_until_alive()
@@ -96,7 +96,7 @@ def test_a_redis_that_comes_back_empty_is_worked_with(
     assert service.get_worker() == "up"
 
 
-def test_a_redis_that_was_silent_is_worked_with(
+def test_worker_continues_after_redis_was_silent(
     start_service: Start, start_worker: StartWorker, redis_process: Redis
 ) -> None:
     service = start_service(**NO_SYNC).wait_until_alive()
@@ -110,7 +110,7 @@ def test_a_redis_that_was_silent_is_worked_with(
     assert service.wait_until_finished(service.stop_all(), 60)["success"], worker.log
 
 
-def test_a_worker_leaves_no_file_behind(start_worker: StartWorker, redis_process: Redis) -> None:
+def test_worker_leaves_no_file_behind(start_worker: StartWorker, redis_process: Redis) -> None:
     before = {path.name for path in ROOT.iterdir()}
     start_worker()
     wait_until(lambda: redis_process.find("worker:*"), "it works")

@@ -74,7 +74,7 @@ FAULTS: dict[str, tuple[Callable[[Redis], object], Callable[[Redis], object], st
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_with_a_broken_redis_the_worker_works_on_says_so_once_and_ends_when_told(
+def test_worker_with_a_broken_redis_works_logs_it_once_and_ends_on_a_signal(
     fault: str, start_service: Start, start_worker: StartWorker, redis_process: Redis
 ) -> None:
     break_, heal, words = FAULTS[fault]
@@ -98,9 +98,7 @@ def test_with_a_broken_redis_the_worker_works_on_says_so_once_and_ends_when_told
     assert worker.wait(END_SECONDS) == 0, worker.log
 
 
-def test_a_worker_that_starts_without_redis_ends_when_it_is_told_to(
-    start_worker: StartWorker, redis_process: Redis
-) -> None:
+def test_worker_started_without_redis_ends_on_a_signal(start_worker: StartWorker, redis_process: Redis) -> None:
     Redis.end(redis_process)
     worker = start_worker()
     wait_until(lambda: "redis is unavailable" in worker.log, "it notices")
@@ -129,7 +127,7 @@ def fill_with_foreign_bytes(client: redis.Redis) -> None:
         client.set(name, b"\xff\xfe")
 
 
-def test_foreign_bytes_in_redis_are_no_concern_of_the_worker(
+def test_worker_ignores_foreign_bytes_in_redis(
     start_service: Start, start_worker: StartWorker, redis_process: Redis
 ) -> None:
     fill_with_foreign_bytes(redis_process.client)
@@ -144,7 +142,7 @@ def test_foreign_bytes_in_redis_are_no_concern_of_the_worker(
     assert all(words not in worker.log for words in ("away", "ERROR", "CRITICAL", "Traceback")), worker.log
 
 
-def test_a_database_that_is_away_is_said_once_and_the_worker_goes_on(
+def test_database_outage_is_logged_once_and_the_worker_continues(
     start_service: Start, start_worker: StartWorker, environment: dict[str, str]
 ) -> None:
     database = Path(environment["DATABASE_URL"].removeprefix("sqlite:///"))
@@ -164,9 +162,7 @@ def test_a_database_that_is_away_is_said_once_and_the_worker_goes_on(
     assert worker.log.count("database is") == 2 and "Traceback" not in worker.log, worker.log
 
 
-def test_without_a_database_the_worker_ends_when_it_is_told_to(
-    start_worker: StartWorker, environment: dict[str, str]
-) -> None:
+def test_worker_without_a_database_ends_on_a_signal(start_worker: StartWorker, environment: dict[str, str]) -> None:
     database = Path(environment["DATABASE_URL"].removeprefix("sqlite:///"))
     database.unlink()
     database.symlink_to("gone/db.sqlite3")
@@ -188,7 +184,7 @@ def silent_receiver() -> Iterator[tuple[str, socket.socket]]:
 @pytest.mark.parametrize(
     "signals", [[signal.SIGTERM], [signal.SIGTERM, signal.SIGTERM], [signal.SIGINT, signal.SIGINT]]
 )
-def test_a_worker_ends_soon_while_a_receiver_of_webhooks_hangs(
+def test_worker_ends_soon_while_a_webhook_receiver_hangs(
     signals: list[signal.Signals],
     start_service: Start,
     start_worker: StartWorker,
@@ -221,7 +217,7 @@ def test_a_worker_ends_soon_while_a_receiver_of_webhooks_hangs(
     server.accept()[0].close()
 
 
-def test_a_worker_that_is_stuck_in_a_statement_ends_all_the_same(
+def test_worker_stuck_in_a_statement_ends_on_a_signal(
     start_service: Start, start_worker: StartWorker, environment: dict[str, str], tmp_path: Path
 ) -> None:
     # Opening a pipe for reading waits until somebody writes: a file system that hangs looks like this.
