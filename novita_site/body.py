@@ -1,7 +1,7 @@
-"""The body of a request that may act: read as a whole before anything is done, or refused.
+"""The body of an acting request: read whole before anything happens, or refused.
 
-To "stop all" an empty body means everything. So a body that can't be read, was cut, or came without a length must never
-count as an empty one, on no route.
+For stop-all an empty body means everything. A body that is unreadable, truncated or without a length must therefore
+never count as empty, on any route.
 """
 
 import re
@@ -18,10 +18,9 @@ from instances.errors import BodyEncoded, BodyTooLarge, InvalidRequest, LengthRe
 from novita_site.middleware import Handler
 
 PIECE_BYTES: Final = 64 * 1024
-# Clients send the head and the body apart. Where no length is given, a body that comes late must not be missed.
+# Clients may send the head and the body separately. Without a length, a late body must still be detected.
 LATE_BODY_SECONDS: Final = 0.1
-# Each makes it another request than the one that arrives, or sets a condition. Nothing here obeys them, so nothing may
-# ignore them.
+# Each of these changes the meaning of a request or sets a condition. None is supported, so none may be ignored.
 REFUSED_HEADERS: Final = (
     "Content-Range",
     "Range",
@@ -35,7 +34,7 @@ _WHOLE_URL: Final = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
 
 
 def read_body(get_response: Handler) -> Handler:
-    """Read the body of every request that may change something; `request.body` has all of it afterwards."""
+    """Read the whole body of every request that may act into `request.body`."""
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         if request.method not in SAFE_METHODS:
@@ -62,21 +61,21 @@ def _read(request: HttpRequest) -> None:
     elif length:
         body = _read_length(stream, length)
     else:
-        # HTTP/1.0 has no other way to say where a body ends, or that there is none.
+        # In HTTP/1.0 only a length tells where a body ends, or that there is none.
         if request.META.get("SERVER_PROTOCOL") == "HTTP/1.0" and request.method != "DELETE":
             raise LengthRequired
         body = b""
-    # gunicorn would take what follows for the next request, and this one would be done without it.
+    # gunicorn would parse further bytes as the next request and run this one without them.
     wait_seconds = 0 if body or length else LATE_BODY_SECONDS
     if (find_rest := getattr(stream, "find_rest", None)) and find_rest(wait_seconds):
         if not (length or body):
             raise LengthRequired
         raise InvalidRequest("More bytes came than the request announces.")
-    # Django reads as much as Content-Length says.
+    # Django reads Content-Length bytes.
     request.META["CONTENT_LENGTH"] = str(len(body)) if body else length
     request._stream = BytesIO(body)
-    # From here on Django keeps it.
-    request.body  # noqa: B018 - read for what it does
+    # Django caches it from here on.
+    request.body  # noqa: B018 - reading it has an effect
 
 
 def _check_target(request: HttpRequest) -> None:
@@ -89,7 +88,7 @@ def _check_target(request: HttpRequest) -> None:
 
 def _read_chunked(request: HttpRequest, stream: Any, length: str) -> bytes:
     coding = request.headers["Transfer-Encoding"].strip().lower()
-    # The server says by this that it decodes chunks, and that the stream ends where the body does.
+    # The server sets this when it decodes chunks and the stream ends with the body.
     if length or coding != "chunked" or not request.META.get("wsgi.input_terminated"):
         raise LengthRequired
     limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
@@ -97,7 +96,7 @@ def _read_chunked(request: HttpRequest, stream: Any, length: str) -> bytes:
     if len(body) > limit:
         raise BodyTooLarge
     if not body:
-        # A program that makes the body and fails before its first byte.
+        # A client that pipes a generated body failed before the first byte.
         raise InvalidRequest("A body was announced and is empty. Send {}, or Content-Length: 0.")
     return body
 

@@ -1,8 +1,8 @@
-"""Celery's app: `celery -A novita_site worker`. Each worker finds its own work, so that this one command is enough.
+"""Celery's app: `celery -A novita_site worker`. This command needs no beat and no broker.
 
-What is due stands in the database, and each worker looks there. Nobody else sends a task, so the broker is a queue in
-the worker's own memory: nothing that happens to Redis (away, full, read-only, foreign bytes in it) can keep a stop from
-being moved on. With several workers a task is due several times; the tasks bear that.
+Each worker polls the database for due work. No other process sends tasks, so the broker is a queue in the worker's own
+memory, and no fault of Redis (down, full, read-only, foreign data) can hold up a stop. Several workers may run the same
+task; the tasks allow for that.
 """
 
 import logging
@@ -30,12 +30,12 @@ app = Celery("novita_site")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 
-# A worker that was told to end is gone by then, whatever it is in the middle of.
+# A worker that got a signal ends within this time in any case.
 END_SECONDS: Final = 8.0
 
 
 class Ticker(bootsteps.StartStopStep):
-    """Looks for work every few seconds, in a thread. Not Celery's beat: that one stops when the clock is set back."""
+    """A thread that looks for work every few seconds. Celery's beat stops when the clock is set back."""
 
     requires = ("celery.worker.components:Pool",)
 
@@ -50,12 +50,12 @@ app.steps["worker"].add(Ticker)
 
 @setup_logging.connect
 def keep_logging(**kwargs: Any) -> None:
-    """Log as the web processes do; a receiver of this signal keeps Celery from its own set-up."""
+    """Keep the log format of the web processes: a receiver of this signal disables Celery's own setup."""
 
 
 @worker_shutting_down.connect
 def end(**kwargs: Any) -> None:
-    """Begin nothing more, and end what waits for others, so that the worker is gone soon. Each signal calls this."""
+    """Start no more work and cancel waiting calls, so that the worker ends soon. Each signal calls this."""
     from instances import tasks
 
     tasks.is_ending.set()
@@ -70,5 +70,5 @@ def cancel_and_leave() -> None:
     from instances.outgoing.deadline import cancel_until_ended
 
     if not cancel_until_ended(threading.main_thread(), END_SECONDS):
-        log.warning("worker: not everything ended within %g s; the rest is left to the next worker", END_SECONDS)
+        log.warning("worker: not all work ended within %g s; the next worker continues it", END_SECONDS)
         os._exit(0)

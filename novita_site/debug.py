@@ -1,4 +1,4 @@
-"""What helps to find a bug must not tell secrets: Django's page of a bug under DEBUG, and a library's log at DEBUG."""
+"""No secrets in debugging aids: Django's error page under DEBUG, and the DEBUG log of libraries."""
 
 import logging
 import re
@@ -11,9 +11,9 @@ from django.views.debug import SafeExceptionReporterFilter
 
 
 class ReportFilter(SafeExceptionReporterFilter):
-    """The page of a bug shows where it was, and no values: any of them may be a key, a password or a URL with one."""
+    """Shows the place of an error without values: any value may be a key, a password or a URL that holds one."""
 
-    # An address of Redis, of a database, of a receiver may have a password in it.
+    # The URLs of Redis, databases and receivers may hold a password.
     hidden_settings = re.compile(f"{SafeExceptionReporterFilter.hidden_settings.pattern}|URL|LOCATION|COOKIE", re.I)
 
     def get_post_parameters(self, request: HttpRequest | None) -> dict[str, Any]:
@@ -24,7 +24,7 @@ class ReportFilter(SafeExceptionReporterFilter):
 
 
 class NoDebugFilter(logging.Filter):
-    """Keeps the lines at DEBUG out, whatever level somebody sets: urllib3's quote each URL in full, a webhook's too."""
+    """Drops DEBUG lines at any log level: those of urllib3 hold whole URLs, including those of webhooks."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.levelno > logging.DEBUG

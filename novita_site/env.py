@@ -1,7 +1,7 @@
 """The only reader of the environment.
 
-Each variable is read by its name and checked. What is wrong is refused by its name, with a right value, all problems at
-once; a secret's value is never printed. An empty variable counts as unset.
+Each variable is read by name and checked. All invalid values are reported at once, each with its variable and a valid
+value. A secret's value is never printed. An empty variable counts as unset.
 """
 
 import base64
@@ -28,7 +28,7 @@ from novita_site.roles import ROLES
 TRUE_WORDS = {"1", "true", "yes", "on"}
 FALSE_WORDS = {"0", "false", "no", "off"}
 PEM_CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
-# What may follow the ? in REDIS_URL. redis-py takes more, whose values no text can be or that change its answers.
+# The parameters allowed after the ? in REDIS_URL. redis-py has more, which take no text or change its answers.
 REDIS_PARAMETERS = {
     *("db", "username", "password", "client_name", "protocol", "max_connections", "health_check_interval"),
     *("socket_timeout", "socket_connect_timeout", "socket_keepalive", "retry_on_timeout"),

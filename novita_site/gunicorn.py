@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from instances.errors import PanelError
 
 streams.make_safe()
-# The worker below reads settings as Django does.
+# The worker class below uses Django's settings.
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "novita_site.settings")
 try:
     from novita_site import settings
@@ -32,21 +32,21 @@ OPEN_MODE = (
 
 bind = f"[{settings.HOST}]:{settings.PORT}" if ":" in settings.HOST else f"{settings.HOST}:{settings.PORT}"
 workers = settings.WEB_WORKERS
-# A few more, for the probes: they are answered while all the others wait for Novita.
+# Four more threads answer the probes while all others wait for Novita.
 threads = settings.WEB_THREADS + 4
 worker_class = "novita_site.worker.PatientWorker"
-# Of a process; beyond it the connection that has waited longest is closed.
+# Per process. At the limit the connection that has waited longest is closed.
 worker_connections = 512
-# Answers are collected before they are sent.
+# The worker buffers answers.
 sendfile = False
-# Longer than the longest call to Novita that a request waits for.
+# Longer than any request waits for Novita.
 graceful_timeout = 50
 loglevel = "warning"
-# The log as it is everywhere, of the process that minds the workers, too.
+# The same log format, also for the master process.
 logconfig_dict = settings.LOGGING
-# It would be a file in the home folder, which nobody here uses.
+# The control socket would be a file in the home folder. It is unused.
 control_socket_disable = True
-# Who came over TLS is told by SECURE_PROXY_SSL_HEADER alone; gunicorn would believe anybody on this machine.
+# Only SECURE_PROXY_SSL_HEADER marks TLS. gunicorn would trust any client on this machine.
 forwarded_allow_ips = ""
 
 
@@ -58,14 +58,14 @@ def when_ready(server: Any) -> None:
 
 
 def pre_request(worker: Any, req: Any) -> None:
-    """Let the application ask whether bytes follow the body that the request announces (`novita_site.body`)."""
+    """Give the application a function that checks for bytes after the announced body (`novita_site.body`)."""
     req.body.find_rest = functools.partial(find_rest, req)
 
 
 def find_rest(req: Any, wait_seconds: float) -> bool:
-    """Tell whether there are bytes after the body. They are dropped then, and the connection takes no more requests."""
+    """Tell whether bytes follow the body. If so, drop them and close the connection after the answer."""
     rest = req.unreader.buf.getvalue() or req.unreader.sock.peek(wait_seconds)
-    # Old clients end a body with a line of its own.
+    # Old clients send an empty line after a body.
     has_rest = bool(rest.strip(b"\r\n"))
     if has_rest:
         req.unreader.take_buffered()
@@ -74,7 +74,7 @@ def find_rest(req: Any, wait_seconds: float) -> bool:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Make SIGTERM end a running sync at once, and with it the lock; then gunicorn goes on as it does."""
+    """Let SIGTERM cancel a running sync and release its lease before gunicorn handles the signal."""
     from instances import refresher
 
     stop_gracefully = signal.getsignal(signal.SIGTERM)
@@ -94,7 +94,7 @@ def worker_exit(server: Any, worker: Any) -> None:
 
 
 def write_error(sock: Any, status: int, reason: str, message: str) -> None:
-    """Refuse what never reaches Django (an address that is too long, a malformed header)."""
+    """Refuse a request that never reaches Django (an address that is too long, a malformed header)."""
     from instances.errors import InvalidRequest, PanelError
 
     error = InvalidRequest(f"{reason}.") if status < 500 else PanelError()
@@ -102,7 +102,7 @@ def write_error(sock: Any, status: int, reason: str, message: str) -> None:
 
 
 def make_answer(error: "PanelError", status: int, reason: str, *, is_head: bool) -> bytes:
-    """Return the answer for an error in the API's own shape, with the headers that Django would give it."""
+    """Return an error in the format of the API, with the headers that Django would add."""
     from instances.answers import describe
     from novita_site.middleware import HEADERS
 

@@ -1,6 +1,6 @@
-"""How the log reads: one line an event, each with the id of its request.
+"""The format of the log: one line per event, with the id of the request.
 
-Nobody writes a line of it by a name or an error that holds a line break.
+Line breaks in names and errors are escaped, so no outside text can forge a line.
 """
 
 import json
@@ -17,7 +17,7 @@ MAX_REJECTION_LENGTH = 200
 
 
 def _escape(text: str, kept: str = "") -> str:
-    """Write what can't be printed as Python does: a line break as \\n."""
+    """Escape unprintable characters as Python does: a line break as \\n."""
     return "".join(char if char.isprintable() or char in kept else repr(char)[1:-1] for char in text)
 
 
@@ -35,7 +35,7 @@ class LineFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """An event as a JSON object for programs, in ASCII: no parser stumbles over half a surrogate."""
+    """An event as a JSON object in ASCII, so that half a surrogate breaks no parser."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
@@ -52,25 +52,25 @@ class JsonFormatter(logging.Formatter):
 
 
 class OnlyExceptions(logging.Filter):
-    """Keeps Django's line for each 4xx and 5xx answer out: our own lines say what happened, once and not per poll."""
+    """Drops Django's line for each 4xx and 5xx answer. Our own log lines report the cause once, not for each poll."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.exc_info is not None and record.exc_info[0] is not None
 
 
 class OnceAMinute(logging.Filter):
-    """Lets one line of each kind through, and after a minute one with the number of those that followed.
+    """Passes the first line of each kind, and after a minute one line with the number of repetitions.
 
-    A kind is a way in which requests are refused, by Django, gunicorn or us (a line with `extra={"rejection": …}`).
-    Anybody can send many of these, so the line is short, too. An error of the service is a kind of its own by its
-    message and its place; the first is complete. All other lines pass.
+    A kind is a reason why Django, gunicorn or our code refused a request (`extra={"rejection": …}`). Anybody can send
+    many such requests, so the line is also short. An error of the service is a kind by its message and place; its first
+    line is complete. All other lines pass.
     """
 
     def __init__(self, seconds: float = 60) -> None:
         super().__init__()
         self._seconds = seconds
         self._lock = threading.Lock()
-        # When the line of a kind was let through, and how many followed.
+        # Kind → when its line passed, and the number of repetitions.
         self._kinds: dict[str, tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -84,7 +84,7 @@ class OnceAMinute(logging.Filter):
         now = time.monotonic()
         with self._lock:
             began_at, count = self._kinds.get(kind, (0.0, 0))
-            # Twice the time: the timer of a kind is not there any more, in a process that was forked since.
+            # Twice the time, because a forked process has lost the timer.
             if kind in self._kinds and now - began_at < 2 * self._seconds:
                 self._kinds[kind] = (began_at, count + 1)
                 return False
@@ -103,7 +103,7 @@ class OnceAMinute(logging.Filter):
 
 
 def _find_rejection(record: logging.LogRecord) -> str:
-    """Return the kind of refusal that a line tells of; "" when it tells of none."""
+    """Return the kind of refusal that a line reports; "" when it reports none."""
     if hasattr(record, "is_count"):
         return ""
     if hasattr(record, "rejection"):
@@ -116,11 +116,11 @@ def _find_rejection(record: logging.LogRecord) -> str:
 
 
 def _find_error(record: logging.LogRecord) -> str:
-    """Return what an error with a traceback has in common with its repetitions; "" for a line without one."""
+    """Return the kind of an error with a traceback; "" for a line without a traceback."""
     if not record.exc_info or not record.exc_info[0]:
         return ""
     frames = traceback.extract_tb(record.exc_info[2])
     place = " ".join(f"{frame.filename}:{frame.lineno}" for frame in frames)
-    # Django's has the request's address in it, which anybody makes up.
+    # Django's message holds the request's path, which any client can choose.
     message = str(record.msg) if record.name == "django.request" else record.getMessage()
     return f"{record.name} {message} {record.exc_info[0].__name__} {place}"

@@ -1,4 +1,4 @@
-"""Keeps a message until the next page shows it: in a cookie of this installation's own, or in the session."""
+"""Stores a message until the next page shows it: in a cookie of this installation, or in the session."""
 
 from django.conf import settings
 from django.contrib.messages.storage.cookie import CookieStorage

@@ -1,4 +1,4 @@
-"""What holds for every request: an id on each line of its log, and headers in its answer."""
+"""For every request: an id on its log lines, and headers in its answer."""
 
 import re
 import uuid
@@ -13,10 +13,10 @@ from novita_site import log
 Handler = Callable[[HttpRequest], HttpResponseBase]
 
 HEADERS = {
-    # Nothing of it is used here; copying to the clipboard is.
+    # The pages use none of these. They do use the clipboard.
     "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
     "Cross-Origin-Resource-Policy": "same-origin",
-    # Django's own middleware adds it too, and not to static files nor to what is refused before it.
+    # Django's middleware adds it too, but not to static files or early refusals.
     "X-Frame-Options": settings.X_FRAME_OPTIONS,
 }
 
@@ -39,7 +39,7 @@ def request_id(get_response: Handler) -> Handler:
 
 
 def drop_body(get_response: Handler) -> Handler:
-    """Answer HEAD without the body that GET has, and with its headers: the server drops a body with a warning."""
+    """Send the headers of GET without its body for HEAD. The server would drop the body with a warning."""
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         response = get_response(request)
@@ -54,7 +54,7 @@ def drop_body(get_response: Handler) -> Handler:
 
 
 def choose_encoding(get_response: Handler) -> Handler:
-    """Reduce Accept-Encoding to what is done here: gzip or nothing. Others only look for the word, and find it in
+    """Reduce Accept-Encoding to gzip or nothing. Django's middleware only searches for the word, and finds it in
     `gzip;q=0`.
     """
 
@@ -70,19 +70,19 @@ def _accepts_gzip(header: str) -> bool:
     weights: dict[str, bool] = {}
     for part in header.lower().split(","):
         name, _, weight = (piece.strip() for piece in part.partition(";"))
-        # A weight that makes no sense counts as none: the body goes out as it is.
+        # An invalid weight counts as 0: the body is not compressed.
         weights[name] = not weight or bool(re.fullmatch(r"q\s*=\s*(1(\.0{0,3})?|0\.(?!0+$)\d{1,3})", weight, re.ASCII))
     return weights.get("gzip", weights.get("x-gzip", weights.get("*", False)))
 
 
 def add_headers(get_response: Handler) -> Handler:
-    """Add what Django has no setting for; and mark each cookie Secure when the request came over TLS."""
+    """Add the headers that Django has no setting for, and mark cookies Secure when the request came over TLS."""
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         response = get_response(request)
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
-        # What allows more says so: static files, and the listing, whose ETag a browser may send again.
+        # Static files and the listing, which has an ETag, set their own value.
         response.headers.setdefault("Cache-Control", "private, no-store")
         if request.is_secure():
             for cookie in response.cookies.values():

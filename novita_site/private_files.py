@@ -1,7 +1,7 @@
-"""Files of the service that no other user of the machine may read: sessions, webhooks' URLs and keys stand in them.
+"""Files that no other user of the machine may read: they hold sessions, keys and the URLs of webhooks.
 
-`var/` is 0700; the database, the secret key and what `manage.py up` tells other shells are 0600, whatever the umask is.
-SQLite gives its -wal and -shm files the mode of the database.
+`var/` has mode 0700. The database, the secret key and `running.env` have mode 0600 under any umask. SQLite gives its
+-wal and -shm files the mode of the database.
 """
 
 import logging
@@ -22,7 +22,7 @@ FILE_MODE: Final = 0o600
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder that only its owner may enter, and whatever is missing above it likewise. Raises OSError.
+    """Create a folder and its missing parents, for the owner only. Raises OSError.
 
     `mkdir(parents=True)` would create the missing parents by the umask.
     """
@@ -32,10 +32,10 @@ def make_folder(path: Path) -> None:
 
 
 def repair() -> list[str]:
-    """Take from other users what they may not read; return in a sentence each what can't be changed."""
+    """Restrict the private files to their owner; return a sentence for each file where that failed."""
     database = _find_database()
     if database and database.parent.is_dir():
-        # SQLite itself would make it by the umask.
+        # SQLite would create it with the mode of the umask.
         with suppress(OSError):
             os.close(os.open(database, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE))
     return [problem for path, mode in _list_private(database) if (problem := _restrict(path, mode))]
@@ -43,7 +43,7 @@ def repair() -> list[str]:
 
 def _list_private(database: Path | None) -> Iterator[tuple[Path, int]]:
     yield settings.VAR_DIR, FOLDER_MODE
-    # Elsewhere it may be a folder that others need, /tmp say. What is made in it is private from the start.
+    # A folder elsewhere may be shared, such as /tmp. The files created in it are private from the start.
     if settings.VAR_DIR in settings.FALLBACK_DIR.parents:
         yield settings.FALLBACK_DIR, FOLDER_MODE
     yield settings.VAR_DIR / "secret-key", FILE_MODE
@@ -68,7 +68,7 @@ def _restrict(path: Path, mode: int) -> str:
     is_expected = stat.S_ISDIR if mode == FOLDER_MODE else stat.S_ISREG
     try:
         status = path.lstat()
-        # A wrong path must not close what is somebody else's: a folder without x is shut to everybody.
+        # A wrong path must not lock others out of a shared folder.
         if not is_expected(status.st_mode):
             return ""
         found = stat.S_IMODE(status.st_mode)
@@ -78,7 +78,7 @@ def _restrict(path: Path, mode: int) -> str:
         if path.stat().st_mode & 0o077:  # Some file systems keep no modes.
             return _describe(path, found, mode)
     except OSError:
-        # What isn't there, or can't even be looked at, is for its user to complain of.
+        # The code that uses a missing or unreadable file reports it.
         return _describe(path, found, mode) if found else ""
     log.warning("%s could be read by other users of this machine (mode %o). Now it can't (%o).", path, found, mode)
     return ""
@@ -104,5 +104,5 @@ def log_problems() -> None:
 
 
 def check(**kwargs: Any) -> list[CheckMessage]:
-    """Name what other users can read; one of Django's system checks."""
+    """Report files that other users can read; one of Django's system checks."""
     return [Warning(problem, id="novita.W001") for problem in repair()]

@@ -1,4 +1,4 @@
-"""Every setting. What comes from the environment is read through `env`, by the setting's own name."""
+"""Every setting. `env` reads each environment variable by the name of its setting."""
 
 import hmac
 import logging
@@ -17,22 +17,21 @@ from novita_site.private_files import make_folder
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = BASE_DIR / "var"
 
-# A stop of everything goes on without what only the service needs: a wrong value of another variable than these is
-# printed and doesn't keep it from stopping.
+# `stop_all` needs only these variables. It prints the problems of all others and continues.
 IS_STOP = sys.argv[1:2] == ["stop_all"]
 NEEDED_TO_STOP = {"NOVITA_API_KEY", "NOVITA_BASE_URL", "CA_BUNDLE", "EGRESS_PROXY_URL", "DATABASE_URL"}
 
-# What `manage.py up` started, for commands in other shells.
+# Addresses of what `manage.py up` started, for commands in other shells.
 RUNNING_FILE = VAR_DIR / "running.env"
 
 env = environment.read(BASE_DIR, RUNNING_FILE)
 
-# --- Where it listens, and so who gets in
+# --- Addresses and login
 
 HOST = env.host("HOST", "127.0.0.1")
 PORT = env.integer("PORT", 3000, 1, 65535)
 WEB_WORKERS = env.integer("WEB_WORKERS", 2, 1, 64)
-# More threads than slow calls at once: 16 clients that wait for Novita must leave /health room.
+# 16 clients whose requests wait for Novita must not delay /health.
 WEB_THREADS = env.integer("WEB_THREADS", 16, 1, 256)
 DEBUG = env.flag("DEBUG", default=False)
 ALLOWED_HOSTS = env.hosts("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
@@ -42,8 +41,8 @@ REQUIRE_LOGIN = env.flag("REQUIRE_LOGIN", default=not LOOPBACK_ONLY)
 if not REQUIRE_LOGIN and not LOOPBACK_ONLY:
     env.refuse(
         "REQUIRE_LOGIN",
-        "without a login anybody on the network could stop your instances.",
-        "Leave it out, or let HOST and ALLOWED_HOSTS name this machine only.",
+        "without a login, anybody on the network could stop your instances.",
+        "Remove it, or set HOST and ALLOWED_HOSTS to names of this machine only.",
     )
 
 SECRET_KEY = env.text("SECRET_KEY")
@@ -53,43 +52,43 @@ if not SECRET_KEY and LOOPBACK_ONLY:
     except OSError as exc:
         SECRET_KEY = secrets.token_urlsafe(48)
         if not IS_STOP:
-            cure = "Set one, or make that writable."
-            env.refuse("SECRET_KEY", f"none can be kept in {VAR_DIR} ({exc.strerror}).", cure)
+            cure = "Set SECRET_KEY, or make the folder writable."
+            env.refuse("SECRET_KEY", f"a generated key can't be stored in {VAR_DIR} ({exc.strerror}).", cure)
 elif not SECRET_KEY:
     SECRET_KEY = secrets.token_urlsafe(48)
     env.refuse(
         "SECRET_KEY",
-        "where others can reach the service it must be set.",
-        "Make one: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'",
+        "it is required when other machines can reach the service.",
+        "Generate one: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'",
     )
 
-# --- What stands in front of it
+# --- Proxies and single sign-on
 
-# Proxies whose X-Forwarded-For is believed; nobody's without.
+# Proxies whose X-Forwarded-For header is trusted. By default none is.
 TRUSTED_PROXIES = env.networks("TRUSTED_PROXIES")
-# By which header a proxy says that the visitor came over TLS. One that anybody can send is as good as none.
+# The header by which a proxy marks requests that came over TLS. The proxy must remove it from clients' requests.
 SECURE_PROXY_SSL_HEADER = env.header("SECURE_PROXY_SSL_HEADER")
-# How many acting requests a minute one user or address may send, stops not counted; 0: any number.
+# Acting requests per minute for one user or address. Stops are not counted. 0 means no limit.
 API_RATE_LIMIT = env.integer("API_RATE_LIMIT", 600, 0, 1_000_000)
 
-# Single sign-on by OpenID Connect: on when all three are set.
+# Single sign-on with OpenID Connect. It is on when all three are set.
 OIDC_ISSUER = env.issuer("OIDC_ISSUER")
 OIDC_CLIENT_ID = env.text("OIDC_CLIENT_ID")
 OIDC_CLIENT_SECRET = env.api_key("OIDC_CLIENT_SECRET")
 HAS_SSO = env.has_all("OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET")
-# The claim that names a person's groups there, and the roles that they have here by them.
+# The claim that lists a user's groups, and the role that each group gives.
 OIDC_ROLE_CLAIM = env.text("OIDC_ROLE_CLAIM", "groups")
 OIDC_ROLES = env.roles("OIDC_ROLES")
 
-# How calls to Novita and to the login service leave. Certificates of authorities beside the public ones, as PEM.
+# Calls to Novita and to the identity provider: additional certificate authorities (PEM), and a proxy.
 CA_BUNDLE = env.certificates("CA_BUNDLE", BASE_DIR)
 EGRESS_PROXY_URL = env.proxy_url("EGRESS_PROXY_URL")
 
-# --- Novita, and how the copy is kept
+# --- Novita and the inventory
 
 NOVITA_API_KEY = env.api_key("NOVITA_API_KEY")
 NOVITA_BASE_URL = env.novita_url("NOVITA_BASE_URL", "https://api.novita.ai")
-# On this machine only the simulator answers in Novita's place; the dashboard says so.
+# A base URL on this machine means the simulator. The dashboard shows it.
 IS_SIMULATED = environment.is_loopback(urlsplit(NOVITA_BASE_URL).hostname or "")
 NOVITA_PAGE_SIZE = env.integer("NOVITA_PAGE_SIZE", 100, 1, 1000)
 NOVITA_CONCURRENCY = env.integer("NOVITA_CONCURRENCY", 8, 1, 64)
@@ -98,7 +97,7 @@ NOVITA_READ_TIMEOUT = env.seconds("NOVITA_READ_TIMEOUT", 20, 0.1, 300)
 NOVITA_SYNC_DEADLINE = env.seconds("NOVITA_SYNC_DEADLINE", 240, 1, 3600)
 NOVITA_SYNC_ON_STARTUP = env.flag("NOVITA_SYNC_ON_STARTUP", default=True)
 NOVITA_SYNC_INTERVAL = env.seconds("NOVITA_SYNC_INTERVAL", 60, 0, 86400)
-# How long a stop of many is followed until there is a verdict.
+# How long a stop is verified until its result is final.
 NOVITA_STOP_DEADLINE = env.seconds("NOVITA_STOP_DEADLINE", 600, 1, 86400)
 NOVITA_STALE_AFTER = env.seconds("NOVITA_STALE_AFTER", 180, 1, 604800)
 
@@ -110,17 +109,17 @@ WEBHOOK_ALLOWED_PORTS = env.ports("WEBHOOK_ALLOWED_PORTS", "443,8443")
 
 # --- The log
 
-# `text` for people, `json` for a program that collects logs.
+# `text` for people, `json` for log collectors.
 LOG_FORMAT = env.text("LOG_FORMAT", "text")
 if LOG_FORMAT not in {"text", "json"}:
-    env.refuse("LOG_FORMAT", f"{LOG_FORMAT!r} is neither text nor json.", "Use text.")
+    env.refuse("LOG_FORMAT", f"{LOG_FORMAT!r} is not a log format.", "Use text or json.")
 
 # --- Redis and the database
 
-# With a wrong one only `stop_all` runs. To it Redis is away: nothing listens there.
+# Only `stop_all` runs with an invalid URL. Nothing listens at this replacement, so it works without Redis.
 REDIS_URL = env.redis_url("REDIS_URL", "redis://127.0.0.1:6379/0") or "unix:///dev/null"
 HAS_REDIS_URL = bool(env.text("REDIS_URL"))
-# In every key: panels of one account share them, those of different accounts on one Redis don't.
+# Part of every key. Panels of one account share the keys; panels of different accounts on one Redis don't.
 ACCOUNT_ID = environment.identify_account(NOVITA_BASE_URL, NOVITA_API_KEY)
 REDIS_KEY_TAG = f"{{novita:{ACCOUNT_ID}}}"
 CACHES = {
@@ -128,7 +127,7 @@ CACHES = {
         "BACKEND": "django_redis.cache.RedisCache",
         "LOCATION": REDIS_URL,
         "OPTIONS": {
-            # An answer takes three calls to Redis at most, and must come within 2 s when Redis is silent.
+            # A request makes at most three calls to Redis, and is answered within 2 s when Redis is silent.
             "SOCKET_CONNECT_TIMEOUT": 0.6,
             "SOCKET_TIMEOUT": 0.6,
             "CONNECTION_POOL_CLASS": "instances.redis_client.Pool",
@@ -137,12 +136,12 @@ CACHES = {
     }
 }
 
-# A queue in the worker's memory: what is due stands in the database, and each worker finds it there by itself.
+# A queue in the worker's memory. Due work is stored in the database, where each worker polls for it.
 CELERY_BROKER_URL = "memory://localhost"
 CELERY_BROKER_TRANSPORT_OPTIONS = {"polling_interval": 0.1}
 CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 CELERY_TASK_IGNORE_RESULT = True
-# Its work is waiting for Novita and for receivers of webhooks.
+# Most tasks wait for Novita or for webhook receivers.
 CELERY_WORKER_POOL = "threads"
 CELERY_WORKER_CONCURRENCY = 32
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
@@ -154,12 +153,10 @@ if DATABASES["default"].get("ENGINE") == "django.db.backends.sqlite3":
         make_folder(Path(str(DATABASES["default"]["NAME"])).parent)
     except OSError as exc:
         if not IS_STOP:
-            cure = "Name one that can be written to."
-            env.refuse("DATABASE_URL", f"its folder can't be made ({exc.strerror}).", cure)
+            cure = "Use a folder that is writable."
+            env.refuse("DATABASE_URL", f"its folder can't be created ({exc.strerror}).", cure)
     if Path(str(DATABASES["default"]["NAME"])).is_dir() and not IS_STOP:
-        env.refuse(
-            "DATABASE_URL", "it names a folder, not a file.", "Add the name of a file: sqlite:////folder/db.sqlite3"
-        )
+        env.refuse("DATABASE_URL", "it names a folder, not a file.", "Add a file name: sqlite:////folder/db.sqlite3")
     DATABASES["default"]["OPTIONS"] = {
         "timeout": 5,
         "transaction_mode": "IMMEDIATE",
@@ -169,7 +166,7 @@ elif DATABASES["default"]:
     DATABASES["default"] |= {
         "ENGINE": "novita_site.postgresql",
         "CONN_HEALTH_CHECKS": True,
-        # A server that is gone without a word is noticed; what stands in DATABASE_URL comes before these.
+        # These detect a server that vanished without closing its connections. Options in DATABASE_URL override them.
         "OPTIONS": {
             "connect_timeout": 3,
             "tcp_user_timeout": 10_000,
@@ -179,9 +176,9 @@ elif DATABASES["default"]:
             **DATABASES["default"].get("OPTIONS", {}),  # type: ignore[dict-item]  # a dict
         },
     }
-# Sends an operation's queries to a database in memory while the real one takes nothing.
+# Routes an operation's queries to a database in memory while the real one is unavailable.
 DATABASE_ROUTERS = ["instances.fallback.standby.Router"]
-# What the database could not take is kept there until it does.
+# Records that the database could not store are kept here until it can.
 FALLBACK_DIR = Path(env.text("FALLBACK_DIR", str(VAR_DIR / "fallback")))
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -233,11 +230,11 @@ LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "dashboard"
 LOGOUT_REDIRECT_URL = "login"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024
-# How long a client may take to send a request's headers and its body, and to take an answer. Tests shorten them.
+# Deadlines for a client: to send the headers, to send the body, to receive the answer. Tests shorten them.
 HTTP_HEAD_SECONDS = 10.0
 HTTP_BODY_SECONDS = 20.0
 HTTP_SEND_SECONDS = 60.0
-# Connections of one client to one process; for this machine and a trusted proxy only the process's own limit holds.
+# Connections of one client to one process. Only the limit of the process applies to this machine and trusted proxies.
 HTTP_CONNECTIONS_PER_CLIENT = 64
 
 TEMPLATES = [
@@ -256,10 +253,10 @@ TEMPLATES = [
 ]
 
 STATIC_URL = "static/"
-# The static files are served from where the packages keep them: no collectstatic, nothing to forget in a deployment.
+# Static files are served from the packages' folders, so a deployment needs no collectstatic.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
-# Fonts for other sites, it means; there are none.
+# This would allow other sites to use our fonts. There are none.
 WHITENOISE_ALLOW_ALL_ORIGINS = False
 
 USE_TZ = True
@@ -272,13 +269,13 @@ AUTH_PASSWORD_VALIDATORS = [
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
 
-# --- The pages' safety
+# --- Browser security
 
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
 SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 SECURE_HSTS_SECONDS = 0 if LOOPBACK_ONLY else 365 * 86400
-# Cookies ignore the port: two installations on one host must not overwrite each other's. All processes of one agree.
+# Cookies are shared by all ports of a host. The name keeps two installations on one host apart.
 _installation = hmac.new(SECRET_KEY.encode(), b"cookie names", "sha256").hexdigest()[:8]
 SESSION_COOKIE_NAME = f"sessionid_{_installation}"
 CSRF_COOKIE_NAME = f"csrftoken_{_installation}"
@@ -287,13 +284,13 @@ MESSAGE_STORAGE = "novita_site.messages.Messages"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = 12 * 3600
-# A proxy that ends TLS and doesn't say so must not make our own forms look like another site's.
+# Behind a proxy that ends TLS without a header, our own forms must not look like those of another site.
 CSRF_TRUSTED_ORIGINS = [f"https://{host}" for host in ALLOWED_HOSTS if host != "*"]
 SILENCED_SYSTEM_CHECKS = [
-    "security.W005",  # HSTS is for this host; its neighbours are not ours to decide on
+    "security.W005",  # HSTS for this host only, not for its neighbours
     "security.W021",
-    "security.W008",  # the proxy that ends TLS redirects; here it would be a loop where it doesn't tell of TLS
-    "security.W012",  # middleware.add_headers marks every cookie Secure on a request that came over TLS
+    "security.W008",  # the proxy redirects to TLS; a redirect here would loop behind a proxy without a header
+    "security.W012",  # middleware.add_headers marks cookies Secure when the request came over TLS
     "security.W016",
 ]
 CSRF_FAILURE_VIEW = "instances.answers.csrf_failure"
@@ -331,12 +328,12 @@ REST_FRAMEWORK = {
     "URL_FORMAT_OVERRIDE": "format",
 }
 
-# Tokens for scripts, by knox: hashed at rest, shown once.
+# Tokens for scripts (knox): stored as hashes, shown once.
 KNOX_TOKEN_MODEL = "instances.Token"  # noqa: S105 - a model
 REST_KNOX = {
     "TOKEN_MODEL": KNOX_TOKEN_MODEL,
     "AUTH_HEADER_PREFIX": "Bearer",
-    # Scanners for leaked secrets know a token by it.
+    # Secret scanners recognize a leaked token by this prefix.
     "TOKEN_PREFIX": "nvp_",
     "TOKEN_TTL": timedelta(days=90),
 }
@@ -352,7 +349,7 @@ if HAS_SSO:
 
 SPECTACULAR_SETTINGS = {
     "TITLE": "Novita instances",
-    "DESCRIPTION": "The team's GPU instances at Novita.ai: a true copy of them, and actions on them.",
+    "DESCRIPTION": "The inventory of a team's GPU instances at Novita.ai, and actions on them.",
     "VERSION": __version__,
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",

@@ -1,4 +1,4 @@
-"""Standard output and error that never fail: what a program did must not depend on who reads what it says of it."""
+"""Standard output and error that never fail: no unread output may change what a program does."""
 
 import io
 import os
@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 
 class _Stream:
-    """Passes on what is written, and from the first failure (a full disk, a closed pipe) drops it."""
+    """Writes through until the first failure (a full disk, a closed pipe), then drops everything."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -31,7 +31,7 @@ class _Stream:
             self.write(line)
 
     def _give_up(self) -> None:
-        # What stands in its buffer would fail once more when the program ends, and change its exit status.
+        # A flush of the remaining buffer at exit would fail again and change the exit status.
         with suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
@@ -48,13 +48,13 @@ def make_safe() -> None:
         try:
             os.fstat(number)
         except OSError:
-            # Else the next file, a database's, would have the number, and get what is meant for a person.
+            # Otherwise the next opened file, such as the database, would get this number and the output.
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8"))
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
-            # A character that the terminal's encoding lacks is written as its number.
+            # A character that the terminal's encoding lacks is written as an escape.
             stream.reconfigure(errors="backslashreplace")
         if not isinstance(stream, _Stream):
             setattr(sys, name, _Stream(stream))

@@ -1,4 +1,4 @@
-"""What a client has not yet taken of its answers."""
+"""Answers that a client has not received yet."""
 
 import contextlib
 import socket
@@ -10,7 +10,7 @@ SEND_BYTES: Final = 256 * 1024
 
 
 class Unsent:
-    """A queue of bytes for one client: a small one is in memory, a large one in a temporary file."""
+    """A queue of bytes for one client, in memory while it is small and in a temporary file when it is large."""
 
     def __init__(self) -> None:
         self.size = self.sent = 0
@@ -24,7 +24,7 @@ class Unsent:
         self.size += len(data)
 
     def send(self, sock: socket.socket) -> None:
-        """Send what the client takes at once. Raises OSError when it is gone."""
+        """Send as much as the client accepts now. Raises OSError when it has disconnected."""
         with contextlib.suppress(BlockingIOError):
             while self._file and self.sent < self.size:
                 self._file.seek(self.sent)
@@ -33,7 +33,7 @@ class Unsent:
 
     def clear(self) -> None:
         if self._file:
-            # Closing writes the last bytes, which a full disk refuses.
+            # Closing writes the last bytes, which fails on a full disk.
             with contextlib.suppress(OSError):
                 self._file.close()
         self._file = None

@@ -52,7 +52,7 @@ WRONG_VALUES = [
     ("REDIS_URL", "localhost:6379", "'localhost:6379' is no address of a Redis. Use redis://127.0.0.1:6379/0"),
     ("CA_BUNDLE", "/nowhere.pem", "'/nowhere.pem' can't be read (No such file or directory). Name a PEM file"),
     ("EGRESS_PROXY_URL", "http://u:FAKE-SECRET@p.test:1/x?y", "'http://…' is no address of an HTTP proxy, with its"),
-    ("LOG_FORMAT", "xml", "'xml' is neither text nor json. Use text."),
+    ("LOG_FORMAT", "xml", "'xml' is not a log format. Use text or json."),
     ("DATABASE_URL", "mysql://user:FAKE-SECRET@host/name", "only SQLite and PostgreSQL are supported. Use postgres://"),
 ]
 

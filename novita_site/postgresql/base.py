@@ -1,7 +1,7 @@
-"""Django's backend for PostgreSQL, which outlives a restart of the server: `ENGINE = "novita_site.postgresql"`.
+"""Django's PostgreSQL backend with recovery after a restart of the server: `ENGINE = "novita_site.postgresql"`.
 
-A connection that the server has closed is replaced before anything is sent on it. A statement that fails because the
-connection breaks is tried once more on a fresh one, outside of transactions, when that can't do anything twice.
+A connection that the server has closed is replaced before its next use. A statement that fails with a broken connection
+is tried once more on a new one, outside of transactions and only if it can't take effect twice.
 """
 
 import select
@@ -17,13 +17,13 @@ _NOT_DONE: Final = {"57P01", "57P02", "57P03"}
 
 class DatabaseWrapper(base.DatabaseWrapper):
     def close_if_health_check_failed(self) -> None:
-        """Close what the server has closed. Django calls this before each statement and each transaction."""
+        """Close a connection that the server has closed. Django calls this before each statement and transaction."""
         if self.connection is not None and not self.in_atomic_block and self._is_dropped():
             self.close()
         super().close_if_health_check_failed()
 
     def _is_dropped(self) -> bool:
-        """Tell whether the server has hung up: an idle connection has nothing to read, until that is its end."""
+        """Tell whether the server has closed the connection: an idle connection is readable only at its end."""
         connection = self.connection
         if connection.closed:
             return True

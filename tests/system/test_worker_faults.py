@@ -209,7 +209,7 @@ def test_worker_ends_soon_while_a_webhook_receiver_hangs(
 
     worker.wait(END_SECONDS)
     # The call was cut: it would take longer by itself, and the worker has a limit of its own for what can't be cut.
-    assert "left to the next worker" not in worker.log
+    assert "the next worker continues" not in worker.log
     connection.close()
     start_worker()
     # It is sent again, and soon.
