@@ -17,7 +17,7 @@ from django.test import Client, SimpleTestCase
 from django_redis import get_redis_connection
 from fakeredis import FakeRedis, FakeServer
 
-from instances import outages
+from instances import health, outages
 from instances.access import limits, visitors
 from instances.fallback import database, journal, kept, standby
 from instances.inventory import store
@@ -104,6 +104,7 @@ def redis_server() -> Iterator[FakeServer]:
 def patient_database(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine a write may take seconds, and no test must take that for a broken database."""
     monkeypatch.setattr(database, "WAIT_SECONDS", 20.0)
+    monkeypatch.setattr(health, "WAIT_SECONDS", 20.0)
 
 
 @pytest.fixture
