@@ -74,5 +74,5 @@ function sayDeadline({deadlineAt}) {
         return '';
     }
     const isOverdue = getNow() !== null && getNow() > Date.parse(deadlineAt);
-    return isOverdue ? ` The result is overdue since ${sayClock(deadlineAt)}.` : ` Result by ${sayClock(deadlineAt)}.`;
+    return isOverdue ? ` The result has been overdue since ${sayClock(deadlineAt)}.` : ` Result by ${sayClock(deadlineAt)}.`;
 }
