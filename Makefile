@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The tests start some 300 Python processes. Each would compile the project again.
 unexport PYTHONDONTWRITEBYTECODE
-# Settings of the mode with a login, made up, and before what a `.env` says.
+# Invented settings for the mode with a login. They override a `.env` file.
 ON_A_NETWORK := HOST=0.0.0.0 ALLOWED_HOSTS=panel.example.com DEBUG=0 REQUIRE_LOGIN=1 \
 	SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(48))') \
 	SECURE_PROXY_SSL_HEADER='X-Forwarded-Proto: https' DATABASE_URL=sqlite://:memory: REDIS_URL=unix:///nowhere/redis.sock
@@ -39,7 +39,7 @@ lint-page:
 		echo 'lint-page is skipped: biome could not be installed'; \
 	else node_modules/.bin/biome lint --error-on-warnings; fi
 
-# Known vulnerabilities in what requirements.txt names.
+# Known vulnerabilities in the packages of requirements.txt.
 audit: $(VENV)/installed
 	$(BIN)/python .ci/audit.py --requirement requirements.txt
 
@@ -53,7 +53,7 @@ $(VENV)/installed: requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.txt
 	@touch $@
 
-# Compile requirements.in anew. Nothing of this machine's own (wheels in a folder, another index) may lend a hash.
+# Compile requirements.in again, without this machine's own pip settings (local wheels, another index).
 requirements: $(VENV)/installed
 	PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= $(BIN)/pip-compile --quiet --upgrade --strip-extras \
 		--generate-hashes --allow-unsafe --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \

@@ -1,8 +1,8 @@
-"""Ask pip-audit for known vulnerabilities; its arguments are taken. Exit status 1: some were found, or it is broken.
+"""Check for known vulnerabilities with pip-audit, which gets all arguments. Exit status 1: some found, or an error.
 
-Where the source of advisories can't be reached, or knows none of the packages, as a mirror of the index may, a line
-says that nothing was checked, and the status is 0: tests run offline too. With AUDIT=strict in the environment the
-status is 1 then, and also when a single package was not checked.
+When the source of advisories is unreachable, or lists none of the packages (as with some mirrors), one line reports
+that nothing was checked and the status is 0, so that tests run offline. With AUDIT=strict the status is then 1, also
+when a single package was not checked.
 """
 
 import json
@@ -11,10 +11,10 @@ import re
 import subprocess
 import sys
 
-# One request for each package; the next run finds most answers in pip's cache.
+# pip-audit sends one request per package and caches the answers.
 DEADLINE_SECONDS = 90
 COMMAND = ["-m", "pip_audit", "--disable-pip", "--progress-spinner", "off", "--timeout", "5", "--format", "json"]
-# How pip-audit ends without an answer: its own words, or what it lets through of requests.
+# The errors of pip-audit without an answer: its own, and uncaught ones of requests.
 UNREACHABLE = re.compile(
     r"requests\.exceptions\.\w+|pip_audit\._service\.interface\.\w+|Could not connect to \S+ vulnerability feed"
     r"|PyPI is not redirecting properly"
@@ -23,7 +23,7 @@ UNREACHABLE = re.compile(
 
 def main() -> int:
     try:
-        process = subprocess.run(  # noqa: S603 - pip-audit, with the arguments of who started this
+        process = subprocess.run(  # noqa: S603 - pip-audit, with the arguments of this command
             [sys.executable, *COMMAND, *sys.argv[1:]],
             capture_output=True,
             text=True,

@@ -1,4 +1,4 @@
-"""The system tests' parts: a real Redis, the simulator over real HTTP, a database file, and services on top."""
+"""Fixtures of the system tests: a real Redis, the simulator over real HTTP, a database file, and services."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ from tests.system.processes import ROOT, Novita, Process, Redis, Service, Worker
 
 @pytest.fixture(scope="session", autouse=True)
 def redis_server_program() -> None:
-    """Without a redis-server these tests can't run; where all must run, that is a failure."""
+    """Skip without a redis-server. In CI, where all tests must run, fail."""
     try:
         find_redis_server()
     except CommandError as exc:
@@ -78,7 +78,7 @@ def make_environment(folder: Path, redis_process: Redis, novita: Novita, migrate
 
 @pytest.fixture
 def environment(tmp_path: Path, redis_process: Redis, novita: Novita, migrated_database: Path) -> dict[str, str]:
-    """A service's environment; a test may change it before it starts one."""
+    """The environment of a service. A test may change it before it starts one."""
     return make_environment(tmp_path, redis_process, novita, migrated_database)
 
 
@@ -92,7 +92,7 @@ def shared_novita() -> Iterator[Novita]:
 def shared_service(
     tmp_path_factory: pytest.TempPathFactory, shared_novita: Novita, migrated_database: Path
 ) -> Iterator[Service]:
-    """A service with an inventory, for the tests of a file that leave it as it was."""
+    """A service with an inventory, for the tests of a file that change nothing."""
     folder = tmp_path_factory.mktemp("shared")
     with (
         ended(Redis(folder)) as redis_process,
@@ -106,7 +106,7 @@ Start = Callable[..., Service]
 
 @pytest.fixture
 def start_service(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
-    """Start a service; variables given change its environment."""
+    """Start a service. Variables change its environment."""
     started: list[Process] = []
 
     def start(*, command: list[str] | None = None, **variables: str) -> Service:
@@ -124,7 +124,7 @@ StartWorker = Callable[..., Worker]
 
 @pytest.fixture
 def start_worker(environment: dict[str, str], tmp_path: Path) -> Iterator[StartWorker]:
-    """Start a worker; variables given change its environment."""
+    """Start a worker. Variables change its environment."""
     started: list[Worker] = []
 
     def start(**variables: str) -> Worker:

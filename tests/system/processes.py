@@ -1,4 +1,4 @@
-"""The real processes of the system tests: Redis, the web server, commands. Each is started and ended by its test."""
+"""The processes of the system tests: Redis, the web server, workers. Each test ends what it starts."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ import requests
 from instances.management.commands.up import find_redis_server
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-# Long enough for a slow, shared machine; nothing waits for it that goes well.
+# Enough for a slow, shared machine. Only failing tests wait this long.
 PATIENCE_SECONDS = 30
 
 
@@ -29,7 +29,7 @@ def find_free_port() -> int:
 
 
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
-    """Return the condition's first true value; fail with `what` when there is none in time."""
+    """Return the condition's first true value. Fail with `what` at the deadline."""
     ends_at = time.monotonic() + seconds
     while time.monotonic() < ends_at:
         with contextlib.suppress(requests.ConnectionError, redis.ConnectionError):
@@ -40,7 +40,7 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = PATIENC
 
 
 class Process:
-    """A process of its own group, with its output in a file; whatever happens, nothing of it is left."""
+    """A process in a group of its own, with its output in a file. `end` kills the whole group."""
 
     def __init__(self, command: list[str], environment: Mapping[str, str], log: Path, cwd: Path = ROOT) -> None:
         self.log_path = log
@@ -68,7 +68,7 @@ class Process:
 
 
 class Redis(Process):
-    """A real Redis on a socket of its own."""
+    """A Redis on a socket of its own."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.path = folder / "redis.sock"
@@ -84,7 +84,7 @@ class Redis(Process):
         wait_until(self.client.ping, "Redis answers")
 
     def find(self, suffix: str) -> list[bytes]:
-        """Return our keys of that kind, of whatever account."""
+        """Return our keys of this kind, for any account."""
         return sorted(self.client.keys(f"{{novita:*}}:{suffix}"))
 
     def end(self) -> None:
@@ -93,7 +93,7 @@ class Redis(Process):
 
 
 class Service(Process):
-    """The web server, as the README starts it."""
+    """The web server, started by the README's command."""
 
     def __init__(self, environment: Mapping[str, str], folder: Path, command: list[str] | None = None) -> None:
         self.port = find_free_port()
@@ -132,7 +132,7 @@ class Service(Process):
         return ordered
 
     def get_operation(self, ordered: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the operation that an order's answer names."""
+        """Return the operation that the answer to a request names."""
         operation: dict[str, Any] = self.get(ordered["operationUrl"]).json()
         return operation
 
@@ -141,7 +141,7 @@ class Service(Process):
         return self.get_operation(ordered)
 
     def get_worker(self) -> str:
-        """Return what /health says of the workers: up, down, unknown."""
+        """Return the state of the workers in /health: up, down, unknown."""
         worker: str = self.get("/health").json()["services"]["worker"]
         return worker
 
@@ -151,7 +151,7 @@ class Service(Process):
 
 
 class Worker(Process):
-    """The worker, as the README starts it."""
+    """The worker, started by the README's command."""
 
     def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
         command = [sys.executable, "-m", "celery", "-q", "-A", "novita_site", "worker"]
@@ -160,7 +160,7 @@ class Worker(Process):
 
 
 class Novita:
-    """The simulator, spoken to as a person would: faults, what was called, what is true."""
+    """The simulator's controls: faults, calls, and the true state of the account."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -191,16 +191,16 @@ class Novita:
         return sum(call["call"] == kind for call in self.list_calls())
 
     def list_stops(self) -> list[str]:
-        """Return the ids that were asked to stop, as often as each was."""
+        """Return the instance id of each stop request."""
         return [call["instanceId"] for call in self.list_calls() if call["call"] == "stop"]
 
     def count_fired(self, kind: str) -> int:
-        """Return how many calls had this kind of fault so far."""
+        """Return the number of calls that had this kind of fault."""
         told = self._session.get(f"{self.url}/__faults", timeout=5).json()
         return sum(fault["fired"] for fault in [*told["faults"], *told["spent"]] if fault["kind"] == kind)
 
     def count_most_at_once(self) -> int:
-        """Return how many calls there were at one moment, at most."""
+        """Return the highest number of simultaneous calls."""
         most: int = self._session.get(f"{self.url}/__calls", timeout=30).json()["maxConcurrent"]
         return most
 
@@ -208,7 +208,7 @@ class Novita:
         return all(row["status"] == status for row in self.get_truth().values())
 
     def count_syncs(self) -> int:
-        """Return how many listings were begun."""
+        """Return the number of listings."""
         return sum(call["call"] == "list" and call["page"] == 0 for call in self.list_calls())
 
     def end(self) -> None:
