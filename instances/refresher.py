@@ -135,7 +135,7 @@ class Refresher:
                 state = store.read_state()
             trigger = self._find_due(state)
             if trigger and self._can_publish():
-                self._synchronize(trigger)
+                self._synchronize(trigger, state)
             elif 0 < len(state.moving) <= MAX_MOVING_READS:
                 _follow_moving(state)
         except CacheUnavailable as exc:
@@ -169,9 +169,9 @@ class Refresher:
             self._takes_writes, self._paused_until = True, 0.0
         return self._takes_writes and time.monotonic() >= self._paused_until
 
-    def _synchronize(self, trigger: SyncRun.Trigger) -> None:
+    def _synchronize(self, trigger: SyncRun.Trigger, state: store.State) -> None:
         try:
-            sync.synchronize(trigger)
+            sync.synchronize(trigger, is_due=lambda now: now.attempt_at == state.attempt_at)
             self._is_started = True
             self._refusals = 0
         except CacheUnavailable as exc:

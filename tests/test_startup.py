@@ -18,7 +18,7 @@ from pytest_django import Settings
 
 from instances import refresher
 from instances.instance import from_novita
-from instances.inventory import store
+from instances.inventory import lease, store
 from instances.models import SyncRun
 from instances.refresher import Refresher, is_web_process
 from tests.novita_answers import API, NovitaAnswers, make_row
@@ -168,6 +168,25 @@ def test_two_processes_make_one_sync(client: Client, novita: NovitaAnswers, raw_
         ticker.tick()
 
     assert len(novita.mock.calls) == 1
+
+
+def test_sync_that_another_process_just_made_is_not_repeated(
+    novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    novita.lists(make_row("a"))
+    acquire = lease.acquire
+
+    def acquire_late(trigger: str) -> lease.Lease:
+        # Another process takes the lease, synchronizes and releases it, after this one has decided to synchronize.
+        monkeypatch.setattr(lease, "acquire", acquire)
+        Refresher().tick()
+        return acquire(trigger)
+
+    monkeypatch.setattr(lease, "acquire", acquire_late)
+    Refresher().tick()
+
+    assert len(novita.mock.calls) == 1
+    assert SyncRun.objects.count() == 1
 
 
 def test_running_sync_of_another_process_is_not_repeated(novita: NovitaAnswers, raw_redis: FakeRedis) -> None:

@@ -30,13 +30,19 @@ OnProgress = Callable[[str], None]
 
 
 def synchronize(
-    trigger: str, *, requested_by: str = "", on_progress: OnProgress | None = None, dry_run: bool = False
+    trigger: str,
+    *,
+    requested_by: str = "",
+    on_progress: OnProgress | None = None,
+    dry_run: bool = False,
+    is_due: Callable[[store.State], bool] | None = None,
 ) -> SyncReport:
     """Synchronize the inventory with the account at Novita, and return what that changed.
 
-    A dry run only reads and compares: it takes no lease, and publishes and records nothing. Raises SyncInProgress when
-    another synchronization runs, NovitaError, CacheUnavailable, LeaseLost, ShuttingDown. After each of these readers
-    keep the previous inventory.
+    A dry run only reads and compares: it takes no lease, and publishes and records nothing. `is_due` is called with the
+    lease held: another process may have synchronized since the caller decided to. Raises SyncInProgress when another
+    synchronization runs or has just ended, NovitaError, CacheUnavailable, LeaseLost, ShuttingDown. After each of these
+    readers keep the previous inventory.
     """
     report = SyncReport(trigger, requested_by, dry_run)
     budget = Budget(settings.NOVITA_SYNC_DEADLINE)
@@ -49,6 +55,8 @@ def synchronize(
             stack.enter_context(cancellable(budget))
             held = None if dry_run else stack.enter_context(lease.acquire(trigger))
             state = store.read_state()
+            if is_due and not is_due(state):
+                raise SyncInProgress
             earlier_failures = 0 if dry_run else state.failures
             _run(report, held, state.now, get_novita(), budget, on_progress or (lambda _: None))
     except SyncInProgress:
