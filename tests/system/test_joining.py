@@ -90,7 +90,7 @@ def test_command_that_joins_requests_what_was_started_since_and_keeps_its_own_de
     assert 8 <= time.monotonic() - began < 30
     assert done.returncode == 1, done.stdout
     assert "Joined the operation" in done.stderr
-    assert re.search(rf"^requested: .*\({stubborn}\)", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(rf"\({stubborn}\): Stop requested; not yet stopped\.$", done.stdout, re.MULTILINE), done.stdout
     assert done.stdout.splitlines()[-1].startswith("1 of 2 verified as stopped after 8 s. The operation goes on until ")
     assert novita.list_stops().count(LATE) == 1
     shown = service.get_operation(first)
