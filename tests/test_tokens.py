@@ -283,8 +283,8 @@ def test_token_role_is_viewer_by_default(ann: User) -> None:
     [
         (["nobody", "--name", "ci"], "no active user"),
         (["idle", "--name", "ci"], "no active user"),
-        (["vic", "--name", "ci", "--role", "operator"], "own role is lower: viewer"),
-        (["none", "--name", "ci"], "own role is lower: none"),
+        (["vic", "--name", "ci", "--role", "operator"], "role is lower than this: viewer"),
+        (["none", "--name", "ci"], "role is lower than this: none"),
         (["ann", "--name", "ci", "--days", "0"], "--days"),
         (["ann", "--name", "ci", "--days", "3651"], "--days"),
         (["ann", "--name", "ci", "--days", "soon"], "--days"),
