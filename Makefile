@@ -15,10 +15,10 @@ run: $(VENV)/installed
 	@$(BIN)/python manage.py up
 
 test: $(VENV)/installed lint audit
-	$(BIN)/python -m pytest --numprocesses 6 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 6 --dist loadgroup --no-loadscope-reorder
 
 quick: $(VENV)/installed lint
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --ignore tests/system --ignore tests/browser
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder --ignore tests/system --ignore tests/browser
 
 lint: $(VENV)/installed lint-page
 	$(BIN)/ruff check

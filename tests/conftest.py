@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,12 +42,15 @@ SimpleTestCase._disallowed_connection_methods = []  # type: ignore[attr-defined]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the tests that wait for other processes; the unit tests use the processors meanwhile.
 
-    Tests of one xdist_group run in one test process: those of a file that share a module's service.
+    Tests of one xdist_group run in one test process: those of a file that share a module's service, and all unit tests
+    of a file. Files with many tests come first.
     """
     folders = {"system": 0, "browser": 1}
-    items.sort(key=lambda item: folders.get(item.path.parent.name, 2))
+    counts = Counter(item.path for item in items)
+    items.sort(key=lambda item: (rank := folders.get(item.path.parent.name, 2), -counts[item.path] * (rank == 2)))
     for item in items:
-        if isinstance(item, pytest.Function) and not _SHARED.isdisjoint(_list_scopes(item)):
+        is_unit = item.path.parent.name not in folders
+        if is_unit or (isinstance(item, pytest.Function) and not _SHARED.isdisjoint(_list_scopes(item))):
             item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 

@@ -59,7 +59,7 @@ def test_a_refused_request_is_told_without_jargon(client: Client, path: str, tok
 
     body = answer.json()
     assert (answer.status_code, body["code"]) == (403, "CSRF_FAILED")
-    assert "Nothing was done" in body["message"]
+    assert "nothing was done" in body["message"]
     assert "Reload the page" in body["suggestion"]
     assert "CSRF" not in body["message"] + body["suggestion"]
 
