@@ -65,7 +65,7 @@ class TooManyRequests(PanelError):
 
 class CsrfFailed(NotAllowed):
     code = "CSRF_FAILED"
-    message = "The CSRF token is missing or belongs to an earlier login, so nothing was done."
+    message = "The page belongs to an earlier login, so nothing was done."
     suggestion = (
         "Reload the page and try again. A script must send an API token in the Authorization header, not a cookie."
     )
