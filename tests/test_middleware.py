@@ -219,9 +219,10 @@ def test_a_hostile_error_stays_in_its_line(client: Client, log_stream: io.String
     with connection.execute_wrapper(Mock(side_effect=OperationalError("no\x1b[2J\nCRITICAL forged"))):
         client.get("/api/instances")
 
-    lines = log_stream.getvalue().splitlines()
+    lines = [line for line in log_stream.getvalue().splitlines() if "more like this" not in line]
     assert len(lines) == 1
-    assert lines[0].isprintable() and lines[0].endswith("database is unavailable: no\\x1b[2J")
+    assert lines[0].isprintable()
+    assert lines[0].endswith("database is unavailable: no\\x1b[2J")
 
 
 @pytest.mark.usefixtures("known_owner")
