@@ -79,7 +79,7 @@ def test_dry_run_warns_of_prepaid_instances(client: Client, novita: NovitaAnswer
 
     warnings = order(client, dryRun=True)["warnings"]
 
-    assert "Prepaid by the month, so that stopping saves nothing: train." in warnings
+    assert "Prepaid by the month: stopping saves nothing for train." in warnings
 
 
 def test_dry_run_warns_without_a_worker(client: Client, novita: NovitaAnswers) -> None:

@@ -94,7 +94,7 @@ def test_dry_run_warns_only_of_monthly_instances_that_it_would_request(client: C
 
     warnings = order(client, dryRun=True, ids=list("abcde"))["warnings"]
 
-    assert "Prepaid by the month, so that stopping saves nothing: w9, w10." in warnings
+    assert "Prepaid by the month: stopping saves nothing for w9, w10." in warnings
 
 
 def test_dry_run_that_requests_nothing_warns_of_no_loss(client: Client, novita: NovitaAnswers) -> None:

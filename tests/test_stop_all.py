@@ -123,7 +123,7 @@ def test_dry_run_reports_and_changes_nothing(novita: NovitaAnswers) -> None:
         "  train (a) running",
         "Data on local disks may be lost; Novita keeps it for up to 7 days.",
         "A stopped instance may not start again: its GPU can be taken meanwhile.",
-        "Prepaid by the month, so that stopping saves nothing: b.",
+        "Prepaid by the month: stopping saves nothing for b.",
     ]
 
 

@@ -249,7 +249,7 @@ def say_joined(operation: Operation) -> str:
 
 def say_prepaid(names: Sequence[str]) -> str:
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return f"Prepaid by the month, so that stopping saves nothing: {shown}."
+    return f"Prepaid by the month: stopping saves nothing for {shown}."
 
 
 def say_no_worker(error: CacheUnavailable) -> str:
