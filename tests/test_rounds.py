@@ -364,6 +364,19 @@ def test_each_target_ends_with_the_state_of_the_last_read(client: Client, novita
     assert shown["counts"]["unknown"] == 1
 
 
+def test_result_tells_running_starting_and_stopping_instances_apart(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(*(make_row(id_) for id_ in "abcd"))
+    body = order(client)
+    for id_, status in {"a": "running", "b": "pulling", "c": "creating", "d": "stopping"}.items():
+        account.rows[id_]["status"] = status
+    pass_deadline(body)
+
+    move_on(body)
+
+    result = show(client, body)["result"]
+    assert result == "1 of 4 is still running, 2 are still starting, 1 is still stopping."
+
+
 def test_deadline_alone_confirms_nothing(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     body = order(client)

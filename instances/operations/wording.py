@@ -177,15 +177,17 @@ def _count_unconfirmed(kind: str, targets: Sequence[Target]) -> str:
     rest = [target for target in targets if target.state != Target.State.CONFIRMED]
     missing = [target for target in rest if target.error_code == InstanceNotFound.code]
     seen = [one for one in rest if one.read_at and one.state != Target.State.UNKNOWN and one not in missing]
-    stopping = [one for one in seen if kind == "stop" and kind in get_meaning(one.status).under_way]
+    groups = [get_status(one.status).group for one in seen]
+    starting, stopping = (groups.count(group) if kind == "stop" else 0 for group in ("starting", "stopping"))
     undone = {
         "stop": ("is still running", "are still running"),
         "start": ("did not start", "did not start"),
         "restart": ("did not restart", "did not restart"),
     }[kind]
     counts = [
-        (len(seen) - len(stopping), undone),
-        (len(stopping), ("is still stopping", "are still stopping")),
+        (len(seen) - starting - stopping, undone),
+        (starting, ("is still starting", "are still starting")),
+        (stopping, ("is still stopping", "are still stopping")),
         (len(rest) - len(seen) - len(missing), ("could not be verified", "could not be verified")),
         (len(missing), ("was not found at Novita", "were not found at Novita")),
     ]

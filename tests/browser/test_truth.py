@@ -246,6 +246,15 @@ def test_running_and_starting_instances_are_counted_alike_everywhere(panel: Pane
     assert (body["message"], body["total"]) == ("Would stop 5 instances (3 running, 2 starting)", 5)
 
 
+def test_ended_operation_counts_what_is_done_and_what_is_not(visit: Visit) -> None:
+    page = visit("about:blank")
+    counts = {"confirmed": 3, "stillRunning": 2, "failed": 1, "unknown": 1, "skipped": 5}
+    show_operations(page, make_ended_operation(1, counts=counts | {"pending": 0, "requested": 0}))
+    page.goto("/")
+
+    expect(page.locator("#operation-figures")).to_have_text("3 stopped, 4 not stopped, 5 skipped.")
+
+
 def test_starting_figure_filters_the_list(panel: Panel, visit: Visit) -> None:
     panel.hold(*ROWS)
     page = visit()

@@ -5,9 +5,9 @@ import {capitalize, count, sayAge, sayClock} from '../words.js';
 import {countAlready, getTotal, isRunning} from './states.js';
 
 const WORDS = {
-    stop: {doing: 'Stopping', done: 'stopped', undone: 'still running'},
-    start: {doing: 'Starting', done: 'running', undone: 'not running'},
-    restart: {doing: 'Restarting', done: 'restarted', undone: 'not restarted'},
+    stop: {doing: 'Stopping', done: 'stopped'},
+    start: {doing: 'Starting', done: 'running'},
+    restart: {doing: 'Restarting', done: 'restarted'},
 };
 
 export function sayDoing(kind) {
@@ -35,26 +35,36 @@ export function sayProgress(operation) {
     return `${start}${sayDoing(kind)} ${some}${count(total)}: ${sayCounts(operation)}.`;
 }
 
+// How many of an ended operation are done, and how many are not: the server's sentence says how those are.
 export function sayFigures(operation) {
-    return `${capitalize(sayCounts(operation))}.`;
+    const {counts, kind} = operation;
+    const {done} = WORDS[kind];
+    const already = countAlready(operation, 'confirmed');
+    return `${capitalize(joinCounts([
+        [counts.confirmed - already, done],
+        [already, `already ${done}`],
+        [getTotal(operation) - counts.confirmed, `not ${done}`],
+        [counts.skipped, 'skipped'],
+    ]))}.`;
 }
 
 function sayCounts(operation) {
     const {counts, kind, state} = operation;
-    const {doing, done, undone} = WORDS[kind];
-    const isOpen = isRunning(operation);
+    const {doing, done} = WORDS[kind];
     const [already, onTheWay] = [countAlready(operation, 'confirmed'), countAlready(operation, 'requested')];
-    const parts = [
+    return joinCounts([
         [counts.confirmed - already, done],
         [already, `already ${done}`],
-        [counts.requested - onTheWay, isOpen ? doing.toLowerCase() : 'not verified'],
+        [counts.requested - onTheWay, doing.toLowerCase()],
         [onTheWay, `already ${doing.toLowerCase()}`],
-        [counts.pending, isOpen && state !== 'cancelled' ? 'queued' : 'not requested'],
-        [counts.stillRunning, undone],
-        [counts.failed, isOpen ? 'failed so far' : 'failed'],
+        [counts.pending, state === 'cancelled' ? 'not requested' : 'queued'],
+        [counts.failed, 'failed so far'],
         [counts.unknown, 'unknown'],
         [counts.skipped, 'skipped'],
-    ];
+    ]);
+}
+
+function joinCounts(parts) {
     return parts.filter(([number], index) => number || index === 0).map(([number, word]) => `${number} ${word}`).join(', ');
 }
 
