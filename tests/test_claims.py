@@ -11,7 +11,7 @@ from django.utils import timezone
 from instances.models import AuditEntry, Operation, Target
 from instances.operations import claims, rounds
 from tests.novita_answers import NovitaAnswers, make_row
-from tests.operation_steps import OPERATIONS, Json, move_on, order, pass_deadline, show, show_states
+from tests.operation_steps import OPERATIONS, Json, move_on, move_on_at_once, order, pass_deadline, show, show_states
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_pauses")]
 
@@ -200,3 +200,23 @@ def test_operation_killed_early_that_cannot_begin_is_ended(fields: Json, client:
     shown = show(client, body)
     assert (account.calls, shown["success"]) == ([], False)
     assert shown["finishedAt"] and "Nothing was done." in shown["result"]
+
+
+@pytest.mark.parametrize("patience_seconds", [60, -1])
+def test_round_does_not_repeat_a_request_that_was_sent_during_its_read(
+    patience_seconds: float, client: Client, novita: NovitaAnswers
+) -> None:
+    account = novita.holds(make_row("a"))
+    account.answers("stop a", (200, {}, "{}"))
+    body = order(client)
+    Target.objects.update(state=Target.State.PENDING, attempts=0, requested_at=None, next_request_at=None)
+
+    def request_elsewhere() -> None:
+        now = timezone.now()
+        fields = {"requested_at": now, "next_request_at": now + timedelta(seconds=patience_seconds)}
+        Target.objects.update(state=Target.State.REQUESTED, attempts=1, **fields)
+
+    account.answers("read a", request_elsewhere)
+    move_on_at_once(body)
+
+    assert account.orders == ["stop a"]

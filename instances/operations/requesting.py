@@ -4,7 +4,7 @@ import logging
 import random
 import time
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from django.db import DatabaseError
@@ -71,7 +71,7 @@ def request_due(
     """Send a request for each target that is due; returns how many were sent."""
     kind: ActionName = operation.kind  # type: ignore[assignment]  # one of its choices
     known = _find_instances(kind, targets, observed)
-    due = _choose_due(kind, targets, known)
+    due = _choose_due(kind, targets, known, observed.began_at)
     sender = _Sender(kind, known, claim, budget)
     requested = 0
     for target, outcome in call_each(sender.send, due, sender.novita.concurrency):
@@ -95,12 +95,12 @@ def _find_instances(kind: str, targets: Sequence[Target], observed: Observation)
     return {**observed.instances, **(read_copy(unread) or {})}
 
 
-def _choose_due(kind: str, targets: Sequence[Target], known: Mapping[str, Instance]) -> list[Target]:
+def _choose_due(kind: str, targets: Sequence[Target], known: Mapping[str, Instance], read_at: datetime) -> list[Target]:
     """Return the targets to request now, and mark those that were protected meanwhile as skipped."""
     protected = protections.read() if kind != "start" else {}
     due = []
     for target in targets:
-        if target.instance_id not in known or not _is_due(target, known[target.instance_id]):
+        if target.instance_id not in known or not _is_due(target, known[target.instance_id], read_at):
             continue
         if protection := protected.get(target.instance_id):
             target.state, target.error = Target.State.SKIPPED, wording.say_protected(protection)
@@ -112,7 +112,7 @@ def _choose_due(kind: str, targets: Sequence[Target], known: Mapping[str, Instan
     return due
 
 
-def _is_due(target: Target, instance: Instance) -> bool:
+def _is_due(target: Target, instance: Instance, read_at: datetime) -> bool:
     is_time = target.next_request_at is None or clock.is_due(target.next_request_at, MAX_TARGET_PAUSE_SECONDS)
     is_possible = target.operation.kind in instance.actions
     if target.state == Target.State.PENDING:
@@ -125,6 +125,9 @@ def _is_due(target: Target, instance: Instance) -> bool:
         return target.next_request_at is not None and is_time and is_possible
     if target.state == Target.State.FAILED:
         return is_time
+    if target.requested_at is not None and target.requested_at >= read_at:
+        # The read is older than the request, so it doesn't show the effect.
+        return False
     # Novita accepted it, and has not carried it out. A second restart would end what the first has started.
     return target.operation.kind != "restart" and is_time and is_possible
 

@@ -87,6 +87,10 @@ class _Round:
         self.is_cancelled = operation.state == Operation.State.CANCELLED
         self.is_over = clock.seconds_until(operation.deadline_at) <= 0
 
+    def list_targets(self) -> list[Target]:
+        """Return the targets that may change, as they are stored now."""
+        return [target for target in self.operation.targets.all() if self.may_change(target)]
+
     def may_change(self, target: Target) -> bool:
         """Tell whether a target is open; a failed one is not requested again after a cancellation."""
         return target.is_open and not (self.is_cancelled and target.state == Target.State.FAILED)
@@ -99,11 +103,11 @@ def _advance(round_: _Round, observed: Observation | None) -> None:
         return
     if round_.is_cancelled:
         _skip_pending(operation)
-    targets = [target for target in operation.targets.all() if round_.may_change(target)]
     # The answer said that the account could not be listed: the instances that the inventory lacks are requested soon.
     is_listing_owed = observed is None and is_from_copy(operation) and not round_.is_cancelled
-    if observed is None and not (observed := _observe(round_, targets)):
+    if observed is None and not (observed := _observe(round_)):
         return
+    targets = round_.list_targets()
     requested = _request(round_, targets, observed)
     if not claim.is_held():
         return
@@ -140,13 +144,15 @@ def _skip_pending(operation: Operation) -> None:
     )
 
 
-def _observe(round_: _Round, targets: Sequence[Target]) -> Observation | None:
+def _observe(round_: _Round) -> Observation | None:
     """Read the open targets and record what the read shows; None when the claim was lost meanwhile."""
-    observed = read_account([target.instance_id for target in targets], round_.budget, is_whole=False)
+    ids = [target.instance_id for target in round_.list_targets()]
+    observed = read_account(ids, round_.budget, is_whole=False)
     if not round_.claim.is_held():
         # The read is old by now, and another process may have requested since.
         return None
-    record_observed(round_.operation.kind, targets, observed)
+    # As they are stored after the read: a process that has joined may have requested some of them meanwhile.
+    record_observed(round_.operation.kind, round_.list_targets(), observed)
     return observed
 
 
