@@ -41,7 +41,7 @@ MAKE_WEBHOOK_KEY = (
 
 
 class InvalidSettings(ImproperlyConfigured):
-    """The environment holds values that can't be used; the message has a line for each."""
+    """The environment contains invalid values; the message has a line for each."""
 
 
 def is_loopback(host: str) -> bool:
@@ -56,7 +56,7 @@ def is_loopback(host: str) -> bool:
 
 
 class Env:
-    """Typed reading of a set of variables that remembers every problem until `check()`."""
+    """Reads variables by type, and collects all problems until `check()`."""
 
     def __init__(self, values: Mapping[str, str | None]) -> None:
         self._values = {name: value.strip() for name, value in values.items() if value and value.strip()}
@@ -87,7 +87,7 @@ class Env:
         if not word:
             return default
         if word not in TRUE_WORDS | FALSE_WORDS:
-            self.refuse(name, f"{self.text(name)!r} is neither on nor off.", "Use 1 or 0.")
+            self.refuse(name, f"{self.text(name)!r} is not a boolean.", "Use 1 or 0.")
         return word in TRUE_WORDS
 
     def integer(self, name: str, default: int, minimum: int, maximum: int) -> int:
@@ -107,16 +107,16 @@ class Env:
         """Read the name or address to listen on."""
         host = self.text(name, default).strip("[]")
         if not _is_name(host) and not _is_ipv6(host):
-            self.refuse(name, f"{host!r} is no host name or address.", f"Use {default}.")
+            self.refuse(name, f"{host!r} is not a host name or address.", f"Use {default}.")
         return host
 
     def hosts(self, name: str, default: str) -> list[str]:
-        """Read the names that requests may come with, as Django wants them: no scheme, no port, IPv6 in brackets."""
+        """Read the host names of requests in Django's format: no scheme, no port, IPv6 in brackets."""
         hosts = self.names(name, default)
         for host in hosts or [self.text(name)]:
             is_ipv6 = host[:1] + host[-1:] == "[]" and _is_ipv6(host[1:-1])
             if host != "*" and not _is_name(host) and not is_ipv6:
-                self.refuse(name, f"{host!r} is no host name or address.", f"Use {default}.")
+                self.refuse(name, f"{host!r} is not a host name or address.", f"Use {default}.")
         return hosts
 
     def networks(self, name: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
@@ -126,15 +126,15 @@ class Env:
             try:
                 networks.append(ipaddress.ip_network(text))
             except ValueError:
-                self.refuse(name, f"{text!r} is no address or network.", "Use 10.0.0.5 or 10.0.0.0/8.")
+                self.refuse(name, f"{text!r} is not an address or a network.", "Use 10.0.0.5 or 10.0.0.0/8.")
         return networks
 
     def has_all(self, *names: str) -> bool:
-        """Tell whether variables that belong together are set; some of them without the others are refused."""
+        """Tell whether variables that need each other are set; a part of them is refused."""
         missing = [name for name in names if not self.text(name)]
         if len(missing) < len(names):
             for name in missing:
-                self.refuse(name, "it is not set, and what belongs to it is.", f"Set {', '.join(names)}, or none.")
+                self.refuse(name, "it is not set, but settings that need it are.", f"Set {', '.join(names)}, or none.")
         return not missing
 
     def issuer(self, name: str) -> str:
@@ -149,15 +149,15 @@ class Env:
             group, _, role = (part.strip() for part in pair.rpartition("="))
             if not group or role not in ROLES or group in roles:
                 cure = f"Use panel-admins=admin,research=operator; roles are {', '.join(ROLES)}."
-                self.refuse(name, f"{pair!r} gives no role to a name, or a second one.", cure)
+                self.refuse(name, f"{pair!r} doesn't map a name to one role.", cure)
             roles[group] = role
         return roles
 
     def header(self, name: str) -> tuple[str, str] | None:
-        """Read a header and its value, as Django wants them: `X-Forwarded-Proto: https`. None when it isn't set."""
+        """Read a header and its value, in Django's format: `X-Forwarded-Proto: https`. None when it isn't set."""
         match = re.fullmatch(r"(?:HTTP_)?([A-Za-z0-9_-]+)\s*[:,=]\s*([!-~]+)", self.text(name))
         if self.text(name) and not match:
-            self.refuse(name, f"{self.text(name)!r} is no header with a value.", "Use X-Forwarded-Proto: https")
+            self.refuse(name, f"{self.text(name)!r} is not a header with a value.", "Use X-Forwarded-Proto: https")
         return (f"HTTP_{match[1].upper().replace('-', '_')}", match[2]) if match else None
 
     def api_key(self, name: str) -> str:
@@ -165,7 +165,7 @@ class Env:
         key = self.text(name)
         # requests puts a header value that it refuses into its exception, and so into the log.
         if not re.fullmatch(r"[!-~]*", key):
-            self.refuse(name, "the key holds spaces or characters outside ASCII.", "Copy it again.")
+            self.refuse(name, "the key contains spaces or non-ASCII characters.", "Copy it again.")
             return ""
         return key
 
@@ -186,7 +186,7 @@ class Env:
         hosts = [host.lower() for host in self.names(name, "")]
         for host in hosts:
             if not _is_name(host) and not _is_ipv6(host.strip("[]")):
-                self.refuse(name, f"{host!r} is no host name or address.", "Use hooks.example.com or 10.0.0.5.")
+                self.refuse(name, f"{host!r} is not a host name or address.", "Use hooks.example.com or 10.0.0.5.")
         return [host.strip("[]") for host in hosts]
 
     def ports(self, name: str, default: str) -> list[int]:
@@ -204,14 +204,15 @@ class Env:
             parts = urlsplit(url)
             host, _ = parts.hostname or "", parts.port
         except ValueError:
-            self.refuse(name, "it is no URL.", f"Use {default}.")
+            self.refuse(name, "it is not a URL.", f"Use {default}.")
             return default
         is_safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
         is_host = _is_name(host) or _is_ipv6(host)
         if not is_host or not is_safe or parts.username is not None or parts.query or parts.fragment:
             self.refuse(
                 name,
-                f"{_without_password(url)!r} is no base URL; https, or http to this machine, since the key goes there.",
+                f"{_without_password(url)!r} is neither an https:// URL nor an http:// URL of this machine; "
+                "the API key is sent there.",
                 f"Use {default}.",
             )
         return url
@@ -233,7 +234,7 @@ class Env:
                 raise ssl.SSLError
             ssl.create_default_context(cadata=pem)
         except (ssl.SSLError, ValueError):
-            self.refuse(name, f"{str(path)!r} holds no certificate that can be used.", cure)
+            self.refuse(name, f"{str(path)!r} contains no usable certificate.", cure)
             return ""
         return pem
 
@@ -245,7 +246,7 @@ class Env:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port
         except ValueError:
-            self.refuse(name, "it is no URL.", cure)
+            self.refuse(name, "it is not a URL.", cure)
             return ""
         is_host = _is_name(host) or _is_ipv6(host)
         is_proxy = parts.scheme in {"http", "https"} and is_host and port
@@ -253,7 +254,7 @@ class Env:
             self.refuse(name, "it holds a blank, a % without two hex digits, or bytes that are no UTF-8.", cure)
             return ""
         if url and (not is_proxy or parts.path or parts.query or parts.fragment):
-            self.refuse(name, f"{_without_password(url)!r} is no address of an HTTP proxy, with its port.", cure)
+            self.refuse(name, f"{_without_password(url)!r} is not the address and port of an HTTP proxy.", cure)
         return url
 
     def redis_url(self, name: str, default: str) -> str:
@@ -264,17 +265,15 @@ class Env:
             parts = urlsplit(url)
             host, _ = parts.hostname, parts.port
         except ValueError:
-            self.refuse(name, "it is no URL.", cure)
+            self.refuse(name, "it is not a URL.", cure)
             return ""
         is_network = parts.scheme in {"redis", "rediss"} and host
         database = parts.path.strip("/")
         if not (is_network and (not database or database.isdecimal())) and not (parts.scheme == "unix" and parts.path):
-            self.refuse(name, f"{_without_password(url)!r} is no address of a Redis.", cure)
+            self.refuse(name, f"{_without_password(url)!r} is not the address of a Redis server.", cure)
             return ""
         if wrong := _find_wrong_parameter(url):
-            self.refuse(
-                name, f"its parameter {wrong} can't be used with {parts.scheme}://.", "Correct it or remove it."
-            )
+            self.refuse(name, f"its parameter {wrong} is invalid for {parts.scheme}://.", "Correct it or remove it.")
             return ""
         return url
 
@@ -283,19 +282,19 @@ class Env:
         try:
             config = dict(dj_database_url.parse(self.text(name, default), conn_max_age=60))
         except Exception as exc:  # The library raises KeyError, ValueError and classes of its own.
-            self.refuse(name, f"it is no database URL ({type(exc).__name__}).", "Use postgres://user@host/name.")
+            self.refuse(name, f"it is not a database URL ({type(exc).__name__}).", "Use postgres://user@host/name.")
             return {}
         if config["ENGINE"] not in {"django.db.backends.sqlite3", "django.db.backends.postgresql"}:
             self.refuse(name, "only SQLite and PostgreSQL are supported.", "Use postgres://user@host/name.")
         options = config.get("OPTIONS", {})
         timeout = options.get("connect_timeout", 1) if isinstance(options, dict) else 1
         if "postgresql" in str(config["ENGINE"]) and not (isinstance(timeout, int) and timeout > 0):
-            self.refuse(name, "its connect_timeout is no whole number of seconds.", "Use connect_timeout=3.")
+            self.refuse(name, "its connect_timeout is not a whole number of seconds.", "Use connect_timeout=3.")
         return config
 
 
 def read(root: Path, running: Path) -> Env:
-    """Read the environment, under it the file `.env` in `root`, and under that what a running `manage.py up` tells."""
+    """Read the environment; below it the file `.env` in `root`, and below that the settings of a running `up`."""
     return Env({**_read_running(running), **dotenv_values(root / ".env"), **os.environ})
 
 
@@ -315,7 +314,7 @@ def _read_running(path: Path) -> Mapping[str, str | None]:
 
 
 def read_or_make_secret_key(path: Path) -> str:
-    """Return the key kept in `path`; made at the first call, readable by its owner only."""
+    """Return the key in the file `path`. The first call creates the file, readable by its owner only."""
     make_folder(path.parent)
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     if not path.exists():
@@ -332,7 +331,7 @@ def read_or_make_secret_key(path: Path) -> str:
 
 
 def identify_account(base_url: str, api_key: str) -> str:
-    """Name an account at Novita in a few characters that tell nothing of its key; spellings of one URL are one."""
+    """Return a short name for a Novita account. It reveals nothing of the key, and ignores how the URL is spelled."""
     parts = urlsplit(base_url.strip())
     host = (parts.hostname or "").rstrip(".")
     port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
@@ -349,7 +348,7 @@ def _is_webhook_secret(text: str) -> bool:
 
 
 def _find_wrong_parameter(url: str) -> str:
-    """Return the name of the parameter of a Redis's URL that no connection could be made with; "" when all are good.
+    """Return the invalid parameter of a Redis URL; "" when all are valid.
 
     A value is never returned: it may be a password.
     """
@@ -368,7 +367,7 @@ def _find_wrong_parameter(url: str) -> str:
 
 
 def _makes_connection(url: str) -> bool:
-    """Tell whether redis-py can make a connection of a URL. It sends nothing, and looks for no host."""
+    """Tell whether redis-py accepts a URL. Nothing is sent, and no host is resolved."""
     try:
         pool = redis.ConnectionPool.from_url(url)
         pool.connection_class(**pool.connection_kwargs)
@@ -393,5 +392,5 @@ def _is_ipv6(host: str) -> bool:
 
 
 def _without_password(url: str) -> str:
-    """Show of a URL with a user or a query its scheme only: a password may hold any character, `/`, `?` and `@` too."""
+    """Shorten a URL with a user or a query to its scheme: a password may contain any character, even `/` and `@`."""
     return re.sub(r"^([a-z+]+://)?.*[@?#].*$", r"\1…", url, flags=re.IGNORECASE | re.DOTALL)

@@ -96,9 +96,9 @@ def fail(url: str = f"https://{NAME}") -> NovitaError:
     [
         ("nowhere.pem", "can't be read (No such file or directory)"),
         ("/", "'/' can't be read (Is a directory)"),
-        ("empty.pem", "holds no certificate that can be used"),
-        ("key.pem", "holds no certificate that can be used"),
-        ("broken.pem", "holds no certificate that can be used"),
+        ("empty.pem", "contains no usable certificate"),
+        ("key.pem", "contains no usable certificate"),
+        ("broken.pem", "contains no usable certificate"),
     ],
 )
 def test_file_without_a_certificate_is_refused(tmp_path: Path, authority: Authority, value: str, words: str) -> None:
