@@ -1,7 +1,8 @@
 """gunicorn's threaded worker, changed so that a slow client holds no thread.
 
-The main loop receives a request whole, each part under a deadline, before a thread works on it. It also sends the part
-of an answer that the client doesn't take at once. A thread has a stand-in for the socket, and never waits for a client.
+The main loop receives the complete request, each part under a deadline, before a thread handles it. It also sends the
+part of a response that the client doesn't read at once. A thread uses a stand-in for the socket and never waits for a
+client.
 """
 
 import contextlib
@@ -25,20 +26,20 @@ from novita_site.env import is_loopback
 from novita_site.unsent import Unsent
 
 if TYPE_CHECKING:
-    # Django's models are not there yet when gunicorn loads this, so what needs them is imported where it is used.
+    # gunicorn loads this module before Django's models, so modules that need models are imported inside functions.
     from instances.errors import PanelError
 
 log = logging.getLogger(__name__)
 
 RECEIVE_BYTES: Final = 64 * 1024
 MAX_HEAD_BYTES: Final = 64 * 1024
-# How many bytes a chunked body may have for each byte of its own: a chunk of one byte takes six.
+# The largest overhead of a chunked body, per byte of content: a chunk of one byte takes six bytes.
 CHUNKED_OVERHEAD: Final = 8
-# A client that still sends a body that was refused sees the answer only if its bytes are taken.
+# A client that is still sending a refused body reads the response only if the server reads those bytes.
 MAX_DISCARDED_BYTES: Final = 64 * 1024 * 1024
-# Answers that clients are slow to take, in memory and in temporary files.
+# Unsent responses of slow clients, in memory and in temporary files.
 MAX_UNSENT_BYTES: Final = 128 * 1024 * 1024
-# What a client must take of a long answer before its deadline; then it has the same time for the next part.
+# How much of a long response a client must read before its deadline; each further part has the same time.
 PROGRESS_BYTES: Final = 64 * 1024
 LINGER_SECONDS: Final = 2.0
 SWEEP_SECONDS: Final = 0.2
@@ -48,17 +49,17 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class TooLarge(Exception):
-    """A request has a larger head or body than any that is accepted; `part` names which."""
+    """The head or the body of a request is too large; `part` names which."""
 
     def __init__(self, part: str) -> None:
         self.part = part
 
 
 class Framing:
-    """Tells when the request at the start of a buffer is whole.
+    """Tells when the request at the start of a buffer is complete.
 
-    gunicorn's parser decides what the request says, and refuses a malformed one. This only needs to be right about
-    requests that the parser accepts; of any other it may say that it is whole.
+    gunicorn's parser reads the request and refuses a malformed one. This class only needs to be right about requests
+    that the parser accepts; it may call any other request complete.
     """
 
     def __init__(self, max_body_bytes: int) -> None:
@@ -73,7 +74,7 @@ class Framing:
     def is_whole(self, buffer: bytearray) -> bool:
         """Raises TooLarge."""
         if not self.head_bytes and not self._find_head(buffer):
-            # The parser refuses bare line feeds, and would wait for no more.
+            # The parser refuses bare line feeds at once.
             return buffer.find(b"\n\n", max(0, self._scanned - 1)) >= 0
         if self._is_refused:
             return True
@@ -99,7 +100,7 @@ class Framing:
                 case b"transfer-encoding":
                     self._length = None
                 case b"expect":
-                    # The parser refuses what it doesn't know, and needs no body for that.
+                    # The parser refuses an unknown expectation, and needs no body for that.
                     self._is_refused |= value.lower() != b"100-continue"
                     self.expects_continue = first.endswith(b"HTTP/1.1")
         if self._length is not None and self._length > self._max_body_bytes:
@@ -124,7 +125,7 @@ class Framing:
 
 
 class Exchange:
-    """What a thread has for a socket: the request, whole, and a place for the answer."""
+    """A thread's stand-in for the socket: it holds the complete request and collects the response."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -135,12 +136,12 @@ class Exchange:
     def recv(self, size: int) -> bytes:
         piece, self.request = self.request[:size], self.request[size:]
         if not piece:
-            # A body that seems to end early must never pass for a whole one.
+            # A body that ends early must never pass for a complete one.
             raise NoMoreData
         return piece
 
     def peek(self, wait_seconds: float) -> bytes:
-        """Return what follows the request, if some of it comes within this time; it is not taken."""
+        """Return the bytes after the request that arrive within this time, without reading them from the socket."""
         if self.request:
             return self.request
         poller = select.poll()
@@ -155,7 +156,7 @@ class Exchange:
         self.answer.append(data)
 
     def send(self, data: bytes) -> int:
-        """Ignore gunicorn's 100 Continue: the main loop has sent one, or the body is there."""
+        """Ignore gunicorn's 100 Continue: the main loop has sent it, or the body has arrived."""
         return len(data)
 
     def gettimeout(self) -> float:
@@ -168,22 +169,22 @@ class Exchange:
 
 
 class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
-    """A client's connection. `sock` is gunicorn's name for what its threads use; the socket itself is the loop's."""
+    """A client's connection. gunicorn's threads use `sock`, the stand-in; only the main loop uses `socket`."""
 
     def __init__(self, cfg: Any, sock: socket.socket, client: Any, server: Any) -> None:
         super().__init__(cfg, Exchange(sock), client, server)
-        # Its data is there before a thread has it.
+        # Its data has arrived before a thread handles it.
         self.data_ready = True
         sock.setblocking(False)
         with contextlib.suppress(OSError):
-            # The system would take megabytes at once, and then nothing for long: a slow client would seem to be stuck.
+            # Otherwise the system buffers megabytes at once and then nothing for long, and a slow client looks stuck.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, PROGRESS_BYTES)
         self.socket = sock
         self.network = "" if isinstance(client, str | bytes) else _find_limited_network(str(client[0]))
         self.deadline = 0.0
         self.incoming = bytearray()
         self.unsent: Unsent = self.sock.answer
-        # How much of the answer the client has taken when it gets a new deadline.
+        # The client gets a new deadline when it has read this much of the response.
         self.progress_at = 0
         self.framing = Framing(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
         self.keeps = False
@@ -195,21 +196,21 @@ class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
         self.sock.request, self.incoming = bytes(self.incoming), bytearray()
 
     def end_request(self) -> None:
-        """Take the bytes back that follow the request: the start of the next one."""
+        """Keep the bytes after the request: they are the start of the next one."""
         self.incoming = bytearray((self.parser.unreader.take_buffered() + self.sock.request).lstrip(b"\r\n"))
         self.sock.request = b""
         self.framing = Framing(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
 
 
 def _find_limited_network(address: str) -> str:
-    """Return the client whose connections are limited in number; "" for this machine, and for a trusted proxy."""
+    """Return the network whose connections are counted; "" for this machine and trusted proxies: no limit."""
     from instances.access.proxies import client_network, is_trusted
 
     return "" if is_loopback(address) or is_trusted(address) else client_network(address)
 
 
 class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
-    """Waits for clients in its main loop; `waiting` holds those connections, the one that has waited longest first."""
+    """Waits for clients in its main loop. `waiting` holds their connections, the longest wait first."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -217,7 +218,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
         self.per_network: Counter[str] = Counter()
         self._next_sweep = 0.0
 
-    # --- A connection's course
+    # --- The life of a connection
 
     def accept(self, listener: socket.socket) -> None:
         try:
@@ -225,7 +226,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as exc:
-            # No file or memory is left for it.
+            # No file descriptor or memory is left.
             log.warning("connection not accepted: %s", exc, extra={"rejection": "accept"})
             if not self._drop_oldest():
                 time.sleep(0.05)
@@ -248,7 +249,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
             conn.incoming.clear()
         if piece:
             if not conn.incoming:
-                # Empty lines before a request are not a part of it: old clients send one after a body.
+                # Old clients send an empty line after a body; it is not a part of the next request.
                 piece = piece.lstrip(b"\r\n")
                 if not piece:
                     return
@@ -261,7 +262,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
             self._close(conn)
 
     def _look(self, conn: Connection) -> None:
-        """Give the request to a thread if it is whole."""
+        """Hand the request to a thread if it is complete."""
         had_head = conn.framing.head_bytes
         try:
             is_whole = conn.framing.is_whole(conn.incoming)
@@ -279,7 +280,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
                 self._send(conn)
 
     def handle(self, conn: Connection) -> Any:
-        """Work on a request, in a thread; most answers are sent from there, without a way through the main loop."""
+        """Handle a request in a thread, which also sends most responses, without the main loop."""
         keeps = super().handle(conn)
         self._send(conn)
         return keeps
@@ -288,7 +289,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
         try:
             conn.unsent.send(conn.socket)
         except OSError:
-            # The client is gone; the loop sees that when it reads.
+            # The client is gone; the main loop notices when it reads.
             conn.unsent.clear()
 
     def finish_request(self, conn: Connection, future: Future[Any]) -> None:
@@ -298,7 +299,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
         self._go_on(conn)
 
     def _go_on(self, conn: Connection) -> None:
-        """Send the rest of the answer; then receive the next request, or end the connection."""
+        """Send the rest of the response; then receive the next request or end the connection."""
         self._send(conn)
         if conn.unsent.size:
             conn.progress_at = conn.unsent.sent + PROGRESS_BYTES
@@ -320,12 +321,12 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
         elif conn.unsent.sent >= conn.progress_at and self.alive:
             conn.progress_at = conn.unsent.sent + PROGRESS_BYTES
             self._set_deadline(conn, settings.HTTP_SEND_SECONDS)
-            # It is no longer among those that have waited longest.
+            # Its wait begins again.
             del self.waiting[conn]
             self.waiting[conn] = None
 
     def _refuse(self, conn: Connection, name: str, message: str | None = None) -> None:
-        """Answer a request that no thread will see, with one of `instances.errors`, and end the connection."""
+        """Refuse a request with an error of `instances.errors`, without a thread, and end the connection."""
         from instances import errors
         from novita_site.gunicorn import make_answer
 
@@ -340,7 +341,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
         self._go_on(conn)
 
     def _end(self, conn: Connection) -> None:
-        """Say that nothing more comes, and take what the client still sends: a reset could overtake the answer."""
+        """Close the sending side, and read what the client still sends: a reset could overtake the response."""
         try:
             conn.socket.shutdown(socket.SHUT_WR)
         except OSError:
@@ -368,7 +369,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
         conn.unsent.clear()
         conn.socket.close()
 
-    # --- Who waits, and for how long
+    # --- Waiting connections and their deadlines
 
     def _wait(self, conn: Connection, event: int, act: Callable[[Connection, object], None], seconds: float) -> None:
         self._set_deadline(conn, seconds)
@@ -384,7 +385,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
         conn.deadline = time.monotonic() + (seconds if self.alive else min(seconds, STOP_KEEPALIVE_LINGER))
 
     def murder_pending(self) -> None:
-        """End the waits that have lasted too long. gunicorn calls it at each turn of its loop."""
+        """End the connections past their deadline. gunicorn calls this in each turn of its loop."""
         now = time.monotonic()
         if now < self._next_sweep:
             return
@@ -396,7 +397,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
                 self._close(conn)
 
     def _cap_keepalive(self, deadline: float) -> None:
-        """Let no client hold up the end of the worker (gunicorn calls it when that begins)."""
+        """Let no client delay the shutdown of the worker. gunicorn calls this when the shutdown begins."""
         for conn in self.waiting:
             conn.deadline = min(conn.deadline, deadline)
 
@@ -405,10 +406,10 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
             for conn in list(self.waiting):
                 self._close(conn)
 
-    # --- How many
+    # --- Limits
 
     def _make_room(self, conn: Connection) -> bool:
-        """Close others so that a new connection fits in. A client that is quick is never the one that waits longest."""
+        """Close other connections to admit a new one. A quick client is never the one that has waited longest."""
         if conn.network and self.per_network[conn.network] > settings.HTTP_CONNECTIONS_PER_CLIENT:
             return self._drop_oldest(conn.network)
         return self.nr_conns < self.worker_connections or self._drop_oldest()
@@ -422,7 +423,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
         return False
 
     def _limit_unsent(self) -> None:
-        """Close those that have waited longest with more than their share; one large answer alone may be any size."""
+        """Close the longest waits that exceed their share of memory. A single large response may have any size."""
         slow = [conn for conn in self.waiting if conn.unsent.size]
         unsent = sum(conn.unsent.size for conn in slow)
         large = [conn for conn in slow if conn.unsent.size * len(slow) > MAX_UNSENT_BYTES]
@@ -430,5 +431,5 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
             if unsent <= MAX_UNSENT_BYTES:
                 break
             unsent -= conn.unsent.size
-            log.warning("too many answers are not taken: closed the oldest", extra={"rejection": "unsent"})
+            log.warning("too many unsent responses: closed the oldest", extra={"rejection": "unsent"})
             self._close(conn)
