@@ -31,12 +31,12 @@ from instances.errors import CacheUnavailable
 from instances.inventory import store
 from novita_site.private_files import make_folder
 
-# A unix socket's path may have 107 bytes.
+# The longest path of a Unix socket, in bytes.
 MAX_SOCKET_PATH: Final = 107
-# A web process that was told to end while it started may not have heard it.
+# A web process that receives a signal while it starts may miss it.
 END_SECONDS: Final = 10
 PR_SET_PDEATHSIG: Final = 1
-# What a killed one has started ends within this, and leaves the port free.
+# The processes of a killed `up` exit within this time and free the port.
 PORT_SECONDS: Final = 5.0
 
 
@@ -78,7 +78,7 @@ class Command(BaseCommand):
         processes += [("web", _get_web_command()), ("worker", _get_worker_command())]
         environment = {**os.environ, **started, "PYTHONUNBUFFERED": "1"}
         for name, command in processes:
-            # exec: the signal that ends it must reach the program itself, not a shell around it.
+            # exec: the signal must reach the program itself, not a shell around it.
             manager.add_process(name, f"exec {shlex.join(command)}", env=environment, cwd=str(settings.BASE_DIR))
         self.stdout.flush()
         with _told_to_other_shells(started, settings.RUNNING_FILE):
@@ -93,7 +93,7 @@ class Command(BaseCommand):
 
 
 class _Process(Process):  # type: ignore[misc]  # likewise
-    """One program, under a process of honcho's. Both end when the one above does, even by `kill -9`."""
+    """One program and honcho's process above it. Both exit when their parent does, even by `kill -9`."""
 
     def run(self, events: Any = None, ignore_signals: bool = False) -> None:
         above, own = multiprocessing.parent_process(), os.getpid()
@@ -103,16 +103,16 @@ class _Process(Process):  # type: ignore[misc]  # likewise
 
 
 def _end_with_parent(parent: int | None, number: int) -> None:
-    """Have the system send this process a signal when its parent ends, however that comes. Only Linux can."""
+    """Have the system signal this process when its parent exits for any reason. Only Linux can."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
-        if os.getppid() != parent:  # It has ended before this call.
+        if os.getppid() != parent:  # The parent exited before this call.
             os._exit(1)
 
 
 class _Manager(Manager):  # type: ignore[misc]  # honcho has no types
     def terminate(self) -> None:
-        """End all processes. honcho knows how to only when each has told its pid, and a signal may come before."""
+        """End all processes. honcho needs each pid for that, and a signal may arrive before it has them."""
         if self._all_started():
             super().terminate()
             signal.signal(signal.SIGALRM, lambda number, frame: self.kill())
@@ -122,19 +122,19 @@ class _Manager(Manager):  # type: ignore[misc]  # honcho has no types
             signal.setitimer(signal.ITIMER_REAL, 0.05)
 
     def _system_print(self, data: str) -> None:
-        # It is called in a signal's handler too, which may have come in the middle of another line.
+        # A signal handler calls this too, perhaps in the middle of another line.
         with suppress(RuntimeError):
             super()._system_print(data)
 
 
 @contextmanager
 def _told_to_other_shells(variables: dict[str, str], path: Path) -> Iterator[None]:
-    """Let commands in other shells find what this one has started, for as long as it runs."""
+    """Let commands in other shells find the services of this one, as long as it runs."""
     with ExitStack() as stack:
         if variables:
             make_folder(path.parent)
             file = stack.enter_context(open(path, "a", opener=lambda name, flags: os.open(name, flags, 0o600)))
-            with suppress(BlockingIOError):  # Another one runs in this folder, and told first.
+            with suppress(BlockingIOError):  # Another `up` runs in this folder and was first.
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 file.truncate(0)
                 file.write("".join(f"{name}={value}\n" for name, value in variables.items()))
@@ -143,7 +143,7 @@ def _told_to_other_shells(variables: dict[str, str], path: Path) -> Iterator[Non
 
 
 def _check_port(host: str, port: int) -> None:
-    """Raise CommandError when nothing can listen there."""
+    """Raise CommandError when the address can't be bound."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as exc:
@@ -161,7 +161,7 @@ def _check_port(host: str, port: int) -> None:
 
 
 def _bind(probe: socket.socket, address: Any) -> None:
-    """Bind it; wait for a moment while the port is in use by what a killed one of us has started."""
+    """Bind the address; wait a moment while the processes of a killed `up` still use the port."""
     ends_at = time.monotonic() + PORT_SECONDS
     while True:
         try:
@@ -183,7 +183,7 @@ def _choose_socket_path() -> Path:
     for path in Path(settings.VAR_DIR).glob("redis-*.sock"):
         with socket.socket(socket.AF_UNIX) as probe:
             if probe.connect_ex(str(path)) == errno.ECONNREFUSED:
-                # Left behind by one that was killed.
+                # A killed `up` left it behind.
                 path.unlink()
     path = Path(settings.VAR_DIR) / f"redis-{os.getpid()}.sock"
     if len(os.fsencode(path)) > MAX_SOCKET_PATH:
@@ -193,7 +193,7 @@ def _choose_socket_path() -> Path:
 
 
 def _get_redis_command(path: Path) -> list[str]:
-    """Return how to start a Redis that keeps nothing on disk: the copy comes back with a sync."""
+    """Return the command for a Redis that stores nothing on disk: a sync restores the inventory."""
     options = "--port 0 --unixsocketperm 700 --daemonize no --appendonly no --loglevel warning"
     return [
         find_redis_server(),
