@@ -21,7 +21,7 @@ env.read = lambda root, running: env.Env(
 )
 
 from novita_site.settings import *  # noqa: E402, F403 - the environment comes first
-from novita_site.settings import CACHES, DATABASES  # noqa: E402 - likewise
+from novita_site.settings import CACHES, DATABASES, LOGGING  # noqa: E402 - likewise
 
 # A file: what works in a thread of its own has a connection of its own, which would see another database in memory.
 DATABASES["default"]["TEST"] = {"NAME": str(Path(tempfile.gettempdir()) / f"novita-panel-tests-{os.getpid()}.sqlite3")}
@@ -32,6 +32,9 @@ CACHES["default"]["OPTIONS"]["CONNECTION_POOL_KWARGS"] = {
     "connection_class": FakeRedisConnection,
     "server": FAKE_REDIS,
 }
+
+# pytest closes the stream that stands for stderr now, and shows the lines of a failed test anyway.
+LOGGING["handlers"]["stderr"]["stream"] = open(os.devnull, "w")  # noqa: SIM115 - open for as long as the tests run
 
 # Otherwise WhiteNoise lists all static files for each test client, in 20 ms.
 WHITENOISE_AUTOREFRESH = True

@@ -69,7 +69,7 @@ FAULTS: dict[str, tuple[Callable[[Redis], object], Callable[[Redis], object], st
         "Redis is a read-only replica",
     ),
     "unsaved": (fail_to_save, lambda server: set_config(server, save=""), "Redis can't write to its disk"),
-    "password": (want_password, take_password_back, "Redis refuses"),
+    "password": (want_password, take_password_back, "Redis refused the login"),
 }
 
 
