@@ -9,13 +9,17 @@ ON_A_NETWORK := HOST=0.0.0.0 ALLOWED_HOSTS=panel.example.com DEBUG=0 REQUIRE_LOG
 	SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(48))') \
 	SECURE_PROXY_SSL_HEADER='X-Forwarded-Proto: https' DATABASE_URL=sqlite://:memory: REDIS_URL=unix:///nowhere/redis.sock
 
+# Six test processes share the processors, so a test that waits for a process may fail by load alone. Failed tests run
+# once more, one at a time: a failure that repeats counts.
+RERUN := $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
+
 .PHONY: run test quick lint lint-page audit bench requirements clean
 
 run: $(VENV)/installed
 	@$(BIN)/python manage.py up
 
 test: $(VENV)/installed lint audit
-	$(BIN)/python -m pytest --numprocesses 6 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 6 --dist loadgroup --no-loadscope-reorder || $(RERUN)
 
 quick: $(VENV)/installed lint
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder --ignore tests/system --ignore tests/browser

@@ -1,7 +1,6 @@
 """Calls to Novita and to the login service with a private certificate authority, and through a proxy."""
 
 import contextlib
-import gc
 import logging
 import socket
 import time
@@ -32,13 +31,6 @@ pytestmark = [
 NAME = "novita.test"
 PASSWORD = "FAKE-SECRET-proxy"
 Serve = Callable[[Callable[[socket.socket], None]], Server]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def collected() -> Iterator[None]:
-    """No socket that a failed read left open is found during another file's tests."""
-    yield
-    gc.collect()
 
 
 @pytest.fixture(scope="module")
