@@ -41,23 +41,14 @@ SimpleTestCase._disallowed_connection_methods = []  # type: ignore[attr-defined]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mix tests that wait for other processes with those that compute, so that no processor is idle.
+    """Start with the tests that wait for other processes; the unit tests use the processors meanwhile.
 
     Tests of one xdist_group run in one test process: those of a file that share a module's service, and all unit tests
     of a file. Files with many tests come first.
     """
-    folders = ("system", "browser")
+    folders = {"system": 0, "browser": 1}
     counts = Counter(item.path for item in items)
-    kinds: dict[str, list[pytest.Item]] = {}
-    for item in sorted(items, key=lambda item: -counts[item.path]):
-        kinds.setdefault(item.path.parent.name, []).append(item)
-    # Each kind is spread over the whole run, but for its end: a test that starts last must not be a long one.
-    places = {
-        item: (index / len(of_kind)) * (0.9 if folder in folders else 1)
-        for folder, of_kind in kinds.items()
-        for index, item in enumerate(of_kind)
-    }
-    items.sort(key=places.__getitem__)
+    items.sort(key=lambda item: (rank := folders.get(item.path.parent.name, 2), -counts[item.path] * (rank == 2)))
     for item in items:
         is_unit = item.path.parent.name not in folders
         if is_unit or (isinstance(item, pytest.Function) and not _SHARED.isdisjoint(_list_scopes(item))):
