@@ -35,9 +35,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Django lets a test's threads connect to the test's own databases only; the one in memory stands in for them.
-SimpleTestCase.ensure_connection_patch_method = lambda: BaseDatabaseWrapper.ensure_connection  # type: ignore[attr-defined]
+SimpleTestCase.ensure_connection_patch_method = lambda: BaseDatabaseWrapper.ensure_connection  # type: ignore[attr-defined]  # no stub
 # The database in memory that `standby` adds is a test's own, too, whenever it appears.
-SimpleTestCase._disallowed_connection_methods = []  # type: ignore[attr-defined]
+SimpleTestCase._disallowed_connection_methods = []  # type: ignore[attr-defined]  # no stub
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,7 +15,7 @@ def var(tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     settings.RUNNING_FILE = settings.VAR_DIR / "running.env"
     monkeypatch.setitem(settings.DATABASES["default"], "NAME", tmp_path / "panel.sqlite3")
     settings.VAR_DIR.mkdir(mode=0o755)
-    return settings.VAR_DIR  # type: ignore[no-any-return]
+    return settings.VAR_DIR  # type: ignore[no-any-return]  # settings have no types
 
 
 def test_what_is_ours_is_repaired_and_said_once(var: Path, caplog: pytest.LogCaptureFixture) -> None:

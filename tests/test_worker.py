@@ -283,7 +283,7 @@ def test_a_large_answer_is_in_a_file_and_arrives_as_it_is(monkeypatch: pytest.Mo
             queue.append(data[start : start + 5000])
             if start % 50_000 == 0:
                 queue.send(ours)
-        assert queue._file and queue._file._rolled  # type: ignore[attr-defined]
+        assert queue._file and queue._file._rolled  # type: ignore[attr-defined]  # private
         while queue.size or len(received) < len(data):
             queue.send(ours)
             with contextlib.suppress(BlockingIOError):

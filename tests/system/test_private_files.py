@@ -17,7 +17,7 @@ def list_open(folder: Path) -> list[str]:
     ]
 
 
-def run(project: Path, *arguments: str, umask: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:  # noqa: F811
+def run(project: Path, *arguments: str, umask: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:  # noqa: F811 - fixture
     return subprocess.run(
         [sys.executable, "manage.py", *arguments],
         cwd=project,
@@ -29,7 +29,7 @@ def run(project: Path, *arguments: str, umask: int = 0, **variables: str) -> sub
     )
 
 
-def test_no_created_file_is_readable_by_others_under_an_open_umask(project: Path) -> None:  # noqa: F811
+def test_no_created_file_is_readable_by_others_under_an_open_umask(project: Path) -> None:  # noqa: F811 - fixture
     old = os.umask(0)
     try:
         up = Up(project)
@@ -44,7 +44,7 @@ def test_no_created_file_is_readable_by_others_under_an_open_umask(project: Path
         up.wait()
 
 
-def test_files_readable_by_others_are_restricted_and_reported(project: Path) -> None:  # noqa: F811
+def test_files_readable_by_others_are_restricted_and_reported(project: Path) -> None:  # noqa: F811 - fixture
     run(project, "migrate", "-v0")
     var = project / "var"
     var.chmod(0o755)
@@ -58,7 +58,7 @@ def test_files_readable_by_others_are_restricted_and_reported(project: Path) -> 
     assert "could be read" not in run(project, "check").stderr
 
 
-def test_database_in_another_folder_is_private_too(project: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_database_in_another_folder_is_private_too(project: Path, tmp_path: Path) -> None:  # noqa: F811 - fixture
     elsewhere = tmp_path / "data" / "panel.sqlite3"
 
     run(project, "migrate", "-v0", DATABASE_URL=f"sqlite:///{elsewhere}")
