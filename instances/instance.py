@@ -5,13 +5,18 @@ Only the needed fields of Novita's rows are read. The secrets in the rows (`sshP
 """
 
 import datetime as dt
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final, Literal, TypeVar
 
 Group = Literal["running", "starting", "stopping", "stopped", "gone", "other"]
 ActionName = Literal["start", "stop", "restart"]
+# What an instance is charged for in its status: its GPUs, its storage, or nothing yet. None: not known.
+Charge = Literal["gpu", "storage", "nothing"]
+PriceSource = Literal["instance", "product"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,14 +61,16 @@ class Status:
     group: Group
     label: str
     actions: tuple[ActionName, ...] = ()
+    # The GPU is charged from "pulling" on.
+    is_before_charge: bool = False
 
 
 # Novita's documentation lists the statuses, all but "pending", which was seen.
 STATUSES: Final[dict[str, Status]] = {
     "running": Status("running", "Running", ("stop", "restart")),
-    "pending": Status("starting", "Pending"),
-    "toCreate": Status("starting", "Creating"),
-    "creating": Status("starting", "Creating"),
+    "pending": Status("starting", "Pending", is_before_charge=True),
+    "toCreate": Status("starting", "Creating", is_before_charge=True),
+    "creating": Status("starting", "Creating", is_before_charge=True),
     "pulling": Status("starting", "Pulling image"),
     "toStart": Status("starting", "Starting"),
     "starting": Status("starting", "Starting"),
@@ -114,6 +121,43 @@ def parse_time(text: str) -> dt.datetime:
     return dt.datetime.fromisoformat(text)
 
 
+def find_charge(status: str) -> Charge | None:
+    """Return what an instance in a status is charged for."""
+    known = get_status(status)
+    is_billed = GROUPS[known.group].is_billed
+    if is_billed is None:
+        return None
+    if is_billed:
+        return "nothing" if known.is_before_charge else "gpu"
+    return "storage" if known.group == "stopped" else "nothing"
+
+
+# Prices of Novita are in units of 1e-5 USD. A price per GPU and hour above this limit is damage.
+PRICE_UNITS_PER_USD: Final = 100_000
+MAX_PRICE_UNITS: Final = 10_000 * PRICE_UNITS_PER_USD
+# Novita's prices for the container disk of a stopped instance (its documentation; a part is free).
+FREE_STORAGE_GB: Final = 60
+STORAGE_USD_PER_GB_DAY: Final = Decimal("0.005")
+PREPAID_MODE: Final = "monthly"
+FREE: Final = Decimal(0)
+
+
+def read_price_units(value: object) -> int | None:
+    """Return a price of Novita's in 1e-5 USD. 0, null and everything that is no price mean unknown, never free."""
+    units = read_integer(value)
+    return units if units is not None and 0 < units <= MAX_PRICE_UNITS else None
+
+
+def find_hourly_price(units: int | None, gpu_num: int | None) -> Decimal | None:
+    """Return the USD per hour of an instance with so many GPUs, from the units per GPU and hour."""
+    return Decimal(units * gpu_num) / PRICE_UNITS_PER_USD if units and gpu_num and gpu_num > 0 else None
+
+
+def to_usd(amount: Decimal | None) -> float | None:
+    """Return an amount for JSON, rounded to five decimals."""
+    return None if amount is None else float(round(amount, 5))
+
+
 @dataclass(frozen=True, slots=True)
 class PortMapping:
     port: int | None
@@ -145,6 +189,45 @@ class Instance:
     end_time: str | None
     status_error: dict[str, str] | None
     port_mappings: tuple[PortMapping, ...]
+    # USD per hour while the GPUs are charged.
+    price_per_hour: Decimal | None = None
+    price_source: PriceSource | None = None
+    owner: str | None = None
+    project: str | None = None
+
+    @property
+    def is_prepaid(self) -> bool:
+        return self.billing_mode == PREPAID_MODE
+
+    @property
+    def charge(self) -> Charge | None:
+        return find_charge(self.status)
+
+    @property
+    def is_charged_by_price(self) -> bool:
+        """Whether the price per hour is what the instance costs in its present status."""
+        return self.charge == "gpu" and not self.is_prepaid
+
+    @property
+    def storage_cost_per_hour(self) -> Decimal | None:
+        """The USD per hour that the container disk costs while the instance is stopped."""
+        if self.rootfs_size_gb is None:
+            return None
+        return max(0, self.rootfs_size_gb - FREE_STORAGE_GB) * STORAGE_USD_PER_GB_DAY / 24
+
+    @property
+    def cost_per_hour(self) -> Decimal | None:
+        """The USD per hour that the instance costs in its present status; None: not known."""
+        if self.is_prepaid:
+            return FREE
+        match self.charge:
+            case "gpu":
+                return self.price_per_hour
+            case "storage":
+                return self.storage_cost_per_hour
+            case "nothing":
+                return FREE
+        return None
 
     @property
     def group(self) -> Group:
@@ -165,6 +248,9 @@ class Instance:
 
     def to_json(self) -> dict[str, Any]:
         """Return the instance as the API shows it, without `changedAt`, which the inventory adds."""
+        return {**self.facts_to_json(), **self.additions_to_json()}
+
+    def facts_to_json(self) -> dict[str, Any]:
         return {
             "id": self.id,
             "name": self.name,
@@ -193,6 +279,17 @@ class Instance:
             ],
         }
 
+    def additions_to_json(self) -> dict[str, Any]:
+        """Return the fields that Novita's rows may lack."""
+        return {
+            "pricePerHour": to_usd(self.price_per_hour),
+            "costPerHour": to_usd(self.cost_per_hour),
+            "priceSource": self.price_source,
+            "prepaid": self.is_prepaid,
+            "owner": self.owner,
+            "project": self.project,
+        }
+
 
 def from_novita(row: object) -> Instance:
     """Read a row of Novita's list, or its answer for one instance. Raises MalformedInstance without a usable id.
@@ -205,6 +302,8 @@ def from_novita(row: object) -> Instance:
     instance_id = _read_text(row.get("id"))
     if not instance_id:
         raise MalformedInstance("a row has no id")
+    gpu_num = read_integer(row.get("gpuNum"))
+    price = find_hourly_price(read_price_units(row.get("instancePrice")), gpu_num)
     return Instance(
         id=instance_id,
         name=_read_text(row.get("name")),
@@ -213,7 +312,7 @@ def from_novita(row: object) -> Instance:
         cluster_id=_read_text(row.get("clusterId")),
         product_id=_read_text(row.get("productId")),
         product_name=_read_text(row.get("productName")),
-        gpu_num=read_integer(row.get("gpuNum")),
+        gpu_num=gpu_num,
         cpu_num=read_integer(row.get("cpuNum")),
         memory_gb=read_integer(row.get("memory")),
         rootfs_size_gb=read_integer(row.get("rootfsSize")),
@@ -226,6 +325,8 @@ def from_novita(row: object) -> Instance:
         end_time=_read_time(row.get("endTime")),
         status_error=_read_status_error(row.get("statusError")),
         port_mappings=_read_port_mappings(row.get("portMappings")),
+        price_per_hour=price,
+        price_source=None if price is None else "instance",
     )
 
 
@@ -264,7 +365,26 @@ def from_json(stored: object) -> Instance:
         if status_error is None
         else {name: _get_text(status_error, name) or "" for name in ("state", "message")},
         port_mappings=tuple(_get_port_mapping(item) for item in _get(stored, "portMappings", list) or ()),
+        price_per_hour=get_price(stored),
+        price_source=get_price_source(stored),
+        owner=_get_text(stored, "owner"),
+        project=_get_text(stored, "project"),
     )
+
+
+def get_price(stored: Mapping[str, Any]) -> Decimal | None:
+    """Return the stored price per hour. Raises MalformedInstance."""
+    price = stored.get("pricePerHour")
+    if price is None:
+        return None
+    if isinstance(price, bool) or not isinstance(price, int | float) or not math.isfinite(price) or price < 0:
+        raise MalformedInstance("the stored pricePerHour is not a price")
+    return Decimal(str(price))
+
+
+def get_price_source(stored: Mapping[str, Any]) -> PriceSource | None:
+    source = _get_text(stored, "priceSource")
+    return "instance" if source == "instance" else "product" if source == "product" else None
 
 
 def check_time(text: object) -> str:

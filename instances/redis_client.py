@@ -30,6 +30,8 @@ MOVING_TURN: Final = f"{_TAG}:moving-turn"
 WORKER: Final = f"{_TAG}:worker"
 RATE: Final = f"{_TAG}:rate:"
 KNOWN: Final = f"{_TAG}:known:"
+PRODUCTS: Final = f"{_TAG}:products"
+PRODUCTS_TURN: Final = f"{_TAG}:products-turn"
 PROBE: Final = f"{_TAG}:probe"
 # Records that the database could not store, by the database's id.
 KEPT: Final = f"{_TAG}:kept:"
@@ -62,6 +64,17 @@ class Pool(redis.ConnectionPool):
 def get_redis() -> redis.Redis:
     client: redis.Redis = get_redis_connection("default")
     return client
+
+
+def take_turn(key: str, seconds: int) -> bool:
+    """Take a turn that lasts so many seconds. Return False when another process has it. Raises CacheUnavailable."""
+    with redis_errors():
+        if get_redis().set(key, "1", nx=True, ex=seconds):
+            return True
+        # A turn without an end is damage.
+        if 0 <= get_redis().ttl(key) <= seconds:
+            return False
+        return bool(get_redis().set(key, "1", ex=seconds))
 
 
 def read_time() -> datetime:

@@ -14,8 +14,9 @@ from django.utils import timezone
 
 from instances import outages
 from instances.access import audit
+from instances.costs import products
 from instances.errors import CacheUnavailable
-from instances.inventory import store
+from instances.inventory import additions, store
 from instances.models import Token
 from instances.notifications import webhooks
 from instances.operations import emergency, records, rounds
@@ -82,6 +83,16 @@ def deliver_webhook(delivery_id: int) -> None:
 
 
 @shared_task
+def refresh_prices() -> None:
+    """Read the price list when its turn has come, and then give the cached instances their prices and labels."""
+    try:
+        if products.refresh() is not None:
+            additions.refresh()
+    except CacheUnavailable as exc:
+        outages.note_redis_error(exc)
+
+
+@shared_task
 def forget_old() -> None:
     """Delete old records and expired tokens."""
     records.forget_old()
@@ -99,6 +110,7 @@ def forget_sessions() -> None:
 SCHEDULE: Final[list[tuple[Callable[[], object], float]]] = [
     (move_operations, 0),
     (deliver_webhooks, 0),
+    (refresh_prices.delay, 60),
     (forget_sessions.delay, 600),
     (forget_old.delay, 86400),
 ]

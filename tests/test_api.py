@@ -65,6 +65,12 @@ def test_instance_is_shown_with_the_documented_fields(client: Client, synchroniz
         "endTime": None,
         "statusError": None,
         "portMappings": [{"port": 8188, "type": "http", "endpoint": "https://a1-8188.test"}],
+        "pricePerHour": None,
+        "costPerHour": None,
+        "priceSource": None,
+        "prepaid": False,
+        "owner": None,
+        "project": None,
     }
 
 

@@ -57,13 +57,20 @@ def test_row_is_shown_with_the_fields_of_the_api() -> None:
         "endTime": None,
         "statusError": None,
         "portMappings": [{"port": 8188, "type": "http", "endpoint": "https://a1-8188.test"}],
+        "pricePerHour": None,
+        "costPerHour": None,
+        "priceSource": None,
+        "prepaid": False,
+        "owner": None,
+        "project": None,
     }
 
 
 @pytest.mark.parametrize("rest", [{}, dict.fromkeys(make_row().keys() - {"id"})], ids=["absent", "null"])
 def test_row_needs_only_an_id(rest: dict[str, None]) -> None:
     texts = ["name", "region", "clusterId", "productId", "productName", "imageUrl"]
-    unknown = ["billingMode", "spotStatus", "statusError", *NUMBERS.values(), *TIMES]
+    costs = ["pricePerHour", "costPerHour", "priceSource", "owner", "project"]
+    unknown = ["billingMode", "spotStatus", "statusError", *NUMBERS.values(), *TIMES, *costs]
 
     assert show({"id": "a", **rest}) == {
         "id": "a",
@@ -71,6 +78,7 @@ def test_row_needs_only_an_id(rest: dict[str, None]) -> None:
         "group": "other",
         "actions": [],
         "portMappings": [],
+        "prepaid": False,
         **dict.fromkeys(texts, ""),
         **dict.fromkeys(unknown),
     }

@@ -24,6 +24,7 @@ VALUES: dict[str, Any] = {
     "what": "rows",
     "ids": ["a"],
     "moving": ["a"],
+    "changes": ["a", "old", "new"],
     "counters": [f"{redis_client.RATE}a", f"{redis_client.RATE}b"],
     "limits_and_seconds": [5, 60, 5, 60],
     "worker": f"{redis_client.WORKER}:1",

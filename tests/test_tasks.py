@@ -15,7 +15,7 @@ from fakeredis import FakeServer
 from instances import tasks
 from instances.models import AuditEntry, Operation, Target, WebhookDelivery
 from novita_site.celery import app
-from tests.novita_answers import NovitaAnswers, make_row
+from tests.novita_answers import API, NovitaAnswers, make_row
 from tests.operation_steps import Json, order, show
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -210,3 +210,19 @@ def test_daily_work_runs_at_the_start_and_once_a_day(monkeypatch: pytest.MonkeyP
     tasks.tick_until(ticks, lambda: times[0])
 
     assert done == [5.0, 86_405.0]
+
+
+def test_price_list_reaches_the_inventory(client: Client, novita: NovitaAnswers) -> None:
+    novita.lists(make_row("a"))
+    client.post("/api/instances/sync")
+    novita.mock.get(f"{API}/products", json={"data": [{"id": "4090.16c62g", "price": "35000"}]})
+
+    tasks.refresh_prices()
+
+    assert client.get("/api/instances/a").json()["pricePerHour"] == 0.35
+
+
+def test_price_list_waits_for_redis(redis_server: FakeServer) -> None:
+    redis_server.connected = False
+
+    tasks.refresh_prices()

@@ -208,6 +208,16 @@ class InstanceSerializer(serializers.Serializer[Any]):
     endTime = serializers.DateTimeField(allow_null=True)
     statusError = StatusErrorSerializer(allow_null=True)
     portMappings = PortMappingSerializer(many=True)
+    pricePerHour = serializers.FloatField(allow_null=True, help_text="USD per hour while its GPUs are charged.")
+    costPerHour = serializers.FloatField(
+        allow_null=True, help_text="USD per hour in its present status: GPUs, storage while stopped, 0 when prepaid."
+    )
+    priceSource = serializers.ChoiceField(
+        choices=["instance", "product"], allow_null=True, help_text="The instance's own price, or its product's."
+    )
+    prepaid = serializers.BooleanField(help_text="Whether it is paid by the month.")
+    owner = serializers.CharField(allow_null=True)
+    project = serializers.CharField(allow_null=True)
     changedAt = serializers.DateTimeField(help_text="When a synchronization or an action last changed it.")
 
 

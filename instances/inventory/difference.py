@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Any, Final, TypedDict
 
 from instances.instance import Instance, get_meaning, parse_time
-from instances.inventory import store
+from instances.inventory import encoding
+from instances.inventory.additions import Additions
 
-# Fields that follow from the status, or that the inventory adds.
-_DERIVED: Final = {"group", "actions", "changedAt"}
+# Fields that follow from others, or that the inventory adds.
+_DERIVED: Final = {"group", "actions", "costPerHour", "prepaid", "changedAt"}
 
 
 class Named(TypedDict):
@@ -28,6 +29,8 @@ class Difference:
     """What a synchronization found, and the rows that it publishes: id → stored form."""
 
     rows: dict[str, bytes] = field(default_factory=dict)
+    # The instances that were found, with their prices.
+    found: list[Instance] = field(default_factory=list)
     moving: list[str] = field(default_factory=list)
     added: list[Named] = field(default_factory=list)
     changed: list[Changed] = field(default_factory=list)
@@ -46,7 +49,11 @@ def say_counts(added: int, changed: int, removed: int, unconfirmed: int) -> str:
 
 
 def compare(
-    stored: Mapping[str, bytes], found: Collection[Instance], unconfirmed: Collection[str], now: datetime
+    stored: Mapping[str, bytes],
+    found: Collection[Instance],
+    unconfirmed: Collection[str],
+    now: datetime,
+    additions: Additions,
 ) -> Difference:
     """Compare the stored rows with the instances that Novita has.
 
@@ -56,9 +63,11 @@ def compare(
     rows = {id_: stored[id_] for id_ in unconfirmed}
     moving = [id_ for id_ in unconfirmed if _is_moving(stored[id_])]
     added, changed, unchanged = [], [], 0
+    completed = []
     for instance in found:
         old = stored.get(instance.id)
-        rows[instance.id], fields = _compare_one(old, instance, now)
+        rows[instance.id], fields, with_price = _compare_one(old, instance, now, additions)
+        completed.append(with_price)
         if instance.meaning.is_moving:
             moving.append(instance.id)
         if fields is None:
@@ -69,6 +78,7 @@ def compare(
             unchanged += 1
     return Difference(
         rows=rows,
+        found=completed,
         moving=moving,
         added=added,
         changed=changed,
@@ -79,18 +89,26 @@ def compare(
 
 
 def _compare_one(
-    old: bytes | None, instance: Instance, now: datetime
-) -> tuple[bytes, dict[str, tuple[Any, Any]] | None]:
-    """Return an instance's new stored form, and the fields that changed; None for a new instance."""
-    encoded = store.encode(instance)
-    if old is not None and old.startswith(encoded):
-        return old, {}
-    before = store.parse_stored(old) if old is not None else None
+    old: bytes | None, instance: Instance, now: datetime, additions: Additions
+) -> tuple[bytes, dict[str, tuple[Any, Any]] | None, Instance]:
+    """Return an instance's new stored form, the fields that changed (None: it is new), and the instance with additions.
+
+    Most instances are unchanged, and are compared without being parsed.
+    """
+    facts = encoding.encode_facts(instance)
+    before = encoding.find_additions(old) if old is not None and old.startswith(facts) else None
+    if old is not None and before is not None:
+        completed = additions.complete(instance, before, has_same_facts=True)
+        if old.startswith(encoding.encode_additions(completed), len(facts)):
+            return old, {}, completed
+    before = encoding.parse(old) if old is not None else None
+    completed = additions.complete(instance, before, has_same_facts=False)
+    encoded = facts + encoding.encode_additions(completed)
     if before is None:
-        return store.seal(encoded, now), None
-    fields = compare_fields(before, instance.to_json())
+        return encoding.seal(encoded, now), None, completed
+    fields = compare_fields(before, completed.to_json())
     # Another version may have stored the same values in another form: rewritten, and not changed.
-    return store.seal(encoded, now if fields else parse_time(before["changedAt"])), fields
+    return encoding.seal(encoded, now if fields else parse_time(before["changedAt"])), fields, completed
 
 
 def compare_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -103,9 +121,9 @@ def compare_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[
 
 
 def _is_moving(stored: bytes) -> bool:
-    instance = store.parse_stored(stored)
+    instance = encoding.parse(stored)
     return instance is not None and get_meaning(instance["status"]).is_moving
 
 
 def _name(id_: str, stored: bytes) -> Named:
-    return {"id": id_, "name": str((store.parse_stored(stored) or {}).get("name", ""))}
+    return {"id": id_, "name": str((encoding.parse(stored) or {}).get("name", ""))}

@@ -2,8 +2,8 @@
 
 A synchronization writes a new generation aside, and one script makes it the current one. So a reader gets one complete
 listing or the one before it. An action writes its instance into the current generation and records the id in `touched`;
-a synchronization carries over the instances that were touched since it began. Instances are stored as JSON with
-`changedAt` at the end, so a comparison of bytes tells whether one has changed.
+a synchronization carries over the instances that were touched since it began. `encoding` describes how an instance is
+stored.
 """
 
 import gzip
@@ -21,7 +21,8 @@ from instances import lua
 from instances import redis_client as keys
 from instances.errors import CacheUnavailable, LeaseLost
 from instances.fallback import database
-from instances.instance import Instance, check_time, format_time, from_json
+from instances.instance import Instance, from_json, to_usd
+from instances.inventory import encoding
 from instances.redis_client import get_redis, redis_errors
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 # A field of each generation that holds the format. With it, an empty account differs from an evicted generation.
 MARKER: Final = b""
 WRITE_CHUNK: Final = 1000
+EXCHANGE_CHUNK: Final = 500
 DRAFT_SECONDS: Final = 120
 OLD_GENERATION_SECONDS: Final = 60
 BODY_SECONDS: Final = 86400
@@ -44,6 +46,7 @@ _PUBLISH: Final = lua.load(__file__, "publish")
 _NOTE_UNCHANGED: Final = lua.load(__file__, "note_unchanged")
 _NOTE_FAILURE: Final = lua.load(__file__, "note_failure")
 _WRITE_INSTANCE: Final = lua.load(__file__, "write_instance")
+_EXCHANGE: Final = lua.load(__file__, "exchange")
 _DROP_DRAFT: Final = lua.load(__file__, "drop_draft")
 _DISCARD: Final = lua.load(__file__, "discard")
 _CLEAR: Final = lua.load(__file__, "clear")
@@ -270,32 +273,8 @@ def _read(what: str, known_revision: int | None, *ids: str) -> tuple[int, int, F
     return generation, revision, _measure(now, as_of), answer[4] if len(answer) > 4 else None
 
 
-def encode(instance: Instance) -> bytes:
-    """Return the stored form of an instance up to `changedAt`. Equal bytes mean an unchanged instance."""
-    return json.dumps(instance.to_json(), ensure_ascii=False, separators=(",", ":")).encode()[:-1]
-
-
-def seal(encoded: bytes, changed_at: datetime) -> bytes:
-    """Complete the form that `encode` returned with the time of the last change."""
-    return encoded + _end(changed_at)
-
-
-def _end(changed_at: datetime) -> bytes:
-    return f',"changedAt":"{format_time(changed_at)}"}}'.encode()
-
-
-def parse_stored(value: bytes) -> dict[str, Any] | None:
-    """Read a stored instance, with defaults for missing fields; None when it can't be read."""
-    try:
-        stored = json.loads(value)
-        instance = from_json(stored)
-        return {**instance.to_json(), "changedAt": check_time(stored.get("changedAt"))}
-    except (ValueError, RecursionError):
-        return None
-
-
 def _parse(field: bytes, value: bytes) -> dict[str, Any] | None:
-    instance = parse_stored(value)
+    instance = encoding.parse(value)
     return instance if instance is not None and instance["id"].encode() == field else None
 
 
@@ -352,24 +331,37 @@ def write_instance(instance: Instance, *, read_began: int | None = None) -> bool
     A direct read passes `read_began`, the tick of a state that was read before it: it never replaces a later write. An
     action leaves it out.
     """
-    return _write(instance.id, encode(instance), read_began, instance.meaning.is_moving)
+    return _write(instance.id, instance, read_began)
 
 
 def remove_instance(instance_id: str, *, read_began: int | None = None) -> bool:
     """Remove one instance from the current generation, after Novita itself said that it doesn't exist."""
-    return _write(instance_id, b"", read_began, is_moving=False)
+    return _write(instance_id, None, read_began)
 
 
-def _write(instance_id: str, encoded: bytes, read_began: int | None, is_moving: bool) -> bool:
+def _write(instance_id: str, instance: Instance | None, read_began: int | None) -> bool:
+    other_cost = "" if instance is None or instance.is_charged_by_price else json.dumps(to_usd(instance.cost_per_hour))
     is_changed = _WRITE_INSTANCE(
         id=instance_id,
-        encoded=encoded,
-        ending=_end(keys.read_time()),
+        facts=encoding.encode_facts(instance) if instance else b"",
+        additions=encoding.encode_additions(instance) if instance else b"",
+        # The cost where the script keeps the earlier price: that price, unless the status makes it another one.
+        other_cost=other_cost,
+        ending=encoding.end(keys.read_time()),
         read_began=read_began,
-        is_moving=is_moving,
+        is_moving=bool(instance and instance.meaning.is_moving),
         touched_seconds=TOUCHED_SECONDS,
     )
     return bool(is_changed)
+
+
+def exchange(changes: Sequence[tuple[str, bytes, bytes]]) -> int:
+    """Replace stored instances: each id with its old and its new stored form. Return how many were replaced.
+
+    An instance that has been written meanwhile stays as it is.
+    """
+    chunks = (changes[start : start + EXCHANGE_CHUNK] for start in range(0, len(changes), EXCHANGE_CHUNK))
+    return sum(int(_EXCHANGE(changes=[part for change in chunk for part in change])) for chunk in chunks)
 
 
 def clear() -> int:

@@ -17,6 +17,7 @@ from django.conf import settings
 from instances.errors import CacheUnavailable, NotFoundAtNovita, NovitaError, PanelError, SyncInProgress
 from instances.instance import Instance
 from instances.inventory import lease, store
+from instances.inventory.additions import read_additions
 from instances.inventory.difference import Difference, compare
 from instances.inventory.report import SyncReport, record
 from instances.novita.client import Novita, get_novita
@@ -109,7 +110,7 @@ def _run(
     report.confirm_ms = _measure_ms(began)
 
     found = [*listing.instances.values(), *confirmation.alive.values()]
-    report.difference = compare(stored.rows, found, confirmation.unconfirmed, now)
+    report.difference = compare(stored.rows, found, confirmation.unconfirmed, now, read_additions())
     if held is None:
         return
 

@@ -1,5 +1,6 @@
 """The records in the database, one file per noun."""
 
+from instances.models.annotation import Annotation, LabelRule
 from instances.models.audit import Action, AuditEntry
 from instances.models.fields import ReadableEncoder
 from instances.models.identity import Identity
@@ -7,18 +8,24 @@ from instances.models.operation import Operation, Target
 from instances.models.protection import Protection
 from instances.models.sync_run import SyncRun
 from instances.models.token import Token
+from instances.models.usage import LedgerState, MeteredInstance, UsageInterval
 from instances.models.webhook import WebhookAttempt, WebhookDelivery
 
 __all__ = [
     "Action",
+    "Annotation",
     "AuditEntry",
     "Identity",
+    "LabelRule",
+    "LedgerState",
+    "MeteredInstance",
     "Operation",
     "Protection",
     "ReadableEncoder",
     "SyncRun",
     "Target",
     "Token",
+    "UsageInterval",
     "WebhookAttempt",
     "WebhookDelivery",
 ]

@@ -5,18 +5,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from instances.errors import NovitaBadAnswer
-from instances.instance import read_integer
+from instances.instance import read_price_units
 
 
 @dataclass(frozen=True)
 class Product:
-    """A kind of instance. `price_usd` is per GPU and hour. None means unknown, never free."""
+    """A kind of instance. Prices are in 1e-5 USD per GPU and hour. None means unknown, never free."""
 
     id: str
     name: str
     regions: tuple[str, ...]
     is_available: bool
-    price_usd: float | None
+    price_units: int | None
+    spot_price_units: int | None
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ def parse_products(body: Any) -> list[Product]:
             name=str(row.get("name") or ""),
             regions=_read_texts(row.get("regions")),
             is_available=row.get("availableDeploy") is True,
-            price_usd=read_price(row.get("price")),
+            price_units=read_price_units(row.get("price")),
+            spot_price_units=read_price_units(row.get("spotPrice")),
         )
         for row in _read_rows(body, "products")
     ]
@@ -50,12 +52,6 @@ def parse_clusters(body: Any) -> list[Cluster]:
         )
         for row in _read_rows(body, "clusters")
     ]
-
-
-def read_price(value: object) -> float | None:
-    """Return a price in dollars per GPU and hour. Novita sends units of 1e-5 USD; 0 and null mean unknown."""
-    units = read_integer(value)
-    return units / 100_000 if units and units > 0 else None
 
 
 def _read_rows(body: Any, what: str) -> Sequence[dict[str, Any]]:

@@ -1,0 +1,92 @@
+"""Completes instances with what Novita's rows may lack: the price, and the panel's own owner and project.
+
+A fact that only some rows have must not change the listing at each synchronization. So the last known price stays, and
+owner and project are looked up for new names only; `refresh` brings all instances up to date.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from django.db import DatabaseError
+
+from instances.costs import labels, products
+from instances.costs.labels import LabelBook, Labels
+from instances.costs.prices import PriceList
+from instances.errors import CacheUnavailable
+from instances.instance import Instance, from_json, get_price, get_price_source
+from instances.inventory import encoding, store
+
+log = logging.getLogger(__name__)
+
+# A change of one of these makes another price.
+_PRICED_BY: Final = ("gpuNum", "productId", "billingMode")
+
+
+class Additions:
+    """The price list and the labels at the time of one synchronization."""
+
+    def __init__(self, prices: PriceList | None, book: LabelBook | None = None) -> None:
+        self._prices = prices
+        self._book = book
+
+    def complete(self, instance: Instance, before: Mapping[str, Any] | None, *, has_same_facts: bool) -> Instance:
+        """Return the instance with its price and labels.
+
+        `before` is the stored instance, or only its additions when no fact of it has changed.
+        """
+        shown = instance.to_json() if before and not has_same_facts else {}
+        price, source = instance.price_per_hour, instance.price_source
+        if price is None and before and (has_same_facts or _is_equal(before, shown, _PRICED_BY)):
+            price, source = get_price(before), get_price_source(before)
+        if self._prices is not None and source != "instance":
+            price = self._prices.find(instance)
+            source = None if price is None else "product"
+        found = (
+            Labels(before["owner"], before["project"])
+            if before and (has_same_facts or before["name"] == instance.name)
+            else self._find_labels(instance)
+        )
+        return dataclasses.replace(
+            instance, price_per_hour=price, price_source=source, owner=found.owner, project=found.project
+        )
+
+    def _find_labels(self, instance: Instance) -> Labels:
+        if self._book is None:
+            try:
+                self._book = labels.read_book()
+            except DatabaseError as exc:
+                # The next refresh adds them.
+                log.warning("owners and projects can't be read: %s", exc)
+                self._book = LabelBook({}, [])
+        return self._book.find(instance.id, instance.name)
+
+
+def _is_equal(before: Mapping[str, Any], after: Mapping[str, Any], names: tuple[str, ...]) -> bool:
+    return all(before[name] == after[name] for name in names)
+
+
+def read_additions() -> Additions:
+    """Return the additions for a synchronization. Without a price list, earlier prices stay."""
+    try:
+        return Additions(products.read())
+    except CacheUnavailable as exc:
+        log.debug("price list not read: %s", exc)
+        return Additions(None)
+
+
+def refresh() -> int:
+    """Give all cached instances their present price, owner and project. Return how many have changed.
+
+    Raises CacheUnavailable and DatabaseError.
+    """
+    additions = Additions(products.read(), labels.read_book())
+    changes = []
+    for id_, old in store.read_stored().rows.items():
+        before = encoding.parse(old)
+        if before is not None:
+            new = encoding.recode(old, additions.complete(from_json(before), None, has_same_facts=False))
+            if new != old:
+                changes.append((id_, old, new))
+    return store.exchange(changes)
