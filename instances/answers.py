@@ -180,9 +180,8 @@ def lock_out(request: HttpRequest, wait_seconds: int) -> HttpResponse:
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponseBase:
+    """Answer a form that Django's CSRF check refused. The API's views have DRF's check, which `answer` translates."""
     error = refuse_origin(request) if BAD_ORIGIN in reason else None
-    if _is_for_a_script(request):
-        return to_response(error or CsrfFailed(), request)
     context = {"error": error, "back": _find_own_referrer(request)}
     return render(request, "403_csrf.html", context, status=HTTPStatus.FORBIDDEN)
 

@@ -97,6 +97,27 @@ def test_ended_login_is_shown_before_a_button_is_pressed(
     expect(page.get_by_role("row", name="trainer")).to_be_visible()
 
 
+def test_button_shows_that_the_login_has_ended(
+    context: BrowserContext,  # noqa: F811 - the fixture
+    page: Page,
+) -> None:
+    log_out(context).close()
+
+    press_sync(page)
+
+    expect(page.locator("#status")).to_have_text("You are logged out. Log in again.")
+    expect(page.locator(NOTICE)).to_have_text("You are logged out. Log in again.")
+
+
+def test_page_shows_the_buttons_of_a_changed_role(page: Page) -> None:
+    expect(page.get_by_role("button", name="Stop all")).to_be_visible()
+    page.route("**/api/session", lambda route: route.fulfill(json={**route.fetch().json(), "role": "viewer"}))
+
+    come_back(page)
+
+    expect(page.get_by_role("button", name="Stop all")).to_be_hidden()
+
+
 def test_page_recovers_after_a_login_in_another_tab(
     context: BrowserContext,  # noqa: F811 - the fixture
     page: Page,
@@ -165,6 +186,21 @@ def test_admin_form_survives_a_new_login_in_another_tab(
     expect(page.get_by_role("heading", name="Nothing was done")).to_have_count(0)
 
 
+def test_form_restored_by_the_browser_gets_the_new_token(
+    context: BrowserContext,  # noqa: F811 - the fixture
+    page: Page,
+) -> None:
+    """A browser may restore a page whole, as Chromium does outside of tests."""
+    page.goto("/admin/instances/token/add/")
+    token = page.locator("#token_form [name=csrfmiddlewaretoken]")
+    old = token.input_value()
+    log_in_again(context)
+
+    page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))")
+
+    expect(token).not_to_have_value(old)
+
+
 def test_refused_admin_form_names_the_remedy_and_keeps_typed_text(
     context: BrowserContext,  # noqa: F811 - the fixture
     page: Page,
@@ -184,3 +220,21 @@ def test_refused_admin_form_names_the_remedy_and_keeps_typed_text(
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_role("heading", name="Nothing was done")).to_have_count(0)
     expect(page.locator("#content")).to_contain_text("the script")
+
+
+def test_way_back_works_in_a_tab_without_a_history(
+    context: BrowserContext,  # noqa: F811 - the fixture
+    page: Page,
+) -> None:
+    page.goto("/admin/instances/token/add/")
+    page.get_by_label("Name").fill("the script")
+    page.get_by_label("User").select_option("admin")
+    page.evaluate("document.getElementById('token_form').target = '_blank'")
+    log_in_again(context)
+    with page.expect_popup() as opened:
+        page.get_by_role("button", name="Save", exact=True).click()
+    tab = opened.value
+
+    tab.get_by_role("link", name="Go back").click()
+
+    expect(tab.get_by_label("Name")).to_be_visible()
