@@ -7,11 +7,10 @@ import pytest
 from django.test import Client
 
 from tests.novita_answers import NovitaAnswers, make_refusal, make_row
-from tests.operation_steps import STOP_ALL, move_on, order, pass_deadline, show, show_states
+from tests.operation_steps import OPERATIONS, STOP_ALL, move_on, order, pass_deadline, show, show_states
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_pauses")]
 
-OPERATIONS = "/api/operations"
 NO_GPU = (400, {}, json.dumps(make_refusal(400, "INSUFFICIENT_RESOURCE", "")))
 
 

@@ -4,16 +4,16 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
+from django.db import connection
 from django.test import Client
 
 from instances.models import Operation, Target
+from instances.operations.orders import note_recorded
 from tests.conftest import ApiClient
 from tests.novita_answers import Account, NovitaAnswers, make_row
-from tests.operation_steps import STOP_ALL, Json, move_on, order, pass_deadline, show
+from tests.operation_steps import OPERATIONS, STOP_ALL, Json, move_on, order, pass_deadline, show, show_states
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_pauses")]
-
-OPERATIONS = "/api/operations"
 
 
 @pytest.fixture
@@ -187,6 +187,41 @@ def test_stop_of_all_supersedes_every_failed_stop(client: Client, account: Accou
     assert find_successor(client, whole) == find_successor(client, some) == later["operationId"]
 
 
+def test_stop_of_all_supersedes_a_failed_stop_of_an_instance_that_ended_by_itself(
+    client: Client, account: Account
+) -> None:
+    first = fail(client, account, ids=["a"])
+    account.change("a", "exited")
+
+    later = order(client)
+
+    assert "a" not in show_states(client, later)
+    assert find_successor(client, first) == later["operationId"]
+
+
+def test_superseded_operation_keeps_its_first_successor(client: Client, account: Account) -> None:
+    first = fail(client, account, ids=["a"])
+    second = fail(client, account, ids=["a"])
+
+    third = order(client, ids=["a"])
+
+    assert find_successor(client, second) == third["operationId"]
+    assert find_successor(client, first) == second["operationId"]
+
+
+def test_operation_recorded_later_supersedes_only_those_that_ended_before_it(client: Client, account: Account) -> None:
+    before, between, after = (fail(client, account, ids=[id_]) for id_ in ("a", "b", "a"))
+    recorded = Operation.objects.get(pk=between["operationId"])
+    Operation.objects.update(superseded_by=None)
+    recorded.is_whole_account = True
+
+    note_recorded(recorded)
+
+    assert find_successor(client, before) == between["operationId"]
+    assert find_successor(client, between) is None
+    assert find_successor(client, after) is None
+
+
 def test_same_selection_supersedes(client: Client, account: Account) -> None:
     first = fail(client, account, ids=["a", "b"])
 
@@ -218,6 +253,28 @@ def test_protected_instance_is_not_covered(client: Client, account: Account) -> 
     order(client, ids=["a", "b", "c"])
 
     assert find_successor(client, first) is None
+
+
+def test_stop_goes_on_when_links_to_earlier_operations_can_not_be_stored(
+    client: Client, account: Account, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = fail(client, account)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TRIGGER refusal BEFORE UPDATE OF superseded_by_id ON instances_operation "
+            "BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        )
+
+    try:
+        later = order(client)
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP TRIGGER refusal")
+
+    assert later["count"] == 2
+    assert account.orders == ["stop a", "stop b"]
+    assert find_successor(client, first) is None
+    assert f"operation {later['operationId']}: links to superseded operations not stored: refused" in caplog.text
 
 
 def test_another_kind_does_not_supersede(client: Client, account: Account) -> None:

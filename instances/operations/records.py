@@ -129,7 +129,7 @@ def supersede(operation: Operation) -> None:
             superseded_by=None,
             finished_at__lte=operation.finished_at or timezone.now(),
         ).exclude(pk=operation.pk)
-        if not (operation.is_whole_account and operation.kind == Operation.Kind.STOP):
+        if not operation.is_whole_account:
             older = Operation.objects.filter(pk__in=_list_covered(operation, list(older[:MAX_SUPERSEDED])))
         older.update(superseded_by=operation)
     except DatabaseError as exc:
