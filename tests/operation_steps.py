@@ -1,13 +1,18 @@
 """Steps that the tests of operations share: a request through the API, and a worker's rounds at any time."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+from django.db import connection, connections
 from django.test import Client
 from django.utils import timezone
 
 from instances import tasks
 from instances.models import Operation, Target
+from tests.conftest import ApiClient
 from tests.novita_answers import Account
 
 Json = dict[str, Any]
@@ -31,6 +36,24 @@ def order(client: Client, path: str = STOP_ALL, **wish: Any) -> Json:
     assert answer.status_code in {200, 202}, answer.content
     body: Json = answer.json()
     return body
+
+
+def order_at_once(count: int, **wish: Any) -> list[Json]:
+    """Begin or join an operation in several threads at the same moment, and return the answers."""
+    answers: list[Json] = []
+    barrier = threading.Barrier(count)
+
+    def press() -> None:
+        barrier.wait()
+        answers.append(order(ApiClient(), **wish))
+        connections.close_all()
+
+    threads = [threading.Thread(target=press) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
 
 
 def cancel(client: Client, answer: Json) -> Any:
@@ -64,6 +87,21 @@ def move_on(answer: Json, rounds: int = 1) -> None:
 def move_on_at_once(answer: Json) -> None:
     """Advance an operation during its pauses."""
     tasks.move_operation(answer["operationId"])
+
+
+@contextmanager
+def missing_audit_table() -> Iterator[None]:
+    """Let the database refuse every audit entry while the block runs."""
+    _run("ALTER TABLE instances_auditentry RENAME TO elsewhere")
+    try:
+        yield
+    finally:
+        _run("ALTER TABLE elsewhere RENAME TO instances_auditentry")
+
+
+def _run(statement: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
 
 
 def pass_deadline(answer: Json, seconds: float = 1) -> None:

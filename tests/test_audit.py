@@ -6,7 +6,6 @@ from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
 from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
@@ -15,7 +14,7 @@ from instances.access import audit
 from instances.models import AuditEntry, Operation
 from instances.operations.rounds import advance
 from tests.novita_answers import Account, NovitaAnswers, make_row
-from tests.operation_steps import STOP_ALL, order
+from tests.operation_steps import STOP_ALL, missing_audit_table, order
 from tests.system.processes import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -134,13 +133,8 @@ def test_action_that_can_not_be_recorded_is_done_and_logged(
     client: Client, account: Account, caplog: pytest.LogCaptureFixture
 ) -> None:
     client.get("/health")
-    with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE instances_auditentry RENAME TO elsewhere")
-    try:
+    with missing_audit_table():
         answer = client.post("/api/instances/a/stop")
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute("ALTER TABLE elsewhere RENAME TO instances_auditentry")
 
     assert (answer.status_code, account.orders) == (202, ["stop a"])
     (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
@@ -152,14 +146,9 @@ def test_entries_stored_without_the_database_are_limited(
 ) -> None:
     client.get("/health")
     monkeypatch.setattr("instances.fallback.journal.MAX_ENTRIES", 1)
-    with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE instances_auditentry RENAME TO elsewhere")
-    try:
+    with missing_audit_table():
         for _ in range(3):
             client.post("/api/instances/sync")
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute("ALTER TABLE elsewhere RENAME TO instances_auditentry")
 
     assert "1 audit entries dropped" in caplog.text
     wait_until(lambda: AuditEntry.objects.filter(action="sync").count() == 1, "the first one is recorded afterwards")

@@ -18,11 +18,21 @@ from instances.models import Operation, Target
 from instances.operations import emergency, joining, orders, requesting, rounds
 from tests.conftest import ApiClient
 from tests.novita_answers import Account, NovitaAnswers, make_refusal, make_row
-from tests.operation_steps import STOP_ALL, Json, move_on, order, pass_deadline, show, show_states, show_target
+from tests.operation_steps import (
+    OPERATIONS,
+    STOP_ALL,
+    Json,
+    move_on,
+    order,
+    order_at_once,
+    pass_deadline,
+    show,
+    show_states,
+    show_target,
+)
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_pauses")]
 
-OPERATIONS = "/api/operations"
 NEVER_STOPS = (200, {}, "{}")
 
 
@@ -155,24 +165,13 @@ def test_stop_requests_at_once_while_another_process_holds_the_claim(client: Cli
     assert (account.orders, second["count"], second["total"]) == (["stop a", "stop c"], 2, 2)
 
 
-def test_two_simultaneous_joins_request_each_instance_once(client: Client, account: Account) -> None:
+def test_simultaneous_joins_request_each_instance_once(client: Client, account: Account) -> None:
     first = order(client)
     hold_claim(first)
     for id_ in "bcde":
         account.change(id_, "running")
-    answers: list[Json] = []
-    barrier = threading.Barrier(4)
 
-    def press() -> None:
-        barrier.wait()
-        answers.append(order(ApiClient()))
-        connections.close_all()
-
-    people = [threading.Thread(target=press) for _ in range(4)]
-    for person in people:
-        person.start()
-    for person in people:
-        person.join()
+    answers = order_at_once(4)
 
     assert account.orders == [f"stop {id_}" for id_ in "abcde"]
     assert {answer["operationId"] for answer in answers} == {first["operationId"]}

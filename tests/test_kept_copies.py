@@ -13,13 +13,14 @@ from django.test import Client
 from django.utils import timezone
 from fakeredis import FakeRedis
 
+from instances import redis_client
 from instances.fallback import journal, kept
-from instances.models import Operation, Target
+from instances.models import AuditEntry, Operation, Target
 from tests.novita_answers import NovitaAnswers, make_row
+from tests.operation_steps import OPERATIONS, missing_audit_table
+from tests.system.processes import wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_pauses")]
-
-OPERATIONS = "/api/operations"
 
 
 def make_operation(**fields: Any) -> Operation:
@@ -127,6 +128,35 @@ def test_copy_refused_by_the_database_is_set_aside_and_the_others_are_recorded(c
 
     assert [str(one.pk) for one in Operation.objects.all()] == [good["rows"][0]["pk"]]
     assert [path.name for path in kept.get_folder().iterdir()] == [f"{kept.ASIDE}unrecorded-a.json"]
+
+
+def test_copy_is_removed_once_the_database_has_its_rows(client: Client) -> None:
+    client.get("/health")
+    with missing_audit_table():
+        client.post("/api/cache/clear")
+        wait_until(lambda: list(kept.read_all(journal.PREFIX)), "the entry is kept")
+
+    wait_until(lambda: not list(kept.read_all(journal.PREFIX)), "the copy is removed")
+
+    assert AuditEntry.objects.filter(action="cache.clear").count() == 1
+
+
+def test_file_that_can_not_be_written_leaves_no_draft() -> None:
+    occupied = kept.get_folder() / f"{journal.PREFIX}a.json"
+    occupied.mkdir(parents=True)
+
+    keep("a", "{}")
+
+    assert list(kept.get_folder().iterdir()) == [occupied]
+
+
+def test_copies_in_redis_expire(raw_redis: FakeRedis) -> None:
+    keep("a", "{}")
+
+    lifetimes = [raw_redis.ttl(key) for key in raw_redis.keys(f"{redis_client.KEPT}*")]
+
+    assert len(lifetimes) == 1
+    assert 0 < lifetimes[0] <= redis_client.KEEP_SECONDS
 
 
 def test_unrecorded_operation_can_be_retried(client: Client, novita: NovitaAnswers) -> None:

@@ -1,10 +1,8 @@
 """Operations through the API that join, are cancelled, or start and restart instances."""
 
-import threading
 import time
 
 import pytest
-from django.db import connections
 from django.test import Client
 
 from instances.models import Operation, Target
@@ -13,10 +11,10 @@ from tests.novita_answers import NovitaAnswers, make_row
 from tests.operation_steps import (
     OPERATIONS,
     STOP_ALL,
-    Json,
     cancel,
     move_on,
     order,
+    order_at_once,
     pass_deadline,
     protect,
     show,
@@ -40,22 +38,11 @@ def test_second_request_joins_the_first(client: Client, novita: NovitaAnswers) -
     assert account.orders == ["stop a"]
 
 
-def test_two_simultaneous_requests_get_one_operation(client: Client, novita: NovitaAnswers) -> None:
+def test_simultaneous_requests_get_one_operation(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"), make_row("b"))
     client.get(OPERATIONS)
-    answers: list[Json] = []
-    barrier = threading.Barrier(3)
 
-    def press() -> None:
-        barrier.wait()
-        answers.append(order(ApiClient()))
-        connections.close_all()
-
-    people = [threading.Thread(target=press) for _ in range(3)]
-    for person in people:
-        person.start()
-    for person in people:
-        person.join()
+    answers = order_at_once(3)
 
     assert len({answer["operationId"] for answer in answers}) == 1 == Operation.objects.count()
     assert account.orders == ["stop a", "stop b"]
