@@ -7,7 +7,6 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from django.core.management import execute_from_command_line
 from django.db import connection
 from django.test import Client
 from fakeredis import FakeServer
@@ -171,31 +170,6 @@ def test_typed_number_confirms_the_stop(novita: NovitaAnswers, monkeypatch: pyte
     assert (ran.status, account.orders) == (0, ["stop a"])
     assert ran.out.startswith("Would stop 1 running instance.\n  name-a (a) running\n")
     assert ran.out.endswith("The instance is stopped.\n")
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--timeout", "0"],
-        ["--timeout", "nan"],
-        ["--timeout", "inf"],
-        ["--timeout", "-5"],
-        ["--timeout", "soon"],
-        ["--timeout", "86401"],
-        ["--nonsense"],
-    ],
-    ids=" ".join,
-)
-def test_wrong_argument_exits_with_2(
-    arguments: list[str], novita: NovitaAnswers, capsys: pytest.CaptureFixture[str]
-) -> None:
-    account = novita.holds(make_row("a"))
-
-    with pytest.raises(SystemExit) as ended:
-        execute_from_command_line(["manage.py", "stop_all", "--yes", *arguments])
-
-    assert (ended.value.code, account.calls) == (2, [])
-    assert arguments[0] in capsys.readouterr().err
 
 
 def test_reason_that_is_too_long_is_cut_and_the_stop_is_sent(novita: NovitaAnswers) -> None:

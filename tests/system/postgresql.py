@@ -5,10 +5,14 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.system.processes import ROOT
 
 
 def find_program(name: str) -> str:
@@ -57,10 +61,16 @@ class PostgreSQL:
 
 
 @contextlib.contextmanager
-def running(folder: Path) -> Iterator[PostgreSQL]:
-    server = PostgreSQL(folder)
-    try:
-        yield server
-    finally:
-        with contextlib.suppress(subprocess.CalledProcessError):
-            server.stop("immediate")
+def running() -> Iterator[PostgreSQL]:
+    """A running server with the service's tables."""
+    # A short path: a socket's may have 107 bytes. And a folder that the server's user may enter.
+    with tempfile.TemporaryDirectory(prefix="pg-") as folder:
+        Path(folder).chmod(0o755)
+        server = PostgreSQL(Path(folder))
+        environment = {**os.environ, "DATABASE_URL": server.url, "DJANGO_SETTINGS_MODULE": "novita_site.settings"}
+        try:
+            subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=environment, check=True)
+            yield server
+        finally:
+            with contextlib.suppress(subprocess.CalledProcessError):
+                server.stop("immediate")

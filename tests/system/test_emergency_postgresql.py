@@ -1,13 +1,8 @@
 """A stop of everything while PostgreSQL is away, read-only or locked: sent, verified, and recorded afterwards."""
 
 import contextlib
-import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -15,20 +10,15 @@ import pytest
 
 from tests.system.conftest import Start
 from tests.system.postgresql import PostgreSQL, running
-from tests.system.processes import ROOT, Novita, wait_until
+from tests.system.processes import Novita, wait_until
 
 NO_SYNC = {"NOVITA_SYNC_ON_STARTUP": "0", "NOVITA_SYNC_INTERVAL": "0"}
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgreSQL]:
-    # A short path: a socket's may have 107 bytes. And one that another user may enter.
-    with tempfile.TemporaryDirectory(prefix="pg-") as folder:
-        Path(folder).chmod(0o755)
-        with running(Path(folder)) as process:
-            environment = {**os.environ, "DATABASE_URL": process.url, "DJANGO_SETTINGS_MODULE": "novita_site.settings"}
-            subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=environment, check=True)
-            yield process
+    with running() as server:
+        yield server
 
 
 @pytest.fixture

@@ -1,19 +1,14 @@
 """PostgreSQL restarted, crashed, away: the service goes on as if nothing had been once it is back."""
 
-import os
-import subprocess
-import sys
-import tempfile
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
 
 from tests.system.conftest import Start, StartWorker
 from tests.system.postgresql import PostgreSQL, running
-from tests.system.processes import ROOT, Novita, Service, wait_until
+from tests.system.processes import Novita, Service, wait_until
 
 READS = ["/api/instances", "/api/operations", "/api/protections", "/health", "/"]
 QUIET = {"NOVITA_SYNC_INTERVAL": "0", "WEB_WORKERS": "2"}
@@ -21,13 +16,8 @@ QUIET = {"NOVITA_SYNC_INTERVAL": "0", "WEB_WORKERS": "2"}
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgreSQL]:
-    # A short path: a socket's may have 107 bytes. And one that another user may enter.
-    with tempfile.TemporaryDirectory(prefix="pg-") as folder:
-        Path(folder).chmod(0o755)
-        with running(Path(folder)) as process:
-            environment = {**os.environ, "DATABASE_URL": process.url, "DJANGO_SETTINGS_MODULE": "novita_site.settings"}
-            subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=environment, check=True)
-            yield process
+    with running() as server:
+        yield server
 
 
 @pytest.fixture
