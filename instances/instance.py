@@ -10,10 +10,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, get_args
 
 Group = Literal["running", "starting", "stopping", "stopped", "gone", "other"]
-ActionName = Literal["start", "stop", "restart"]
+ActionName = Literal["stop", "start", "restart"]
+ACTION_NAMES: Final[tuple[ActionName, ...]] = get_args(ActionName)
 # What an instance is charged for in its status: its GPUs, its storage, or nothing yet. None: not known.
 Charge = Literal["gpu", "storage", "nothing"]
 PriceSource = Literal["instance", "product"]

@@ -359,7 +359,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "UpDownEnum": ["up", "down"],
         "UpDownUnknownEnum": ["up", "down", "unknown"],
-        "ActionEnum": "instances.models.Operation.Kind",
+        "ActionEnum": "instances.instance.ACTION_NAMES",
         "OperationStateEnum": "instances.models.Operation.State",
         "TargetStateEnum": "instances.models.Target.State",
     },

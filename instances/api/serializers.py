@@ -10,7 +10,7 @@ from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
 from instances.errors import InvalidRequest
-from instances.instance import GROUPS, clean_text
+from instances.instance import ACTION_NAMES, GROUPS, clean_text
 from instances.models import Operation, Target
 
 ORDERINGS = (
@@ -114,9 +114,7 @@ class OrderSerializer(StrictSerializer):
 class OperationOrderSerializer(OrderSerializer):
     """The body of an operation on some instances: `kind` and `ids`, or `fromOperation` instead of both."""
 
-    kind = serializers.ChoiceField(
-        choices=Operation.Kind.choices, required=False, help_text="Required without fromOperation."
-    )
+    kind = serializers.ChoiceField(choices=ACTION_NAMES, required=False, help_text="Required without fromOperation.")
     ids = serializers.ListField(
         child=TextField(min_length=1, max_length=128),
         required=False,
@@ -190,7 +188,7 @@ class InstanceSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     status = serializers.CharField(help_text="Novita's own status, also one that the panel does not know.")
     group = serializers.ChoiceField(choices=list(GROUPS))
-    actions = serializers.ListField(child=serializers.ChoiceField(choices=Operation.Kind.choices))
+    actions = serializers.ListField(child=serializers.ChoiceField(choices=ACTION_NAMES))
     region = serializers.CharField()
     clusterId = serializers.CharField()
     productId = serializers.CharField()
@@ -291,7 +289,7 @@ class TargetSerializer(serializers.Serializer[Any]):
 
 class OperationHeadSerializer(serializers.Serializer[Any]):
     id = serializers.UUIDField()
-    kind = serializers.ChoiceField(choices=Operation.Kind.choices)
+    kind = serializers.ChoiceField(choices=ACTION_NAMES)
     state = serializers.ChoiceField(choices=Operation.State.choices)
     success = serializers.BooleanField(
         allow_null=True, help_text="true only when every target that was not skipped is confirmed."

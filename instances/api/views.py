@@ -305,8 +305,7 @@ class OperationViewSet(ApiView, ViewSet):
         if "fromOperation" not in wanted:
             return _order(request, wanted["kind"], wanted)
         retried, ids = emergency.find_retried(wanted["fromOperation"])
-        kind: ActionName = retried.kind  # type: ignore[assignment]  # one of its choices
-        return _order(request, kind, {"reason": retried.reason, **wanted, "ids": ids}, retried)
+        return _order(request, retried.kind, {"reason": retried.reason, **wanted, "ids": ids}, retried)
 
     @extend_schema(
         summary="Show an operation and its targets",

@@ -6,6 +6,7 @@ from django.db import models
 from django.utils import timezone
 
 from instances.errors import InstanceNotFound, NovitaRejectedKey
+from instances.instance import ACTION_NAMES, ActionName
 from instances.models.fields import ReadableEncoder
 
 
@@ -22,11 +23,6 @@ RUNNING = (OperationState.REQUESTING, OperationState.VERIFYING)
 class Operation(models.Model):
     """A start, stop or restart of many instances, followed until each is verified."""
 
-    class Kind(models.TextChoices):
-        STOP = "stop", "stop"
-        START = "start", "start"
-        RESTART = "restart", "restart"
-
     State = OperationState
 
     class Source(models.TextChoices):
@@ -36,7 +32,9 @@ class Operation(models.Model):
     RUNNING = RUNNING
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    kind = models.CharField(max_length=10, choices=Kind)
+    kind: "models.CharField[ActionName, ActionName]" = models.CharField(
+        max_length=10, choices=[(name, name) for name in ACTION_NAMES]
+    )
     is_whole_account = models.BooleanField(
         "scope",
         choices=[(True, "whole account"), (False, "selection")],

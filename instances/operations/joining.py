@@ -112,7 +112,7 @@ def _read_confirmed_again(
 
     A listing is no snapshot: a confirmed target must not be requested again because of an old page.
     """
-    if not observed.is_listing or operation.kind != Operation.Kind.STOP:
+    if not observed.is_listing or operation.kind != "stop":
         return ()
     pending = {target.instance_id for target in found if target.state == Target.State.PENDING}
     confirmed = operation.targets.filter(state=Target.State.CONFIRMED).values_list("instance_id", flat=True)
@@ -155,7 +155,7 @@ def _is_to_be_requested_again(old: Target, observed: Observation) -> bool:
             return True
         case Target.State.CONFIRMED:
             # A second restart would end what the first has started.
-            is_restart = old.operation.kind == Operation.Kind.RESTART
+            is_restart = old.operation.kind == "restart"
             return not is_restart and is_fresh and (old.confirmed_at or observed.began_at) < observed.began_at
         case Target.State.FAILED:
             # The next round requests it when it is due.
@@ -170,7 +170,7 @@ def _is_to_be_requested_again(old: Target, observed: Observation) -> bool:
 def _is_started_since(old: Target, observed: Observation) -> bool:
     """Tell whether a running instance was started after Novita accepted our request to stop it."""
     instance = observed.instances[old.instance_id]
-    if old.operation.kind != Operation.Kind.STOP or not old.requested_at or observed.began_at < old.requested_at:
+    if old.operation.kind != "stop" or not old.requested_at or observed.began_at < old.requested_at:
         return False
     # Novita accepts a stop of a running instance only, so an instance that is starting now was stopped before. Its
     # times are whole seconds.

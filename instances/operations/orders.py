@@ -234,7 +234,7 @@ def _oppose_starts(wish: Wish) -> None:
 
 def note_recorded(operation: Operation) -> None:
     """Do what beginning this operation does to other operations, when it is recorded later than it ran."""
-    if operation.kind == Operation.Kind.STOP:
+    if operation.kind == "stop":
         ids = None if operation.is_whole_account else operation.targets.values_list("instance_id", flat=True)
         single.withdraw_starts(None if ids is None else list(ids), before=operation.created_at)
     records.supersede(operation)
@@ -385,7 +385,7 @@ def find_gap(begun: Begun, targets: Sequence[Target]) -> str:
     is_doubtful = operation.is_whole_account and observed is not None and observed.find_doubt()
     if is_from_copy(operation) or is_doubtful or (begun.joined and begun.joined.error):
         return wording.NOT_ALL_KNOWN if targets else wording.NOT_KNOWN
-    if observed is None or operation.kind != Operation.Kind.STOP:
+    if observed is None or operation.kind != "stop":
         return ""
     held = sum(_is_held_back(target, observed) for target in targets)
     return wording.say_still_running(held) if held else ""

@@ -69,7 +69,7 @@ def request_due(
     operation: Operation, targets: Sequence[Target], observed: Observation, claim: Claim, budget: Budget
 ) -> int:
     """Send a request for each target that is due; returns how many were sent."""
-    kind: ActionName = operation.kind  # type: ignore[assignment]  # one of its choices
+    kind = operation.kind
     known = _find_instances(kind, targets, observed)
     due = _choose_due(kind, targets, known, observed.began_at)
     sender = _Sender(kind, known, claim, budget)

@@ -70,7 +70,7 @@ def _settle(operation: Operation, target: Target, observed: Observation | None) 
         error = observed.find_error(target.instance_id) if observed else None
         target.state, target.error = Target.State.UNKNOWN, wording.say_unverified(error)
     else:
-        is_stop = operation.kind == Operation.Kind.STOP
+        is_stop = operation.kind == "stop"
         target.state = Target.State.STILL_RUNNING if is_stop else Target.State.FAILED
         target.error = wording.say_undone(operation.kind, target)
 

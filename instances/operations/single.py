@@ -140,9 +140,7 @@ def withdraw_starts(ids: Collection[str] | None, *, before: datetime | None = No
 
     They would repeat a failed start, and so undo a later stop.
     """
-    opposed = Operation.objects.filter(
-        kind__in=(Operation.Kind.START, Operation.Kind.RESTART), state__in=Operation.RUNNING
-    )
+    opposed = Operation.objects.filter(kind__in=("start", "restart"), state__in=Operation.RUNNING)
     if before is not None:
         opposed = opposed.filter(created_at__lt=before)
     targets = Target.objects.filter(operation__in=opposed, state__in=Target.OPEN)
