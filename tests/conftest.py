@@ -21,6 +21,7 @@ from fakeredis import FakeRedis, FakeServer
 
 from instances import health, outages
 from instances.access import limits, visitors
+from instances.api import overview
 from instances.fallback import database, journal, kept, standby
 from instances.inventory import store
 from instances.novita.client import get_novita
@@ -97,6 +98,7 @@ def redis_server() -> Iterator[FakeServer]:
     FAKE_REDIS.dbs.clear()
     FAKE_REDIS.connected = True
     store._parsed = None
+    overview._last = (float("-inf"), "")
     limits.memory.clear()
     outages.redis.reset()
     outages.database.reset()

@@ -299,7 +299,16 @@ def test_media_type_without_a_length_is_refused_with_411(client: Client, account
 
 
 @pytest.mark.parametrize(
-    "path", ["/api/instances", "/api/instances/a", "/api/operations", "/api/protections", "/api/cache/stats", "/api"]
+    "path",
+    [
+        "/api/instances",
+        "/api/instances/a",
+        "/api/operations",
+        "/api/protections",
+        "/api/overview",
+        "/api/cache/stats",
+        "/api",
+    ],
 )
 def test_read_with_an_unknown_or_repeated_parameter_is_refused(client: Client, account: Account, path: str) -> None:
     for query in ("typo=1", "typo=", "format=json&format=json", "page=1&page=2", "status=a&status=b"):

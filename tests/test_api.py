@@ -109,7 +109,7 @@ def test_root_lists_existing_addresses(client: Client, synchronize: Callable[...
 
     addresses = client.get("/api/").json()
 
-    pages = {"health", "schema", "docs", "admin", "cacheStats", "operations", "protections", "instances"}
+    pages = {"health", "schema", "docs", "admin", "cacheStats", "operations", "protections", "instances", "overview"}
     posts = {"sync", "stopAll", "cacheClear"}
     assert pages | posts == addresses.keys()
     assert {name: client.get(url).status_code for name, url in addresses.items()} == {
@@ -362,6 +362,7 @@ ROUTES = {
     ("get", "/api/operations/{id}"): {"200", "401", "404", "503"},
     ("post", "/api/operations/{id}/cancel"): {*ACTS, "404"},
     ("get", "/api/protections"): {"200", "401", "503"},
+    ("get", "/api/overview"): {"200", "304", "401", "503"},
     ("get", "/api/cache/stats"): {"200", "401", "503"},
     ("get", "/health"): {"200", "401", "503"},
 }
@@ -415,6 +416,7 @@ def test_answers_match_the_description(client: Client, synchronize: Callable[...
     protected = client.post("/api/instances/a/protect", {"reason": "training"}).json()
     _assert_described(protected, serializers.ProtectedSerializer)
     _assert_described(client.get("/api/protections").json(), serializers.ProtectionListSerializer)
+    _assert_described(client.get("/api/overview").json(), serializers.OverviewSerializer)
     _assert_described(client.delete("/api/instances/a/protect").json(), serializers.ProtectedSerializer)
     _assert_described(client.post("/api/cache/clear").json(), serializers.ClearSerializer)
 

@@ -107,7 +107,14 @@ def test_syncs_and_cache_clearing_are_recorded(client: Client, account: Account)
 
 
 def test_reading_leaves_no_entry(client: Client, account: Account) -> None:
-    for path in ("/api/instances", "/api/instances/a", "/api/operations", "/api/protections", "/health"):
+    for path in (
+        "/api/instances",
+        "/api/instances/a",
+        "/api/operations",
+        "/api/protections",
+        "/api/overview",
+        "/health",
+    ):
         client.get(path)
     client.post(STOP_ALL, {"dryRun": True})
 

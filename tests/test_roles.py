@@ -55,6 +55,7 @@ API: Final[Mapping[str, Mapping[str, Role]]] = {
     "/api/operations/<pk>": {"GET": VIEWER},
     "/api/operations/<pk>/cancel": {"POST": OPERATOR},
     "/api/protections": {"GET": VIEWER},
+    "/api/overview": {"GET": VIEWER},
     "/api/cache/clear": {"POST": ADMIN},
     "/api/cache/stats": {"GET": VIEWER},
 }

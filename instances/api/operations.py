@@ -1,17 +1,17 @@
 """The API's JSON of operations: as one, in a list, and as the answer to a request."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 from django.utils import timezone
 
 from instances.instance import format_time
-from instances.models import Operation, Target
+from instances.models import Operation, Protection, Target
 from instances.operations import wording
 from instances.operations.emergency import Page
 from instances.operations.orders import Answer
-from instances.operations.records import Snapshot
+from instances.operations.records import Snapshot, Summary
 
 
 def show_operation(snapshot: Snapshot) -> dict[str, Any]:
@@ -23,7 +23,24 @@ def show_operation(snapshot: Snapshot) -> dict[str, Any]:
 
 def show_page(page: Page) -> dict[str, Any]:
     """Return the answer of GET /api/operations: operations without their targets."""
-    return {"operations": [_show_head(one.operation, one.counts) for one in page.operations], "total": page.total}
+    return {"operations": show_summaries(page.operations), "total": page.total}
+
+
+def show_summaries(summaries: Iterable[Summary]) -> list[dict[str, Any]]:
+    return [_show_head(one.operation, one.counts) for one in summaries]
+
+
+def show_protections(protections: Iterable[Protection]) -> list[dict[str, Any]]:
+    return [
+        {
+            "instanceId": one.instance_id,
+            "name": one.name,
+            "reason": one.reason,
+            "protectedBy": one.protected_by,
+            "protectedAt": format_time(one.protected_at),
+        }
+        for one in protections
+    ]
 
 
 def _show_head(operation: Operation, counts: Mapping[str, int]) -> dict[str, Any]:

@@ -420,6 +420,13 @@ class HealthSerializer(serializers.Serializer[Any]):
     warnings = serializers.ListField(child=serializers.CharField(), required=False)
 
 
+class OverviewSerializer(serializers.Serializer[Any]):
+    revision = serializers.IntegerField(allow_null=True)
+    health = HealthSerializer()
+    operations = OperationHeadSerializer(many=True, allow_null=True)
+    protections = ProtectionSerializer(many=True, allow_null=True)
+
+
 class ErrorSerializer(serializers.Serializer[Any]):
     success = serializers.BooleanField(default=False)
     code = serializers.CharField()

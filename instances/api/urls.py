@@ -12,6 +12,7 @@ from instances.api.views import (
     InstanceViewSet,
     NoSuchApiView,
     OperationViewSet,
+    OverviewView,
     ProtectionViewSet,
     SessionView,
 )
@@ -32,6 +33,7 @@ def drop_optional_slash(endpoints: list[tuple[str, str, str, Callable[..., Any]]
 urlpatterns = [
     re_path(r"^/?$", ApiRootView.as_view(), name="api-root"),
     path("/", include(router.urls)),
+    re_path(r"^/overview/?$", OverviewView.as_view(), name="overview"),
     re_path(r"^/session/?$", SessionView.as_view(), name="session"),
     re_path(r"^/schema/?$", SpectacularAPIView.as_view(), name="schema"),
     re_path(r"^/docs/?$", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),

@@ -26,7 +26,7 @@ from instances import health
 from instances.access import audit, limits
 from instances.access.audit import get_actor
 from instances.access.roles import find_role, require
-from instances.api import inventory, operations, serializers
+from instances.api import inventory, operations, overview, serializers
 from instances.errors import BodyNotJson, InstanceNotFound, InvalidRequest, LengthRequired, NotFound
 from instances.instance import ActionName, format_time
 from instances.inventory import queries, store
@@ -335,16 +335,7 @@ class ProtectionViewSet(ApiView, ViewSet):
         summary="List the protected instances", responses={200: serializers.ProtectionListSerializer, **_ERRORS}
     )
     def list(self, request: Request) -> Response:
-        protections = [
-            {
-                "instanceId": one.instance_id,
-                "name": one.name,
-                "reason": one.reason,
-                "protectedBy": one.protected_by,
-                "protectedAt": format_time(one.protected_at),
-            }
-            for one in Protection.objects.all()
-        ]
+        protections = operations.show_protections(Protection.objects.all())
         return Response({"protections": protections, "total": len(protections)})
 
 
@@ -373,6 +364,27 @@ class CacheViewSet(ApiView, ViewSet):
         return Response(inventory.show_stats(store.read_stats()))
 
 
+class OverviewView(ApiView):
+    """What a dashboard polls beside the list."""
+
+    @extend_schema(
+        summary="Show the overview: health, newest operations, protections, and the list's revision",
+        description="Poll this with `If-None-Match`: the answer is 304 until anything of it changes. The counts of a "
+        "running operation change without a new ETag; poll that operation itself. `revision` is the number in the ETag "
+        "of the plain list. `operations` and `protections` are null while the database can't be read.",
+        parameters=[OpenApiParameter("If-None-Match", str, OpenApiParameter.HEADER)],
+        responses={200: serializers.OverviewSerializer, 304: None, **_ERRORS},
+    )
+    def get(self, request: Request) -> HttpResponseBase:
+        is_html = request.accepted_renderer.format == "api"
+        found = overview.read([] if is_html else _list_known_marks(request))
+        response: HttpResponseBase = HttpResponseNotModified() if found.body is None else Response(found.body)
+        response["Cache-Control"] = "private, no-cache"
+        if not is_html:
+            response["ETag"] = f'W/"{found.mark}"'
+        return response
+
+
 class ApiRootView(ApiView):
     """The addresses of the API. Open one in a browser to try it there."""
 
@@ -384,6 +396,7 @@ class ApiRootView(ApiView):
             "stopAll": "instance-stop-all",
             "operations": "operation-list",
             "protections": "protection-list",
+            "overview": "overview",
             "cacheStats": "cache-stats",
             "cacheClear": "cache-clear",
             "health": "health",
@@ -447,6 +460,11 @@ def _get_known_revision(request: Request) -> int | None:
     tags = parse_etags(request.headers.get("If-None-Match", ""))
     revisions = [int(match[1]) for tag in tags if (match := re.fullmatch(r'(?:W/)?"([0-9]{1,18})"', tag))]
     return max(revisions, default=None)
+
+
+def _list_known_marks(request: Request) -> list[str]:
+    tags = parse_etags(request.headers.get("If-None-Match", ""))
+    return [tag.removeprefix("W/").strip('"') for tag in tags]
 
 
 def _answer_body(request: Request, body: store.Body) -> HttpResponseBase:

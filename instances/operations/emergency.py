@@ -372,11 +372,14 @@ def _list_unrecorded() -> list[Snapshot]:
     return sorted(found.values(), key=lambda one: one.operation.created_at, reverse=True)
 
 
+def list_unrecorded() -> list[Summary]:
+    """Return the operations that are not recorded yet, the newest first. It needs no database."""
+    return [Summary(one.operation, one.counts) for one in _list_unrecorded()]
+
+
 def list_all(state: str | None, page: int, page_size: int) -> Page:
     """Return a page of the operations, those that are not recorded yet first."""
-    unrecorded = [
-        Summary(one.operation, one.counts) for one in _list_unrecorded() if state in {None, one.operation.state}
-    ]
+    unrecorded = [one for one in list_unrecorded() if state in {None, one.operation.state}]
     try:
         recorded, total = records.list_summaries(state, page, page_size)
     except DatabaseError:

@@ -42,10 +42,14 @@ Row = dict[str, Any]
 expect.set_options(timeout=PATIENCE_MS)
 
 
+def find_chromium() -> str | None:
+    # The headless shell draws no window around each page, which takes more time than the pages do.
+    return next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "chromium-browser"))), None)
+
+
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    # The headless shell draws no window around each page, which takes more time than the pages do.
-    chromium = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "chromium-browser"))), None)
+    chromium = find_chromium()
     if chromium is None:
         words = "no Chromium on this machine: install the distribution's package `chromium-headless-shell`"
         pytest.fail(words) if os.environ.get("CI") == "true" else pytest.skip(words)

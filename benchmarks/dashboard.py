@@ -1,0 +1,182 @@
+"""Measure the dashboard in Chromium: `python -m benchmarks.dashboard`.
+
+The bytes of a first and of a repeated visit, the work of a refresh, and how soon a page shows what somebody else did.
+Bytes are those that Chromium received, headers included.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "novita_site.settings")
+import django
+
+django.setup()
+
+from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, expect, sync_playwright
+
+from instances import simulator
+from tests.browser.conftest import CHROMIUM_OPTIONS, find_chromium
+from tests.system.processes import ROOT, Novita, Redis, Service, ended, wait_until
+
+CHANGED = 10
+REFRESHES = 9
+ACTIONS = 6
+REST_MS = 2500
+
+
+class Bench:
+    """A service over a simulated account, and a browser."""
+
+    def __init__(self, service: Service, novita: Novita, browser: Browser) -> None:
+        self.service, self.novita, self.browser = service, novita, browser
+
+    def new_context(self) -> BrowserContext:
+        return self.browser.new_context(base_url=self.service.url, viewport={"width": 1200, "height": 800})
+
+
+@contextmanager
+def run(instances: int) -> Iterator[Bench]:
+    """Start everything on loopback, with so many instances, all of them running."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        account = simulator.Account(instances=instances, step_seconds=1)
+        account.change({"running": True})
+        server = stack.enter_context(simulator.start(account, port=0))
+        novita = stack.enter_context(ended(Novita(server.url)))
+        redis = stack.enter_context(ended(Redis(folder)))
+        environment = {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "novita_site.settings",
+            "SECRET_KEY": "FAKE-SECRET-django",
+            "DATABASE_URL": f"sqlite:///{folder / 'db.sqlite3'}",
+            "REDIS_URL": redis.url,
+            "NOVITA_API_KEY": "bench",
+            "NOVITA_BASE_URL": server.url,
+            "NOVITA_SYNC_INTERVAL": "0",
+        }
+        subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=environment, check=True)
+        service = stack.enter_context(ended(Service(environment, folder))).wait_until_ready()
+        playwright = stack.enter_context(sync_playwright())
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_OPTIONS)
+        stack.callback(browser.close)
+        yield Bench(service, novita, browser)
+
+
+# --- Bytes
+
+
+def measure_visit_bytes(bench: Bench) -> tuple[int, int]:
+    """Return the bytes of a first visit and of a repeated one, until the page rests."""
+    with bench.new_context() as context:
+        first, repeated = (_count_bytes(context) for _ in range(2))
+        return first, repeated
+
+
+def list_transfers(context: BrowserContext) -> dict[str, int]:
+    """Visit the dashboard. Return the bytes of each answer by its address."""
+    page = context.new_page()
+    session = context.new_cdp_session(page)
+    names: dict[str, str] = {}
+    sizes: dict[str, int] = {}
+    session.on("Network.requestWillBeSent", lambda event: names.update({event["requestId"]: event["request"]["url"]}))
+    session.on("Network.loadingFinished", lambda event: sizes.update({event["requestId"]: event["encodedDataLength"]}))
+    session.send("Network.enable")
+    page.goto("/")
+    expect(page.locator("#next-refresh")).to_contain_text("Next refresh in")
+    page.wait_for_timeout(REST_MS)
+    page.close()
+    return {f"{names[number]} {number}": round(size) for number, size in sizes.items()}
+
+
+def _count_bytes(context: BrowserContext) -> int:
+    return sum(list_transfers(context).values())
+
+
+# --- The work of a refresh
+
+
+def measure_refresh_ms(bench: Bench) -> float:
+    """Return the time of the page's main thread for a refresh with ten changed instances on the page: the median."""
+    with bench.new_context() as context:
+        page = context.new_page()
+        page.goto("/?ordering=name")
+        expect(page.locator("#next-refresh")).to_contain_text("Next refresh in")
+        ids = [row.get_attribute("data-id") or "" for row in page.locator("tr[data-id]").all()][:100]
+        session = context.new_cdp_session(page)
+        session.send("Performance.enable")
+        changed = ids[:: max(1, len(ids) // CHANGED)][:CHANGED]
+        return statistics.median(_time_refresh(bench, page, session, changed, number) for number in range(REFRESHES))
+
+
+def _time_refresh(bench: Bench, page: Page, session: CDPSession, changed: list[str], number: int) -> float:
+    error = {"state": "", "message": f"round {number}"}
+    status = "exited" if number % 2 else "running"
+    bench.novita.change(set={id_: {"status": status, "statusError": error} for id_ in changed})
+    assert bench.service.post("/api/instances/sync").ok
+    before = _read_busy_ms(session)
+    page.evaluate("document.querySelector('[data-do=refresh]').click()")
+    row = page.locator(f'tr[data-id="{changed[-1]}"]')
+    wait_until(lambda: f"round {number}" in row.inner_text(), "the change is shown")
+    wait_until(lambda: "Refreshed" in page.locator("#status").inner_text(), "the page has refreshed")
+    page.wait_for_timeout(300)
+    return _read_busy_ms(session) - before
+
+
+def _read_busy_ms(session: CDPSession) -> float:
+    metrics: list[dict[str, Any]] = session.send("Performance.getMetrics")["metrics"]
+    return 1000 * next(float(metric["value"]) for metric in metrics if metric["name"] == "TaskDuration")
+
+
+# --- What somebody else did
+
+
+def measure_seen_seconds(bench: Bench) -> float:
+    """Return the seconds until an open page at rest shows a protection that somebody else made: the most of several."""
+    instance_id = next(iter(sorted(bench.service.list_ids())))
+    with bench.new_context() as context:
+        page = context.new_page()
+        page.goto(f"/?search={instance_id}")
+        expect(page.locator("#next-refresh")).to_contain_text("Next refresh in")
+        return max(_time_protection(bench, page, instance_id, number) for number in range(ACTIONS))
+
+
+def _time_protection(bench: Bench, page: Page, instance_id: str, number: int) -> float:
+    # The page's requests are periodic: the actions come at different moments of the period.
+    page.wait_for_timeout(700 * (number % 5))
+    reason = f"reason {number}"
+    assert bench.service.post(f"/api/instances/{instance_id}/protect", json={"reason": reason}).ok
+    began = time.monotonic()
+    page.locator(".protection", has_text=reason).wait_for(timeout=60_000)
+    return time.monotonic() - began
+
+
+def measure_all() -> dict[str, float]:
+    """Return every figure by its name."""
+    with run(40) as bench:
+        first, repeated = measure_visit_bytes(bench)
+        figures: dict[str, float] = {"first visit, 40 instances (bytes)": first}
+        figures["repeated visit, 40 instances (bytes)"] = repeated
+        figures["another user's action is shown after (s)"] = measure_seen_seconds(bench)
+    with run(1000) as bench:
+        first, repeated = measure_visit_bytes(bench)
+        figures["first visit, 1,000 instances (bytes)"] = first
+        figures["repeated visit, 1,000 instances (bytes)"] = repeated
+        figures["refresh of 1,000 rows, 10 changed (ms)"] = measure_refresh_ms(bench)
+    return figures
+
+
+def main() -> None:
+    for name, value in measure_all().items():
+        print(f"{name:<45}{value:>12,.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""The overview: unchanged until something changes that a dashboard shows, and cheap while it is unchanged."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+from django.db import OperationalError, connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from fakeredis import FakeServer
+
+from instances import health
+from instances.api import overview
+from instances.fallback import standby
+from instances.inventory import store
+from instances.models import Operation
+from tests.novita_answers import Account, NovitaAnswers, make_row
+from tests.operation_steps import cancel, move_on, order, protect, sync
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+OVERVIEW = "/api/overview"
+
+
+@pytest.fixture
+def account(client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch) -> Account:
+    """An account with two running instances and its inventory. Each request reads the database anew."""
+    monkeypatch.setattr(overview, "SHARED_SECONDS", -1)
+    account = novita.holds(make_row("a", name="train"), make_row("b", name="serve"))
+    sync(client, account)
+    return account
+
+
+def read_again(client: Client, etag: str) -> int:
+    """Return the status for a reader who knows this ETag."""
+    return client.get(OVERVIEW, headers={"If-None-Match": etag}).status_code
+
+
+def stop_one(client: Client, _account: Account) -> None:
+    assert client.post("/api/instances/a/stop").status_code == 202
+
+
+def change_at_novita(client: Client, account: Account) -> None:
+    account.change("a", "exited")
+    sync(client, account)
+
+
+def begin_operation(client: Client, _account: Account) -> None:
+    order(client)
+
+
+def protect_one(client: Client, _account: Account) -> None:
+    protect(client, "a")
+
+
+def clear(client: Client, _account: Account) -> None:
+    assert client.post("/api/cache/clear").status_code == 200
+
+
+@pytest.mark.parametrize("change", [stop_one, change_at_novita, begin_operation, protect_one, clear])
+def test_etag_changes_with_everything_that_a_dashboard_shows(
+    change: Callable[[Client, Account], None], client: Client, account: Account
+) -> None:
+    etag = client.get(OVERVIEW)["ETag"]
+    assert read_again(client, etag) == 304
+
+    change(client, account)
+
+    assert read_again(client, etag) == 200
+
+
+def test_etag_changes_when_a_protection_is_replaced_or_removed(client: Client, account: Account) -> None:
+    protect(client, "a")
+    first = client.get(OVERVIEW)["ETag"]
+
+    protect(client, "a", "another reason")
+
+    second = client.get(OVERVIEW)
+    assert second["ETag"] != first
+    assert [one["reason"] for one in second.json()["protections"]] == ["another reason"]
+    client.delete("/api/instances/a/protect")
+    assert read_again(client, second["ETag"]) == 200
+
+
+def test_etag_changes_when_an_operation_is_cancelled_and_when_it_ends(client: Client, account: Account) -> None:
+    begun = order(client)
+    first = client.get(OVERVIEW)["ETag"]
+
+    cancel(client, begun)
+
+    second = client.get(OVERVIEW)
+    assert second["ETag"] != first
+    assert second.json()["operations"][0]["state"] == "cancelled"
+    account.change("a", "exited")
+    account.change("b", "exited")
+    move_on(begun)
+    assert client.get(OVERVIEW).json()["operations"][0]["finishedAt"]
+    assert read_again(client, second["ETag"]) == 200
+
+
+def test_revision_is_that_of_the_list(client: Client, account: Account) -> None:
+    etag = client.get("/api/instances")["ETag"]
+
+    assert f'W/"{client.get(OVERVIEW).json()["revision"]}"' == etag
+
+
+def test_unchanged_overview_costs_one_script_and_no_query(
+    client: Client, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overview, "SHARED_SECONDS", 60)
+    store.note_worker()
+    etag = client.get(OVERVIEW)["ETag"]
+    execute, sent = redis.Redis.execute_command, []
+
+    def count(self: redis.Redis, *args: Any, **options: Any) -> Any:
+        sent.append(args[0])
+        return execute(self, *args, **options)
+
+    monkeypatch.setattr(redis.Redis, "execute_command", count)
+
+    with CaptureQueriesContext(connection) as queries:
+        assert read_again(client, etag) == 304
+
+    assert sent == ["EVALSHA"]
+    assert queries.captured_queries == []
+
+
+def test_overview_without_redis_says_so(client: Client, account: Account, redis_server: FakeServer) -> None:
+    redis_server.connected = False
+
+    answer = client.get(OVERVIEW)
+
+    assert answer.status_code == 200
+    assert answer.json()["revision"] is None
+    assert answer.json()["health"]["services"]["redis"] == "down"
+    assert read_again(client, answer["ETag"]) == 304
+
+
+def refuse(execute: Callable[..., object], *args: object) -> None:
+    raise OperationalError("connection refused")
+
+
+def test_overview_without_a_database_leaves_out_its_records(client: Client, account: Account) -> None:
+    protect(client, "a")
+
+    with connection.execute_wrapper(refuse):
+        answer = client.get(OVERVIEW)
+
+    assert answer.status_code == 200
+    assert answer.json()["operations"] is None
+    assert answer.json()["protections"] is None
+
+
+def test_unrecorded_operation_is_shown_without_a_database(
+    client: Client, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health.database, "find_trouble", lambda **_: "its disk is full")
+    etag = client.get(OVERVIEW)["ETag"]
+    with standby.used():
+        Operation.objects.create(kind="stop", is_whole_account=True, deadline_at=timezone.now())
+
+    assert read_again(client, etag) == 200
+    assert [one["kind"] for one in client.get(OVERVIEW).json()["operations"]] == ["stop"]
+
+
+def test_browser_page_of_the_overview_is_never_answered_by_304(client: Client, account: Account) -> None:
+    etag = client.get(OVERVIEW)["ETag"]
+
+    answer = client.get(OVERVIEW, headers={"If-None-Match": etag, "Accept": "text/html"})
+
+    assert answer.status_code == 200
+    assert "ETag" not in answer
