@@ -1,7 +1,6 @@
 """The dashboard as the server renders it; its rows can be read without the script."""
 
 import json
-import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,18 +10,15 @@ from urllib.parse import urlencode
 from django.conf import settings
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
 
 from instances import health
 from instances.access.roles import find_role
+from instances.api import overview
 from instances.instance import GROUPS, STATUSES, format_time, get_status
 from instances.inventory import queries, store
-from instances.models import Protection
 from novita_site.roles import Role
-
-log = logging.getLogger(__name__)
 
 PAGE_SIZE = 100
 COLUMNS = {"name": "Name", "status": "Status", "region": "Region", "productName": "GPU", "createdAt": "Created"}
@@ -49,6 +45,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     if role < Role.VIEWER:
         raise PermissionDenied
     found = health.check()
+    state = overview.read(found)
     listing = store.read_listing() if found.state else None
     instances = listing.instances if listing else []
     query = _read_query(request.GET)
@@ -61,6 +58,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "figures": _describe_figures(listing, found),
         "warnings": found.warnings,
         "statuses": _STATUSES_JSON,
+        "overview": {"etag": state.etag, "overview": state.body},
         "query": query,
         "groups": [
             {"name": group, "label": meaning.label, "count": sum(one["group"] == group for one in instances)}
@@ -68,7 +66,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         ],
         "regions": _list_regions(instances, query),
         "columns": [_describe_column(name, title, query) for name, title in COLUMNS.items()],
-        "rows": [{**row, "label": get_status(row["status"]).label} for row in _add_protections(matches)],
+        "rows": _describe_rows(matches, state),
         "matches": f"{total} of {len(instances)} match" if total != len(instances) else "",
         "nothing": _say_nothing(listing),
         "pager": _describe_pager(query, total),
@@ -103,18 +101,16 @@ def _describe_figures(listing: store.Listing | None, found: health.Health) -> di
     }
 
 
-def _add_protections(shown: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows, each with the reason of its protection.
+def _describe_rows(shown: Sequence[Mapping[str, Any]], state: overview.Overview) -> list[dict[str, Any]]:
+    """Return the rows, each with the label of its status and the reason of its protection.
 
     The rows are shown without the database, too; a warning then says that it is away.
     """
-    reasons: dict[str, str] = {}
-    try:
-        ids = [one["id"] for one in shown]
-        reasons = dict(Protection.objects.filter(instance_id__in=ids).values_list("instance_id", "reason"))
-    except DatabaseError as exc:
-        log.warning("protections can't be read", exc_info=exc)
-    return [{**one, "protection": reasons.get(one["id"], "")} for one in shown]
+    protections = (state.body or {}).get("protections") or []
+    reasons = {one["instanceId"]: one["reason"] for one in protections}
+    return [
+        {**one, "label": get_status(one["status"]).label, "protection": reasons.get(one["id"], "")} for one in shown
+    ]
 
 
 def _list_regions(instances: Sequence[Mapping[str, Any]], query: Mapping[str, Any]) -> list[str]:

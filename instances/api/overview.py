@@ -6,6 +6,7 @@ of the database for all readers of a process within a moment.
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final
@@ -13,7 +14,6 @@ from typing import Any, Final
 from django.db import DatabaseError
 from django.db.models import Count, Max
 
-from instances import health
 from instances.api import inventory, operations
 from instances.health import Health
 from instances.models import Operation, Protection
@@ -37,10 +37,13 @@ class Overview:
     mark: str
     body: dict[str, Any] | None
 
+    @property
+    def etag(self) -> str:
+        return f'W/"{self.mark}"'
 
-def read(known_marks: list[str]) -> Overview:
+
+def read(found: Health, known_marks: Sequence[str] = ()) -> Overview:
     """Read the overview. Raises nothing: what can't be read is null, and the health says why."""
-    found = health.check()
     # The mark is read first: a change in between changes the mark of the next answer.
     mark = _read_mark(found)
     return Overview(mark, None if mark in known_marks else _describe(found))

@@ -377,11 +377,11 @@ class OverviewView(ApiView):
     )
     def get(self, request: Request) -> HttpResponseBase:
         is_html = request.accepted_renderer.format == "api"
-        found = overview.read([] if is_html else _list_known_marks(request))
+        found = overview.read(health.check(), () if is_html else _list_known_marks(request))
         response: HttpResponseBase = HttpResponseNotModified() if found.body is None else Response(found.body)
         response["Cache-Control"] = "private, no-cache"
         if not is_html:
-            response["ETag"] = f'W/"{found.mark}"'
+            response["ETag"] = found.etag
         return response
 
 

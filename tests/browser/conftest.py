@@ -4,6 +4,7 @@ Playwright's event loop runs as long as these tests do, and Django's ORM refuses
 read the service over HTTP.
 """
 
+import json
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Route, expect, sync_playwright
 
 from instances import simulator
 from tests.system.conftest import migrated_database  # noqa: F401 - a fixture
@@ -231,6 +232,34 @@ class Witness:
 @pytest.fixture
 def witness(shared_panel: Panel) -> Witness:
     return Witness(shared_panel.service.url)
+
+
+def show_operations(page: Page, *operations: dict[str, Any]) -> None:
+    """Show the page these operations in place of the service's, the newest first."""
+
+    def change(overview: dict[str, Any]) -> dict[str, Any]:
+        return {**overview, "operations": operations}
+
+    def change_page(route: Route) -> None:
+        answer = route.fetch()
+        head, start, rest = answer.text().partition('<script id="overview" type="application/json">')
+        first, end, tail = rest.partition("</script>")
+        first = json.loads(first)
+        first = json.dumps({**first, "overview": change(first["overview"])}).replace("<", "\\u003c")
+        route.fulfill(body=head + start + first + end + tail, content_type="text/html")
+
+    def change_overview(route: Route) -> None:
+        headers = {name: value for name, value in route.request.headers.items() if name != "if-none-match"}
+        answer = route.fetch(headers=headers)
+        route.fulfill(json=change(answer.json()), headers={"Date": answer.headers["date"]})
+
+    def show(route: Route) -> None:
+        wanted = route.request.url.rpartition("/")[2]
+        route.fulfill(json=next(one for one in operations if one["id"] == wanted))
+
+    page.route(re.compile(r"^https?://[^/]+/(\?.*)?$"), change_page)
+    page.route("**/api/overview", change_overview)
+    page.route("**/api/operations/*", show)
 
 
 Visit = Callable[..., Page]

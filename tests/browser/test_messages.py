@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.browser.conftest import Panel, Visit, Witness
-from tests.browser.test_truth import format_time, make_ended_operation, press, show_operations
+from tests.browser.conftest import Panel, Visit, Witness, show_operations
+from tests.browser.test_truth import format_time, make_ended_operation, press
 
 DAY_SECONDS = 86_400
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, Request, Route, expect
 
-from tests.browser.conftest import Panel, Visit, Witness
+from tests.browser.conftest import Panel, Visit, Witness, show_operations
 from tests.browser.test_table import HOSTILE
 
 ALPHA, BETA, GAMMA = ({"id": name[0], "name": name} for name in ("alpha", "beta", "gamma"))
@@ -251,7 +251,7 @@ def test_instance_that_is_still_running_is_shown_and_retried(panel: Panel, visit
     assert (again["retryOf"], panel.list_operations()[1]["supersededBy"]) == (first["id"], again["id"])
     for one in (page, visit()):
         press(one, "Dismiss")
-        with one.expect_response("**/api/operations?*"):
+        with one.expect_response("**/api/overview"):
             press(one, "Refresh data")
         expect(get_summary(one)).to_be_hidden()
     assert panel.novita.get_truth()["b"]["status"] == "exited"
@@ -284,8 +284,7 @@ def test_dismissed_operation_stays_hidden(panel: Panel, visit: Visit) -> None:
 
     press(page, "Dismiss")
     expect(page.get_by_role("button", name="Stop all")).to_be_focused()
-    with page.expect_response("**/api/operations?*"):
-        page.reload()
+    page.reload()
     expect(page.locator("tr[data-id=a]")).to_be_visible()
 
     expect(get_summary(page)).to_be_hidden()
@@ -428,7 +427,7 @@ def make_operation(states: dict[str, str]) -> dict[str, Any]:
 def test_panel_touches_only_changed_rows_of_1000(panel: Panel, visit: Visit) -> None:
     states = {f"{number:04}": "requested" for number in range(1000)}
     page = visit("about:blank")
-    page.route("**/api/operations?*", lambda route: route.fulfill(json={"operations": [make_operation(states)]}))
+    show_operations(page, make_operation(states))
     page.route("**/api/operations/0", lambda route: route.fulfill(json=make_operation(states)))
     page.goto("/")
     expect(page.locator("#targets-under-way li")).to_have_count(1000)

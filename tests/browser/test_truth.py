@@ -3,13 +3,12 @@
 import re
 import signal
 import time
-from email.utils import formatdate
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, Page, Route, expect
+from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import Panel, Visit, Witness
+from tests.browser.conftest import Panel, Visit, Witness, show_operations
 from tests.browser.test_refresh import SET_VISIBILITY
 from tests.browser.test_roles import context, guarded_panel, log_in  # noqa: F401 - fixtures
 
@@ -76,7 +75,7 @@ def test_clock_jump_is_corrected_by_the_service(aged: Panel, visit: Visit, jump_
     page.goto("/")
     assert read_age(page) == 180
 
-    with page.expect_response(lambda answer: answer.url.endswith("/api/instances")):
+    with page.expect_response("**/api/overview"):
         page.evaluate("jump => { window.wrongMs += jump; }", jump_ms)
 
     expect(page.locator("tr[data-id] .created")).to_have_text("10 min ago")
@@ -134,20 +133,6 @@ def format_time(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def show_operations(page: Page, *operations: dict[str, Any]) -> None:
-    """Answer requests for operations with these, the newest first."""
-
-    def show_all(route: Route) -> None:
-        route.fulfill(json={"operations": operations}, headers={"Date": formatdate(usegmt=True)})
-
-    def show(route: Route) -> None:
-        wanted = route.request.url.rpartition("/")[2]
-        route.fulfill(json=next(one for one in operations if one["id"] == wanted))
-
-    page.route("**/api/operations?*", show_all)
-    page.route("**/api/operations/*", show)
-
-
 @pytest.mark.parametrize("wrong_ms", [-HOUR_MS, HOUR_MS])
 @pytest.mark.parametrize(("minutes_ago", "is_shown"), [(5, True), (20, False)])
 def test_recent_result_is_judged_by_the_server_clock(
@@ -156,8 +141,7 @@ def test_recent_result_is_judged_by_the_server_clock(
     page = visit("about:blank")
     page.add_init_script(WRONG_CLOCK % wrong_ms)
     show_operations(page, make_ended_operation(minutes_ago))
-    with page.expect_response("**/api/operations?*"):
-        page.goto("/")
+    page.goto("/")
     expect(page.locator("#next-refresh")).to_contain_text("Next refresh in")
 
     expect(page.locator("#operation-summary")).to_be_visible(visible=is_shown)
@@ -176,15 +160,14 @@ def test_retried_operation_is_no_longer_shown(panel: Panel, visit: Visit) -> Non
     expect(page.locator("#operation")).to_have_attribute("data-tone", "done")
 
     press(page, "Dismiss")
-    with page.expect_response("**/api/operations?*"):
+    with page.expect_response("**/api/overview"):
         press(page, "Refresh data")
 
     expect(page.locator("#operation-summary")).to_be_hidden()
     # Another browser, without dismissals, doesn't show it either once the retry is too old.
     other = visit("about:blank")
     show_operations(other, {**retry, "finishedAt": format_time(0)}, make_ended_operation(3, supersededBy="ended-1"))
-    with other.expect_response("**/api/operations?*"):
-        other.goto("/")
+    other.goto("/")
     expect(other.locator("#next-refresh")).to_contain_text("Next refresh in")
     expect(other.locator("#operation-summary")).to_be_hidden()
 
@@ -196,8 +179,7 @@ def test_dismissing_a_success_hides_older_failures(panel: Panel, visit: Visit) -
     expect(page.locator("#operation")).to_have_attribute("data-tone", "done")
 
     press(page, "Dismiss")
-    with page.expect_response("**/api/operations?*"):
-        page.reload()
+    page.reload()
     expect(page.locator("#next-refresh")).to_contain_text("Next refresh in")
 
     expect(page.locator("#operation-summary")).to_be_hidden()
@@ -213,7 +195,7 @@ def test_failure_after_a_dismissal_is_shown(panel: Panel, visit: Visit) -> None:
 
     # It started before the dismissed operation.
     late = make_ended_operation(1, createdAt=format_time(time.time() - 3600))
-    page.unroute_all()
+    page.unroute_all(behavior="wait")
     show_operations(page, older, late)
     press(page, "Refresh data")
 
@@ -386,7 +368,7 @@ def test_failure_is_announced_once(panel: Panel, visit: Visit, witness: Witness)
     page.context.set_offline(True)
 
     for _ in range(3):
-        with page.expect_event("requestfailed", lambda request: request.url.endswith("/api/instances")):
+        with page.expect_event("requestfailed", lambda request: request.url.endswith("/api/overview")):
             pass
 
     expect(page.get_by_role("alert").filter(has_text="can't be reached")).to_be_visible()

@@ -17,10 +17,11 @@ import {createSelection} from './list/selection.js';
 import {createSorting} from './list/sorting.js';
 import {createLive} from './live.js';
 import {createOperations} from './operation/operations.js';
+import {createOverview} from './overview.js';
 import {isOver, LoggedOut} from './service.js';
 import * as session from './session.js';
 import {createStatusLine} from './status-line.js';
-import {canRequest, isMoving, needsStop} from './statuses.js';
+import {canRequest, needsStop} from './statuses.js';
 import {showTitle} from './title.js';
 import {createToolbar} from './toolbar.js';
 
@@ -29,16 +30,17 @@ const table = document.getElementById('instances');
 const form = document.getElementById('filters');
 
 const statusLine = createStatusLine();
-const inventory = createInventory(document.querySelector('#figure-sync time').dateTime);
+const overview = createOverview();
+const inventory = createInventory({overview, asOf: document.querySelector('#figure-sync time').dateTime});
 const figures = createFigures({inventory});
 const live = createLive({
     read: readService,
-    isMoving: () => inventory.instances !== null && (!inventory.hasCopy || inventory.instances.some(isMoving)),
-    hasTrouble: () => Boolean(inventory.failure && !session.isLost()) || hasBanners(),
+    hasTrouble: () => Boolean(inventory.failure && !session.isLost()),
+    hasFailed: () => inventory.failure !== null,
     onTick: tick,
 });
 const toolbar = createToolbar({inventory, live, statusLine});
-const operations = createOperations({root, onChange: renderTitle, onEnd: live.refresh});
+const operations = createOperations({root, onChange: renderTitle, refresh: live.refresh});
 
 const address = createAddress({
     groups: [...form.elements.group.options].map(option => option.value),
@@ -54,7 +56,7 @@ const sorting = createSorting({head: table.tHead, address});
 const pager = createPager({address});
 const nothing = createNothing({inventory});
 const messages = createRowMessages();
-const protection = createProtection({messages, render});
+const protection = createProtection({messages, refreshAnew: live.refreshAnew, render});
 const details = createDetails({table, protection, statusLine, render});
 const rowActions = createRowActions({messages, protection, getRow: id => rows.get(id), refresh: live.refresh, render});
 const selection = createSelection({inventory, canRequest: isPossible, preview: operations.preview, render});
@@ -118,13 +120,25 @@ function tick() {
     operations.tick();
 }
 
-async function readService() {
-    operations.look();
-    protection.readAll();
-    session.check();
+async function readService(isWhole) {
+    if (isWhole) {
+        session.check();
+    }
     const hadFailed = inventory.failure !== null;
-    const health = await inventory.read();
+    const isNew = await inventory.read(isWhole);
+    if (isNew || isWhole) {
+        show(hadFailed);
+    }
+}
+
+// Shows what was read, or why it could not be.
+function show(hadFailed) {
+    const health = overview.isReachable ? overview.value.health : null;
     figures.showRedis(health ? health.services.redis : 'unknown');
+    if (health) {
+        operations.take(overview.value.operations);
+        protection.take(overview.value.protections);
+    }
     if (!inventory.failure) {
         forget(health.services, hadFailed);
     } else if (inventory.failure.error instanceof LoggedOut) {

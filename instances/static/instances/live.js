@@ -4,43 +4,62 @@ import {getNow, hasJumped} from './clock.js';
 import {setText} from './elements.js';
 import {renew} from './session.js';
 
-const REST_SECONDS = 30;
-const MOVING_SECONDS = 3;
+const REFRESH_SECONDS = 30;
+// How soon the page shows what somebody else did: each look is one small request, answered by 304 at rest.
+const LOOK_SECONDS = 3;
 // After a failure. Each page adds up to a second at random, to spread their requests.
 const TROUBLE_SECONDS = 3;
 
-// `read` requests the state of the service and shows it. `isMoving` and `hasTrouble` decide when to read again. `onTick`
-// is called every second.
-export function createLive({read, isMoving, hasTrouble, onTick}) {
+// `read(isWhole)` requests the state of the service and shows it: whole, or only if anything has changed. `hasTrouble`
+// tells whether to read the whole again soon, `hasFailed` whether a look is of no use. `onTick` is called every second.
+export function createLive({read, hasTrouble, hasFailed, onTick}) {
     const line = document.getElementById('next-refresh');
-    let reading = null;
+    let reading = null; // {isWhole, promise}
     let timer = 0;
-    let nextAt = 0; // by the monotonic clock
+    // Times by the monotonic clock.
+    let readAt = 0;
+    let refreshAt = 0;
     let isPaused = false;
 
-    function refresh() {
+    function begin(isWhole) {
         clearTimeout(timer);
-        reading ||= read().finally(() => {
-            reading = null;
-            schedule();
+        const mine = {isWhole};
+        mine.promise = Promise.resolve(reading?.promise).then(() => {
+            readAt = performance.now();
+            return read(isWhole);
+        }).finally(() => {
+            if (isWhole || hasTrouble()) {
+                refreshAt = performance.now() + 1000 * getPause();
+            }
+            if (reading === mine) {
+                reading = null;
+                schedule();
+            }
         });
+        reading = mine;
         tick();
-        return reading;
+        return mine.promise;
+    }
+
+    function getPause() {
+        return hasTrouble() || getNow() === null ? TROUBLE_SECONDS + Math.random() : REFRESH_SECONDS;
+    }
+
+    function refresh() {
+        return reading?.isWhole ? reading.promise : begin(true);
     }
 
     // As `refresh`, but never with an answer that was requested before.
     async function refreshAnew() {
-        await reading;
+        await reading?.promise;
         await refresh();
     }
 
     function schedule() {
         clearTimeout(timer);
         if (!isPaused && !document.hidden) {
-            const seconds = hasTrouble() || getNow() === null ? TROUBLE_SECONDS + Math.random()
-                : isMoving() ? MOVING_SECONDS : REST_SECONDS;
-            nextAt = performance.now() + seconds * 1000;
-            timer = setTimeout(refresh, seconds * 1000);
+            const lookAt = hasFailed() ? Infinity : readAt + 1000 * LOOK_SECONDS;
+            timer = setTimeout(() => begin(lookAt >= refreshAt), Math.min(lookAt, refreshAt) - performance.now());
         }
         tick();
     }
@@ -50,8 +69,8 @@ export function createLive({read, isMoving, hasTrouble, onTick}) {
             // The answer contains the server's time.
             isPaused ? renew() : refresh();
         }
-        const seconds = Math.max(0, Math.ceil((nextAt - performance.now()) / 1000));
-        setText(line, isPaused ? 'Refresh paused' : reading ? 'Refreshing…' : `Next refresh in ${seconds} s`);
+        const seconds = Math.max(0, Math.ceil((refreshAt - performance.now()) / 1000));
+        setText(line, isPaused ? 'Refresh paused' : reading?.isWhole ? 'Refreshing…' : `Next refresh in ${seconds} s`);
         onTick();
     }
 

@@ -1,52 +1,75 @@
-// The last answer of the service about the account: the instances, their age, and since when they can't be read.
+// The last answers of the service about the account: the instances, their age, and since when they can't be read.
 
 import {getNow} from '../clock.js';
 import {fold} from '../order.js';
 import {ask} from '../service.js';
 
+const PARTS = ['actions', 'portMappings', 'statusError'];
+
 // `asOf` is the time of the list in the server's HTML.
-export function createInventory(asOf) {
+export function createInventory({overview, asOf}) {
     let instances = null; // as the API lists them; null until the first answer
-    let searchTexts = new Map(); // id → the text that a search is compared with
-    let etag = '';
+    let byId = new Map();
+    let searchTexts = new WeakMap(); // instance → the text that a search is compared with
+    let revision = null; // of the instances
     let hasCopy = false;
     let isSyncing = false;
     let failure = null; // {error, since} of the readings that failed; `since` by the server's clock, null if not known
 
-    // Returns the body of /health, or null when it can't be read.
-    async function read() {
-        let health = null;
+    // Returns whether there is something new to show.
+    async function read(isWhole) {
         try {
-            const [listing, answer] = await Promise.all([
-                ask('/api/instances', {headers: etag ? {'If-None-Match': etag} : {}}),
-                ask('/health'),
-            ]);
-            health = await answer.json();
-            if (listing.status !== 304 && !listing.ok) {
-                throw new Error((await listing.json()).message);
+            const isNew = await overview.read(isWhole);
+            if (!isNew && failure === null) {
+                return false;
             }
-            hasCopy = listing.headers.has('Data-As-Of');
+            const {sync} = overview.value.health;
+            if (overview.value.revision === null || overview.value.revision !== revision) {
+                await readList(overview.value.revision);
+            }
+            hasCopy = sync.available;
             // Clearing the cache doesn't change the time of the last synchronization.
-            asOf = listing.headers.get('Data-As-Of') || health.sync.lastSync || '';
-            isSyncing = health.sync.isLocked;
-            if (listing.status !== 304) {
-                take((await listing.json()).instances);
-                etag = listing.headers.get('ETag') || '';
-            }
+            asOf = sync.lastSync || '';
+            isSyncing = sync.isLocked;
             failure = null;
         } catch (error) {
             isSyncing = false;
             failure = {error, since: failure?.since || getNow()};
         }
-        return health;
+        return true;
     }
 
+    async function readList(wanted) {
+        // A page that is opened again has the list in the browser's cache.
+        let answer = instances === null && wanted !== null ? await ask('/api/instances', {cache: 'force-cache'}) : null;
+        if (answer === null || getRevision(answer) !== wanted) {
+            answer?.body?.cancel();
+            answer = await ask('/api/instances', {cache: 'no-cache'});
+        }
+        const body = await answer.json();
+        if (!answer.ok) {
+            throw new Error(body.message);
+        }
+        take(body.instances);
+        revision = getRevision(answer);
+    }
+
+    // Keeps the objects of unchanged instances, so that the table compares objects instead of fields.
     function take(listed) {
-        instances = listed;
-        searchTexts = new Map(listed.map(one => [
-            one.id,
-            fold([one.name, one.id, one.region, one.clusterId, one.productName, one.productId].join('\n')),
-        ]));
+        instances = listed.map(one => {
+            const before = byId.get(one.id);
+            return before && isSame(before, one) ? before : one;
+        });
+        byId = new Map(instances.map(one => [one.id, one]));
+    }
+
+    function getSearchText(one) {
+        let text = searchTexts.get(one);
+        if (text === undefined) {
+            text = fold([one.name, one.id, one.region, one.clusterId, one.productName, one.productId].join('\n'));
+            searchTexts.set(one, text);
+        }
+        return text;
     }
 
     return {
@@ -66,11 +89,21 @@ export function createInventory(asOf) {
             return failure;
         },
         read,
-        has: id => searchTexts.has(id),
+        has: id => byId.has(id),
         countGroup: group => instances.filter(one => one.group === group).length,
         // `text` is folded.
-        matches: (one, text) => searchTexts.get(one.id).includes(text),
+        matches: (one, text) => getSearchText(one).includes(text),
     };
+}
+
+function getRevision(answer) {
+    const number = /^W\/"(\d+)"$/.exec(answer.headers.get('ETag'))?.[1];
+    return number ? Number(number) : null;
+}
+
+function isSame(before, after) {
+    return Object.keys(after).every(name => before[name] === after[name]
+        || (PARTS.includes(name) && JSON.stringify(before[name]) === JSON.stringify(after[name])));
 }
 
 // Removes the keys of a map or the members of a set that the account no longer has.

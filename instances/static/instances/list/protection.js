@@ -1,29 +1,17 @@
 // Protection of one instance: the mark in its row, and the form and the question in its details.
 
 import {set, setDisabled, setText} from '../elements.js';
-import {read} from '../service.js';
 import {send} from '../session.js';
 import {removeUnknown} from './inventory.js';
 
-export function createProtection({messages, render}) {
+export function createProtection({messages, refreshAnew, render}) {
     let protections = new Map(); // id → {instanceId, reason, protectedBy, protectedAt}
-    let reading = null;
     const questions = new Map(); // id → 'protect' or 'unprotect', while its details ask about that
 
-    function readAll() {
-        reading ||= read('/api/protections').then(take, () => {
-            // The last known stay. The failure of the list or a warning of the service says why.
-        }).finally(() => {
-            reading = null;
-        });
-        return reading;
-    }
-
-    function take(answer) {
-        const told = new Map(answer.protections.map(one => [one.instanceId, one]));
-        if (JSON.stringify([...told]) !== JSON.stringify([...protections])) {
-            protections = told;
-            render();
+    // Takes the protections as the service lists them; null: unknown, so that the last known stay.
+    function take(listed) {
+        if (listed) {
+            protections = new Map(listed.map(one => [one.instanceId, one]));
         }
     }
 
@@ -116,14 +104,12 @@ export function createProtection({messages, render}) {
             messages.fail(id, error);
         }
         setDisabled(button, false);
-        // A reading that was under way may be older than the change.
-        await reading;
-        await readAll();
         render();
+        await refreshAnew();
     }
 
     return {
-        readAll,
+        take,
         permits,
         updateRow,
         updateDetails,

@@ -13,12 +13,10 @@ const MAX_PAUSE_SECONDS = 10;
 // How long to look for an operation whose start was not answered.
 const SEARCH_SECONDS = 60;
 const RECENT_MS = 15 * 60 * 1000;
-// Enough to find the running ones among the newest.
-const LISTED = 20;
 
-// `onChange` is called after each change, `onLaunch` when a start was sent, `onEnd` when an operation has ended or a
-// start was answered.
-export function createFollower({onChange, onLaunch, onEnd}) {
+// `onChange` is called after each change, `onLaunch` when a start was sent. `refresh` reads the service again; the page
+// then passes the newest operations to `takeList`.
+export function createFollower({onChange, onLaunch, refresh}) {
     const dismissed = createDismissed();
     // A start without an answer, or one that was refused: {kind, ids, retryOf, words, error, isError, isAnswered,
     // searchUntil}.
@@ -29,7 +27,6 @@ export function createFollower({onChange, onLaunch, onEnd}) {
     let others = 0; // how many more run
     let failure = null; // {words, since, times} of the readings that failed
     let reading = null;
-    let looking = null;
     let timer = 0;
     const warnings = new Map(); // id → the sentences that came with the answer to its start
 
@@ -53,7 +50,7 @@ export function createFollower({onChange, onLaunch, onEnd}) {
                 launch = null;
             }
             show(makeOperation(answer, mine, reason));
-            await Promise.all([readShown(), look()]);
+            await readShown();
         } catch (error) {
             if (launch === mine) {
                 mine.isError = true;
@@ -63,12 +60,12 @@ export function createFollower({onChange, onLaunch, onEnd}) {
                 mine.words = mine.isAnswered ? `Nothing was started: ${error.message}`
                     : `${sayDoubt(error)} Looking for it…`;
                 onChange();
-                await look();
+                await refresh();
             }
         }
         onChange();
         schedule();
-        onEnd();
+        refresh();
     }
 
     function getSearchEnd() {
@@ -77,22 +74,15 @@ export function createFollower({onChange, onLaunch, onEnd}) {
 
     // --- Which operation is shown
 
-    function look() {
-        looking ||= choose().finally(() => {
-            looking = null;
+    // Takes the newest operations as the service lists them; null: unknown, so that the last known stays.
+    function takeList(listed) {
+        if (listed) {
+            choose(listed);
             schedule();
-        });
-        return looking;
+        }
     }
 
-    async function choose() {
-        let listed;
-        try {
-            listed = (await read(`/api/operations?pageSize=${LISTED}`)).operations;
-        } catch {
-            // The panel and the list show the same failure.
-            return;
-        }
+    function choose(listed) {
         const running = listed.filter(isRunning);
         const found = launch && !launch.isAnswered && listed.find(isLaunched);
         if (found) {
@@ -194,7 +184,7 @@ export function createFollower({onChange, onLaunch, onEnd}) {
         failure = null;
         onChange();
         if (hasEnded) {
-            onEnd();
+            refresh();
         }
     }
 
@@ -206,7 +196,7 @@ export function createFollower({onChange, onLaunch, onEnd}) {
             return;
         }
         const growth = 2 ** Math.max(0, (failure?.times || 0) - 1);
-        timer = setTimeout(launch ? look : readShown, 1000 * Math.min(MAX_PAUSE_SECONDS, POLL_SECONDS * growth));
+        timer = setTimeout(launch ? refresh : readShown, 1000 * Math.min(MAX_PAUSE_SECONDS, POLL_SECONDS * growth));
     }
 
     document.addEventListener('visibilitychange', () => {
@@ -234,7 +224,8 @@ export function createFollower({onChange, onLaunch, onEnd}) {
         },
         getWarnings: id => warnings.get(id) || [],
         start,
-        look,
+        refresh,
+        takeList,
         dismiss,
         readShown,
         take,

@@ -6,15 +6,15 @@ import {createPlan} from './plan.js';
 import {getTone} from './states.js';
 import {sayDoing, sayPageTitle} from './words.js';
 
-// `onChange` is called when the page's title may have changed, `onEnd` when the list of instances should be read again.
-export function createOperations({root, onChange, onEnd}) {
+// `onChange` is called when the page's title may have changed, `refresh` reads the service again.
+export function createOperations({root, onChange, refresh}) {
     const follower = createFollower({
         onChange: () => {
             panel.render();
             onChange();
         },
         onLaunch: () => panel.focus(),
-        onEnd,
+        refresh,
     });
     const panel = createPanel({root, follower});
     const plan = createPlan({root, onConfirm: follower.start});
@@ -34,7 +34,7 @@ export function createOperations({root, onChange, onEnd}) {
 
     return {
         preview: plan.open,
-        look: follower.look,
+        take: follower.takeList,
         tick: panel.tick,
         takeBack: panel.takeBack,
         getPageTitle,

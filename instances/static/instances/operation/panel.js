@@ -191,7 +191,7 @@ export function createPanel({root, follower}) {
         } else {
             root.querySelector('[data-do=stop-all]').focus();
         }
-        follower.look();
+        follower.refresh();
     }
 
     return {
