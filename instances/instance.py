@@ -114,7 +114,8 @@ def get_meaning(status: str) -> Meaning:
 
 def format_time(moment: dt.datetime) -> str:
     """Write a time as the API does: UTC, whole seconds, `2026-01-15T10:30:00Z`."""
-    return moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # isoformat() takes a fifth of the time of strftime(); an account of 10,000 has 40,000 times.
+    return moment.astimezone(dt.UTC).isoformat()[:19] + "Z"
 
 
 def parse_time(text: str) -> dt.datetime:
@@ -447,6 +448,8 @@ def clean_texts(texts: list[str]) -> list[str]:
 
 def read_integer(value: object) -> int | None:
     """Read an integer from a number or a string; None for anything else."""
+    if isinstance(value, str) and len(value) <= 30 and value.isascii() and value.isdigit():
+        return int(value)
     if isinstance(value, bool) or not isinstance(value, int | float | str) or len(str(value)) > 30:
         return None
     try:
@@ -461,7 +464,7 @@ def read_integer(value: object) -> int | None:
 def _read_text(value: object) -> str:
     if isinstance(value, str):
         # JSON can contain half a surrogate pair, which can't be encoded as UTF-8.
-        return value.encode("utf-8", "replace").decode("utf-8")
+        return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
 
 
@@ -471,7 +474,7 @@ def _read_time(value: object) -> str | None:
     if seconds is None or seconds <= 0:
         return None
     try:
-        return format_time(dt.datetime.fromtimestamp(seconds, dt.UTC))
+        return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat()[:19] + "Z"
     except (ValueError, OverflowError, OSError):
         return None
 

@@ -41,6 +41,10 @@ CANCEL: Final = f"{_TAG}:cancel:"
 # and read renews them. The oldest data that can count as fresh is 7 days old.
 KEEP_SECONDS: Final = 30 * 86400
 LEASE_SECONDS: Final = 30
+# A draft that is no longer written to has been abandoned.
+DRAFT_SECONDS: Final = 120
+# Redis runs one command or script at a time. A thousand rows take it 1 to 3 ms.
+ROWS_AT_ONCE: Final = 1000
 TURN_SECONDS: Final = 25
 WORKER_SECONDS: Final = 15
 # The last millisecond of the year 9999. A larger number is damage: it is not used as a time, and not incremented.

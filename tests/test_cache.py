@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from instances.api.serializers import InstanceSerializer, ListingSerializer, PortMappingSerializer
 from instances.instance import Instance, from_novita
-from instances.inventory import store
+from instances.inventory import bodies, store
 from instances.novita.client import get_novita
 from tests.conftest import ApiClient
 from tests.novita_answers import NovitaAnswers, make_row
@@ -132,7 +132,7 @@ def test_single_instance_equals_its_entry_in_the_listing(client: Client) -> None
 def test_rendered_listing_is_sent_as_stored(client: Client, raw_redis: FakeRedis) -> None:
     client.get("/api/instances")
     (name,) = raw_redis.keys(name_of("body:*"))
-    raw_redis.set(name, store.seal_body(gzip.compress(b"as it is")))
+    raw_redis.set(name, bodies.seal(gzip.compress(b"as it is")))
 
     assert client.get("/api/instances").content == b"as it is"
 
@@ -269,7 +269,7 @@ def test_evicted_key_never_shows_an_empty_account(
     assert client.get("/api/instances")["Data-Stale"] == "false"
 
 
-@pytest.mark.parametrize("number", range(12))
+@pytest.mark.parametrize("number", range(11))
 def test_lost_answer_of_redis_leaves_a_complete_listing(
     number: int, client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch, copy: None
 ) -> None:
@@ -301,7 +301,7 @@ def test_incomplete_listing_is_never_shown(
     old, kept = client.get("/api/instances").content, raw_redis.keys(name_of("gen:*"))
     novita.mock.reset()
     novita.lists(make_row("a"), make_row("b"))
-    monkeypatch.setattr("instances.inventory.store.WRITE_CHUNK", 1)
+    monkeypatch.setattr("instances.inventory.publishing.ROWS_AT_ONCE", 1)
     execute, writes = redis.client.Pipeline.execute, []
 
     def fail(pipeline: redis.client.Pipeline, *args: Any) -> Any:

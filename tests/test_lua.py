@@ -11,11 +11,11 @@ from fakeredis import FakeRedis, FakeServer
 from instances import lua, redis_client
 from instances.access import limits
 from instances.errors import CacheUnavailable
-from instances.inventory import lease, store
+from instances.inventory import lease, publishing, store
 from tests.redis_keys import name_of
 
 ROOT = Path(__file__).resolve().parent.parent / "instances"
-MODULES = (store, lease, limits)
+MODULES = (store, publishing, lease, limits)
 SCRIPTS = {
     script.path.stem: script for module in MODULES for script in vars(module).values() if isinstance(script, lua.Script)
 }
@@ -177,9 +177,10 @@ def test_each_file_says_first_what_it_does(path: Path) -> None:
         ("give_back", None),
         ("keep_body", 0),
         ("note_failure", 1),
-        ("note_unchanged", -1),
-        ("publish", -1),
+        ("note_unchanged", 3),
+        ("publish", 3),
         ("read", 1),
+        ("read_changes", 0),
         ("read_state", 10),
         ("release", 0),
         ("renew", 0),

@@ -57,6 +57,7 @@ class Pages:
         self.ids, self.start, self.cap, self.total = ids, start, cap, total
         self.past_end: dict[str, Any] = {"instances": []}
         self.requested: list[int] = []
+        self.refused: int | None = None
         self.on_call: Callable[[], None] | None = None
         novita.mock.add_callback(responses.GET, LISTING, self.answer)
 
@@ -65,6 +66,8 @@ class Pages:
         self.requested.append(number)
         if self.on_call:
             self.on_call()
+        if number == self.refused:
+            return 401, {}, "{}"
         size = min(int(request.params["pageSize"]), self.cap)
         index = {"0": number, "1": max(0, number - 1), "1 strictly": number - 1}[self.start]
         ids = self.ids[index * size : (index + 1) * size] if index >= 0 else ()
@@ -117,6 +120,8 @@ def test_account_of_one_page_takes_one_call(novita: NovitaAnswers) -> None:
 def test_instance_on_two_pages_is_listed_once(novita: NovitaAnswers) -> None:
     novita.lists(make_row("a"), make_row("b"), page=0, total=3)
     novita.lists(make_row("b", status="exited"), make_row("c"), page=1, total=3)
+    # Requested at the same time as page 1, or no longer needed.
+    novita.mock.assert_all_requests_are_fired = False
     novita.lists(page=2, total=3)
 
     listed = connect().list_instances(Budget(30)).instances
@@ -144,6 +149,25 @@ def test_endless_listing_is_an_error(novita: NovitaAnswers, monkeypatch: pytest.
         connect().list_instances(Budget(30))
 
     assert len(pages.requested) <= 20 + 4
+
+
+def test_no_page_is_requested_after_one_has_failed(novita: NovitaAnswers) -> None:
+    pages = Pages(novita, *map(str, range(300)), start="0", cap=3, total=300)
+    pages.refused = 1
+
+    with pytest.raises(NovitaRejectedKey):
+        connect(concurrency=2).list_instances(Budget(30))
+
+    time.sleep(0.1)
+    assert len(pages.requested) < 20
+
+
+def test_pages_of_a_known_total_are_each_requested_once(novita: NovitaAnswers) -> None:
+    pages = Pages(novita, *map(str, range(300)), cap=3, total=300)
+
+    assert connect().list_instances(Budget(30)).pages == 101
+
+    assert sorted(pages.requested) == list(range(101))
 
 
 PAGE_FAILURES = {
@@ -189,7 +213,7 @@ def test_malformed_row_is_reported_without_its_contents(novita: NovitaAnswers, r
 
 
 def test_pages_are_read_in_parallel_up_to_the_limit(novita: NovitaAnswers) -> None:
-    pages = Pages(novita, *map(str, range(10)), start="0", cap=1, total=10)
+    pages = Pages(novita, *map(str, range(9)), start="0", cap=1, total=9)
     meeting, inside, most = threading.Barrier(3, timeout=20), set[str](), 0
 
     def meet() -> None:

@@ -31,28 +31,37 @@ class Additions:
         self._prices = prices
         self._book = book
 
-    def complete(self, instance: Instance, before: Mapping[str, Any] | None, *, has_same_facts: bool) -> Instance:
-        """Return the instance with its price and labels.
+    @property
+    def has_prices(self) -> bool:
+        return self._prices is not None
 
-        `before` is the stored instance, or only its additions when no fact of it has changed.
-        """
-        shown = instance.to_json() if before and not has_same_facts else {}
+    def encode(self, instance: Instance) -> bytes:
+        """Return an instance that Novita listed in its stored form, with a price from the list where it has none."""
+        price = self._prices.find(instance) if self._prices is not None and instance.price_per_hour is None else None
+        if price is not None:
+            instance = dataclasses.replace(instance, price_per_hour=price, price_source="product")
+        return encoding.encode(instance)
+
+    def complete(self, instance: Instance, before: Mapping[str, Any] | None) -> Instance:
+        """Return the instance with its price and labels. `before` is the stored instance."""
+        shown = instance.to_json() if before else {}
         price, source = instance.price_per_hour, instance.price_source
-        if price is None and before and (has_same_facts or _is_equal(before, shown, _PRICED_BY)):
+        if source != "instance" and before and _is_equal(before, shown, _PRICED_BY):
             price, source = get_price(before), get_price_source(before)
         if self._prices is not None and source != "instance":
             price = self._prices.find(instance)
             source = None if price is None else "product"
         found = (
             Labels(before["owner"], before["project"])
-            if before and (has_same_facts or before["name"] == instance.name)
-            else self._find_labels(instance)
+            if before and before["name"] == instance.name
+            else self.find_labels(instance.id, instance.name)
         )
         return dataclasses.replace(
             instance, price_per_hour=price, price_source=source, owner=found.owner, project=found.project
         )
 
-    def _find_labels(self, instance: Instance) -> Labels:
+    def find_labels(self, instance_id: str, name: str) -> Labels:
+        """Return owner and project of a new instance, or of one with a new name."""
         if self._book is None:
             try:
                 self._book = labels.read_book()
@@ -60,7 +69,7 @@ class Additions:
                 # The next refresh adds them.
                 log.warning("owners and projects can't be read: %s", exc)
                 self._book = LabelBook({}, [])
-        return self._book.find(instance.id, instance.name)
+        return self._book.find(instance_id, name)
 
 
 def _is_equal(before: Mapping[str, Any], after: Mapping[str, Any], names: tuple[str, ...]) -> bool:
@@ -86,7 +95,7 @@ def refresh() -> int:
     for id_, old in store.read_stored().rows.items():
         before = encoding.parse(old)
         if before is not None:
-            new = encoding.recode(old, additions.complete(from_json(before), None, has_same_facts=False))
+            new = encoding.recode(old, additions.complete(from_json(before), None))
             if new != old:
                 changes.append((id_, old, new))
     return store.exchange(changes)

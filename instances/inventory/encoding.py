@@ -1,7 +1,8 @@
 """How an instance is stored in the inventory: as the API shows it, in JSON.
 
-First the facts that every row of Novita's list has, then the additions that a row may lack (price, cost, owner,
-project), at last `changedAt`. So a comparison of bytes tells what has changed, and additions can be kept.
+First the facts that every row of Novita's list has, then the price and the cost, which a row may lack, then owner and
+project, which are the panel's own, at last `changedAt`. So a comparison of bytes tells what has changed, and a part can
+be kept. An *encoded* instance has facts and price, and no end yet.
 """
 
 import json
@@ -9,36 +10,61 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from instances.instance import Instance, check_time, format_time, from_json
+from instances.instance import GROUPS, Instance, check_time, format_time, from_json
 
-ADDITIONS: Final = ("pricePerHour", "costPerHour", "priceSource", "prepaid", "owner", "project")
 # In JSON a comma and a plain quote can't follow each other within a text.
-_ADDITIONS_BEGIN: Final = b',"pricePerHour":'
+PRICE_BEGINS: Final = b',"pricePerHour":'
+LABELS: Final = ("owner", "project")
 _CHANGED_AT: Final = b',"changedAt":'
+_MOVING_MARKS: Final = [f',"group":"{name}",'.encode() for name, meaning in GROUPS.items() if meaning.is_moving]
+
+_dump_text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def dump(document: Mapping[str, Any]) -> bytes:
+    return _dump_text(document).encode()
+
+
+def encode(instance: Instance) -> bytes:
+    """Return the facts and the price of an instance."""
+    document = instance.to_json()
+    for name in LABELS:
+        del document[name]
+    return dump(document)[:-1]
 
 
 def encode_facts(instance: Instance) -> bytes:
-    """Return the first part of the stored form."""
-    return _dump(instance.facts_to_json())[:-1]
+    return dump(instance.facts_to_json())[:-1]
 
 
 def encode_additions(instance: Instance) -> bytes:
-    """Return the second part of the stored form. Both parts are equal when the instance is unchanged."""
-    return b"," + _dump(instance.additions_to_json())[1:-1]
+    """Return price, cost, owner and project, which follow the facts."""
+    return b"," + dump(instance.additions_to_json())[1:-1]
 
 
-def seal(encoded: bytes, changed_at: datetime) -> bytes:
-    """Complete the encoded facts and additions with the time of the last change."""
-    return encoded + end(changed_at)
+def encode_labels(owner: str | None, project: str | None) -> bytes:
+    """Return what follows an encoded instance."""
+    return b"," + dump({"owner": owner, "project": project})[1:-1]
+
+
+def seal(encoded: bytes, changed_at: str) -> bytes:
+    """Complete facts and additions with the time of the last change."""
+    return b'%b,"changedAt":"%b"}' % (encoded, changed_at.encode())
 
 
 def end(changed_at: datetime) -> bytes:
-    return f',"changedAt":"{format_time(changed_at)}"}}'.encode()
+    """Return what `seal` appends."""
+    return seal(b"", format_time(changed_at))
 
 
 def recode(old: bytes, instance: Instance) -> bytes:
     """Return the stored form of an instance with the `changedAt` of an old one."""
     return encode_facts(instance) + encode_additions(instance) + old[old.rindex(_CHANGED_AT) :]
+
+
+def decode(encoded: bytes) -> Instance:
+    """Return the instance that was encoded."""
+    return from_json(json.loads(encoded + b"}"))
 
 
 def parse(stored: bytes) -> dict[str, Any] | None:
@@ -51,17 +77,6 @@ def parse(stored: bytes) -> dict[str, Any] | None:
         return None
 
 
-def find_additions(stored: bytes) -> Mapping[str, Any] | None:
-    """Return the additions of a stored instance; None when it has none, as in an earlier version."""
-    cut = stored.rfind(_ADDITIONS_BEGIN)
-    if cut < 0:
-        return None
-    try:
-        additions: Mapping[str, Any] = json.loads(b"{" + stored[cut + 1 :])
-    except ValueError:
-        return None
-    return additions if all(name in additions for name in ADDITIONS) else None
-
-
-def _dump(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+def is_moving(encoded: bytes) -> bool:
+    """Tell whether an encoded or stored instance is starting or stopping."""
+    return any(mark in encoded for mark in _MOVING_MARKS)

@@ -3,14 +3,13 @@
 A synchronization writes a new generation aside, and one script makes it the current one. So a reader gets one complete
 listing or the one before it. An action writes its instance into the current generation and records the id in `touched`;
 a synchronization carries over the instances that were touched since it began. `encoding` describes how an instance is
-stored.
+stored. No command and no script handles more than ROWS_AT_ONCE rows: Redis answers nobody else meanwhile.
 """
 
-import gzip
 import json
 import logging
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -19,35 +18,32 @@ from django.conf import settings
 
 from instances import lua
 from instances import redis_client as keys
-from instances.errors import CacheUnavailable, LeaseLost
+from instances.errors import CacheUnavailable
 from instances.fallback import database
-from instances.instance import Instance, from_json, to_usd
-from instances.inventory import encoding
-from instances.redis_client import get_redis, redis_errors
+from instances.instance import Instance, to_usd
+from instances.inventory import bodies, encoding, rows
+from instances.redis_client import ROWS_AT_ONCE, get_redis, redis_errors
 
 log = logging.getLogger(__name__)
 
 # A field of each generation that holds the format. With it, an empty account differs from an evicted generation.
 MARKER: Final = b""
-WRITE_CHUNK: Final = 1000
+# Less than ROWS_AT_ONCE: the rows of an exchange have one tick.
 EXCHANGE_CHUNK: Final = 500
-DRAFT_SECONDS: Final = 120
-OLD_GENERATION_SECONDS: Final = 60
 BODY_SECONDS: Final = 86400
 TOUCHED_SECONDS: Final = 3600
-GZIP_LEVEL: Final = 5
 # How far the time of a read may lie in the future. Beyond that a clock was set back, and the age is unknown.
 CLOCK_SLACK_MS: Final = 2000
+# Each further attempt means that another generation was published during the read.
+READ_ATTEMPTS: Final = 5
 
 _READ: Final = lua.load(__file__, "read")
+_READ_CHANGES: Final = lua.load(__file__, "read_changes")
 _READ_STATE: Final = lua.load(__file__, "read_state")
 _KEEP_BODY: Final = lua.load(__file__, "keep_body")
-_PUBLISH: Final = lua.load(__file__, "publish")
-_NOTE_UNCHANGED: Final = lua.load(__file__, "note_unchanged")
 _NOTE_FAILURE: Final = lua.load(__file__, "note_failure")
 _WRITE_INSTANCE: Final = lua.load(__file__, "write_instance")
 _EXCHANGE: Final = lua.load(__file__, "exchange")
-_DROP_DRAFT: Final = lua.load(__file__, "drop_draft")
 _DISCARD: Final = lua.load(__file__, "discard")
 _CLEAR: Final = lua.load(__file__, "clear")
 
@@ -86,29 +82,23 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Source:
-    """The synchronization that writes: its lease, when it began by Redis's clock, and what triggered it."""
-
-    token: str
-    fence: int
-    began_ms: int
-    trigger: str
-
-    def to_args(self) -> dict[str, Any]:
-        return {"token": self.token, "fence": self.fence, "as_of": self.began_ms, "trigger": self.trigger}
-
-
-@dataclass(frozen=True)
 class Stored:
     """The current generation as it is stored, id → JSON. Without an inventory `generation` is None."""
 
     generation: int | None
     rows: dict[str, bytes]
 
+    def without(self, damaged: Set[str]) -> "Stored":
+        """Return this without rows that can't be read. It is no generation that could stay the current one."""
+        return Stored(None, {id_: row for id_, row in self.rows.items() if id_ not in damaged})
+
 
 @dataclass(frozen=True)
 class State:
-    """What is known of the inventory without its instances. Times are of Redis's clock."""
+    """What is known of the inventory without its instances. Times are of Redis's clock.
+
+    `moving` has the ids of at most ROWS_AT_ONCE moving instances.
+    """
 
     now: datetime
     # The `read_began` of a direct read that begins now.
@@ -147,67 +137,142 @@ _parsed: Listing | None = None
 
 def read_body(known_revision: int | None = None) -> Body:
     """Read the answer to GET /api/instances as it is sent, and render it where no process has rendered it yet."""
+    body = _read_rendered(known_revision)
+    if body is None:
+        # One thread renders, the others wait for its answer.
+        with _rendering:
+            body = _read_rendered(known_revision) or _render_body()
+    return body
+
+
+_rendering: Final = threading.Lock()
+
+
+def _read_rendered(known_revision: int | None) -> Body | None:
+    """Return the answer as it is stored; None when it has to be rendered."""
     answer = _read("body", known_revision)
     if answer is None:
-        return Body(Freshness(), None, gzip.compress(_render([]), GZIP_LEVEL, mtime=0))
+        return Body(Freshness(), None, bodies.render([]))
     _, revision, freshness, body = answer
     if revision == known_revision:
         return Body(freshness, revision, None)
-    gzipped = _unseal_body(body)
-    return _render_body() if gzipped is None else Body(freshness, revision, gzipped)
+    gzipped = bodies.unseal(body)
+    return None if gzipped is None else Body(freshness, revision, gzipped)
 
 
 def _render_body() -> Body:
-    listing = read_listing()
-    gzipped = gzip.compress(_render(listing.instances), GZIP_LEVEL, mtime=0)
-    if listing.revision is not None:
-        try:
-            _KEEP_BODY(rendered_revision=listing.revision, body=seal_body(gzipped), seconds=BODY_SECONDS)
-        except CacheUnavailable as exc:
-            log.debug("rendered answer not kept: %s", exc)
-    return Body(listing.freshness, listing.revision, gzipped)
+    whole = _read_whole()
+    if whole is None:
+        return Body(Freshness(), None, bodies.render([]))
+    gzipped = bodies.render(whole.rows)
+    _keep_body(whole.revision, gzipped)
+    return Body(whole.freshness, whole.revision, gzipped)
 
 
-def _render(instances: list[dict[str, Any]]) -> bytes:
-    document = {"instances": instances, "total": len(instances)}
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+def render_revision(revision: int, stored: Mapping[str, bytes]) -> None:
+    """Render the answer from a revision's rows, which the caller has in memory."""
+    shown = rows.order({id_.encode(): row for id_, row in stored.items()})
+    if shown is not None:
+        _keep_body(revision, bodies.render(shown))
 
 
-# Identifies the fields of an instance in this version: an answer that another version rendered may lack one.
-_FIELDS: Final = zlib.crc32(repr(sorted(from_json({"id": "-", "status": "-"}).to_json())).encode())
-
-
-def seal_body(gzipped: bytes) -> bytes:
-    """Prefix a rendered answer with its format and checksum, which reveal damage and other versions."""
-    return b"%d %08x %08x " % (keys.FORMAT, _FIELDS, zlib.crc32(gzipped)) + gzipped
-
-
-def _unseal_body(sealed: bytes) -> bytes | None:
-    gzipped = sealed[len(seal_body(b"")) :]
-    return gzipped if gzipped and sealed == seal_body(gzipped) else None
+def _keep_body(revision: int, gzipped: bytes) -> None:
+    """Keep the rendered answer of a revision for all processes."""
+    try:
+        _KEEP_BODY(rendered_revision=revision, body=bodies.seal(gzipped), seconds=BODY_SECONDS)
+    except CacheUnavailable as exc:
+        log.debug("rendered answer not kept: %s", exc)
 
 
 def read_listing() -> Listing:
     """Read the current listing, parsed once for each revision and process. Raises CacheUnavailable."""
     global _parsed
     parsed = _parsed
-    answer = _read("rows", parsed.revision if parsed else None)
-    if answer is None:
+    whole = _read_whole(parsed.revision if parsed else None)
+    if whole is None:
         return Listing(Freshness(), None, [])
-    generation, revision, freshness, flat = answer
-    if parsed and parsed.revision == revision:
-        return Listing(freshness, revision, parsed.instances)
-    instances = []
-    for field, value in _pairs(flat):
-        instance = _parse(field, value)
-        if instance is not None:
-            instances.append(instance)
-        elif field != MARKER:
-            _discard(generation, revision)
-            return Listing(Freshness(), None, [])
-    instances.sort(key=lambda instance: (instance["createdAt"] or "", instance["id"]), reverse=True)
-    _parsed = Listing(freshness, revision, instances)
+    if parsed and parsed.revision == whole.revision:
+        return Listing(whole.freshness, whole.revision, parsed.instances)
+    instances: list[dict[str, Any]] = []
+    for start in range(0, len(whole.rows), ROWS_AT_ONCE):
+        # Together, so that they share the names of their fields in memory.
+        instances += json.loads(b"[%b]" % b",".join(whole.rows[start : start + ROWS_AT_ONCE]))
+    _parsed = Listing(whole.freshness, whole.revision, instances)
     return _parsed
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The current listing as the API shows it: a row for each instance, newest first."""
+
+    revision: int
+    freshness: Freshness
+    rows: list[bytes]
+
+
+def _read_whole(known_revision: int | None = None) -> Whole | None:
+    """Read the current listing; without rows when the reader knows its revision. Return None without an inventory."""
+    answer = _read_all(known_revision)
+    if answer is None:
+        return None
+    generation, revision, freshness, stored = answer
+    shown = rows.order(stored)
+    if shown is None:
+        _discard(generation, revision)
+        return None
+    return Whole(revision, freshness, shown)
+
+
+def _read_all(known_revision: int | None) -> tuple[int, int, Freshness, dict[bytes, bytes]] | None:
+    """Read the current generation. Return its number, its revision, its age and its rows.
+
+    The rows are empty when the reader knows the revision. Raises CacheUnavailable.
+    """
+    for _ in range(READ_ATTEMPTS):
+        answer = _read("rows", known_revision)
+        if answer is None:
+            return None
+        generation, revision, freshness, data = answer
+        if data is None:
+            return generation, revision, freshness, {}
+        if isinstance(data, list):
+            stored = dict(_pairs(data))
+            stored.pop(MARKER, None)
+            return generation, revision, freshness, stored
+        scanned = _scan(generation, tick=data)
+        if scanned is not None:
+            return generation, *scanned
+    raise CacheUnavailable("The inventory changed during each of several reads.")
+
+
+def _scan(generation: int, tick: bytes) -> tuple[int, Freshness, dict[bytes, bytes]] | None:
+    """Read a large generation in parts, and then what was written into it since the tick: together one revision.
+
+    Return None when another generation has become the current one meanwhile, or Redis has lost a part.
+    """
+    stored: dict[bytes, bytes] = {}
+    with redis_errors():
+        client, cursor = get_redis(), None
+        while cursor != 0:
+            cursor, part = client.hscan(f"{keys.GENERATION}{generation}", cursor or 0, count=ROWS_AT_ONCE)
+            stored.update(part)  # type: ignore[arg-type]  # its types are those of every way to decode answers
+    since = b""
+    while tick:
+        if tick == since:
+            return None  # Damage: more writes than one step makes.
+        since = tick
+        changes = _READ_CHANGES(generation=generation, since=since)
+        if not changes:
+            return None
+        now, revision, as_of, size, tick, ids, values = changes
+        for field, value in zip(ids, values, strict=True):
+            if value is None:
+                stored.pop(field, None)
+            else:
+                stored[field] = value
+    if len(stored) != size or stored.pop(MARKER, None) is None:
+        return None
+    return int(revision), _measure(int(now), int(as_of)), stored
 
 
 def find_instance(instance_id: str) -> tuple[Freshness, dict[str, Any] | None]:
@@ -222,38 +287,41 @@ def find_instances(ids: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _find(ids: Sequence[str]) -> tuple[Freshness, dict[str, dict[str, Any]]]:
-    answer = _read("some", None, *ids)
-    if answer is None:
-        return Freshness(), {}
-    generation, revision, freshness, values = answer
-    found = {}
-    for id_, value in zip(ids, values, strict=True):
-        if value is None or not id_:
-            continue
-        instance = _parse(id_.encode(), value)
-        if instance is None:
-            _discard(generation, revision)
+    found: dict[str, dict[str, Any]] = {}
+    freshness = Freshness()
+    for start in range(0, len(ids), ROWS_AT_ONCE):
+        some = ids[start : start + ROWS_AT_ONCE]
+        answer = _read("some", None, *some)
+        if answer is None:
             return Freshness(), {}
-        found[id_] = instance
+        generation, revision, freshness, values = answer
+        for id_, value in zip(some, values, strict=True):
+            if value is None or not id_:
+                continue
+            instance = rows.parse(id_.encode(), value)
+            if instance is None:
+                _discard(generation, revision)
+                return Freshness(), {}
+            found[id_] = instance
     return freshness, found
 
 
 def read_stored() -> Stored:
-    """Read the current generation as it is stored. A damaged one counts as none."""
-    answer = _read("rows", None)
+    """Read the current generation as it is stored. One with an id that is no text counts as none."""
+    answer = _read_all(None)
     if answer is None:
         return Stored(None, {})
-    generation, _, _, flat = answer
-    rows = {field: value for field, value in _pairs(flat) if field != MARKER}
-    if any(_parse(field, value) is None for field, value in rows.items()):
+    generation, _, _, stored = answer
+    try:
+        return Stored(generation, {field.decode(): value for field, value in stored.items()})
+    except UnicodeDecodeError:
         return Stored(None, {})
-    return Stored(generation, {field.decode(): value for field, value in rows.items()})
 
 
 def _discard(generation: int, revision: int) -> None:
     """Discard an unreadable inventory, unless another has replaced it. The refresher then synchronizes."""
     try:
-        if _DISCARD(generation=generation, revision=revision, grace_seconds=OLD_GENERATION_SECONDS):
+        if _DISCARD(generation=generation, revision=revision):
             log.warning("the cached inventory is damaged or from another version: synchronizing again")
     except CacheUnavailable as exc:
         log.debug("damaged inventory not discarded: %s", exc)
@@ -271,53 +339,6 @@ def _read(what: str, known_revision: int | None, *ids: str) -> tuple[int, int, F
     if now is None or generation is None or revision is None or as_of is None:
         return None
     return generation, revision, _measure(now, as_of), answer[4] if len(answer) > 4 else None
-
-
-def _parse(field: bytes, value: bytes) -> dict[str, Any] | None:
-    instance = encoding.parse(value)
-    return instance if instance is not None and instance["id"].encode() == field else None
-
-
-def publish(rows: Mapping[str, bytes], moving: Iterable[str], source: Source) -> None:
-    """Make a listing the current one. `rows` maps ids to sealed instances, `moving` has the ids of those that move.
-
-    Raises LeaseLost and CacheUnavailable. Then readers keep the previous listing, or get the new one if only Redis's
-    answer was lost.
-    """
-    generation = f"{keys.GENERATION}{source.fence}"
-    fields: list[tuple[str | bytes, bytes]] = [(MARKER, b"%d" % keys.FORMAT), *rows.items()]
-    try:
-        with redis_errors():
-            for start in range(0, len(fields), WRITE_CHUNK):
-                with get_redis().pipeline(transaction=True) as pipeline:
-                    pipeline.hset(generation, mapping=dict(fields[start : start + WRITE_CHUNK]))
-                    pipeline.expire(generation, DRAFT_SECONDS)
-                    pipeline.execute()
-        outcome = _PUBLISH(**source.to_args(), size=len(fields), grace_seconds=OLD_GENERATION_SECONDS, moving=moving)
-    except CacheUnavailable:
-        if _drop_draft(source.fence):
-            return
-        raise
-    if outcome != 1:
-        _drop_draft(source.fence)
-        raise LeaseLost if outcome == -1 else CacheUnavailable("Redis lost a part of the new inventory.")
-
-
-def _drop_draft(fence: int) -> bool:
-    """Delete an unpublished generation. Return True if it is published: Redis's answer was lost."""
-    try:
-        return bool(_DROP_DRAFT(fence=fence))
-    except CacheUnavailable as exc:
-        log.debug("draft not deleted, it expires in %s s: %s", DRAFT_SECONDS, exc)
-        return False
-
-
-def note_unchanged(generation: int, moving: Iterable[str], source: Source) -> bool:
-    """Record that a complete read found no difference. Return False if that generation is gone. Raises LeaseLost."""
-    outcome = _NOTE_UNCHANGED(**source.to_args(), generation=generation, moving=moving)
-    if outcome == -1:
-        raise LeaseLost
-    return bool(outcome == 1)
 
 
 def note_failure(code: str, error: str, trigger: str) -> int:

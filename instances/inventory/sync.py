@@ -16,9 +16,9 @@ from django.conf import settings
 
 from instances.errors import CacheUnavailable, NotFoundAtNovita, NovitaError, PanelError, SyncInProgress
 from instances.instance import Instance
-from instances.inventory import lease, store
-from instances.inventory.additions import read_additions
-from instances.inventory.difference import Difference, compare
+from instances.inventory import encoding, lease, publishing, rows, store
+from instances.inventory.additions import Additions, read_additions
+from instances.inventory.difference import compare
 from instances.inventory.report import SyncReport, record
 from instances.novita.client import Novita, get_novita
 from instances.novita.paging import say_missing_rows
@@ -91,66 +91,75 @@ def _run(
     on_progress: OnProgress,
 ) -> None:
     """Take the steps, and note in the report how far they came."""
-    stored = store.read_stored()
+    stored, additions = store.read_stored(), read_additions()
     report.redis_instances = len(stored.rows)
 
     began = time.monotonic()
-    listing = novita.list_instances(budget, lambda known, total: on_progress(_describe_progress(known, total)))
+    listing = novita.list_kept(
+        additions.encode, budget, lambda known, total: on_progress(_describe_progress(known, total))
+    )
     report.fetch_ms = _measure_ms(began)
     report.pages, report.novita_instances = listing.pages, len(listing.instances)
     if listing.missing_rows:
         report.errors.append(say_missing_rows(listing.missing_rows))
 
     began = time.monotonic()
-    missing = [id_ for id_ in stored.rows if id_ not in listing.instances]
+    unlisted = [id_ for id_ in stored.rows if id_ not in listing.instances]
+    missing = [id_ for id_ in unlisted if rows.parse(id_.encode(), stored.rows[id_])]
+    if len(missing) < len(unlisted):
+        stored = stored.without(set(unlisted) - set(missing))
     if missing:
         on_progress(f"confirming {len(missing)} missing instances")
-    confirmation = _confirm(missing, novita, budget)
+    confirmation = _confirm(missing, novita, additions, budget)
     report.pages += confirmation.pages
     report.confirm_ms = _measure_ms(began)
 
-    found = [*listing.instances.values(), *confirmation.alive.values()]
-    report.difference = compare(stored.rows, found, confirmation.unconfirmed, now, read_additions())
+    found = {**listing.instances, **confirmation.alive}
+    report.difference = compare(stored.rows, found, confirmation.unconfirmed, now, additions)
     if held is None:
         return
 
     budget.check()
     began = time.monotonic()
     on_progress("publishing")
-    _publish(stored, report.difference, store.Source(held.token, held.fence, held.began_ms, report.trigger))
+    _publish(stored, found, publishing.Source(held.token, held.fence, held.began_ms, report.trigger))
     report.publish_ms = _measure_ms(began)
 
 
-def _publish(stored: store.Stored, difference: Difference, source: store.Source) -> None:
-    generation = stored.generation if difference.rows == stored.rows else None
-    if generation is not None and store.note_unchanged(generation, difference.moving, source):
+def _publish(stored: store.Stored, new: Mapping[str, bytes], source: publishing.Source) -> None:
+    moving = [id_ for id_, row in new.items() if encoding.is_moving(row)]
+    generation = stored.generation if new == stored.rows else None
+    if generation is not None and publishing.note_unchanged(generation, moving, source):
         return
-    store.publish(difference.rows, difference.moving, source)
+    revision = publishing.publish(new, moving, source)
+    # Rendered now, so that no reader has to wait for it.
     with suppress(CacheUnavailable):
-        # Rendered now, so that no reader has to wait for it.
-        store.read_body()
+        if revision is None:
+            store.read_body()
+        else:
+            store.render_revision(revision, new)
 
 
 @dataclass(frozen=True)
 class Confirmation:
     """What became of the instances that the listing lacked. Those in neither field are gone."""
 
-    alive: Mapping[str, Instance]
+    alive: Mapping[str, bytes]
     unconfirmed: list[str]
     pages: int = 0
 
 
-def _confirm(missing: list[str], novita: Novita, budget: Budget) -> Confirmation:
+def _confirm(missing: list[str], novita: Novita, additions: Additions, budget: Budget) -> Confirmation:
     """Find out what became of the stored instances that the listing lacks: only Novita's own "not found" removes one.
 
     Pages are no snapshot, so an instance that they lack may well exist. When too many are missing to read each of them,
     the account is listed once more. Instances that both listings lack are removed if a random sample of them is gone
     without exception.
     """
-    alive: dict[str, Instance] = {}
+    alive: dict[str, bytes] = {}
     pages = 0
     if len(missing) > MAX_DIRECT_READS:
-        again = novita.list_instances(budget)
+        again = novita.list_kept(additions.encode, budget)
         pages = again.pages
         alive = {id_: again.instances[id_] for id_ in missing if id_ in again.instances}
     unlisted = [id_ for id_ in missing if id_ not in alive]
@@ -161,7 +170,7 @@ def _confirm(missing: list[str], novita: Novita, budget: Budget) -> Confirmation
         if _is_gone(outcome):
             gone.add(id_)
         elif isinstance(outcome, Instance):
-            alive[id_] = outcome
+            alive[id_] = additions.encode(outcome)
     if is_sample:
         gone = set(unlisted) if len(gone) == len(sample) else set()
     return Confirmation(alive, [id_ for id_ in unlisted if id_ not in gone and id_ not in alive], pages)

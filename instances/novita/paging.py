@@ -4,9 +4,11 @@ Pages are no snapshot (seen, not documented): an instance that exists can be mis
 """
 
 import math
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from instances.errors import NovitaBadAnswer, NovitaError
 from instances.instance import Instance, MalformedInstance, from_novita, read_integer
@@ -18,33 +20,36 @@ MAX_PAGES: Final = 2000
 # Called after each page with the number of instances so far, and the total if Novita says it.
 OnPage = Callable[[int, int | None], None]
 
+# What the caller keeps of an instance: a synchronization keeps its stored form, which takes a third of the memory.
+Kept = TypeVar("Kept")
+
 
 @dataclass(frozen=True)
-class Page:
+class Page(Generic[Kept]):
     """One page as Novita sent it. `instances` is None when the answer has no list."""
 
     number: int
-    instances: list[Instance] | None
+    instances: list[tuple[str, Kept]] | None
     total: int | None
 
 
 @dataclass(frozen=True)
-class Listing:
-    """All instances that Novita listed. `missing_rows` is the difference to Novita's own `total`."""
+class Listing(Generic[Kept]):
+    """All instances that Novita listed, by id. `missing_rows` is the difference to Novita's own `total`."""
 
-    instances: dict[str, Instance]
+    instances: dict[str, Kept]
     pages: int
     missing_rows: int = 0
 
 
-ReadPage = Callable[[int], Page]
+ReadPage = Callable[[int], Page[Kept]]
 
 
 def say_missing_rows(count: int) -> str:
     return f"Novita counts {count} more instance{'' if count == 1 else 's'} than it lists."
 
 
-def parse_page(number: int, body: Any) -> Page:
+def parse_page(number: int, body: Any, keep: Callable[[Instance], Kept]) -> Page[Kept]:
     """Read one page of the list. Raises NovitaBadAnswer when it is no page, or one of its rows is no instance."""
     if not isinstance(body, dict):
         raise NovitaBadAnswer(f"Page {number} of Novita's list is not an object.")
@@ -52,13 +57,18 @@ def parse_page(number: int, body: Any) -> Page:
     if not isinstance(rows, list | None):
         raise _has_no_list(number)
     try:
-        instances = [from_novita(row) for row in rows] if rows is not None else None
+        instances = [_read_row(row, keep) for row in rows] if rows is not None else None
     except MalformedInstance as exc:
         raise NovitaBadAnswer(f"Page {number} of Novita's list can't be used: {exc}.") from exc
     return Page(number, instances, read_integer(body.get("total")))
 
 
-def list_all(read_page: ReadPage, concurrency: int, on_page: OnPage | None) -> Listing:
+def _read_row(row: object, keep: Callable[[Instance], Kept]) -> tuple[str, Kept]:
+    instance = from_novita(row)
+    return instance.id, keep(instance)
+
+
+def list_all(read_page: ReadPage[Kept], concurrency: int, on_page: OnPage | None) -> Listing[Kept]:
     """Read all pages, several at once. Raises NovitaError when any page fails: a part never passes for the whole."""
     first = _read_pages(read_page, concurrency, on_page)
     if not first.missing_rows:
@@ -69,21 +79,21 @@ def list_all(read_page: ReadPage, concurrency: int, on_page: OnPage | None) -> L
 
 
 @dataclass
-class _Pages:
-    """The pages of one listing, merged as they arrive."""
+class _Pages(Generic[Kept]):
+    """The pages of one listing, merged in their order."""
 
-    rows: dict[str, Instance] = field(default_factory=dict)
+    rows: dict[str, Kept] = field(default_factory=dict)
     first_ids: list[str] = field(default_factory=list)
     read: int = 0
     listed_rows: int = 0
     total: int | None = None
 
-    def add(self, page: Page) -> bool:
+    def add(self, page: Page[Kept]) -> bool:
         """Merge a page. Return True for the last one."""
         instances = self._get_instances(page)
-        ids = [instance.id for instance in instances]
+        ids = [id_ for id_, _ in instances]
         has_new = any(id_ not in self.rows for id_ in ids)
-        self.rows.update((instance.id, instance) for instance in instances)
+        self.rows.update(instances)
         self.read += 1
         self.total = page.total if page.total is not None else self.total
         if page.number == 0:
@@ -94,7 +104,7 @@ class _Pages:
             self.listed_rows += len(ids)
         return not ids or self._is_complete() or (page.number >= 2 and not has_new)
 
-    def _get_instances(self, page: Page) -> Sequence[Instance]:
+    def _get_instances(self, page: Page[Kept]) -> Sequence[tuple[str, Kept]]:
         """Return a page's instances. A missing list counts as empty only where nothing can be left to list."""
         if page.instances is not None:
             return page.instances
@@ -118,31 +128,55 @@ class _Pages:
         return math.ceil(self.total / len(self.first_ids))
 
 
-def _read_pages(read_page: ReadPage, concurrency: int, on_page: OnPage | None) -> _Pages:
+def _read_pages(read_page: ReadPage[Kept], concurrency: int, on_page: OnPage | None) -> _Pages[Kept]:
     """Read page 0, 1, 2, … until one of them ends the listing.
 
     Sources disagree on whether pages count from 0 or from 1, with 0 answered as 1. So a page 1 that repeats page 0 is
     not the end. A short page is not the end either: Novita may limit the size of a page.
     """
-    pages = _Pages()
-    wave = [0]
-    while wave[0] < MAX_PAGES:
-        answers = dict(call_each(read_page, wave, concurrency))
-        for number in wave:
-            answer = answers[number]
-            if isinstance(answer, NovitaError):
-                raise answer
-            is_last = pages.add(answer)
-            if on_page:
-                on_page(len(pages.rows), pages.total)
-            if is_last:
-                return pages
+    pages = _Pages[Kept]()
+    wave = range(1)
+    while wave.start < MAX_PAGES:
+        with closing(_read_in_order(read_page, wave, concurrency)) as answers:
+            for answer in answers:
+                if isinstance(answer, NovitaError):
+                    raise answer
+                is_last = pages.add(answer)
+                if on_page:
+                    on_page(len(pages.rows), pages.total)
+                if is_last:
+                    return pages
         width = min(concurrency, 2 * len(wave))
         expected = pages.get_expected_last()
         if expected is not None:
-            width = max(1, min(concurrency, expected - wave[-1]))
-        wave = list(range(wave[-1] + 1, wave[-1] + 1 + width))
+            # All at once: after a wave of a few pages, each wave would wait for its slowest page.
+            width = max(1, min(expected, MAX_PAGES) + 1 - wave.stop)
+        wave = range(wave.stop, wave.stop + width)
     raise NovitaBadAnswer(f"Novita's list did not end within {MAX_PAGES} pages.")
+
+
+def _read_in_order(
+    read_page: ReadPage[Kept], numbers: Sequence[int], concurrency: int
+) -> Generator[Page[Kept] | NovitaError, None, None]:
+    """Read pages, several at once. Yield them in the order of their numbers, each as soon as possible.
+
+    When the caller stops early, no further call begins.
+    """
+    is_over = threading.Event()
+    answers = call_each(lambda number: None if is_over.is_set() else read_page(number), numbers, concurrency)
+    early: dict[int, Page[Kept] | NovitaError | None] = {}
+    try:
+        for number in numbers:
+            while number not in early:
+                arrived, answer = next(answers)
+                early[arrived] = answer
+            if page := early.pop(number):
+                yield page
+    finally:
+        is_over.set()
+        # Wait for the running calls.
+        for _ in answers:
+            pass
 
 
 def _has_no_list(number: int) -> NovitaBadAnswer:

@@ -11,7 +11,7 @@ if number then
   local generation = GENERATION .. number
   local size = redis.pcall('HLEN', generation)
   if type(size) == 'number' and size > 0 then cleared = size - 1 end
-  redis.call('DEL', generation, BODY .. number .. ':' .. (revision or ''))
+  redis.call('UNLINK', generation, BODY .. number .. ':' .. (revision or ''))
 end
 redis.call('DEL', CURRENT, SYNC, TOUCHED, MOVING)
 for _, key in ipairs({REVISION, FENCE}) do

@@ -1,6 +1,6 @@
 -- What the scripts of the inventory share. `redis_client` describes the keys.
 -- keys: CURRENT REVISION SYNC TOUCHED MOVING FENCE GENERATION
--- constants: FORMAT
+-- constants: FORMAT ROWS_AT_ONCE DRAFT_SECONDS
 
 local function get_note(field) return whole(redis.pcall('HGET', SYNC, field)) end
 
@@ -21,18 +21,30 @@ local function find_inventory()
   return number, revision, redis.call('HGET', SYNC, 'as_of')
 end
 
--- Note a complete synchronization. An instance that an action touched since then is newer than what the synchronization
--- found.
-local function note_success(number, as_of, trigger, fence, moving)
+-- Carry over what was written to the current generation since a tick: it is newer than what the synchronization found.
+-- `new` is the generation that was written aside, or nil if the old one stays. Returns how many instances were carried
+-- over, and the tick from which to go on when there are more.
+local function carry_over(old, new, fence, since)
   expect('zset', TOUCHED)
   expect('set', MOVING)
-  local touched = {}
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', TOUCHED, fence, '+inf')) do
-    touched[id] = redis.call('SISMEMBER', MOVING, id)
+  local draft = MOVING .. ':' .. fence
+  local touched = redis.call('ZRANGEBYSCORE', TOUCHED, since, '+inf', 'WITHSCORES', 'LIMIT', 0, ROWS_AT_ONCE)
+  for i = 1, #touched, 2 do
+    local id = touched[i]
+    local value = new and redis.call('HGET', old, id)
+    if value then redis.call('HSET', new, id, value) elseif new then redis.call('HDEL', new, id) end
+    redis.call(redis.call('SISMEMBER', MOVING, id) == 1 and 'SADD' or 'SREM', draft, id)
   end
-  redis.call('DEL', MOVING)
-  for _, id in ipairs(moving) do redis.call('SADD', MOVING, id) end
-  for id, is_moving in pairs(touched) do redis.call(is_moving == 1 and 'SADD' or 'SREM', MOVING, id) end
+  redis.call('EXPIRE', draft, DRAFT_SECONDS)
+  local count = #touched / 2
+  return count, count == ROWS_AT_ONCE and touched[#touched] or nil
+end
+
+-- Note a complete synchronization. The ids of the moving instances were written aside.
+local function note_success(number, as_of, trigger, fence)
+  local draft = MOVING .. ':' .. fence
+  redis.call('UNLINK', MOVING)
+  if redis.call('EXISTS', draft) == 1 then redis.call('RENAME', draft, MOVING) end
   local now, not_modified = text_of(now_ms()), get_note('not_modified') or 0
   redis.call('DEL', SYNC)
   redis.call('HSET', SYNC, 'as_of', as_of, 'attempt_at', now, 'completed_at', now, 'failures', 0, 'error', '',

@@ -1,10 +1,14 @@
 -- Note that a complete synchronization found no difference from a generation.
--- Returns 1; -1 when the lease is lost; -2 when the generation is no longer the current one.
+-- Returns {outcome, text, carried}, as `publish` does; the outcome is -2 when the generation is no longer the current
+-- one.
 -- include: inventory
 -- keys: LEASE
--- args: token fence as_of trigger generation moving...
+-- args: token fence as_of trigger generation since
 
-if get(LEASE) ~= token or get(FENCE) ~= fence then return -1 end
-if find_inventory() ~= generation then return -2 end
-note_success(generation, as_of, trigger, fence, moving)
-return 1
+if get(LEASE) ~= token or get(FENCE) ~= fence then return {-1, '', 0} end
+local number, revision = find_inventory()
+if number ~= generation then return {-2, '', 0} end
+local count, rest = carry_over(GENERATION .. number, nil, fence, since)
+if rest then return {0, rest, count} end
+note_success(generation, as_of, trigger, fence)
+return {1, revision, count}

@@ -1,29 +1,27 @@
 -- Make the generation that was written aside the current one. Its number is the fence of the lease.
--- Returns 1; -1 when the lease is lost; -2 when the generation is incomplete.
--- `size` counts the instances and the format's field. The generation before it expires after `grace_seconds`, for
--- readers that have its number already. `moving` are the ids of the instances that are moving.
+-- Returns {outcome, text, carried}. The outcome is 1 with the new revision; 0 with the tick from which to go on, when
+-- more is to be carried over: call again; -1 when the lease is lost; -2 when the generation is incomplete.
+-- `size` counts the instances and the format's field.
 -- include: inventory
 -- keys: LEASE BODY
--- args: token fence as_of trigger size grace_seconds moving...
+-- args: token fence as_of trigger size since
 
-if get(LEASE) ~= token or get(FENCE) ~= fence then return -1 end
+if get(LEASE) ~= token or get(FENCE) ~= fence then return {-1, '', 0} end
 local new = GENERATION .. fence
-if redis.pcall('HLEN', new) ~= tonumber(size) then return -2 end
+if since == fence and redis.pcall('HLEN', new) ~= tonumber(size) then return {-2, '', 0} end
 local number, revision = find_inventory()
+local count = 0
 if number then
-  local old = GENERATION .. number
-  expect('zset', TOUCHED)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', TOUCHED, fence, '+inf')) do
-    local value = redis.call('HGET', old, id)
-    if value then redis.call('HSET', new, id, value) else redis.call('HDEL', new, id) end
-  end
-  redis.call('EXPIRE', old, grace_seconds)
-  redis.call('DEL', BODY .. number .. ':' .. revision)
+  local rest
+  count, rest = carry_over(GENERATION .. number, new, fence, since)
+  if rest then return {0, rest, count} end
+  -- A reader in the middle of the old generation notices, and begins again.
+  redis.call('UNLINK', GENERATION .. number, BODY .. number .. ':' .. revision)
 else
   -- The touched instances belonged to an inventory that is lost.
   redis.call('DEL', TOUCHED)
 end
 redis.call('SET', CURRENT, fence)
-next_number(REVISION)
-note_success(fence, as_of, trigger, fence, moving)
-return 1
+local new_revision = next_number(REVISION)
+note_success(fence, as_of, trigger, fence)
+return {1, new_revision, count}

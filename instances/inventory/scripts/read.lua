@@ -1,5 +1,6 @@
 -- Read the inventory. `what` is "body" (the rendered answer), "rows" (all instances) or "some" (those of the ids).
--- Returns {now}, or {now, generation, revision, as_of} and, unless the revision is the known one, what was read.
+-- Returns {now}, or {now, generation, revision, as_of} and, unless the revision is the known one, what was read. In
+-- place of too many rows it is the tick of this moment: the reader scans the generation, then calls `read_changes`.
 -- include: inventory
 -- keys: BODY
 -- args: known_revision what ids...
@@ -13,9 +14,11 @@ if known_revision == revision then
   if what == 'body' then redis.pcall('HINCRBY', SYNC, 'not_modified', 1) end
 elseif what == 'body' then
   answer[5] = get(BODY .. number .. ':' .. revision) or ''
-elseif what == 'rows' then
-  answer[5] = redis.call('HGETALL', GENERATION .. number)
-else
+elseif what == 'some' then
   answer[5] = redis.call('HMGET', GENERATION .. number, unpack(ids))
+elseif redis.call('HLEN', GENERATION .. number) > ROWS_AT_ONCE then
+  answer[5] = text_of(next_tick(TOUCHED, FENCE))
+else
+  answer[5] = redis.call('HGETALL', GENERATION .. number)
 end
 return answer

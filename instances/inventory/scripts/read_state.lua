@@ -1,5 +1,5 @@
 -- Read what is known of the inventory without its instances.
--- Returns {now, tick, generation or "", revision or "", size, notes, moving ids, lease or "", its PTTL, has_worker}.
+-- Returns {now, tick, generation or "", revision or "", size, notes, some moving ids, lease or "", its PTTL, has_worker}.
 -- include: inventory
 -- keys: LEASE worker
 -- constants: LEASE_SECONDS WORKER_SECONDS
@@ -7,7 +7,7 @@
 local number, revision = find_inventory()
 local size = number and redis.call('HLEN', GENERATION .. number) - 1 or 0
 local notes = redis.pcall('HGETALL', SYNC)
-local moving = redis.pcall('SMEMBERS', MOVING)
+local moving = redis.pcall('SRANDMEMBER', MOVING, ROWS_AT_ONCE)
 return {
   text_of(now_ms()),
   text_of(next_tick(TOUCHED, FENCE)),

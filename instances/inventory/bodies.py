@@ -1,0 +1,34 @@
+"""The answer to GET /api/instances as it is sent and kept: rendered from the rows, gzipped, and sealed."""
+
+import zlib
+from collections.abc import Sequence
+from typing import Final
+
+from instances.instance import from_json
+from instances.redis_client import FORMAT, ROWS_AT_ONCE
+
+GZIP_LEVEL: Final = 5
+
+
+def render(shown: Sequence[bytes]) -> bytes:
+    """Return the gzipped answer of a listing, from its rows in order."""
+    # In parts: Python's other threads wait while a large text is joined.
+    packer = zlib.compressobj(GZIP_LEVEL, wbits=31)
+    parts = [packer.compress(b'{"instances":[')]
+    for start in range(0, len(shown), ROWS_AT_ONCE):
+        parts.append(packer.compress(b"," * (start > 0) + b",".join(shown[start : start + ROWS_AT_ONCE])))
+    return b"".join([*parts, packer.compress(b'],"total":%d}' % len(shown)), packer.flush()])
+
+
+# Identifies the fields of an instance in this version: an answer that another version rendered may lack one.
+_FIELDS: Final = zlib.crc32(repr(sorted(from_json({"id": "-", "status": "-"}).to_json())).encode())
+
+
+def seal(gzipped: bytes) -> bytes:
+    """Prefix a rendered answer with its format and checksum, which reveal damage and other versions."""
+    return b"%d %08x %08x " % (FORMAT, _FIELDS, zlib.crc32(gzipped)) + gzipped
+
+
+def unseal(sealed: bytes) -> bytes | None:
+    gzipped = sealed[len(seal(b"")) :]
+    return gzipped if gzipped and sealed == seal(gzipped) else None
