@@ -1,0 +1,70 @@
+"""Readers in processes of their own: how long they wait, and whether the listings that they get are whole."""
+
+import http.client
+import multiprocessing
+import random
+import time
+import zlib
+from collections.abc import Callable
+from contextlib import ExitStack
+from multiprocessing.connection import Connection
+from typing import Any
+
+PAUSE_SECONDS = 0.02
+
+# A process of its own from the first instruction on: none of this module needs Django.
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def get_id(number: int) -> str:
+    return f"{number:016x}"
+
+
+def start(stack: ExitStack, function: Callable[..., None], *args: Any) -> Connection:
+    ours, theirs = SPAWN.Pipe()
+    process = SPAWN.Process(target=function, args=(theirs, *args), daemon=True)
+    process.start()
+    stack.callback(process.join, 10)
+    stack.callback(process.terminate)
+    return ours
+
+
+def collect(pipe: Connection) -> Any:
+    """Return what a reader measured since the last time."""
+    pipe.send("collect")
+    return pipe.recv()
+
+
+def read_one(pipe: Connection, port: int, instances: int) -> None:
+    connection, waits = http.client.HTTPConnection("127.0.0.1", port, timeout=60), list[float]()
+    while True:
+        time.sleep(PAUSE_SECONDS)
+        began = time.monotonic()
+        connection.request("GET", f"/api/instances/{get_id(random.randrange(instances))}")
+        answer = connection.getresponse()
+        answer.read()
+        # A refused read counts as one that took a minute.
+        waits.append((time.monotonic() - began) * 1000 if answer.status == 200 else 60_000.0)
+        if pipe.poll():
+            pipe.recv()
+            pipe.send(waits)
+            waits = []
+
+
+def read_listings(pipe: Connection, port: int) -> None:
+    connection, kinds, etag = http.client.HTTPConnection("127.0.0.1", port, timeout=120), list[str](), ""
+    while True:
+        connection.request("GET", "/api/instances", headers={"Accept-Encoding": "gzip", "If-None-Match": etag})
+        answer = connection.getresponse()
+        body = answer.read()
+        if answer.status == 200:
+            etag = answer.headers["ETag"] or ""
+            text = zlib.decompress(body, wbits=31)
+            old, new = text.count(b'"name":"v1-'), text.count(b'"name":"v2-')
+            total = int(text.rpartition(b'"total":')[2].strip(b"}"))
+            kinds.append("mixed" if old + new != total or (old and new) else "new" if new else "old")
+        if pipe.poll():
+            pipe.recv()
+            pipe.send(kinds)
+            kinds = []
+        time.sleep(PAUSE_SECONDS)
