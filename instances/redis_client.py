@@ -98,6 +98,13 @@ def takes_writes() -> bool:
     return True
 
 
+def find_eviction_policy() -> str | None:
+    """Return Redis's `maxmemory-policy`; None where Redis doesn't say."""
+    with redis_errors():
+        info: dict[str, Any] = get_redis().info("memory")
+    return info.get("maxmemory_policy")
+
+
 @contextmanager
 def redis_errors() -> Iterator[None]:
     """Turn redis-py's exceptions into CacheUnavailable, which says what is wrong and what to do."""

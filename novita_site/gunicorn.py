@@ -109,11 +109,8 @@ def make_answer(error: "PanelError", status: int, reason: str, *, is_head: bool)
     body = json.dumps(describe(error, uuid.uuid4().hex[:16])).encode()
     headers = {
         **HEADERS,
-        "Cache-Control": "private, no-store",
         "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'",
-        "Cross-Origin-Opener-Policy": settings.SECURE_CROSS_ORIGIN_OPENER_POLICY,
-        "Referrer-Policy": settings.SECURE_REFERRER_POLICY,
-        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "private, no-store",
         "Connection": "close",
         "Content-Type": "application/json",
         "Content-Length": str(len(body)),

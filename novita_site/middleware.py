@@ -3,7 +3,9 @@
 import re
 import uuid
 from collections.abc import Callable
+from functools import lru_cache
 from http import HTTPStatus
+from typing import Final
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
@@ -12,12 +14,28 @@ from novita_site import log
 
 Handler = Callable[[HttpRequest], HttpResponseBase]
 
-HEADERS = {
+# Everything that a page loads comes from this service. Nothing is inline, and no page may be framed.
+_POLICY: Final = {
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "style-src": "'self'",
+    "img-src": "'self' data:",
+    "font-src": "'self'",
+    "connect-src": "'self'",
+    "form-action": "'self'",
+    "frame-ancestors": "'none'",
+    "base-uri": "'none'",
+}
+# The same for every answer. Built once, in place of three middleware classes that build them for each answer.
+HEADERS: Final = {
+    "Content-Security-Policy": "; ".join(f"{name} {source}" for name, source in _POLICY.items()),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     # The pages use none of these. They do use the clipboard.
     "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    # Django's middleware adds it too, but not to static files or early refusals.
-    "X-Frame-Options": settings.X_FRAME_OPTIONS,
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
 }
 
 
@@ -59,14 +77,15 @@ def choose_encoding(get_response: Handler) -> Handler:
     """
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
-        if "HTTP_ACCEPT_ENCODING" in request.META:
-            request.META["HTTP_ACCEPT_ENCODING"] = "gzip" if _accepts_gzip(request.META["HTTP_ACCEPT_ENCODING"]) else ""
+        if (header := request.META.get("HTTP_ACCEPT_ENCODING")) is not None:
+            request.META["HTTP_ACCEPT_ENCODING"] = "gzip" if accepts_gzip(header) else ""
         return get_response(request)
 
     return middleware
 
 
-def _accepts_gzip(header: str) -> bool:
+@lru_cache(maxsize=256)
+def accepts_gzip(header: str) -> bool:
     weights: dict[str, bool] = {}
     for part in header.lower().split(","):
         name, _, weight = (piece.strip() for piece in part.partition(";"))
@@ -76,7 +95,7 @@ def _accepts_gzip(header: str) -> bool:
 
 
 def add_headers(get_response: Handler) -> Handler:
-    """Add the headers that Django has no setting for, and mark cookies Secure when the request came over TLS."""
+    """Add the headers of browser security, and mark cookies Secure when the request came over TLS."""
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         response = get_response(request)
@@ -85,6 +104,9 @@ def add_headers(get_response: Handler) -> Handler:
         # Static files and the listing, which has an ETag, set their own value.
         response.headers.setdefault("Cache-Control", "private, no-store")
         if request.is_secure():
+            if settings.SECURE_HSTS_SECONDS:
+                # For this host only, not for its neighbours.
+                response.headers.setdefault("Strict-Transport-Security", f"max-age={settings.SECURE_HSTS_SECONDS}")
             for cookie in response.cookies.values():
                 cookie["secure"] = True
         return response

@@ -8,8 +8,6 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from csp.constants import NONE, SELF
-
 from novita_site import __version__
 from novita_site import env as environment
 from novita_site.private_files import make_folder
@@ -197,7 +195,6 @@ INSTALLED_APPS = [
     "knox",
     "drf_spectacular",
     "drf_spectacular_sidecar",
-    "csp",
     "instances",
 ]
 
@@ -207,10 +204,9 @@ MIDDLEWARE = [
     "novita_site.middleware.request_id",
     "instances.access.proxies.find_client_address",
     "novita_site.middleware.add_headers",
-    "django.middleware.security.SecurityMiddleware",
-    "csp.middleware.CSPMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.middleware.gzip.GZipMiddleware",
+    "instances.api.shortcut.shorten",
     "instances.access.origins.refuse_cross_site",
     "novita_site.body.read_body",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -220,7 +216,6 @@ MIDDLEWARE = [
     "instances.access.visitors.admit_local_owner",
     "instances.access.visitors.RequireLogin",
     "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
 ROOT_URLCONF = "novita_site.urls"
@@ -271,9 +266,7 @@ AUTH_PASSWORD_VALIDATORS = [
 
 # --- Browser security
 
-X_FRAME_OPTIONS = "DENY"
-SECURE_REFERRER_POLICY = "same-origin"
-SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+# middleware.add_headers sends these with every answer.
 SECURE_HSTS_SECONDS = 0 if LOOPBACK_ONLY else 365 * 86400
 # Cookies are shared by all ports of a host. The name keeps two installations on one host apart.
 _installation = hmac.new(SECRET_KEY.encode(), b"cookie names", "sha256").hexdigest()[:8]
@@ -287,27 +280,14 @@ SESSION_COOKIE_AGE = 12 * 3600
 # Behind a proxy that ends TLS without a header, our own forms must not look like those of another site.
 CSRF_TRUSTED_ORIGINS = [f"https://{host}" for host in ALLOWED_HOSTS if host != "*"]
 SILENCED_SYSTEM_CHECKS = [
-    "security.W005",  # HSTS for this host only, not for its neighbours
-    "security.W021",
+    "security.W001",  # middleware.add_headers sends the headers of SecurityMiddleware, and the one of the next class
+    "security.W002",
     "security.W008",  # the proxy redirects to TLS; a redirect here would loop behind a proxy without a header
     "security.W012",  # middleware.add_headers marks cookies Secure when the request came over TLS
     "security.W016",
 ]
 CSRF_FAILURE_VIEW = "instances.answers.csrf_failure"
 DEFAULT_EXCEPTION_REPORTER_FILTER = "novita_site.debug.ReportFilter"
-CONTENT_SECURITY_POLICY = {
-    "DIRECTIVES": {
-        "default-src": [NONE],
-        "script-src": [SELF],
-        "style-src": [SELF],
-        "img-src": [SELF, "data:"],
-        "font-src": [SELF],
-        "connect-src": [SELF],
-        "form-action": [SELF],
-        "frame-ancestors": [NONE],
-        "base-uri": [NONE],
-    }
-}
 
 # --- The API
 

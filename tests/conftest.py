@@ -98,6 +98,7 @@ def redis_server() -> Iterator[FakeServer]:
     FAKE_REDIS.dbs.clear()
     FAKE_REDIS.connected = True
     store._parsed = None
+    store._kept = None
     overview._last = (float("-inf"), "")
     limits.memory.clear()
     outages.redis.reset()

@@ -129,10 +129,13 @@ def test_single_instance_equals_its_entry_in_the_listing(client: Client) -> None
 
 
 @pytest.mark.usefixtures("copy")
-def test_rendered_listing_is_sent_as_stored(client: Client, raw_redis: FakeRedis) -> None:
+def test_rendered_listing_is_sent_as_stored(
+    client: Client, raw_redis: FakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client.get("/api/instances")
     (name,) = raw_redis.keys(name_of("body:*"))
     raw_redis.set(name, bodies.seal(gzip.compress(b"as it is")))
+    monkeypatch.setattr(store, "_kept", None)  # As in a new process.
 
     assert client.get("/api/instances").content == b"as it is"
 
@@ -256,7 +259,8 @@ def test_evicted_key_never_shows_an_empty_account(
     client.post("/api/instances/a/stop")
     whole = client.get("/api/instances")
     raw_redis.delete(*raw_redis.keys(name_of(f"{name}")))
-    monkeypatch.setattr("instances.inventory.store._parsed", None)  # As in a new process.
+    monkeypatch.setattr(store, "_parsed", None)  # As in a new process.
+    monkeypatch.setattr(store, "_kept", None)
 
     answer = client.get("/api/instances")
 

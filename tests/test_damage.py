@@ -64,7 +64,7 @@ def damage(raw_redis: FakeRedis, name: str, how: Damage) -> None:
 def assert_every_answer_is_sane(client: Client) -> None:
     """Request everything that reads Redis, as from a new process."""
     for path in ("/api/instances", "/api/instances?ordering=changedAt&search=a", "/api/instances/a", "/", "/health"):
-        store._parsed = None
+        store._parsed = store._kept = None
         answer = client.get(path)
         assert answer.status_code in {200, 404}, (path, answer.content)
     for path in ("/api/cache/stats", "/readyz"):
@@ -78,7 +78,7 @@ def assert_every_answer_is_sane(client: Client) -> None:
 
 
 def assert_all_is_right(client: Client) -> None:
-    store._parsed = None
+    store._parsed = store._kept = None
     answer = client.get("/api/instances")
     assert {one["id"]: one["status"] for one in answer.json()["instances"]} == STATUSES
     assert answer["Data-Stale"] == "false"
@@ -142,7 +142,7 @@ def change_row(raw_redis: FakeRedis, change: Callable[[dict[str, Any]], Any]) ->
     changed = change(row)
     raw_redis.hset(generation, "a", changed if isinstance(changed, bytes | str) else json.dumps(changed))
     raw_redis.delete(*raw_redis.keys(name_of("body:*")))
-    store._parsed = None
+    store._parsed = store._kept = None
 
 
 FIELD_NAMES = [*from_json({"id": "-", "status": "-"}).to_json(), "changedAt"]

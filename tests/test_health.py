@@ -14,7 +14,7 @@ from django_redis import get_redis_connection
 from fakeredis import FakeRedis, FakeServer
 from pytest_django import Settings
 
-from instances import health, tasks
+from instances import health, redis_client, tasks
 from instances.fallback.database import find_id
 from instances.inventory import lease, store
 from instances.models import Operation
@@ -43,7 +43,9 @@ def read_health(client: Client, status: int = 200) -> Json:
 def tell_policy(monkeypatch: pytest.MonkeyPatch, policy: str) -> None:
     """Give the Redis in memory an eviction policy, before the service reads it."""
     monkeypatch.setattr(redis.Redis, "info", lambda self, section: {"maxmemory_policy": policy})
-    monkeypatch.setattr(health, "_find_policy", health._remember(health.POLICY_SECONDS, store.find_eviction_policy))
+    monkeypatch.setattr(
+        health, "_find_policy", health._remember(health.POLICY_SECONDS, redis_client.find_eviction_policy)
+    )
 
 
 def leave_unfinished() -> None:

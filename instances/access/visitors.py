@@ -39,11 +39,17 @@ _owner: tuple[float, User | None] = (0.0, None)
 def get_local_owner() -> User:
     """Return the local owner's account, at most a minute old, because every request needs it."""
     global _owner
-    read_at, owner = _owner
-    if owner is None or time.monotonic() - read_at > OWNER_SECONDS:
+    owner = find_known_owner()
+    if owner is None:
         owner = _read_local_owner()
         _owner = (time.monotonic(), owner)
     return owner
+
+
+def find_known_owner() -> User | None:
+    """Return the local owner's account if this process read it within the last minute."""
+    read_at, owner = _owner
+    return owner if time.monotonic() - read_at <= OWNER_SECONDS else None
 
 
 def _read_local_owner() -> User:

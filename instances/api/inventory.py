@@ -9,6 +9,7 @@ from instances.instance import format_time
 from instances.inventory.report import SyncReport
 from instances.inventory.store import Stats
 from novita_site import __version__
+from novita_site.roles import Role
 
 
 def show_report(report: SyncReport) -> dict[str, Any]:
@@ -43,8 +44,10 @@ def show_stats(stats: Stats) -> dict[str, Any]:
     }
 
 
-def show_health(health: Health) -> dict[str, Any]:
-    """Return the answer of GET /health."""
+def show_health(health: Health, role: Role) -> dict[str, Any]:
+    """Return the answer of GET /health: the status alone for a visitor without a role."""
+    if role < Role.VIEWER:
+        return {"status": health.status, "timestamp": format_time(timezone.now())}
     return {
         "status": health.status,
         "version": __version__,

@@ -18,6 +18,7 @@ from instances.api import inventory, operations
 from instances.health import Health
 from instances.models import Operation, Protection
 from instances.operations import emergency
+from novita_site.roles import Role
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def _has_no_database(found: Health) -> bool:
 def _describe(found: Health) -> dict[str, Any]:
     return {
         "revision": found.state.revision if found.state else None,
-        "health": inventory.show_health(found),
+        "health": inventory.show_health(found, Role.VIEWER),
         "operations": _list_operations(found),
         "protections": _list_protections(found),
     }

@@ -1,6 +1,5 @@
 """The API: each view reads the request, calls one function, and answers."""
 
-import gzip
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -11,8 +10,6 @@ from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotModified, JsonResponse
 from django.middleware.csrf import get_token
 from django.utils import timezone
-from django.utils.cache import patch_vary_headers
-from django.utils.http import parse_etags
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework.decorators import action
 from rest_framework.permissions import AllowAny
@@ -26,7 +23,7 @@ from instances import health
 from instances.access import audit, limits
 from instances.access.audit import get_actor
 from instances.access.roles import find_role, require
-from instances.api import inventory, operations, overview, serializers
+from instances.api import inventory, operations, overview, reads, serializers
 from instances.errors import BodyNotJson, InstanceNotFound, InvalidRequest, LengthRequired, NotFound
 from instances.instance import ActionName, format_time
 from instances.inventory import queries, store
@@ -134,9 +131,9 @@ class InstanceViewSet(ApiView, ViewSet):
         if is_html and "page" not in query:
             # A browser shows one page; the JSON has all instances.
             query = {"page": 1, "pageSize": HTML_PAGE_SIZE, **query}
-        known = None if is_html else _get_known_revision(request)
         if not query:
-            return _answer_body(request, store.read_body(known))
+            return reads.answer_listing(request)
+        known = None if is_html else reads.get_known_revision(request)
         listing = store.read_listing()
         response: HttpResponseBase
         if known is not None and known == listing.revision:
@@ -144,13 +141,16 @@ class InstanceViewSet(ApiView, ViewSet):
         else:
             instances, total = queries.select(listing.instances, query)
             response = Response({"instances": instances, "total": total})
-        return _add_headers(response, listing.freshness, None if is_html else listing.revision)
+        reads.add_age(response, listing.freshness, None if is_html else listing.revision)
+        return response
 
     def retrieve(self, request: Request, pk: str) -> HttpResponseBase:
         freshness, instance = store.find_instance(pk)
         if instance is None:
             raise InstanceNotFound
-        return _add_headers(Response(instance), freshness, None)
+        response = Response(instance)
+        reads.add_age(response, freshness, None)
+        return response
 
     @extend_schema(
         summary="Start an instance",
@@ -376,13 +376,9 @@ class OverviewView(ApiView):
         responses={200: serializers.OverviewSerializer, 304: None, **_ERRORS},
     )
     def get(self, request: Request) -> HttpResponseBase:
-        is_html = request.accepted_renderer.format == "api"
-        found = overview.read(health.check(), () if is_html else _list_known_marks(request))
-        response: HttpResponseBase = HttpResponseNotModified() if found.body is None else Response(found.body)
-        response["Cache-Control"] = "private, no-cache"
-        if not is_html:
-            response["ETag"] = found.etag
-        return response
+        if request.accepted_renderer.format != "api":
+            return reads.answer_overview(request)
+        return Response(overview.read(health.check()).body, headers={"Cache-Control": "private, no-cache"})
 
 
 class ApiRootView(ApiView):
@@ -449,53 +445,13 @@ class HealthView(ApiView):
     )
     def get(self, request: Request) -> Response:
         found = health.check()
-        body = inventory.show_health(found)
-        if find_role(request) < Role.VIEWER:
-            body = {name: body[name] for name in ("status", "timestamp")}
+        body = inventory.show_health(found, find_role(request))
         return Response(body, status=HTTPStatus.OK if found.state else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
-def _get_known_revision(request: Request) -> int | None:
-    """Return the newest revision in If-None-Match."""
-    tags = parse_etags(request.headers.get("If-None-Match", ""))
-    revisions = [int(match[1]) for tag in tags if (match := re.fullmatch(r'(?:W/)?"([0-9]{1,18})"', tag))]
-    return max(revisions, default=None)
-
-
-def _list_known_marks(request: Request) -> list[str]:
-    tags = parse_etags(request.headers.get("If-None-Match", ""))
-    return [tag.removeprefix("W/").strip('"') for tag in tags]
-
-
-def _answer_body(request: Request, body: store.Body) -> HttpResponseBase:
-    """Send the rendered listing as it is stored."""
-    response: HttpResponse
-    if body.gzipped is None:
-        response = HttpResponseNotModified()
-    elif "gzip" in request.headers.get("Accept-Encoding", ""):
-        response = HttpResponse(body.gzipped, content_type="application/json")
-        response["Content-Encoding"] = "gzip"
-    else:
-        response = HttpResponse(gzip.decompress(body.gzipped), content_type="application/json")
-    patch_vary_headers(response, ["Accept-Encoding"])
-    return _add_headers(response, body.freshness, body.revision)
-
-
-def _add_headers(response: HttpResponseBase, freshness: store.Freshness, revision: int | None) -> HttpResponseBase:
-    """Add the age of the data; on a 304, too, since the age changes while the body stays the same."""
-    if freshness.as_of:
-        response["Data-As-Of"] = format_time(freshness.as_of)
-    response["Data-Stale"] = "true" if freshness.is_stale else "false"
-    response["Cache-Control"] = "private, no-cache"
-    if revision is not None:
-        # Weak, since the same listing is sent with and without gzip.
-        response["ETag"] = f'W/"{revision}"'
-    return response
-
-
 @login_not_required
-def livez(request: HttpRequest) -> JsonResponse:
-    return JsonResponse({"status": "alive"})
+def livez(request: HttpRequest) -> HttpResponse:
+    return reads.answer_livez()
 
 
 @login_not_required

@@ -1,5 +1,6 @@
 """The answer to GET /api/instances as it is sent and kept: rendered from the rows, gzipped, and sealed."""
 
+import gzip
 import zlib
 from collections.abc import Sequence
 from typing import Final
@@ -8,6 +9,23 @@ from instances.instance import from_json
 from instances.redis_client import FORMAT, ROWS_AT_ONCE
 
 GZIP_LEVEL: Final = 5
+# The listing of some 50,000 instances. A larger one is decompressed for each reader without gzip.
+KEPT_PLAIN_BYTES: Final = 32 * 1024 * 1024
+
+
+class Rendered:
+    """The answer of one revision, for all readers of a process. The plain text is kept from its first use on."""
+
+    def __init__(self, revision: int | None, gzipped: bytes) -> None:
+        self.revision = revision
+        self.gzipped = gzipped
+        self._plain: bytes | None = None
+
+    def get_plain(self) -> bytes:
+        plain = self._plain or gzip.decompress(self.gzipped)
+        if len(plain) <= KEPT_PLAIN_BYTES:
+            self._plain = plain
+        return plain
 
 
 def render(shown: Sequence[bytes]) -> bytes:

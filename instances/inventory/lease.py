@@ -109,3 +109,19 @@ def end_turn(pause_seconds: float) -> None:
     """Allow the next turn after a pause."""
     with redis_client.redis_errors():
         redis_client.get_redis().pexpire(redis_client.MOVING_TURN, int(pause_seconds * 1000))
+
+
+def describe(value: bytes) -> dict[str, Any] | None:
+    """Return what a lease says of its owner; {} for the value of another program."""
+    if not value:
+        return None
+    try:
+        lease = json.loads(value)
+    except (ValueError, RecursionError):
+        return {}
+    kinds = {"host": str, "pid": int, "trigger": str, "since": str}
+    return (
+        {name: lease[name] for name, kind in kinds.items() if isinstance(lease.get(name), kind)}
+        if isinstance(lease, dict)
+        else {}
+    )

@@ -22,6 +22,7 @@ from instances.errors import CacheUnavailable
 from instances.fallback import database
 from instances.instance import Instance, to_usd
 from instances.inventory import bodies, encoding, rows
+from instances.inventory.lease import describe as describe_lease
 from instances.redis_client import ROWS_AT_ONCE, get_redis, redis_errors
 
 log = logging.getLogger(__name__)
@@ -65,11 +66,11 @@ class Freshness:
 
 @dataclass(frozen=True)
 class Body:
-    """The answer to GET /api/instances without a query. `gzipped` is None when the reader has this revision."""
+    """The answer to GET /api/instances without a query. `rendered` is None when the reader has this revision."""
 
     freshness: Freshness
     revision: int | None
-    gzipped: bytes | None
+    rendered: bodies.Rendered | None
 
 
 @dataclass(frozen=True)
@@ -133,10 +134,16 @@ class Stats:
 
 # The last listing that this process parsed; most readers need the same one.
 _parsed: Listing | None = None
+# The last answer that this process sent.
+_kept: bodies.Rendered | None = None
 
 
 def read_body(known_revision: int | None = None) -> Body:
-    """Read the answer to GET /api/instances as it is sent, and render it where no process has rendered it yet."""
+    """Read the answer to GET /api/instances as it is sent, and render it where no process has rendered it yet.
+
+    `known_revision` is the one that the reader has. This process keeps the answer of the last revision, so most reads
+    fetch only the revision and the age from Redis.
+    """
     body = _read_rendered(known_revision)
     if body is None:
         # One thread renders, the others wait for its answer.
@@ -149,24 +156,33 @@ _rendering: Final = threading.Lock()
 
 
 def _read_rendered(known_revision: int | None) -> Body | None:
-    """Return the answer as it is stored; None when it has to be rendered."""
-    answer = _read("body", known_revision)
+    """Return the answer as this process or Redis keeps it; None when it has to be rendered."""
+    kept = _kept
+    answer = _read("body", kept.revision if kept else None, reader=known_revision)
     if answer is None:
-        return Body(Freshness(), None, bodies.render([]))
+        return Body(Freshness(), None, bodies.Rendered(None, bodies.render([])))
     _, revision, freshness, body = answer
     if revision == known_revision:
         return Body(freshness, revision, None)
+    if kept and kept.revision == revision:
+        return Body(freshness, revision, kept)
     gzipped = bodies.unseal(body)
-    return None if gzipped is None else Body(freshness, revision, gzipped)
+    return None if gzipped is None else Body(freshness, revision, _keep(revision, gzipped))
 
 
 def _render_body() -> Body:
     whole = _read_whole()
     if whole is None:
-        return Body(Freshness(), None, bodies.render([]))
+        return Body(Freshness(), None, bodies.Rendered(None, bodies.render([])))
     gzipped = bodies.render(whole.rows)
     _keep_body(whole.revision, gzipped)
-    return Body(whole.freshness, whole.revision, gzipped)
+    return Body(whole.freshness, whole.revision, _keep(whole.revision, gzipped))
+
+
+def _keep(revision: int, gzipped: bytes) -> bodies.Rendered:
+    global _kept
+    _kept = bodies.Rendered(revision, gzipped)
+    return _kept
 
 
 def render_revision(revision: int, stored: Mapping[str, bytes]) -> None:
@@ -327,12 +343,14 @@ def _discard(generation: int, revision: int) -> None:
         log.debug("damaged inventory not discarded: %s", exc)
 
 
-def _read(what: str, known_revision: int | None, *ids: str) -> tuple[int, int, Freshness, Any] | None:
+def _read(
+    what: str, known_revision: int | None, *ids: str, reader: int | None = None
+) -> tuple[int, int, Freshness, Any] | None:
     """Run the reading script. Return generation, revision, freshness and the data; None without an inventory.
 
-    The data is None when the reader knows the revision.
+    The data is None when this process, or the reader whom it answers, has the revision.
     """
-    answer = _READ(known_revision=known_revision, what=what, ids=ids)
+    answer = _READ(known_revision=known_revision, reader_revision=reader, what=what, ids=ids)
     if len(answer) == 1:
         return None
     now, generation, revision, as_of = (_to_int(value) for value in answer[:4])
@@ -416,7 +434,7 @@ def read_state() -> State:
         code=sync.get("code", b"").decode("utf-8", "replace"),
         error=sync.get("error", b"").decode("utf-8", "replace"),
         not_modified=_to_int(sync.get("not_modified")) or 0,
-        lease=_parse_lease(lease),
+        lease=describe_lease(lease),
         lease_seconds=max(lease_ms, 0) / 1000,
         has_worker=bool(has_worker),
     )
@@ -448,29 +466,6 @@ def _measure_bytes(generation: int) -> int | None:
         log.debug("size of the inventory unknown: %s", exc)
         return None
     return int(size) if size is not None else None
-
-
-def find_eviction_policy() -> str | None:
-    """Return Redis's `maxmemory-policy`; None where Redis doesn't say."""
-    with redis_errors():
-        info: dict[str, Any] = get_redis().info("memory")
-    return info.get("maxmemory_policy")
-
-
-def _parse_lease(value: bytes) -> dict[str, Any] | None:
-    """Return what a lease says of its owner; {} for the value of another program."""
-    if not value:
-        return None
-    try:
-        lease = json.loads(value)
-    except (ValueError, RecursionError):
-        return {}
-    kinds = {"host": str, "pid": int, "trigger": str, "since": str}
-    return (
-        {name: lease[name] for name, kind in kinds.items() if isinstance(lease.get(name), kind)}
-        if isinstance(lease, dict)
-        else {}
-    )
 
 
 def _pairs(flat: list[bytes]) -> Iterator[tuple[bytes, bytes]]:

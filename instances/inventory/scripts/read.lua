@@ -1,17 +1,20 @@
 -- Read the inventory. `what` is "body" (the rendered answer), "rows" (all instances) or "some" (those of the ids).
--- Returns {now}, or {now, generation, revision, as_of} and, unless the revision is the known one, what was read. In
--- place of too many rows it is the tick of this moment: the reader scans the generation, then calls `read_changes`.
+-- Returns {now}, or {now, generation, revision, as_of} and what was read: unless the calling process knows the revision,
+-- or the reader whom it answers has it. In place of too many rows it is the tick of this moment: the reader scans the
+-- generation, then calls `read_changes`.
 -- include: inventory
 -- keys: BODY
--- args: known_revision what ids...
+-- args: known_revision reader_revision what ids...
 
 local now = text_of(now_ms())
 local number, revision, as_of = find_inventory()
 if not number then return {now} end
 local answer = {now, number, revision, as_of}
-if known_revision == revision then
+if reader_revision == revision then
   -- A replica, or a Redis that is full, can be read all the same.
-  if what == 'body' then redis.pcall('HINCRBY', SYNC, 'not_modified', 1) end
+  redis.pcall('HINCRBY', SYNC, 'not_modified', 1)
+elseif known_revision == revision then
+  return answer
 elseif what == 'body' then
   answer[5] = get(BODY .. number .. ':' .. revision) or ''
 elseif what == 'some' then

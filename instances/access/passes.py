@@ -1,0 +1,132 @@
+"""Recognizes a visitor whose login or token was checked in full shortly before, with at most one query.
+
+A full check takes three queries and DRF's authentication. Its result depends on the rows that `_SESSION_ROWS` and
+`_TOKEN_ROWS` select. While the same rows are there, the result still holds. So a logout, a revoked token, and a
+deactivated or demoted user count at the next request.
+"""
+
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django.conf import settings
+from django.db import DatabaseError, connection
+from django.http import HttpRequest
+from django.utils import timezone
+from knox.crypto import hash_token
+
+from instances.access.proxies import is_local_owner
+from instances.access.roles import find_role
+from instances.access.visitors import LAST_USE, find_known_owner
+from novita_site.roles import Role
+
+# How many logins and tokens a process recognizes.
+MAX_PASSES: Final = 1024
+
+_BEARER: Final = re.compile(r"Bearer ([\w-]{16,128})", re.ASCII)
+
+# SQL, since the ORM takes longer to build the query than the database to run it.
+_SESSION_ROWS: Final = """
+    SELECT s.session_data, u.id, u.username, u.password, u.is_active, u.is_superuser, g.name
+    FROM django_session s JOIN auth_user u ON u.id = %s
+    LEFT JOIN auth_user_groups i ON i.user_id = u.id LEFT JOIN auth_group g ON g.id = i.group_id
+    WHERE s.session_key = %s AND s.expire_date > %s
+    ORDER BY g.name
+"""
+# A token whose last use was noted more than a minute ago takes the full check, which notes it again.
+_TOKEN_ROWS: Final = """
+    SELECT t.role, u.id, u.username, u.password, u.is_active, u.is_superuser, g.name
+    FROM instances_token t JOIN auth_user u ON u.id = t.user_id
+    LEFT JOIN auth_user_groups i ON i.user_id = u.id LEFT JOIN auth_group g ON g.id = i.group_id
+    WHERE t.digest = %s AND (t.expiry IS NULL OR t.expiry > %s) AND t.last_used_at > %s
+    ORDER BY g.name
+"""  # noqa: S105 - SQL, no password
+
+
+@dataclass(frozen=True)
+class Credential:
+    """What a request shows: a session's key, or the hash of a token."""
+
+    kind: str
+    value: str
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """A credential that passed the full check. `rows` is None until they were read before such a check."""
+
+    user_id: int
+    role: Role
+    rows: list[Any] | None
+
+
+_passes: OrderedDict[Credential, _Pass] = OrderedDict()
+
+
+class Visit:
+    """The visitor of one request. `role` is None if only the full check can tell it."""
+
+    def __init__(self, request: HttpRequest) -> None:
+        self.role: Role | None = None
+        # Whether the answer depends on the cookies.
+        self.needs_cookies = False
+        self._credential: Credential | None = None
+        self._rows: list[Any] | None = None
+        header, cookies = request.META.get("HTTP_AUTHORIZATION"), request.COOKIES
+        if header:
+            match = _BEARER.fullmatch(header)
+            self._recognize(Credential("token", hash_token(match[1])) if match else None)
+        elif is_local_owner(request):
+            # With a session's cookie the full check decides whether the request needs a CSRF token.
+            if find_known_owner() and settings.SESSION_COOKIE_NAME not in cookies:
+                self.role = Role.ADMIN
+        else:
+            self.needs_cookies = True
+            if key := cookies.get(settings.SESSION_COOKIE_NAME):
+                self._recognize(Credential("session", key))
+            else:
+                self.role = Role.NONE
+
+    def _recognize(self, credential: Credential | None) -> None:
+        """Compare the rows with those of the last full check. An unknown credential causes no query here."""
+        self._credential = credential
+        known = _passes.get(credential) if credential else None
+        if credential and known:
+            self._rows = _read_rows(credential, known.user_id)
+            if self._rows and self._rows == known.rows:
+                self.role = known.role
+
+    def learn(self, request: HttpRequest, *, is_admitted: bool) -> None:
+        """Note the result of the full check of this request.
+
+        The rows were read before the check. So a change in between makes them differ at the next request.
+        """
+        if self._credential is None:
+            return
+        if not is_admitted or not request.user.is_authenticated:
+            _passes.pop(self._credential, None)
+            return
+        _passes[self._credential] = _Pass(request.user.pk, find_role(request), self._rows)
+        while len(_passes) > MAX_PASSES:
+            _passes.popitem(last=False)
+
+
+def _read_rows(credential: Credential, user_id: int) -> list[Any] | None:
+    """Return the rows, one for each group of the user. None when the database can't be read."""
+    now, to_database = timezone.now(), connection.ops.adapt_datetimefield_value
+    try:
+        with connection.cursor() as cursor:
+            if credential.kind == "session":
+                cursor.execute(_SESSION_ROWS, [user_id, credential.value, to_database(now)])
+            else:
+                cursor.execute(_TOKEN_ROWS, [credential.value, to_database(now), to_database(now - LAST_USE)])
+            rows: list[Any] = cursor.fetchall()
+            return rows
+    except DatabaseError:
+        return None
+
+
+def clear() -> None:
+    """Forget every credential of this process."""
+    _passes.clear()
