@@ -1,7 +1,7 @@
 // The overview of the service: its health, the newest operations, the protections, and the list's revision.
 
 import {learn} from './clock.js';
-import {ask} from './service.js';
+import {request} from './service.js';
 
 export function createOverview() {
     const first = document.getElementById('overview');
@@ -16,7 +16,7 @@ export function createOverview() {
             return true;
         }
         isReachable = false;
-        const answer = await ask('/api/overview', {headers: etag && !isWhole ? {'If-None-Match': etag} : {}});
+        const answer = await request('/api/overview', {headers: etag && !isWhole ? {'If-None-Match': etag} : {}});
         if (answer.status === 304) {
             isReachable = true;
             return false;

@@ -37,7 +37,7 @@ export function makeFailure(words, code) {
     return part === undefined ? new Error(words) : new Outage(words, part);
 }
 
-export async function ask(path, options, timeout) {
+export async function request(path, options, timeout) {
     const sentAt = performance.now();
     const answer = await fetch(path, {
         cache: 'no-store',
@@ -56,7 +56,7 @@ export async function ask(path, options, timeout) {
 export async function read(path) {
     let answer, result;
     try {
-        answer = await ask(path);
+        answer = await request(path);
         result = await answer.json();
     } catch (error) {
         throw new Error(nameFailure(error));

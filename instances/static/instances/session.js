@@ -1,7 +1,7 @@
 // The login. It can change in another tab while a page is open: then this module renews the CSRF token, or says what to
 // do before a button fails.
 
-import {ask, LoggedOut, makeFailure, nameFailure, Outage, Refusal} from './service.js';
+import {LoggedOut, makeFailure, nameFailure, Outage, Refusal, request} from './service.js';
 
 const ACTION_TIMEOUT_MS = 60000;
 const CHECK_MS = 25000;
@@ -32,7 +32,7 @@ export function renew() {
 async function readSession() {
     let session;
     try {
-        const answer = await ask('/api/session');
+        const answer = await request('/api/session');
         if (!answer.ok) {
             return '';
         }
@@ -100,7 +100,7 @@ async function post(method, path, body) {
         options.body = JSON.stringify(body);
     }
     try {
-        const answer = await ask(path, options, ACTION_TIMEOUT_MS);
+        const answer = await request(path, options, ACTION_TIMEOUT_MS);
         return {isOk: answer.ok, status: answer.status, result: await answer.json()};
     } catch (error) {
         if (error instanceof LoggedOut) {

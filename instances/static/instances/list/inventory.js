@@ -2,7 +2,7 @@
 
 import {getNow} from '../clock.js';
 import {fold} from '../order.js';
-import {ask} from '../service.js';
+import {request} from '../service.js';
 
 const PARTS = ['actions', 'portMappings', 'statusError'];
 
@@ -10,7 +10,7 @@ const PARTS = ['actions', 'portMappings', 'statusError'];
 export function createInventory({overview, asOf}) {
     let instances = null; // as the API lists them; null until the first answer
     let byId = new Map();
-    let searchTexts = new WeakMap(); // instance → the text that a search is compared with
+    const searchTexts = new WeakMap(); // instance → the text that a search is compared with
     let revision = null; // of the instances
     let hasCopy = false;
     let isSyncing = false;
@@ -41,10 +41,11 @@ export function createInventory({overview, asOf}) {
 
     async function readList(wanted) {
         // A page that is opened again has the list in the browser's cache.
-        let answer = instances === null && wanted !== null ? await ask('/api/instances', {cache: 'force-cache'}) : null;
+        const isFirst = instances === null && wanted !== null;
+        let answer = isFirst ? await request('/api/instances', {cache: 'force-cache'}) : null;
         if (answer === null || getRevision(answer) !== wanted) {
             answer?.body?.cancel();
-            answer = await ask('/api/instances', {cache: 'no-cache'});
+            answer = await request('/api/instances', {cache: 'no-cache'});
         }
         const body = await answer.json();
         if (!answer.ok) {

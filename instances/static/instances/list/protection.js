@@ -6,7 +6,7 @@ import {removeUnknown} from './inventory.js';
 
 export function createProtection({messages, refreshAnew, render}) {
     let protections = new Map(); // id → {instanceId, reason, protectedBy, protectedAt}
-    const questions = new Map(); // id → 'protect' or 'unprotect', while its details ask about that
+    const questions = new Map(); // id → 'protect' or 'unprotect', while its details show that question
 
     // Takes the protections as the service lists them; null: unknown, so that the last known stay.
     function take(listed) {
@@ -59,7 +59,7 @@ export function createProtection({messages, refreshAnew, render}) {
         return `Protected${by} at ${when}: ${protection.reason}`;
     }
 
-    function ask(detail, question) {
+    function openQuestion(detail, question) {
         questions.set(detail.dataset.id, question);
         render();
         detail.querySelector(question === 'protect' ? 'input' : '[data-do=unprotect-now]').focus();
@@ -116,9 +116,9 @@ export function createProtection({messages, refreshAnew, render}) {
         takeBack,
         forgetUnknown: isKnown => removeUnknown(questions, isKnown),
         actions: {
-            protect: (_button, detail) => ask(detail, 'protect'),
+            protect: (_button, detail) => openQuestion(detail, 'protect'),
             'protect-now': submit,
-            unprotect: (_button, detail) => ask(detail, 'unprotect'),
+            unprotect: (_button, detail) => openQuestion(detail, 'unprotect'),
             'unprotect-now': (_button, detail) => change(detail, 'DELETE'),
             'protection-cancel': takeBack,
         },

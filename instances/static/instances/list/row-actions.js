@@ -90,7 +90,7 @@ export function createRowActions({messages, protection, getRow, refresh, render}
         await refresh();
     }
 
-    function ask(action, id) {
+    function openQuestion(action, id) {
         question = {id, action};
         render();
         getRow(id).querySelector('[data-do=confirm-now]').focus();
@@ -125,7 +125,7 @@ export function createRowActions({messages, protection, getRow, refresh, render}
         forgetUnknown: isKnown => removeUnknown(followed, isKnown),
         actions: {
             act: (button, row) => act(button.dataset.action, row.dataset.id),
-            confirm: (button, row) => ask(button.dataset.action, row.dataset.id),
+            confirm: (button, row) => openQuestion(button.dataset.action, row.dataset.id),
             'confirm-now': confirm,
             'confirm-cancel': (button, row) => takeBack(button, row),
         },
