@@ -172,6 +172,19 @@ def test_retried_operation_is_no_longer_shown(panel: Panel, visit: Visit) -> Non
     expect(other.locator("#operation-summary")).to_be_hidden()
 
 
+def test_page_drops_a_failure_that_was_retried_long_ago(panel: Panel, visit: Visit) -> None:
+    page = visit("about:blank")
+    show_operations(page, make_ended_operation(3))
+    page.goto("/")
+    expect(page.locator("#operation-summary")).to_be_visible()
+
+    page.unroute_all()
+    show_operations(page, make_ended_operation(20, success=True), make_ended_operation(3, supersededBy="ended-20"))
+    press(page, "Refresh data")
+
+    expect(page.locator("#operation-summary")).to_be_hidden()
+
+
 def test_dismissing_a_success_hides_older_failures(panel: Panel, visit: Visit) -> None:
     page = visit("about:blank")
     show_operations(page, make_ended_operation(1, success=True), make_ended_operation(3), make_ended_operation(5))
