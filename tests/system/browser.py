@@ -1,4 +1,4 @@
-"""What somebody does in a browser, as far as a session of requests can: log in by the form."""
+"""Logs in through the form, as a browser would, with a session of requests."""
 
 import os
 import re
@@ -25,7 +25,7 @@ def make_admin(environment: dict[str, str]) -> None:
 
 
 def log_in(browser: requests.Session, site: Site) -> requests.Response:
-    """Log ann in; return the page that the login leads to, which is the admin pages' first when all is well."""
+    """Log ann in; return the page that follows the login: the first admin page, if the login succeeds."""
     page = browser.get(f"{site.url}/login/", timeout=30).text
     token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
     assert token, page

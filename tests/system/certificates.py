@@ -1,4 +1,4 @@
-"""Certificates of a made-up authority, for servers that speak TLS in tests."""
+"""Certificates of an invented authority, for the tests' TLS servers."""
 
 import datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ def _name(text: str) -> x509.Name:
 
 
 class Authority:
-    """Signs certificates; `path` is its own, which makes them trusted."""
+    """Signs certificates. A client that trusts the certificate in `path` trusts them all."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -37,7 +37,7 @@ class Authority:
         )
 
     def sign(self, host: str, *, days: int = 30) -> tuple[Path, Path]:
-        """Return the files of a certificate for a host, and of its key; `days` below 0: it has ended."""
+        """Return the files of a host's certificate and of its key. With negative `days` the certificate has expired."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = x509.SubjectAlternativeName([x509.DNSName(host)])
         certificate = self._build(host, key, days).add_extension(names, critical=False).sign(self._key, hashes.SHA256())

@@ -1,6 +1,6 @@
-"""The settings with every logger at DEBUG: what is said to nobody else is said here."""
+"""The settings with every logger at DEBUG, so that the log contains everything that the code can log."""
 
-from novita_site.settings import *  # noqa: F403 - all of them, and then some louder
+from novita_site.settings import *  # noqa: F403 - all settings, with changes below
 from novita_site.settings import LOGGING
 
 LOGGING["root"]["level"] = "DEBUG"
@@ -8,5 +8,5 @@ for name in ("celery", "django.db.backends", "kombu", "requests", "urllib3"):
     LOGGING["loggers"].setdefault(name, {})
 for logger in LOGGING["loggers"].values():
     logger["level"] = "DEBUG"
-# Its lines about each 4xx and 5xx are kept out otherwise.
+# By default, its lines about each 4xx and 5xx are left out.
 LOGGING["loggers"]["django.request"]["filters"] = []

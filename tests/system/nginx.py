@@ -37,7 +37,7 @@ http {{
 
 
 class Nginx(Process):
-    """nginx with the given lines in its `location /`, and a server over TLS when there is a certificate."""
+    """nginx with the given lines in its `location /`; with a certificate, it also has a TLS server."""
 
     def __init__(self, folder: Path, location_lines: str, certificate: Path | None = None) -> None:
         assert PROGRAM

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for the tests that need one: on a socket of its own, started and ended by its test."""
+"""A real PostgreSQL on its own socket. The test that needs it starts and ends it."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ def find_program(name: str) -> str:
 
 
 class PostgreSQL:
-    """PostgreSQL refuses to run as root, so that root runs it as another user."""
+    """A PostgreSQL server. It refuses to run as root, so root runs it as another user."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -52,7 +52,7 @@ class PostgreSQL:
         self._run("pg_ctl", "-D", str(self._data), "-w", "-o", options, "-l", str(self._folder / "server.log"), "start")
 
     def stop(self, mode: str = "fast") -> None:
-        """End it: `fast` as a restart does, `immediate` as a crash."""
+        """End the server: `fast` as in a restart, `immediate` as in a crash."""
         self._run("pg_ctl", "-D", str(self._data), "-w", "-m", mode, "stop")
 
     def restart(self, mode: str = "fast") -> None:
@@ -63,7 +63,7 @@ class PostgreSQL:
 @contextlib.contextmanager
 def running() -> Iterator[PostgreSQL]:
     """A running server with the service's tables."""
-    # A short path: a socket's may have 107 bytes. And a folder that the server's user may enter.
+    # A short path, since a socket's path is limited to 107 bytes, in a folder that the server's user may enter.
     with tempfile.TemporaryDirectory(prefix="pg-") as folder:
         Path(folder).chmod(0o755)
         server = PostgreSQL(Path(folder))

@@ -1,6 +1,6 @@
 """The settings with short deadlines for slow clients."""
 
-from novita_site.settings import *  # noqa: F403 - all of them, and then some shorter
+from novita_site.settings import *  # noqa: F403 - all settings, with changes below
 from novita_site.settings import LOGGING
 
 HTTP_HEAD_SECONDS = 2.0

@@ -1,4 +1,4 @@
-"""Strangers who reach a service without a login through a real nginx that was set up in a hurry."""
+"""A service without a login behind a real nginx with a minimal configuration: strangers get no access."""
 
 import http.client
 import json
@@ -19,7 +19,7 @@ pytestmark = needs_nginx
 
 ACTS = ["/api/instances/stop-all", "/api/instances/sync", "/api/cache/clear"]
 READS = ["/", "/api/instances", "/api/operations", "/admin/", "/api/docs"]
-# What a browser sends, by the address that it knows: http://panel.example.com.
+# The headers of a browser that opened http://panel.example.com.
 BROWSER = {"Origin": "http://panel.example.com", "Referer": "http://panel.example.com/"}
 TLS_BROWSER = {
     "Origin": "https://panel.example.com",
@@ -39,14 +39,14 @@ def nginx(tmp_path: Path, shared_service: Service) -> Iterator[Nginx]:
 
 @pytest.fixture
 def nginx_http_1_1(tmp_path: Path, shared_service: Service) -> Iterator[Nginx]:
-    """The same as nginx 1.30 does it without being told."""
+    """The same with the defaults of nginx 1.30."""
     lines = f'proxy_pass {shared_service.url}; proxy_http_version 1.1; proxy_set_header Connection "";'
     with ended(Nginx(tmp_path, lines)) as process:
         yield process
 
 
 def send(port: int, method: str, path: str, headers: dict[str, str]) -> tuple[int, bytes, str]:
-    """Send one request as it is, without a library's own headers; return status, body and Location."""
+    """Send one request without the headers that a library adds; return status, body and Location."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.request(method, path, headers={"Host": "panel.example.com", **headers})

@@ -1,4 +1,4 @@
-"""The damage of `tests/test_damage.py` on a real Redis, whose scripts see types and errors in their own way."""
+"""The damage of `tests/test_damage.py` on a real Redis, whose scripts handle types and errors differently."""
 
 from tests.system.conftest import Start
 from tests.system.processes import Redis

@@ -1,4 +1,4 @@
-"""The database locked or gone: syncing and reading go on."""
+"""The database is locked or missing: syncs and reads continue."""
 
 import sqlite3
 from pathlib import Path

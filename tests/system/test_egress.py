@@ -1,4 +1,4 @@
-"""A service whose Novita and login service are behind a proxy, with certificates of a private authority."""
+"""Novita and the login service behind a proxy, with certificates of a private authority."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ SSO = {"OIDC_ISSUER": ISSUER, "OIDC_CLIENT_ID": "panel", "OIDC_CLIENT_SECRET": "
 
 
 def serve_both(connection: socket.socket) -> None:
-    """Answer as the login service or as Novita, by the address."""
+    """Answer as the login service or as Novita, depending on the address."""
     while head := read_head(connection):
         is_login = b"/.well-known/" in head.split(b"\r\n")[0]
         connection.sendall(make_answer(json.dumps(DESCRIPTION).encode() if is_login else LISTING))
@@ -63,7 +63,7 @@ def test_novita_and_the_login_service_are_reached_through_the_proxy(
     assert PASSWORD not in service.log
 
 
-def test_what_is_missing_is_named_in_answer_log_and_record(
+def test_answer_log_and_record_name_the_missing_setting(
     start_service: Start, environment: dict[str, str], proxy: Proxy
 ) -> None:
     service = start_service(
@@ -86,7 +86,7 @@ def test_what_is_missing_is_named_in_answer_log_and_record(
     assert PASSWORD not in service.log + synced.text + login.text + read_errors(environment)
 
 
-def test_a_login_service_that_drips_holds_nobody_for_long(start_service: Start, authority: Authority) -> None:
+def test_dripping_login_service_delays_no_request_for_long(start_service: Start, authority: Authority) -> None:
     def serve_slowly(connection: socket.socket) -> None:
         read_head(connection)
         drip(connection, make_answer(b"x" * 4000))

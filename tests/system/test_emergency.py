@@ -1,4 +1,4 @@
-"""A stop of everything while the database can't be written: it is sent, verified, answered, and recorded later."""
+"""A stop of everything while the database can't be written: sent, verified, answered, and recorded later."""
 
 import contextlib
 import json
@@ -22,9 +22,9 @@ import requests
 from tests.system.conftest import Start, StartWorker
 from tests.system.processes import ROOT, Novita, Service, wait_until
 
-# Nothing but the operation calls Novita.
+# Only the operation calls Novita.
 NO_SYNC = {"NOVITA_SYNC_ON_STARTUP": "0", "NOVITA_SYNC_INTERVAL": "0"}
-# A request may reach another process than the one that runs the operation.
+# A request may reach a process that does not run the operation.
 TWO_PROCESSES = {**NO_SYNC, "WEB_WORKERS": "2"}
 ANSWER_SECONDS = 20
 
@@ -33,7 +33,7 @@ Fault = Callable[[Path, Service | None], contextlib.AbstractContextManager[None]
 
 @pytest.fixture(autouse=True)
 def all_running(novita: Novita) -> None:
-    """25 instances, all of them running."""
+    """25 running instances."""
     novita.change(running=True)
 
 
@@ -42,12 +42,12 @@ def database(environment: dict[str, str]) -> Path:
     return Path(environment["DATABASE_URL"].removeprefix("sqlite:///"))
 
 
-# --- What happens to the database
+# --- Faults of the database
 
 
 @contextlib.contextmanager
 def locked(database: Path, service: Service | None) -> Iterator[None]:
-    """Another program writes, and doesn't end."""
+    """Another program holds the write lock all the time."""
     with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as locker:
         locker.execute("BEGIN EXCLUSIVE")
         yield
@@ -55,7 +55,7 @@ def locked(database: Path, service: Service | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_writes(database: Path, service: Service | None) -> Iterator[None]:
-    """No file of the running service may grow: what a quota does."""
+    """No file of the running service may grow, as under a quota."""
     assert service is not None
     pids = [service.popen.pid, *map(int, list_children(service.popen.pid))]
     for pid in pids:
@@ -71,7 +71,7 @@ def list_children(pid: int) -> list[str]:
 
 @contextlib.contextmanager
 def read_only(database: Path, service: Service | None) -> Iterator[None]:
-    """Its file can't be opened for writing, not even by root."""
+    """The database file can't be opened for writing, not even by root."""
     chattr = shutil.which("chattr")
     if os.getuid() == 0 and (not chattr or subprocess.run([chattr, "+i", database], check=False).returncode):
         pytest.skip("root can't be kept from writing here")
@@ -87,7 +87,7 @@ def read_only(database: Path, service: Service | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def damaged(database: Path, service: Service | None) -> Iterator[None]:
-    """Its file is replaced by nonsense: nothing of it can be read."""
+    """Nonsense replaces the database file, so nothing can be read."""
     kept = database.with_suffix(".kept")
     shutil.copy(database, kept)
     for suffix in ("-wal", "-shm"):
@@ -115,7 +115,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def full(database: Path, service: Service | None) -> Iterator[None]:
-    """Its disk is full to the last byte."""
+    """The database's disk is full to the last byte."""
     filler = database.with_name("filler")
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         for size in (64 * 1024, 1):
@@ -127,7 +127,7 @@ def full(database: Path, service: Service | None) -> Iterator[None]:
 
 
 def list_recorded(database: Path) -> list[dict[str, Any]]:
-    """Return the operations that the database holds, with the states of their targets."""
+    """Return the operations in the database, with the states of their targets."""
     with contextlib.closing(sqlite3.connect(database)) as connection:
         connection.row_factory = sqlite3.Row
         rows = [dict(row) for row in connection.execute("SELECT * FROM instances_operation")]
@@ -150,7 +150,7 @@ def list_kept(environment: dict[str, str]) -> list[Path]:
 
 
 def check_stop(service: Service, fault: Fault, database: Path, novita: Novita, environment: dict[str, str]) -> None:
-    """Stop all under a fault; see it answered, verified, shown, and then recorded once."""
+    """Stop all under a fault, and check that the stop is answered, verified, shown, and then recorded once."""
     with fault(database, service):
         began = time.monotonic()
         answer = service.post("/api/instances/stop-all", json={"reason": "over budget"})
@@ -199,7 +199,7 @@ def test_stop_all_goes_through_on_a_full_disk(
     check_stop(service, full, moved, novita, {**environment, **variables})
 
 
-# --- While it runs in memory
+# --- While an operation runs in memory
 
 
 def test_second_stop_lists_again_and_requests_only_what_runs_now(
@@ -219,7 +219,7 @@ def test_second_stop_lists_again_and_requests_only_what_runs_now(
         assert (two["operationId"], two["count"], two["total"]) == (one["operationId"], 4, 4)
         stops = novita.list_stops()
         assert sorted(set(stops)) == sorted([first, *others[:3]])
-        # The first has fallen back to running: on a slow machine the second stop reads that, and requests it again.
+        # The first instance has fallen back to running. On a slow machine the second stop requests it again.
         assert [stops.count(id_) for id_ in others[:3]] == [1, 1, 1], "none is requested twice"
 
 
@@ -229,7 +229,7 @@ def test_operation_in_memory_can_be_cancelled(start_service: Start, database: Pa
     with locked(database, service):
         ordered = service.stop_all()
 
-        # Each time another process may be asked.
+        # Each request may reach another process.
         for _ in range(3):
             assert service.post(f"{ordered['operationUrl']}/cancel").json()["state"] == "cancelled"
         assert service.get_operation(ordered)["state"] == "cancelled"
@@ -260,7 +260,7 @@ def test_protections_hold_while_the_database_cannot_be_read(
         assert novita.get_truth()[protected]["status"] == "running"
 
 
-def test_without_any_knowledge_of_protections_everything_stops_and_a_warning_says_so(
+def test_everything_stops_with_a_warning_when_protections_are_unknown(
     start_service: Start, database: Path, novita: Novita
 ) -> None:
     service = start_service(**NO_SYNC)
@@ -289,7 +289,7 @@ def test_stop_of_one_and_of_a_selection_go_through_and_are_recorded(
     wait_until(lambda: list_actions(database).count("instance.stop") == 3, "all three are recorded")
 
 
-def test_database_that_fails_in_the_middle_stops_nothing_of_it(
+def test_stop_continues_when_the_database_fails_in_the_middle(
     start_service: Start, environment: dict[str, str], database: Path, novita: Novita
 ) -> None:
     novita.fault("stop", "delay", seconds=1)
@@ -310,7 +310,7 @@ def test_database_that_fails_in_the_middle_stops_nothing_of_it(
     assert (row["success"], row["states"]) == (1, ["confirmed"] * 25)
 
 
-def test_killed_process_is_recorded_by_another_which_says_what_is_known(
+def test_operation_of_a_killed_process_is_recorded_by_another(
     start_service: Start, start_worker: StartWorker, environment: dict[str, str], database: Path, novita: Novita
 ) -> None:
     stubborn = min(novita.get_truth())
@@ -337,7 +337,7 @@ def test_killed_process_is_recorded_by_another_which_says_what_is_known(
 
 
 @pytest.mark.parametrize("moment", ["first request", "answer"])
-def test_operation_outlives_its_process_from_the_first_request_on(
+def test_operation_outlives_its_process_after_the_first_request(
     moment: str,
     start_service: Start,
     start_worker: StartWorker,
@@ -375,7 +375,7 @@ def post_quietly(service: Service) -> None:
         service.stop_all(reason="fire")
 
 
-def test_stop_that_can_be_kept_nowhere_is_sent_and_says_so(
+def test_stop_that_can_be_stored_nowhere_is_sent_and_warns(
     start_service: Start, database: Path, tmp_path: Path, novita: Novita
 ) -> None:
     nowhere = tmp_path / "a file"
@@ -413,7 +413,7 @@ def test_stop_in_memory_can_be_retried_once_it_has_ended(start_service: Start, d
         early = service.post("/api/operations", json=wish)
         assert not service.wait_until_finished(ordered)["success"]
         requested = len(novita.list_stops())
-        # Each time another process may be asked.
+        # Each request may reach another process.
         retries = [service.post("/api/operations", json=wish) for _ in range(2)]
 
     assert (early.status_code, early.json()["code"]) == (409, "INVALID_STATE"), early.text
@@ -423,7 +423,7 @@ def test_stop_in_memory_can_be_retried_once_it_has_ended(start_service: Start, d
 
 
 def make_old(path: Path, environment: dict[str, str]) -> None:
-    """Let a copy be as old as one whose process has died a minute ago."""
+    """Make a copy look as if its process had died a minute ago."""
     document = json.loads(path.read_text())
     document["keptAt"] = "2026-01-01T00:00:00+00:00"
     path.write_text(json.dumps(document))
@@ -435,7 +435,7 @@ def make_old(path: Path, environment: dict[str, str]) -> None:
 def test_token_needs_no_write(
     start_service: Start, environment: dict[str, str], database: Path, novita: Novita
 ) -> None:
-    """knox deletes a user's ended tokens whenever another one is used."""
+    """knox deletes a user's expired tokens whenever another token is used."""
     manage = [sys.executable, "manage.py"]
     subprocess.run(
         [*manage, "createsuperuser", "--noinput", "--username", "eve", "--email", "eve@example.com"],
@@ -502,7 +502,7 @@ def test_command_stops_all_and_the_next_one_records_it(
     assert list_kept(environment) == []
 
 
-def test_command_says_that_something_still_runs_though_nothing_can_be_recorded(
+def test_command_reports_running_instances_when_nothing_can_be_recorded(
     environment: dict[str, str], database: Path, novita: Novita
 ) -> None:
     novita.fault("stop", "ignore", instanceId=min(novita.get_truth()))

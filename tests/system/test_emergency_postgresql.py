@@ -35,7 +35,7 @@ def away(server: PostgreSQL) -> Iterator[None]:
 
 @contextlib.contextmanager
 def read_only(server: PostgreSQL) -> Iterator[None]:
-    """What a failover to a standby server looks like."""
+    """The database is read-only, as after a failover to a standby server."""
     execute(server, "ALTER DATABASE postgres SET default_transaction_read_only = on")
     disconnect(server)
     yield
@@ -45,7 +45,7 @@ def read_only(server: PostgreSQL) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(server: PostgreSQL) -> Iterator[None]:
-    """A migration holds a table's lock, and doesn't end."""
+    """A migration holds a table's lock all the time."""
     with psycopg.connect(server.url) as connection:
         connection.execute("LOCK TABLE instances_operation, instances_target IN ACCESS EXCLUSIVE MODE")
         yield

@@ -1,4 +1,4 @@
-"""Odd framings of an acting request, as bytes to a real server: none is read as an empty body, none does anything.
+"""Odd framings of an acting request, as bytes to a real server: none counts as an empty body, none has an effect.
 
 One service for the whole file: nothing here changes anything, which is what each test asserts.
 """
@@ -57,7 +57,7 @@ def service(
 
 
 def talk(service: Service, *pieces: bytes) -> bytes:
-    """Send these pieces one after the other, end the sending side, and return all that is answered."""
+    """Send these pieces one by one, close the sending side, and return the whole answer."""
     with socket.create_connection(("127.0.0.1", service.port), timeout=20) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for number, piece in enumerate(pieces):
@@ -84,7 +84,7 @@ def chunk(data: bytes, end: bytes = b"0\r\n\r\n") -> bytes:
 
 
 CHUNKED = "Transfer-Encoding: chunked"
-# Name → the request in pieces, for a method and a path that would act with no body, or with the body that it takes.
+# Name → the request in pieces, for a method and a path that would act without a body or with a valid body.
 FRAMINGS: dict[str, tuple[tuple[str, ...], dict[str, str], tuple[bytes, ...]]] = {
     "chunked with a wish": ((CHUNKED,), {}, (chunk(WISH),)),
     "chunked, no type": ((CHUNKED,), {"content_type": ""}, (chunk(WISH),)),
@@ -152,10 +152,10 @@ FRAMINGS: dict[str, tuple[tuple[str, ...], dict[str, str], tuple[bytes, ...]]] =
 
 @pytest.fixture(autouse=True)
 def nothing_happens(service: Service, novita: Novita) -> Iterator[None]:
-    """Assert that Novita was asked nothing and nothing was recorded, whatever was sent."""
+    """Assert that nothing was requested at Novita and nothing was recorded."""
     before = len(novita.list_calls())
     yield
-    # It waits for the request before, if that one still holds its thread.
+    # This request waits if the previous request still occupies the thread.
     operations = service.get("/api/operations").json()["total"]
     calls = [call["call"] for call in novita.list_calls()[before:]]
     assert set(calls) <= {"list", "get"}, "a dry run reads, and nothing else"
@@ -166,7 +166,7 @@ def nothing_happens(service: Service, novita: Novita) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", FRAMINGS)
-def test_no_odd_framing_does_anything(service: Service, novita: Novita, name: str) -> None:
+def test_odd_framing_has_no_effect(service: Service, novita: Novita, name: str) -> None:
     headers, options, pieces = FRAMINGS[name]
     for method, path in ROUTES:
         before = len(novita.list_calls())
@@ -177,14 +177,14 @@ def test_no_odd_framing_does_anything(service: Service, novita: Novita, name: st
         takes = path == "/api/instances/stop-all" and any(
             part in name for part in ("wish", "byte by byte", "trailer", "apart")
         )
-        # What is well framed is read: the wish of a dry run is granted, where one is taken.
+        # A well framed body is read: a dry run is a dry run, where the route accepts one.
         wanted = {200} if takes else {400, 404, 411, 413, 415, 417, 501}
         assert takes or len(novita.list_calls()) == before, path
         assert {status for status in statuses if status != 100} <= wanted, (path, answer)
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=" ".join)
-def test_a_client_that_goes_away_in_its_body_does_nothing(service: Service, route: tuple[str, str]) -> None:
+def test_body_of_a_client_that_disconnects_has_no_effect(service: Service, route: tuple[str, str]) -> None:
     method, path = route
     proper = json.dumps(PROPER.get(path, {})).encode()
     for headers, body in (((f"Content-Length: {len(proper) + 1}",), proper), ((CHUNKED,), chunk(proper, b""))):
@@ -204,13 +204,13 @@ def test_request_line_that_names_another_host_is_refused(service: Service, novit
     assert talk(service, wish).startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_chunked_body_is_read_to_its_end(service: Service) -> None:
+def test_chunked_body_is_read_to_its_end(service: Service) -> None:
     answer = talk(service, head("POST", "/api/instances/stop-all", CHUNKED), chunk(WISH))
 
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["message"].startswith("Would stop ")
 
 
-def test_a_connection_takes_requests_one_after_the_other(service: Service) -> None:
+def test_connection_accepts_requests_one_after_the_other(service: Service) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
     for method, path, body in (
         ("POST", "/api/instances/stop-all", b'{"dryRun":true}'),
@@ -224,7 +224,7 @@ def test_a_connection_takes_requests_one_after_the_other(service: Service) -> No
     connection.close()
 
 
-def test_the_server_finds_no_body_in_an_answer_to_head(service: Service) -> None:
+def test_answer_to_head_has_no_body(service: Service) -> None:
     tag = service.get("/api/instances").headers["ETag"]
     for path in (
         *(

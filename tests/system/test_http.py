@@ -1,4 +1,4 @@
-"""Bad input as it arrives at a real server."""
+"""Bad input to a real server."""
 
 import json
 import socket
@@ -10,7 +10,7 @@ from tests.system.processes import Service
 
 
 def send(service: Service, request: bytes) -> tuple[int, dict[str, object]]:
-    """Send bytes as they are; return the answer's status and JSON body."""
+    """Send raw bytes; return the answer's status and JSON body."""
     with socket.create_connection(("127.0.0.1", service.port), timeout=10) as sock:
         sock.sendall(request)
         answer = b""

@@ -1,4 +1,4 @@
-"""A second stop of all while one runs, on real processes: what was started since is requested in the same answer."""
+"""A second stop of all during the first, on real processes: its answer includes the instances started since."""
 
 import re
 import signal
@@ -20,7 +20,7 @@ STOP_ALL = [sys.executable, "manage.py", "stop_all", "--yes"]
 
 @pytest.fixture
 def stubborn(novita: Novita) -> str:
-    """The only one of 25 that runs; its stops are accepted and never carried out."""
+    """The only running instance of 25. Novita accepts its stops and never carries them out."""
     id_ = min(novita.get_truth())
     novita.change(set={id_: {"status": "running"}}, remove=[other for other in novita.get_truth() if other != id_])
     novita.fault("stop", "ignore", instanceId=id_)
@@ -58,7 +58,7 @@ def press_at_once(services: list[Service]) -> list[dict[str, Any]]:
     return answers
 
 
-def test_second_stop_requests_what_was_started_since_in_its_answer(
+def test_answer_of_a_second_stop_includes_instances_started_since(
     start_service: Start, start_worker: StartWorker, novita: Novita, stubborn: str
 ) -> None:
     service = start_service(**NO_SYNC, NOVITA_STOP_DEADLINE="12").wait_until_alive()
@@ -77,7 +77,7 @@ def test_second_stop_requests_what_was_started_since_in_its_answer(
     assert novita.list_stops().count(LATE) == 1
 
 
-def test_command_that_joins_requests_what_was_started_since_and_keeps_its_own_deadline(
+def test_command_that_joins_requests_instances_started_since_and_keeps_its_deadline(
     start_service: Start, environment: dict[str, str], novita: Novita, stubborn: str
 ) -> None:
     service = start_service(**NO_SYNC).wait_until_alive()
@@ -97,7 +97,7 @@ def test_command_that_joins_requests_what_was_started_since_and_keeps_its_own_de
     assert (shown["state"], shown["counts"]["confirmed"]) == ("verifying", 1)
 
 
-def test_command_that_wants_longer_than_the_running_one_has_its_time(
+def test_command_with_a_longer_deadline_than_the_running_operation_keeps_it(
     start_service: Start, environment: dict[str, str], novita: Novita, stubborn: str
 ) -> None:
     service = start_service(**NO_SYNC, NOVITA_STOP_DEADLINE="30").wait_until_alive()
@@ -118,13 +118,13 @@ def _add_seconds(ordered: dict[str, Any], seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.localtime(begun + seconds))
 
 
-def test_overdue_one_without_a_worker_is_ended_and_what_runs_is_requested(
+def test_overdue_operation_without_a_worker_is_ended_and_running_instances_are_requested(
     start_service: Start, novita: Novita, stubborn: str
 ) -> None:
     service = start_service(**NO_SYNC, NOVITA_STOP_DEADLINE="1").wait_until_alive()
     first = service.stop_all()
     start_late(novita)
-    time.sleep(1.5)  # Its deadline, which nobody keeps.
+    time.sleep(1.5)  # Past the deadline; no process concludes the operation.
 
     second = service.stop_all()
 
@@ -136,7 +136,7 @@ def test_overdue_one_without_a_worker_is_ended_and_what_runs_is_requested(
     assert shown["result"].startswith("1 of 1 is still running.")
 
 
-def test_several_who_join_at_once_request_each_instance_once(
+def test_simultaneous_joins_request_each_instance_once(
     start_service: Start, start_worker: StartWorker, novita: Novita, stubborn: str
 ) -> None:
     services = [start_service(**NO_SYNC), start_service(**NO_SYNC)]
@@ -179,7 +179,7 @@ def test_stop_does_not_wait_for_a_sleeping_process_that_holds_the_claim(start_se
 
 
 def _forget_answer(service: Service) -> None:
-    """Press it on a service that sleeps meanwhile."""
+    """Send a stop to a suspended service."""
     try:
         service.stop_all()
     except OSError:

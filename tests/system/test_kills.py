@@ -1,4 +1,4 @@
-"""Syncs that die, sleep or are told to end: the listing stays whole, and the next sync runs."""
+"""Syncs that are killed, suspended or terminated: the listing stays whole, and the next sync runs."""
 
 import signal
 import subprocess
@@ -26,7 +26,7 @@ def start_sync(environment: dict[str, str], tmp_path: Path) -> Process:
 
 
 def read_rows(redis_process: Redis) -> dict[bytes, bytes]:
-    """Return the current generation, as readers get it."""
+    """Return the current generation, as readers see it."""
     rows: dict[bytes, bytes] = {}
     for key in redis_process.find("current"):
         number = redis_process.client.get(key)
@@ -64,7 +64,7 @@ def test_killed_sync_keeps_the_previous_listing_and_the_next_sync_runs(
     assert run_sync(environment).returncode == 3, "the killed one still has the lease"
     (lease,) = redis_process.find("lease")
     assert 0 < redis_process.client.pttl(lease) <= TTL_SECONDS * 1000
-    redis_process.client.delete(lease)  # as Redis does when this time is over
+    redis_process.client.delete(lease)  # as Redis does when the lease expires
     assert run_sync(environment).returncode == 0
     assert len(read_rows(redis_process)) == 26 + new
 
@@ -79,7 +79,7 @@ def test_sync_that_lost_its_lease_publishes_nothing(
     sleeper = start_sync(environment, tmp_path)
     wait_until(lambda: novita.count_syncs() == 2, "the sleeper fetches")
     sleeper.signal(signal.SIGSTOP)
-    redis_process.client.delete(*redis_process.find("lease"))  # what its end does, after 30 s
+    redis_process.client.delete(*redis_process.find("lease"))  # as when it expires, after 30 s
     novita.change(set={ids[0]: {"name": "new"}})
     assert run_sync(environment).returncode == 0
     newer = read_rows(redis_process)

@@ -1,4 +1,4 @@
-"""Nothing leaks: everything is done with secrets that are marked, and then they are looked for everywhere."""
+"""Nothing leaks: the test uses marked secrets everywhere, then searches all outputs and stores for the marks."""
 
 import base64
 import contextlib
@@ -57,13 +57,13 @@ ANY_FAULTS: list[dict[str, Any]] = [
 LIST_FAULTS = [{"kind": "rows", "rows": [row]} for row in (ROW, "FAKE-SECRET-text", {**ROW, "id": ["FAKE-SECRET-id"]})]
 LINK = re.compile(r"""\s(?:href|src|action|data-[a-z-]+)=["']((?:[/?.]|https?:)[^"'<>\s]*)""")
 MAX_PAGES = 400
-# Of a page that takes a query only so many: each filter of a list is a link.
+# At most so many queries per page, since each filter of a list is a link.
 MAX_QUERIES = 4
 
 
 @pytest.fixture
 def redis_process(tmp_path: Path) -> Iterator[Redis]:
-    """A Redis that wants a password, of everybody who comes after us."""
+    """A Redis that requires a password from each later connection."""
     process = Redis(tmp_path, "--port", str(port := find_free_port()))
     process.client.config_set("requirepass", REDIS_PASSWORD)
     process.url = f"redis://:{REDIS_PASSWORD}@127.0.0.1:{port}/0"
@@ -73,7 +73,7 @@ def redis_process(tmp_path: Path) -> Iterator[Redis]:
 
 
 class Search:
-    """Looks for what is marked in all that is added, as it stands there and unpacked; remembers where it was."""
+    """Searches the added data for the marks, packed and unpacked, and stores where it found them."""
 
     def __init__(self) -> None:
         self.needles = [MARK, WEBHOOK_SECRET.removeprefix("whsec_"), WEBHOOK_SECRET]
@@ -91,7 +91,7 @@ class Search:
 
 
 def unpack(raw: bytes) -> Iterator[bytes]:
-    """Yield the data as it is, what it holds in base64 and in escapes, and all of that unpacked."""
+    """Yield the data, its parts in base64 and in escapes, and all of these unpacked."""
     pending = [raw]
     for depth in range(4):
         yield from pending
@@ -111,7 +111,7 @@ def unwrap(data: bytes) -> Iterator[bytes]:
 
 
 class Visitor:
-    """All that runs, and what a visitor does with it."""
+    """All running processes, and a visitor's requests to them."""
 
     def __init__(self, service: Service, environment: dict[str, str], is_open: bool) -> None:
         self.service, self.environment, self.is_open = service, environment, is_open
@@ -121,7 +121,7 @@ class Visitor:
         self.browser.trust_env = False
 
     def open(self, path: str, method: str = "GET", **options: Any) -> requests.Response:
-        """Send a request as a browser does that is logged in, and look at the whole of its answer."""
+        """Send a request as a logged-in browser does, and search the whole answer."""
         options.setdefault("headers", {"Accept": "text/html"})
         url = urljoin(self.service.url, path)
         received = self.browser.request(method, url, allow_redirects=False, timeout=60, **options)
@@ -139,7 +139,7 @@ class Visitor:
         self.search.add(f"headers of {method} {path}", str(received.headers))
 
     def submit(self, path: str, action: str = "", **fields: str) -> requests.Response:
-        """Open a page and send its form, to the page itself if no other address is named."""
+        """Open a page and send its form, to the page's own address by default."""
         page = self.open(path)
         tokens = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', page.text)
         headers = {"Accept": "text/html", "Sec-Fetch-Site": "same-origin"}
@@ -207,7 +207,7 @@ def read_values(client: "redis.Redis[bytes]", key: bytes) -> list[bytes]:
     match client.type(key):
         case b"string":
             value = client.get(key) or b""
-            # A rendered listing stands behind a mark.
+            # A mark precedes a rendered listing.
             return [value, value[max(value.find(b"\x1f\x8b"), 0) :]]
         case b"hash":
             return [part for pair in client.hgetall(key).items() for part in pair]
@@ -221,7 +221,7 @@ def read_values(client: "redis.Redis[bytes]", key: bytes) -> list[bytes]:
             return []
 
 
-def test_the_search_finds_what_is_packed() -> None:
+def test_search_finds_packed_secrets() -> None:
     packed = base64.b64encode(zlib.compress(b"a FAKE-SECRET of all"))
     search = Search()
 
@@ -343,10 +343,10 @@ def act(visitor: Visitor, novita: Novita) -> None:
 
 def fail(visitor: Visitor, novita: Novita, redis_process: Redis) -> None:
     running, other, *_ = [id_ for id_, row in sorted(novita.get_truth().items()) if row["status"] == "running"]
-    # Waiting for what is tried again takes its time; with one of the two modes it is done.
+    # Retries take long, so only one of the two modes waits for them.
     for fault in ANY_FAULTS[:: 4 if visitor.is_open else 1]:
         novita.fault("any", **fault)
-        # Side by side: what is tried again waits.
+        # In parallel, since retries wait.
         with ThreadPoolExecutor() as pool:
             pool.submit(visitor.call, "/api/instances/sync")
             pool.submit(visitor.call, f"/api/instances/{running}/stop")
@@ -357,7 +357,7 @@ def fail(visitor: Visitor, novita: Novita, redis_process: Redis) -> None:
     novita.fault(
         "stop", "status", status=400, body={**TOLD, "reason": "FROZEN", "message": "balance too low: FAKE-SECRET"}
     )
-    # Why, people must know. The worker may have stopped the first instance by now.
+    # The answer must name the reason. The worker may have stopped the first instance by now.
     words = visitor.call(f"/api/instances/{other}/stop").json()["message"]
     assert words.startswith("Novita refused: balance too low: … (FROZEN).")
     novita.clear_faults()
@@ -386,13 +386,13 @@ def stop_everything(visitor: Visitor, novita: Novita, receiver: Receiver) -> Non
     receiver.write = answer("200 OK")
 
     def is_delivered() -> bool:
-        # It would be tried again later and later.
+        # Each retry would wait longer.
         visitor.execute("UPDATE instances_webhookdelivery SET next_attempt_at = datetime('now') WHERE state = 'due'")
         with contextlib.closing(sqlite3.connect(visitor.database, timeout=30)) as connection:
             return connection.execute("SELECT state FROM instances_webhookdelivery").fetchall() == [("delivered",)]
 
     wait_until(is_delivered, "the webhook arrived", 60)
-    # The receiver has the whole of its URL; what was hidden was there to be found.
+    # The receiver gets its whole URL, so the search could have found the hidden part.
     assert receiver.requests[-1][0] == SECRET_PATH
     visitor.search.add("the webhook", receiver.requests[-1][2])
     visitor.call(ordered["operationUrl"], "GET")
@@ -400,7 +400,7 @@ def stop_everything(visitor: Visitor, novita: Novita, receiver: Receiver) -> Non
 
 
 def crash(visitor: Visitor) -> None:
-    """Let pages break down by a table that is gone."""
+    """Make pages fail, by removing a table."""
     visitor.execute("ALTER TABLE instances_syncrun RENAME TO gone")
     assert visitor.open("/admin/instances/syncrun/").status_code == 500
     visitor.execute("ALTER TABLE auth_user RENAME TO gone_too")

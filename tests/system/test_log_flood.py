@@ -1,4 +1,4 @@
-"""What a stranger sends by the hundred is a few lines of the log, with its number."""
+"""Hundreds of refused requests become a few log lines with a count."""
 
 import re
 import socket
@@ -11,7 +11,7 @@ import pytest
 from tests.system.processes import Service, wait_until
 
 NUMBER = 300
-# Lines a flood may write, of two processes: the first of each, and a count of each and a turn of the clock.
+# The lines that a flood may log in two processes: a first line and a count each, and one more period.
 MOST_LINES = 12
 
 Send = Callable[[Service, int], Any]
@@ -60,7 +60,7 @@ FLOODS: dict[str, tuple[Send, str]] = {
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Iterator[Service]:
-    """A service that asks for a login; Redis and Novita are away, and nobody asks them anything."""
+    """A service that requires a login. Redis and Novita are down, and no test uses them."""
     environment = {
         "DJANGO_SETTINGS_MODULE": "tests.system.short_settings",
         "SECRET_KEY": "FAKE-SECRET-django",
@@ -79,14 +79,14 @@ def service(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -
 
 
 @pytest.mark.parametrize("kind", FLOODS)
-def test_a_flood_of_requests_that_are_refused_is_a_few_lines(service: Service, kind: str) -> None:
+def test_flood_of_refused_requests_logs_a_few_lines(service: Service, kind: str) -> None:
     send, words = FLOODS[kind]
     start = len(service.log)
 
     for number in range(NUMBER):
         send(service, number)
 
-    # A kind that an earlier flood has begun is counted first.
+    # The count of an earlier flood's kind comes first.
     wait_until(lambda: words in service.log[start:], f"the log tells of it\n{service.log[start:]}")
     written = service.log[start:]
     lines = [line for line in written.splitlines() if " is unavailable: " not in line]
@@ -95,7 +95,7 @@ def test_a_flood_of_requests_that_are_refused_is_a_few_lines(service: Service, k
     assert max(map(len, lines), default=0) < 400
 
 
-def test_the_number_of_those_that_were_not_written_is(service: Service) -> None:
+def test_omitted_lines_are_counted_in_the_log(service: Service) -> None:
     send, words = FLOODS["a wrong Host"]
     start = len(service.log)
     for number in range(50):
@@ -106,11 +106,11 @@ def test_the_number_of_those_that_were_not_written_is(service: Service) -> None:
         firsts = [line for line in written.splitlines() if words in line and "more like this" not in line]
         return len(firsts) + sum(map(int, re.findall(r"(\d+) more like this", written)))
 
-    # What the test before has left is counted with it.
+    # The count includes the rest of the previous test.
     wait_until(lambda: count() >= 50, "all are counted")
 
 
-def test_a_refused_request_is_answered_as_ever(service: Service) -> None:
+def test_refused_request_is_answered_during_a_flood(service: Service) -> None:
     answers = [service.get("/livez", headers={"Host": "a.example"}) for _ in range(3)]
 
     assert [answer.status_code for answer in answers] == [400] * 3

@@ -1,4 +1,4 @@
-"""An anonymous flood of logins: few hashes, few rows, a small log, and a stop goes through meanwhile."""
+"""An anonymous flood of logins: few hashes, few rows, a small log; a stop still succeeds."""
 
 import contextlib
 import sqlite3
@@ -48,7 +48,7 @@ def get_size(folder: Path) -> int:
 
 
 def flood(service: Service, statuses: list[int]) -> None:
-    """Log in as fast as it goes, as a browser does: with the form's token; each time with another name."""
+    """Send logins as fast as possible, with the form's token as a browser does, each with another name."""
     with contextlib.closing(Session(service)) as session:
         for number in range(ATTEMPTS):
             statuses.append(session.log_in(f"name-{number}"))
@@ -70,7 +70,7 @@ class Session:
         self._session.close()
 
 
-def test_a_flood_of_logins_fills_no_disk_and_holds_up_no_stop(
+def test_flood_of_logins_fills_no_disk_and_delays_no_stop(
     start_service: Start, environment: dict[str, str], novita: Novita, token: str
 ) -> None:
     database = Path(environment["DATABASE_URL"].removeprefix("sqlite:///"))

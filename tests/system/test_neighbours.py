@@ -1,4 +1,4 @@
-"""Several panels on one Redis: those of different accounts stay apart, those of one account share."""
+"""Several panels on one Redis: different accounts stay apart, panels of one account share."""
 
 import shutil
 import signal
@@ -16,7 +16,7 @@ OURS, THEIRS = 25, 3
 
 @pytest.fixture
 def their_novita() -> Iterator[Novita]:
-    """The account of the neighbours."""
+    """The neighbours' account."""
     with simulator.start(simulator.Account(instances=THEIRS, seed=7, step_seconds=0.3), port=0) as server:
         novita = Novita(server.url)
         yield novita
@@ -25,7 +25,7 @@ def their_novita() -> Iterator[Novita]:
 
 @pytest.fixture
 def them(tmp_path: Path, their_novita: Novita, migrated_database: Path) -> dict[str, str]:
-    """What differs in the environment of the neighbours' panel; the Redis is the same."""
+    """The neighbours' environment, which differs except for the Redis."""
     shutil.copy(migrated_database, tmp_path / "their.sqlite3")
     return {
         "NOVITA_BASE_URL": their_novita.url,
@@ -55,7 +55,7 @@ def test_two_accounts_show_clear_and_synchronize_their_own_instances_only(
     assert len(novita.get_truth().keys() & their_novita.get_truth().keys()) == 0
 
 
-def test_a_worker_works_for_its_own_account_only(
+def test_worker_works_only_for_its_own_account(
     start_service: Start,
     start_worker: StartWorker,
     novita: Novita,
@@ -82,12 +82,12 @@ def test_a_worker_works_for_its_own_account_only(
     assert "Traceback" not in worker.log and "does not exist" not in worker.log
 
 
-def test_two_panels_of_one_account_share_the_copy_and_the_worker(
+def test_two_panels_of_one_account_share_the_inventory_and_the_worker(
     start_service: Start, start_worker: StartWorker, novita: Novita, redis_process: Redis
 ) -> None:
     start_worker()
     one = start_service(WEB_WORKERS="1").wait_until_ready()
-    # The same address in other letters.
+    # The same address in another spelling.
     other = start_service(WEB_WORKERS="1", NOVITA_BASE_URL=f"{novita.url}/").wait_until_ready()
 
     assert one.list_ids() == other.list_ids() == set(novita.get_truth())
@@ -97,7 +97,7 @@ def test_two_panels_of_one_account_share_the_copy_and_the_worker(
     assert len(redis_process.find("current")) == 1
 
 
-def test_after_the_key_was_rotated_nothing_of_the_old_one_stays_for_ever(
+def test_data_of_a_rotated_key_expires(
     start_service: Start, start_worker: StartWorker, redis_process: Redis, novita: Novita
 ) -> None:
     novita.change(running=True)
@@ -115,7 +115,7 @@ def test_after_the_key_was_rotated_nothing_of_the_old_one_stays_for_ever(
     assert {key: ttl for key, ttl in ttls.items() if ttl < 0} == {}
 
 
-def test_what_an_older_version_left_is_ignored_and_kept(
+def test_data_of_an_older_version_is_ignored_and_kept(
     start_service: Start, start_worker: StartWorker, redis_process: Redis, novita: Novita
 ) -> None:
     client = redis_process.client
@@ -154,7 +154,7 @@ def restart(service: Service, redis_process: Redis) -> None:
     ],
     ids=["cleared", "flushed", "restarted empty"],
 )
-def test_a_copy_that_is_gone_is_back_within_seconds(
+def test_lost_inventory_is_back_within_seconds(
     lose: Cause, start_service: Start, redis_process: Redis, novita: Novita
 ) -> None:
     service = start_service().wait_until_ready()
@@ -166,10 +166,10 @@ def test_a_copy_that_is_gone_is_back_within_seconds(
     assert service.get("/health").json()["status"] == "healthy"
 
 
-def test_a_redis_that_takes_writes_again_is_noticed_within_seconds(start_service: Start, redis_process: Redis) -> None:
+def test_redis_that_accepts_writes_again_is_noticed_within_seconds(start_service: Start, redis_process: Redis) -> None:
     redis_process.client.replicaof("127.0.0.1", "1")
     service = start_service(WEB_WORKERS="1").wait_until_alive()
-    # Several refusals: each would make the next try later.
+    # Several refusals, each of which would delay the next attempt.
     wait_until(lambda: service.count_log("code=CACHE_UNAVAILABLE"), "a sync is refused")
     assert service.get("/readyz").status_code == 503
 

@@ -1,4 +1,4 @@
-"""Stop-all through the API, on real processes: what fails, dies, sleeps or is pressed twice on the way to the proof."""
+"""Stop-all through the API, on real processes: failures, kills, suspended processes, and double requests."""
 
 import collections
 import signal
@@ -15,20 +15,20 @@ import pytest
 from tests.system.conftest import Start, StartWorker
 from tests.system.processes import PATIENCE_SECONDS, ROOT, Novita, Redis, Service, wait_until
 
-# Nothing but the operation calls Novita.
+# Only the operation calls Novita.
 NO_SYNC = {"NOVITA_SYNC_ON_STARTUP": "0", "NOVITA_SYNC_INTERVAL": "0", "WEB_WORKERS": "1"}
-# What a killed process held is free by then.
+# By then, the claim of a killed process has expired.
 TAKEN_OVER_SECONDS = 60
 
 
 @pytest.fixture(autouse=True)
 def all_running(novita: Novita) -> None:
-    """25 instances, all of them running."""
+    """25 running instances."""
     novita.change(running=True)
 
 
 def press_at_once(services: list[Service], times: int) -> list[dict[str, Any]]:
-    """Press stop-all this many times on each service, all at the same moment."""
+    """Send so many stop-alls to each service, all at the same moment."""
     barrier, answers = threading.Barrier(len(services) * times), []
 
     def press(service: Service) -> None:
@@ -48,7 +48,7 @@ def list_targets(operation: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def list_states(operation: Mapping[str, Any]) -> dict[str, int]:
-    """Return the states that targets are in, with how many are."""
+    """Return how many targets are in each state."""
     return {state: count for state, count in operation["counts"].items() if count}
 
 
@@ -319,7 +319,7 @@ def test_process_suspended_while_another_finished_changes_nothing(
 
     assert service.get_operation(ordered) == before
     assert list_states(before) == {"confirmed": 25}
-    # Those four that were under way when it fell asleep may be requested by the other, too; no other one is.
+    # The other process may repeat the four requests that were in flight at the suspension, and no other.
     stops = novita.list_stops()
     assert set(stops) == set(novita.get_truth()) and len(stops) <= 25 + 4
 

@@ -1,4 +1,4 @@
-"""No text, terminal or log decides what is done: arguments that are no UTF-8, outputs that are closed, full or gone."""
+"""Texts, terminals and logs never change what is done: arguments in other encodings; closed, full or lost outputs."""
 
 import json
 import os
@@ -20,12 +20,12 @@ ODD_TEXT = b"w\xe9ekend"
 
 @pytest.fixture(autouse=True)
 def all_running(novita: Novita) -> None:
-    """25 instances, all of them running."""
+    """25 running instances."""
     novita.change(running=True)
 
 
 def run_in_shell(environment: dict[str, str], command: str, **variables: str) -> int:
-    """Run a line of bash in which $MANAGE is manage.py; returns its exit status."""
+    """Run a line of bash in which $MANAGE is manage.py; return its exit status."""
     manage = f"{sys.executable} {ROOT / 'manage.py'}"
     return subprocess.run(
         ["bash", "-c", command],
@@ -57,7 +57,7 @@ OUTPUTS = {
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
-def test_stop_all_stops_and_its_exit_status_tells_so_whatever_its_output(
+def test_stop_all_stops_and_exits_with_0_with_any_output(
     output: str, environment: dict[str, str], novita: Novita
 ) -> None:
     id_ = min(novita.get_truth())
@@ -69,7 +69,7 @@ def test_stop_all_stops_and_its_exit_status_tells_so_whatever_its_output(
 
 
 @pytest.mark.parametrize("output", ["closed", "full", "read by nobody"])
-def test_stop_that_fails_has_its_exit_status_whatever_its_output(
+def test_failed_stop_keeps_its_exit_status_with_any_output(
     output: str, environment: dict[str, str], novita: Novita
 ) -> None:
     novita.fault("stop", "ignore", instanceId=min(novita.get_truth()))
@@ -81,7 +81,7 @@ def test_stop_that_fails_has_its_exit_status_whatever_its_output(
 @pytest.mark.parametrize(
     ("command", "status"), [("sync_instances", 0), ("sync_instances --json", 0), ("create_token nobody --name x", 1)]
 )
-def test_other_commands_have_their_exit_status_whatever_their_output(
+def test_other_commands_keep_their_exit_status_with_any_output(
     command: str, status: int, output: str, environment: dict[str, str], novita: Novita
 ) -> None:
     novita.change(set={min(novita.get_truth()): {"name": "Ünïcode 🚂"}})
@@ -89,15 +89,15 @@ def test_other_commands_have_their_exit_status_whatever_their_output(
     assert run_in_shell(environment, OUTPUTS[output].format(command)) == status
 
 
-def test_closed_output_is_never_the_database(environment: dict[str, str], novita: Novita) -> None:
-    """The next file that is opened would have the number of a closed output."""
+def test_closed_output_never_writes_into_the_database(environment: dict[str, str], novita: Novita) -> None:
+    """The next opened file would get the number of a closed output."""
     assert run_in_shell(environment, "$MANAGE stop_all --yes <&- >&- 2>&-") == 0
 
     assert list_reasons(environment) == [""]
 
 
 @pytest.mark.parametrize("output", [">/dev/full 2>&1", ">&- 2>&-"])
-def test_web_server_serves_and_stops_with_a_log_that_takes_nothing(
+def test_web_server_serves_and_stops_with_an_unwritable_log(
     output: str, environment: dict[str, str], tmp_path: Path, novita: Novita
 ) -> None:
     gunicorn = "-m gunicorn -c python:novita_site.gunicorn novita_site.wsgi"
@@ -111,7 +111,7 @@ def test_web_server_serves_and_stops_with_a_log_that_takes_nothing(
         wait_until(lambda: len(set(novita.list_stops())) == 25, "each is requested")
 
 
-def test_worker_verifies_with_a_log_that_takes_nothing(
+def test_worker_verifies_with_an_unwritable_log(
     environment: dict[str, str], tmp_path: Path, start_service: Start
 ) -> None:
     service = start_service(**NO_SYNC).wait_until_alive()
@@ -120,13 +120,13 @@ def test_worker_verifies_with_a_log_that_takes_nothing(
 
 
 def start_redirected(arguments: str, environment: dict[str, str], folder: Path) -> Service:
-    """Start Python with these arguments, written as for a shell."""
+    """Start Python with these arguments, in shell syntax."""
     line = f"exec {sys.executable} {arguments}"
     (folder / "redirected.py").write_text(f"import os\nos.execvp('bash', ['bash', '-c', {line!r}])\n")
     return Service({**environment, **NO_SYNC, "PYTHONPATH": str(folder)}, folder, ["redirected"])
 
 
-def test_up_starts_and_ends_with_an_output_that_takes_nothing(
+def test_up_starts_and_ends_with_an_unwritable_output(
     environment: dict[str, str], tmp_path: Path, novita: Novita
 ) -> None:
     with ended(start_redirected("manage.py up >/dev/full 2>&1", environment, tmp_path)) as service:
@@ -139,7 +139,7 @@ def test_up_starts_and_ends_with_an_output_that_takes_nothing(
 # --- Texts
 
 
-def test_reason_that_is_no_utf8_stops_nothing_of_it(environment: dict[str, str], novita: Novita) -> None:
+def test_reason_in_another_encoding_prevents_no_stop(environment: dict[str, str], novita: Novita) -> None:
     command = [sys.executable, "manage.py", "stop_all", "--yes", "--json", "--reason"]
     done = subprocess.run([*command, ODD_TEXT], cwd=ROOT, env=environment, capture_output=True, timeout=120)
 
@@ -149,7 +149,7 @@ def test_reason_that_is_no_utf8_stops_nothing_of_it(environment: dict[str, str],
     assert novita.are_all("exited")
 
 
-def test_shell_user_that_is_no_utf8_stops_nothing_of_it(environment: dict[str, str], novita: Novita) -> None:
+def test_shell_user_in_another_encoding_prevents_no_stop(environment: dict[str, str], novita: Novita) -> None:
     odd: dict[bytes, bytes] = {os.fsencode(name): os.fsencode(value) for name, value in environment.items()}
     odd |= dict.fromkeys([b"LOGNAME", b"USER", b"HOSTNAME"], ODD_TEXT)
     command = [sys.executable, "manage.py", "stop_all", "--yes"]
@@ -160,7 +160,9 @@ def test_shell_user_that_is_no_utf8_stops_nothing_of_it(environment: dict[str, s
 
 
 @pytest.mark.parametrize("arguments", [[ODD_TEXT, "--name", b"x"], [b"eve", "--name", ODD_TEXT]])
-def test_token_for_a_name_that_is_no_utf8_is_no_traceback(arguments: list[Any], environment: dict[str, str]) -> None:
+def test_token_for_a_name_in_another_encoding_prints_no_traceback(
+    arguments: list[Any], environment: dict[str, str]
+) -> None:
     subprocess.run(
         [sys.executable, "manage.py", "createsuperuser", "--noinput", "--username", "eve", "--email", "e@example.com"],
         cwd=ROOT,
@@ -181,9 +183,7 @@ def service(start_service: Start) -> Service:
 
 
 @pytest.mark.parametrize("reason", [r"half \ud800 a pair", r"nul \u0000 inside", r"\udce9"])
-def test_reason_in_json_that_cannot_be_stored_stops_nothing_of_it(
-    reason: str, service: Service, novita: Novita
-) -> None:
+def test_reason_that_cannot_be_stored_prevents_no_stop(reason: str, service: Service, novita: Novita) -> None:
     headers = {"Content-Type": "application/json"}
     answer = service.post("/api/instances/stop-all", data=f'{{"reason": "{reason}"}}', headers=headers)
 

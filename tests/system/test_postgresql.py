@@ -1,4 +1,4 @@
-"""PostgreSQL restarted, crashed, away: the service goes on as if nothing had been once it is back."""
+"""PostgreSQL restarts, crashes or is down: the service continues normally once it is back."""
 
 import threading
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def server() -> Iterator[PostgreSQL]:
 @pytest.fixture
 def environment(environment: dict[str, str], server: PostgreSQL) -> dict[str, str]:
     with psycopg.connect(server.url) as connection:
-        # The account is a new one for each test.
+        # Each test has a new account.
         connection.execute("TRUNCATE instances_operation CASCADE")
     return {**environment, "DATABASE_URL": server.url}
 
@@ -34,7 +34,7 @@ def test_no_read_fails_and_stops_are_answered_after_a_restart(
 ) -> None:
     novita.change(running=True)
     service = start_service(**QUIET).wait_until_ready()
-    # Many at once, so that each thread of each process has a connection of its own.
+    # Many at once, so that each thread of each process has its own connection.
     read_at_once(service, 40)
 
     server.restart(mode)
@@ -47,7 +47,7 @@ def test_no_read_fails_and_stops_are_answered_after_a_restart(
 
 
 def read_at_once(service: Service, count: int) -> list[tuple[str, int]]:
-    """Read each address in turn from several threads; returns the statuses."""
+    """Read each address in turn from several threads; return the statuses."""
     answers: list[tuple[str, int]] = []
 
     def read(number: int) -> None:

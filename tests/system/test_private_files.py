@@ -1,4 +1,4 @@
-"""No other user of the machine can read the service's files, whatever the umask is and whatever was there before."""
+"""No other user of the machine can read the service's files, under any umask and with any earlier files."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from tests.system.test_up import Up, build_environment, project  # noqa: F401 - 
 
 
 def list_open(folder: Path) -> list[str]:
-    """Return the files, and the folder itself, that others can read; sockets have their own rule."""
+    """Return the files that others can read, and the folder itself; sockets have their own rule."""
     paths = [folder, *folder.rglob("*")]
     return [
         f"{path.name} {path.stat().st_mode:o}" for path in paths if path.stat().st_mode & 0o077 and not path.is_socket()

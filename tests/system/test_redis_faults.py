@@ -1,4 +1,4 @@
-"""Redis away, silent, empty, full, read-only: the service answers, says so, and recovers by itself."""
+"""Redis down, silent, empty, full or read-only: the service answers, reports it, and recovers by itself."""
 
 import signal
 from collections.abc import Iterator
@@ -88,7 +88,7 @@ def test_full_redis_keeps_the_previous_listing_and_is_reported(
 
 @pytest.fixture
 def replica(tmp_path: Path, redis_process: Redis) -> Iterator[Redis]:
-    """A read-only replica of the Redis that the services use."""
+    """A read-only replica of the services' Redis."""
     redis_process.client.config_set("repl-diskless-sync-delay", 0)
     folder = tmp_path / "replica"
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""`rediss://`: web and worker check the certificate of Redis by the same rule, and say what is wrong with it."""
+"""`rediss://`: web and worker verify Redis's certificate by the same rule, and name its defect."""
 
 import contextlib
 import socket
@@ -21,7 +21,7 @@ QUIET = {"NOVITA_SYNC_INTERVAL": "0", "WEB_WORKERS": "1"}
 
 
 class Listener:
-    """A server with a certificate that keeps what it is sent, as one would that lies in wait for passwords."""
+    """A TLS server that stores the received bytes, as a thief of passwords would."""
 
     def __init__(self, certificate: tuple[Path, Path]) -> None:
         self.received = b""
@@ -51,7 +51,7 @@ def authority(tmp_path: Path) -> Authority:
 
 
 def wait_for_outage(process: Process) -> str:
-    """Return what the log says of Redis."""
+    """Return the log lines about Redis."""
     wait_until(lambda: "redis is unavailable: " in process.log, f"it says so\n{process.log}")
     return process.log.split("redis is unavailable: ")[1]
 
@@ -89,7 +89,7 @@ def test_untrusted_redis_gets_nothing_from_web_or_worker(
 
 @pytest.fixture
 def tls_redis(tmp_path: Path, authority: Authority) -> Iterator[str]:
-    """A real Redis that speaks TLS with a certificate for localhost; its URL, with the authority to trust."""
+    """A real Redis over TLS with a certificate for localhost: its URL, with the authority to trust."""
     program, port = find_redis_server(), find_free_port()
     certificate, key = authority.sign("localhost")
     options = [

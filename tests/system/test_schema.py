@@ -1,4 +1,4 @@
-"""The OpenAPI description and the service hold each other to their word: whatever it allows is asked, and more."""
+"""The OpenAPI description matches the service: requests that it allows, and others, get the described answers."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import pytest
 from tests.system.conftest import Start
 from tests.system.processes import ROOT, Service
 
-# `positive_data_acceptance` is left out: which URLs get webhooks and which instances may be stopped no schema tells.
+# `positive_data_acceptance` is left out: no schema tells which URLs get webhooks or which instances may be stopped.
 CHECKS = [
     "not_a_server_error",
     "status_code_conformance",
@@ -26,7 +26,7 @@ CHECKS = [
     "unsupported_method",
     "ignored_auth",
 ]
-# A list that is too long is too large a body.
+# A list that is too long makes the body too large.
 CONFIG = """
 [checks.negative_data_rejection]
 expected-statuses = [400, 401, 403, 404, 405, 406, 409, 413, 415, 429]
@@ -39,7 +39,7 @@ Explore = Callable[..., str]
 
 @pytest.fixture
 def explore(tmp_path: Path) -> Explore:
-    """Ask for whatever a description allows, and for what it doesn't; returns what was found wrong, "" if nothing."""
+    """Send requests that a description allows, and others; return the defects, or ""."""
 
     def explore(service: Service, description: dict[str, Any], *options: str) -> str:
         (tmp_path / "schemathesis.toml").write_text(CONFIG)
@@ -57,7 +57,7 @@ def explore(tmp_path: Path) -> Explore:
             timeout=100,
         )
         said = process.stdout + process.stderr
-        # Pytest shows it when the test fails; with it the run is repeated.
+        # Pytest shows the seed when the test fails; with the seed the run can be repeated.
         sys.stdout.write("".join(re.findall(r"Seed: \d+\n", said)))
         assert re.search(r"[1-9]\d* selected / 17 total", said), said
         return "" if process.returncode == 0 else said[said.find("= FAILURES =") :][:20_000]
@@ -71,7 +71,7 @@ def read_description(service: Service) -> dict[str, Any]:
 
 
 def order_operation(service: Service) -> None:
-    """Leave something to be read, cancelled and found."""
+    """Create records to read, cancel and find."""
     ids = sorted(service.list_ids())[:2]
     assert service.post("/api/operations", json={"kind": "stop", "ids": ids}).status_code in {200, 202}
 

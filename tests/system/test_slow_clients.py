@@ -1,4 +1,4 @@
-"""Clients that are slow on purpose hold nobody up, are cut off in time, and start nothing. Honest ones are served."""
+"""Slow clients delay no other client, are disconnected in time, and start nothing. Honest clients are served."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ STOP_ALL = b"POST /api/instances/stop-all HTTP/1.1\r\nHost: localhost\r\nContent
 LARGE = b"GET /static/drf_spectacular_sidecar/swagger-ui-dist/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 CHUNKED = STOP_ALL + b"Transfer-Encoding: chunked\r\n\r\n"
-# What each kind of slow client sends, and then no more.
+# All bytes that each kind of slow client sends.
 SLOW = {
     "nothing": b"",
     "one byte": b"G",
@@ -51,7 +51,7 @@ def account() -> Iterator[Novita]:
 
 @pytest.fixture(scope="module")
 def start(folder: Path, account: Novita, migrated_database: Path) -> Iterator[StartModule]:
-    """Start a service; all share the Redis, the account and the database."""
+    """Start a service. All services share Redis, account and database."""
     redis = Redis(folder)
     started: list[Service] = []
 
@@ -77,7 +77,7 @@ def start(folder: Path, account: Novita, migrated_database: Path) -> Iterator[St
 
 @pytest.fixture(scope="module")
 def service(start: StartModule) -> Service:
-    """A service with the deadlines that users have."""
+    """A service with the real deadlines."""
     return start()
 
 
@@ -89,7 +89,7 @@ def short(start: StartModule) -> Service:
 
 @contextlib.contextmanager
 def connected(service: Service, sent: bytes, number: int = 1) -> Iterator[list[socket.socket]]:
-    """Open connections, and send the same on each of them."""
+    """Open connections, and send the same bytes on each."""
     with contextlib.ExitStack() as stack:
         opened = []
         for _ in range(number):
@@ -116,13 +116,11 @@ def read_error(client: socket.socket) -> tuple[int, str]:
     return int(head.rpartition(b"HTTP/1.1 ")[2][:3]), json.loads(body)["code"]
 
 
-# --- Nobody is held up
+# --- No client is delayed
 
 
 @pytest.mark.parametrize("kind", SLOW)
-def test_two_hundred_slow_clients_hold_up_neither_probes_nor_a_stop(
-    service: Service, account: Novita, kind: str
-) -> None:
+def test_two_hundred_slow_clients_delay_neither_probes_nor_a_stop(service: Service, account: Novita, kind: str) -> None:
     with connected(service, SLOW[kind], NUMBER):
         for _ in range(8):
             assert service.get("/livez", timeout=10).ok
@@ -132,7 +130,7 @@ def test_two_hundred_slow_clients_hold_up_neither_probes_nor_a_stop(
     assert account.list_stops() == []
 
 
-def test_slow_clients_of_all_kinds_hold_up_no_real_stop(start: StartModule, account: Novita) -> None:
+def test_slow_clients_of_all_kinds_delay_no_real_stop(start: StartModule, account: Novita) -> None:
     service = start()
     with contextlib.ExitStack() as stack:
         for sent in SLOW.values():
@@ -143,7 +141,7 @@ def test_slow_clients_of_all_kinds_hold_up_no_real_stop(start: StartModule, acco
     assert len(set(account.list_stops())) <= 1
 
 
-# --- They are cut off, and start nothing
+# --- Slow clients are disconnected, and start nothing
 
 
 @pytest.mark.parametrize("kind", [kind for kind in SLOW if kind not in {"nothing", "answers that are not read"}])
@@ -169,7 +167,7 @@ def test_single_bytes_do_not_extend_the_deadline(short: Service, sent: bytes) ->
     with connected(short, sent) as (client,):
         client.settimeout(0.2)
         answer = b""
-        # Four seconds; the deadline is for the whole, and not for each byte.
+        # Four seconds: the deadline holds for the whole request, not for each byte.
         for _ in range(20):
             with contextlib.suppress(TimeoutError):
                 answer = client.recv(16)
@@ -181,12 +179,12 @@ def test_single_bytes_do_not_extend_the_deadline(short: Service, sent: bytes) ->
 
 def test_unread_answers_are_dropped_at_their_deadline(short: Service) -> None:
     with connected(short, LARGE * 20) as (client,):
-        # Reading would make room for more of the answer, so the end is seen by writing.
+        # Reading would make room for more of the answer, so a write shows the end of the connection.
         wait_until(lambda: is_reset(client), "the connection is closed")
 
 
 def is_reset(client: socket.socket) -> bool:
-    """Tell whether the other side has closed the connection; sending to it then fails."""
+    """Return whether the other side has closed the connection, so that a write fails."""
     try:
         client.sendall(b"\r")
     except OSError:
@@ -231,7 +229,7 @@ def test_slow_upload_within_the_deadline_arrives(short: Service) -> None:
     step = len(body) // 12
     with connected(short, STOP_ALL + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body)) as (client,):
         for start in range(0, len(body), step):
-            time.sleep(0.1)  # over more than a second, of the three that it has
+            time.sleep(0.1)  # takes over one second; the deadline is three
             client.sendall(body[start : start + step])
         answer = read_all(client)
 
@@ -259,7 +257,7 @@ def test_download_that_makes_progress_is_not_cut(short: Service) -> None:
     with connected(short, request) as (client,):
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         answer = b""
-        # Over three seconds; a client that stands still has two.
+        # Takes over three seconds; a client that receives nothing is disconnected after two.
         while piece := client.recv(65536):
             answer += piece
             time.sleep(max(0, began + 3 * len(answer) / len(whole) - time.monotonic()))
@@ -331,7 +329,7 @@ def test_connection_is_reused_and_requests_may_be_pipelined(short: Service) -> N
         alive = b""
         while alive.count(b'"status": "alive"') < 3:
             alive += client.recv(65536)
-        # A request that acts is followed by others once it is answered: bytes right behind its body are refused.
+        # Bytes directly behind an acting request's body are refused: the next request must wait for the answer.
         client.sendall(dry_run)
         assert client.recv(65536).startswith(b"HTTP/1.1 200")
         client.sendall(ping[:-5])

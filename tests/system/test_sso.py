@@ -1,4 +1,4 @@
-"""Single sign-on with a real login service on this machine, and with one that lies."""
+"""Single sign-on with a real login service on this machine, and with a lying one."""
 
 import base64
 import hashlib
@@ -32,7 +32,7 @@ Query = Callable[..., list[tuple[Any, ...]]]
 
 
 class Browser(requests.Session):
-    """Somebody's browser, as far as it follows redirects and keeps cookies."""
+    """A browser that follows redirects and keeps cookies."""
 
     def __init__(self, service: Service) -> None:
         super().__init__()
@@ -43,11 +43,11 @@ class Browser(requests.Session):
         return self.get(self.service.url + path, **{"allow_redirects": False, "timeout": 30, **options})
 
     def begin(self, path: str = "/sso/") -> str:
-        """Follow the link of the login page; returns where it leads."""
+        """Follow the link of the login page; return its address."""
         return self.open(path).headers["Location"]
 
     def prove(self, url: str, **form: str) -> str:
-        """Log in at the login service; returns where it sends the browser back to."""
+        """Log in at the login service; return the address of its redirect."""
         answer = self.post(url, data=form, allow_redirects=False, timeout=30)
         assert answer.status_code == 302, answer.text
         return answer.headers["Location"]
@@ -58,7 +58,7 @@ class Browser(requests.Session):
 
 
 class LoginService(Process):
-    """oidc-provider-mock, as a process of its own."""
+    """oidc-provider-mock, as its own process."""
 
     def __init__(self, folder: Path) -> None:
         port = find_free_port()
@@ -86,7 +86,7 @@ def login_service(tmp_path: Path) -> Iterator[LoginService]:
 
 @pytest.fixture
 def query(environment: dict[str, str]) -> Query:
-    """Ask or change the service's database, past the service."""
+    """Read or change the service's database directly."""
 
     def ask(statement: str, *values: Any) -> list[tuple[Any, ...]]:
         connection = sqlite3.connect(environment["DATABASE_URL"].removeprefix("sqlite:///"), timeout=10)
@@ -121,7 +121,7 @@ def sso_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def start_sso(start_service: Start, environment: dict[str, str], sso_database: Path) -> StartSso:
-    """Start a service that wants a login, by password or at the issuer."""
+    """Start a service that requires a login, by password or at the issuer."""
 
     def start(issuer: str) -> Service:
         environment.update(
@@ -167,7 +167,7 @@ def list_audit(query: Query) -> list[tuple[Any, ...]]:
     return query("SELECT actor, action, before, after, outcome FROM instances_auditentry ORDER BY id")
 
 
-# --- Who gets in
+# --- Accepted logins
 
 
 def test_first_login_creates_an_account_with_the_role_of_the_claim(
@@ -301,7 +301,7 @@ def test_login_page_leads_to_the_provider_and_back_and_nowhere_else(
             assert another.sign_in("s1", f"/sso/?next={url}").headers["Location"] == "/"
 
 
-# --- Who doesn't
+# --- Refused logins
 
 
 def test_state_of_another_browser_is_refused(browser: Browser, login_service: LoginService, query: Query) -> None:
@@ -331,7 +331,7 @@ def test_login_cancelled_at_the_provider_shows_a_page(browser: Browser, query: Q
     back = browser.prove(browser.begin(), action="deny")
     state = parse_qs(urlsplit(browser.begin()).query)["state"][0]
 
-    # The login service leaves the state out, which must come back by the standard.
+    # The login service omits the state, although the standard requires it.
     assert browser.get(back, timeout=30).status_code == 400
     answer = browser.open(f"/sso/callback/?error=access_denied&state={state}")
 
@@ -387,7 +387,7 @@ def test_only_the_paths_of_the_flow_are_reachable(browser: Browser, login_servic
 
 
 class Liar:
-    """A login service with one thing wrong; what is "" is right. It knows codes, secrets and PKCE."""
+    """A login service with one defect; "" means none. It checks codes, secrets and PKCE."""
 
     def __init__(self) -> None:
         self.wrong = ""
@@ -539,7 +539,7 @@ def test_forged_answer_of_the_provider_logs_nobody_in_and_leaks_nothing(
 
     assert statuses == dict.fromkeys([*AT_ONCE, *LIES], 502)
     assert list_roles(query) == {}
-    # The first of a minute's failures of a client is in the log, with its reason.
+    # The log has a client's first failure of each minute, with its reason.
     assert "the code was not taken: invalid_client" in service.log
 
     liar.wrong = ""

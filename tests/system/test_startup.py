@@ -1,4 +1,4 @@
-"""Which process syncs when services start."""
+"""The start of services: which process synchronizes."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""`manage.py stop_all` by itself: no web server, no worker; with Redis away, on a terminal, told to end."""
+"""`manage.py stop_all` without web server and worker: with Redis down, on a terminal, and when it is terminated."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ STOP_ALL = [sys.executable, "manage.py", "stop_all"]
 
 @pytest.fixture(autouse=True)
 def all_running(novita: Novita) -> None:
-    """25 instances, all of them running."""
+    """25 running instances."""
     novita.change(running=True)
 
 
@@ -41,7 +41,7 @@ def run_stop_all(environment: dict[str, str], *options: str, **variables: str) -
 
 @pytest.fixture
 def in_the_middle(environment: dict[str, str], novita: Novita, tmp_path: Path) -> Iterator[Process]:
-    """A command that has asked for a few stops, and goes on."""
+    """A running command that has requested a few stops."""
     novita.fault("stop", "delay", seconds=0.5)
     slow = {**environment, "NOVITA_CONCURRENCY": "2"}
     with ended(Process([*STOP_ALL, "--yes"], slow, tmp_path / "stop-all.log")) as process:
@@ -149,7 +149,7 @@ def test_stop_waits_for_a_locked_database(in_the_middle: Process, environment: d
     assert sorted(novita.list_stops()) == sorted(novita.get_truth())
 
 
-# --- Told to end
+# --- Terminated
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -212,7 +212,7 @@ def test_two_simultaneous_commands_make_one_operation(
 
 
 class Terminal:
-    """The command on a terminal of its own."""
+    """The command on its own terminal."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         self._ours, theirs = pty.openpty()
@@ -229,8 +229,8 @@ class Terminal:
         self.text = ""
 
     def read_until(self, words: str) -> None:
-        """Read what it prints, up to these words or its end."""
-        with contextlib.suppress(OSError):  # Its end, on a terminal.
+        """Read the output, up to these words or to the end."""
+        with contextlib.suppress(OSError):  # The end of a terminal's output.
             while words not in self.text and (piece := os.read(self._ours, 4096)):
                 self.text += piece.decode()
         assert words in self.text, self.text
@@ -239,7 +239,7 @@ class Terminal:
         os.write(self._ours, keys.encode())
 
     def interrupt(self) -> None:
-        """Do what Ctrl-C does."""
+        """Press Ctrl-C."""
         self._popen.send_signal(signal.SIGINT)
 
     def wait(self) -> int:
@@ -288,7 +288,7 @@ def test_right_number_shows_the_progress_and_the_result(terminal: Terminal, novi
 
 
 @pytest.mark.parametrize("leave", [lambda terminal: terminal.press("\x04"), lambda terminal: terminal.interrupt()])
-def test_leaving_at_the_question_stops_nothing(
+def test_interrupt_at_the_prompt_stops_nothing(
     terminal: Terminal, novita: Novita, leave: Callable[[Terminal], None]
 ) -> None:
     terminal.read_until("Type 25 to stop them: ")

@@ -1,4 +1,4 @@
-"""Stops while Redis is dead or silent: each is sent and answered, and Novita shows it."""
+"""Stops while Redis is down or silent: each is sent and answered, and Novita shows its effect."""
 
 import signal
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import requests
 from tests.system.conftest import Start
 from tests.system.processes import Novita, Redis, Service, wait_until
 
-# Of an answer to somebody in a hurry.
+# The longest acceptable answer time.
 ANSWER_SECONDS = 10
 
 

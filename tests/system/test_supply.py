@@ -1,4 +1,4 @@
-"""What is installed: named, pinned and hashed for each Python and system that is supported, and free of known flaws."""
+"""Installed packages: pinned and hashed for each supported Python and system, without known vulnerabilities."""
 
 import importlib.metadata
 import importlib.util
@@ -57,7 +57,7 @@ def test_no_registry_is_named() -> None:
 
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: " ".join(machine.values()))
 def test_requirements_of_each_supported_machine_are_pinned(machine: dict[str, str]) -> None:
-    """With hashes pip takes nothing that isn't listed, and what a package needs depends on Python and the system."""
+    """With hashes pip installs only listed packages, and the required packages depend on Python and the system."""
     pinned = read_pinned()
     to_see = [(wanted.name, "", wanted) for wanted in read_wanted()]
     seen: set[str] = set()
@@ -103,7 +103,7 @@ def ask(
 
 @pytest.fixture
 def audit(tmp_path: Path) -> Iterator[Audit]:
-    """Run the audit of one package against a source of advisories that answers with this status and body."""
+    """Run the audit of one package against a source of advisories with this answer."""
     answer = [0, b""]
 
     class Source(BaseHTTPRequestHandler):
@@ -116,7 +116,7 @@ def audit(tmp_path: Path) -> Iterator[Audit]:
             self.wfile.write(body)
 
         def log_message(self, *args: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     def run(status: int, body: bytes, **variables: str) -> subprocess.CompletedProcess[str]:
         answer[:] = [status, body]

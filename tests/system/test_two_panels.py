@@ -1,4 +1,4 @@
-"""Two panels on one host name: a browser that logs in to both stays logged in to both."""
+"""Two panels on one host name: a browser stays logged in to both."""
 
 import re
 import shutil

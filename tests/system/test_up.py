@@ -1,4 +1,4 @@
-"""`make run`: everything with one command, and nothing left when it ends."""
+"""`make run`: one command starts everything, and leaves nothing running."""
 
 import contextlib
 import os
@@ -29,12 +29,12 @@ HIDDEN = (
 
 
 def build_environment(**variables: str) -> dict[str, str]:
-    """Return an environment that has nothing for the service but these variables."""
+    """Return an environment with only these variables for the service."""
     return {name: value for name, value in os.environ.items() if name not in HIDDEN} | variables
 
 
 class Up(Process):
-    """`manage.py up` in a copy of the project, as on a machine that has nothing else."""
+    """`manage.py up` in a copy of the project, as on a bare machine."""
 
     def __init__(self, folder: Path, **variables: str) -> None:
         self.port = variables.get("PORT") or str(find_free_port())
@@ -47,7 +47,7 @@ class Up(Process):
             return session.get(f"http://localhost:{self.port}{path}", timeout=10)
 
     def stop(self, *ids: str) -> dict[str, Any]:
-        """Stop these; returns the operation."""
+        """Stop these instances; return the operation."""
         with requests.Session() as session:
             session.trust_env = False
             address = f"http://localhost:{self.port}"
@@ -103,14 +103,14 @@ def started(folder: Path, **variables: str) -> Iterator[Up]:
     finally:
         process.signal(signal.SIGTERM)
         process.wait()
-        for pid in list_pids(folder):  # A test failed.
+        for pid in list_pids(folder):  # only after a failed test
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture
 def up(project: Path, migrated_database: Path) -> Iterator[Up]:
-    """A started panel. Its database has its tables: creating them takes a second."""
+    """A started panel, with the tables already in its database, since creating them takes a second."""
     (project / "var").mkdir(mode=0o700)
     shutil.copy(migrated_database, project / "var" / "db.sqlite3")
     with started(project) as process:
@@ -119,7 +119,7 @@ def up(project: Path, migrated_database: Path) -> Iterator[Up]:
 
 @pytest.fixture(scope="module")
 def bare_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """The service on a machine that has nothing else, with the usual number of web workers, for several tests."""
+    """The service on a bare machine, with the default number of web workers, for several tests."""
     with started(copy_project(tmp_path_factory.mktemp("bare") / "project"), WEB_WORKERS="") as process:
         wait_until(lambda: process.get("/readyz").ok, "it serves")
         yield process
@@ -206,7 +206,7 @@ def test_killing_the_panel_ends_its_processes_and_frees_the_port(up: Up) -> None
 
 
 def test_killing_the_process_group_ends_every_started_process(up: Up) -> None:
-    # As a terminal does that is closed: the programs are in sessions of their own, and don't get that signal.
+    # As a closed terminal does. The programs have their own sessions, and don't get that signal.
     wait_until(lambda: up.get("/livez").ok, "it serves")
 
     up.signal(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Novita slow, silent or broken, and a large account: over real HTTP, with the service between."""
+"""Novita slow, silent or broken, and a large account, over real HTTP."""
 
 import statistics
 import subprocess
@@ -34,7 +34,7 @@ LIST_FAULTS: list[dict[str, Any]] = [
 
 @pytest.fixture
 def service(start_service: Start, novita: Novita) -> Service:
-    """A service with a copy of an account at rest, short limits, and no sync but those that the test asks for."""
+    """A service with the inventory of an idle account, short limits, and only the syncs that the test requests."""
     novita.change(running=True)
     return start_service(
         NOVITA_SYNC_INTERVAL="0", NOVITA_READ_TIMEOUT="1", NOVITA_CONNECT_TIMEOUT="0.5", NOVITA_SYNC_DEADLINE="12"

@@ -1,4 +1,4 @@
-"""Webhooks from real processes to real receivers: killed, doubled, kept waiting, and over TLS."""
+"""Webhooks from real processes to real receivers: killed and simultaneous senders, slow receivers, and TLS."""
 
 import contextlib
 import json
@@ -58,7 +58,7 @@ def fetch(database: Path | str, statement: str) -> list[tuple[object, ...]]:
 
 
 class Sender:
-    """Processes of the service over one database file, which send webhooks."""
+    """Processes that send webhooks from one database file."""
 
     def __init__(self, folder: Path, receivers: list[Receiver]) -> None:
         self.database = folder / "db.sqlite3"
@@ -83,7 +83,7 @@ class Sender:
         return process
 
     def run(self, code: str, *arguments: object) -> tuple[str, str]:
-        """Return what a process printed and what it logged."""
+        """Return the output and the log of a process."""
         process = self.start(code, *arguments)
         output, log = process.communicate(timeout=60)
         assert process.returncode == 0, log
@@ -110,7 +110,7 @@ Begin = Callable[..., Sender]
 
 @pytest.fixture
 def begin(tmp_path: Path, migrated_database: Path) -> Iterator[Begin]:
-    """Start a sender that may send webhooks to these receivers; whatever happens, nothing of them is left."""
+    """Start a sender that may send webhooks to these receivers. All of its processes end with the test."""
     with contextlib.ExitStack() as stack:
 
         def start(*receivers: Receiver) -> Sender:
@@ -165,7 +165,7 @@ def test_webhook_of_a_killed_worker_is_sent_again_with_the_same_id(begin: Begin)
     receiver.write = answer("200 OK")
     sender.deliver(delivery_id)
 
-    # Nobody knows yet that the worker is dead.
+    # No process has noticed yet that the worker is dead.
     assert len(receiver.requests) == 1
     sender.execute("UPDATE instances_webhookdelivery SET next_attempt_at = datetime('now', '-1 second')")
     sender.deliver(delivery_id)
@@ -185,7 +185,7 @@ def test_worker_whose_claim_expired_keeps_the_next_ones_record(begin: Begin) -> 
     sender = begin(receiver)
     process = sender.start(DELIVER, sender.make_due(receiver.url), sender.go)
     wait_until(lambda: receiver.requests, "the request came")
-    # Another one has taken it up.
+    # Another worker has taken over the webhook.
     sender.execute("UPDATE instances_webhookdelivery SET tries = 2, next_attempt_at = '2040-01-01 00:00:00'")
 
     waits.set()
@@ -219,7 +219,7 @@ def test_slow_receiver_is_cut_after_ten_seconds_and_delays_no_other(begin: Begin
 
 def test_untrusted_certificate_gets_no_webhook(begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     receiver = Receiver(answer("200 OK"), tls=make_certificate(tmp_path, "127.0.0.1"))
-    # Trust, too, is not taken from the environment.
+    # The environment does not change the trusted certificates either.
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "certificate.pem"))
     sender = begin(receiver)
 

@@ -1,4 +1,4 @@
-"""The worker: whether it is seen, how it ends, and that it outlives Redis."""
+"""The worker: its state in /health, its end, and its independence of Redis."""
 
 import signal
 import time
@@ -13,7 +13,7 @@ NO_SYNC = {"NOVITA_SYNC_ON_STARTUP": "0", "NOVITA_SYNC_INTERVAL": "0", "WEB_WORK
 
 @pytest.fixture(autouse=True)
 def all_running(novita: Novita) -> None:
-    """25 instances, all of them running."""
+    """25 running instances."""
     novita.change(running=True)
 
 
@@ -44,7 +44,7 @@ def test_worker_ends_soon_while_novita_hangs_and_another_takes_the_operation(
     assert "Traceback" not in worker.log
     novita.clear_faults()
     start_worker()
-    # Its claim was given back, so that nobody waits for it to end.
+    # The worker has released its claim, so no process must wait until the claim expires.
     assert service.wait_until_finished(ordered, 12)["success"]
 
 
@@ -72,7 +72,7 @@ def test_worker_started_without_redis_works_before_and_after_redis_comes(
     time.sleep(5)
     assert worker.popen.poll() is None, worker.log
 
-    # It needs the database only.
+    # The worker needs only the database.
     assert service.wait_until_finished(ordered, 60)["success"]
 
     redis_process.start()

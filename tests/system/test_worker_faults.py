@@ -1,4 +1,4 @@
-"""The worker while Redis or the database misbehaves: it works on, logs it once, and ends when it is told to."""
+"""The worker while Redis or the database fails: it continues, logs the failure once, and ends on a signal."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ RECOVERY_SECONDS = 5
 
 @pytest.fixture(autouse=True)
 def all_running(novita: Novita) -> None:
-    """25 instances, all of them running."""
+    """25 running instances."""
     novita.change(running=True)
 
 
@@ -33,7 +33,7 @@ def set_config(server: Redis, **values: str | int) -> None:
 
 def fail_to_save(server: Redis) -> None:
     """Make Redis refuse writes, since it can't write to its disk."""
-    # A file that can't be renamed to: it is a folder.
+    # A folder that stands where Redis wants to write its file.
     (server.path.parent / "dump.rdb").mkdir(exist_ok=True)
     set_config(server, save="3600 1")
     server.client.bgsave()
@@ -50,7 +50,7 @@ def take_password_back(server: Redis) -> None:
     set_config(server, requirepass="")
 
 
-# How Redis is broken, how it is healed, and what the log says of it.
+# How Redis is broken, how it is mended, and the log's words about it.
 FAULTS: dict[str, tuple[Callable[[Redis], object], Callable[[Redis], object], str]] = {
     "refused": (Redis.end, Redis.start, "Redis can't be reached"),
     "silent": (
@@ -109,7 +109,7 @@ def test_worker_started_without_redis_ends_on_a_signal(start_worker: StartWorker
 
 
 def fill_with_foreign_bytes(client: redis.Redis) -> None:
-    """Write what others might under every name that a Celery worker may use: a queue, its bindings, what is unacked."""
+    """Write foreign data under every name that a Celery worker may use: a queue, its bindings, unacknowledged tasks."""
     junk = [
         b"\x80\x04\x95",
         b"{",
@@ -176,7 +176,7 @@ def test_worker_without_a_database_ends_on_a_signal(start_worker: StartWorker, e
 
 @pytest.fixture
 def silent_receiver() -> Iterator[tuple[str, socket.socket]]:
-    """A receiver of webhooks that takes connections and never answers; its URL, and its socket."""
+    """A webhook receiver that accepts connections and never answers: its URL and its socket."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}/hook", server
 
@@ -208,11 +208,11 @@ def test_worker_ends_soon_while_a_webhook_receiver_hangs(
         time.sleep(0.3)
 
     worker.wait(END_SECONDS)
-    # The call was cut: it would take longer by itself, and the worker has a limit of its own for what can't be cut.
+    # The call was cancelled; by itself it takes longer. Calls that can't be cancelled have a limit of their own.
     assert "the next worker continues" not in worker.log
     connection.close()
     start_worker()
-    # It is sent again, and soon.
+    # The webhook is sent again soon.
     server.settimeout(20)
     server.accept()[0].close()
 
@@ -220,7 +220,7 @@ def test_worker_ends_soon_while_a_webhook_receiver_hangs(
 def test_worker_stuck_in_a_statement_ends_on_a_signal(
     start_service: Start, start_worker: StartWorker, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    # Opening a pipe for reading waits until somebody writes: a file system that hangs looks like this.
+    # Opening a pipe for reading blocks until another process writes, like a hanging file system.
     database = tmp_path / "hanging"
     os.mkfifo(database)
     worker = start_worker(DATABASE_URL=f"sqlite:///{database}")
