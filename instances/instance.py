@@ -206,11 +206,6 @@ class Instance:
         return find_charge(self.status)
 
     @property
-    def is_charged_by_price(self) -> bool:
-        """Whether the price per hour is what the instance costs in its present status."""
-        return self.charge == "gpu" and not self.is_prepaid
-
-    @property
     def storage_cost_per_hour(self) -> Decimal | None:
         """The USD per hour that the container disk costs while the instance is stopped."""
         if self.rootfs_size_gb is None:

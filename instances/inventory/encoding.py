@@ -62,6 +62,16 @@ def recode(old: bytes, instance: Instance) -> bytes:
     return encode_facts(instance) + encode_additions(instance) + old[old.rindex(_CHANGED_AT) :]
 
 
+def without_time(stored: bytes) -> bytes:
+    """Return a stored instance without `changedAt`."""
+    return stored[: stored.rindex(_CHANGED_AT)]
+
+
+def read_row(stored: bytes) -> Instance:
+    """Return an instance from a row of this version. Raises MalformedInstance for others."""
+    return from_json(json.loads(stored))
+
+
 def decode(encoded: bytes) -> Instance:
     """Return the instance that was encoded."""
     return from_json(json.loads(encoded + b"}"))

@@ -1,6 +1,8 @@
 """What a synchronization did: in words, in the log, and as a record."""
 
+import hashlib
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -8,9 +10,10 @@ from typing import Any, Final
 from django.db import DatabaseError
 from django.utils import timezone
 
+from instances.costs.recording import Observation, try_to_observe
 from instances.errors import CacheUnavailable, PanelError, ShuttingDown
 from instances.instance import clean_text
-from instances.inventory import store
+from instances.inventory import encoding, store
 from instances.inventory.difference import Difference
 from instances.models import SyncRun
 
@@ -27,9 +30,13 @@ class SyncReport:
     requested_by: str = ""
     is_dry_run: bool = False
     started_at: datetime = field(default_factory=timezone.now)
+    # When the read of the account began, by Redis's clock.
+    read_began: datetime | None = None
     novita_instances: int | None = None
     redis_instances: int | None = None
     difference: Difference = field(default_factory=Difference)
+    # The inventory's new rows.
+    rows: Mapping[str, bytes] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     pages: int = 0
     calls: int = 0
@@ -80,7 +87,21 @@ def record(report: SyncReport, error: PanelError | None, earlier_failures: int) 
     try:
         _save(report, error)
     except DatabaseError as exc:
+        # The ledger would wait for the same database; its next observation finds the gap.
         log.warning("sync not recorded in the database: %s", exc)
+        return
+    if error is None and report.read_began is not None:
+        _observe(report, report.read_began)
+
+
+def _observe(report: SyncReport, at: datetime) -> None:
+    """Note in the ledger of costs what was found."""
+    unconfirmed = {one["id"] for one in report.difference.unconfirmed}
+    found = {id_: row for id_, row in report.rows.items() if id_ not in unconfirmed}
+    digest = hashlib.sha256(repr(sorted(unconfirmed)).encode("utf-8", "replace"))
+    for id_ in sorted(found):
+        digest.update(encoding.without_time(found[id_]))
+    try_to_observe(Observation(at, digest.hexdigest(), lambda: map(encoding.read_row, found.values()), unconfirmed))
 
 
 def _log(level: int, report: SyncReport, error: PanelError | None) -> None:

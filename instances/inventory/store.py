@@ -379,7 +379,8 @@ def remove_instance(instance_id: str, *, read_began: int | None = None) -> bool:
 
 
 def _write(instance_id: str, instance: Instance | None, read_began: int | None) -> bool:
-    other_cost = "" if instance is None or instance.is_charged_by_price else json.dumps(to_usd(instance.cost_per_hour))
+    is_by_price = instance is None or (instance.charge == "gpu" and not instance.is_prepaid)
+    other_cost = "" if instance is None or is_by_price else json.dumps(to_usd(instance.cost_per_hour))
     is_changed = _WRITE_INSTANCE(
         id=instance_id,
         facts=encoding.encode_facts(instance) if instance else b"",

@@ -91,6 +91,7 @@ def _run(
     on_progress: OnProgress,
 ) -> None:
     """Take the steps, and note in the report how far they came."""
+    report.read_began = now
     stored, additions = store.read_stored(), read_additions()
     report.redis_instances = len(stored.rows)
 
@@ -116,6 +117,7 @@ def _run(
 
     found = {**listing.instances, **confirmation.alive}
     report.difference = compare(stored.rows, found, confirmation.unconfirmed, now, additions)
+    report.rows = found
     if held is None:
         return
 

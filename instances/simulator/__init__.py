@@ -4,9 +4,9 @@ It imports nothing of the rest of the project: clients use HTTP, as with the rea
 A comment says "invented" where neither Novita's documentation nor an answer of the real API is the source.
 """
 
-from instances.simulator.account import Account
+from instances.simulator.account import Account, make_clock
 from instances.simulator.faults import KINDS
 from instances.simulator.routes import BASE_PATH, CALLS
 from instances.simulator.server import Server, start
 
-__all__ = ["BASE_PATH", "CALLS", "KINDS", "Account", "Server", "start"]
+__all__ = ["BASE_PATH", "CALLS", "KINDS", "Account", "Server", "make_clock", "start"]

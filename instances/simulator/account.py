@@ -4,19 +4,22 @@ import itertools
 import json
 import math
 import random
+import re
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from instances.simulator.answers import Answer, Refusal, Row, invalid, invalid_state
+from instances.simulator.meter import STEPS, Meter
 from instances.simulator.routes import MOVES, STARTING_POINT
 from instances.simulator.rows import FIRST_MOVES, SLOW_CREATION, add_details, build_row
 
 
 @dataclass(eq=False, slots=True)
 class Instance:
-    """A row, and the statuses to come, each with the monotonic time at which it begins."""
+    """A row, and the statuses to come, each with the time at which it begins."""
 
     row: Row
     plan: list[tuple[float, str]] = field(default_factory=list)
@@ -73,11 +76,17 @@ class Page:
         return Answer(body=b'{"instances": [' + b", ".join(self.rows) + b"]" + total + b"}")
 
 
+def make_clock(time_factor: float) -> Callable[[], float]:
+    """Return a clock in Unix seconds that nobody sets, and that runs so many times faster."""
+    began_at, began = time.time(), time.monotonic()
+    return lambda: began_at + (time.monotonic() - began) * time_factor
+
+
 class Account:
     """All instances of one account, newest first. Thread-safe.
 
     The same seed gives the same instances, with times relative to now. Statuses are updated at each read. When pages
-    count from 1, page 0 is answered as page 1, which suits every known client.
+    count from 1, page 0 is answered as page 1, which suits every known client. `clock` returns Unix seconds.
     """
 
     def __init__(
@@ -86,15 +95,19 @@ class Account:
         seed: int = 1,
         page_base: int = 1,
         step_seconds: float = 2.0,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self.page_base, self.step_seconds = page_base, step_seconds
+        self._clock = clock or make_clock(1)
+        self.meter = Meter()
         self._lock = threading.RLock()
         self._rng = random.Random(seed)
         self._numbers = itertools.count(instances)
         self._instances: dict[str, Instance] = {}
         self._moving: dict[str, Instance] = {}
         self._next_move = 0.0
-        now, begun = int(time.time()), time.monotonic()
+        begun = self._clock()
+        now = int(begun)
         for number in range(instances):
             resting = ((0, "running" if number % 5 in (0, 1, 3) else "exited"),)
             plan = SLOW_CREATION if number % 25 == 13 else FIRST_MOVES.get(number, resting)
@@ -102,6 +115,7 @@ class Account:
             age = 300 if status == "pulling" else self._rng.randrange(86_400, 150 * 86_400)
             instance = Instance(build_row(number, status, now - age, self._rng))
             self._instances[instance.row["id"]] = instance
+            self.meter.note(instance.row, begun)
             self._schedule(instance, [(begun + step * step_seconds, later) for step, later in plan[1:]])
         self._sort()
 
@@ -133,19 +147,20 @@ class Account:
                 raise invalid("a monthly instance can not be deleted")
             if status != STARTING_POINT.get(action, status) or status in MOVES["delete"]:
                 raise invalid_state()
-            due = time.monotonic() + self.step_seconds
+            now = self._clock()
+            due = now + self.step_seconds
             if ignored:  # An earlier action continues.
                 plan = [(due, status), *((max(begins, due), planned) for begins, planned in instance.plan)]
             else:
                 plan = [(due + step * self.step_seconds, planned) for step, planned in enumerate(later)]
-            self._enter(instance, first, time.time())
+            self._enter(instance, first, now)
             self._schedule(instance, plan)
             return first
 
     def build_fresh_row(self) -> Row:
         """Return a running instance that is not in the account."""
         with self._lock:
-            return build_row(next(self._numbers), "running", int(time.time()) - 600, self._rng)
+            return build_row(next(self._numbers), "running", int(self._clock()) - 600, self._rng)
 
     def change(self, wanted: object) -> int:
         """Change the account at once, as `POST /__instances` requests. Return the number of its instances.
@@ -174,6 +189,8 @@ class Account:
             if unknown := {*changed, *removed} - self._instances.keys() - rows.keys():
                 raise invalid(f"no such instance: {min(unknown)}")
             self._instances.update({instance_id: Instance(row) for instance_id, row in rows.items()})
+            for row in rows.values():
+                self.meter.note(row, self._clock())
             for instance_id, fields in changed.items():
                 self._set(self._instances[instance_id], fields)
             for instance_id in removed:
@@ -183,6 +200,25 @@ class Account:
                     self._set(instance, {"status": "running"})
             self._sort()
             return len(self._instances)
+
+    def read_balance(self) -> Row:
+        with self._lock:
+            self._settle()
+            return self.meter.describe_balance(self._clock())
+
+    def list_bills(self, query: dict[str, str]) -> Row:
+        """Return the bills as Novita does. Raises Refusal for an invalid query."""
+        given = [query.get(name, "") for name in ("startTime", "endTime")]
+        begin, end = (int(text) if re.fullmatch("[0-9]{1,12}", text) else None for text in given)
+        cycle = query.get("cycleType", "")
+        days = 7 if cycle == "Hour" else 31
+        if begin is None or end is None or cycle not in STEPS or not begin <= end <= begin + days * 86_400:
+            raise invalid(f"cycleType, startTime and endTime are required, and at most {days} days")
+        with self._lock:
+            self._settle()
+            bills = self.meter.list_bills(cycle, query.get("productCategory", ""), begin, end, self._clock())
+            owner = query.get("ownerId", "")
+            return {"bills": [bill for bill in bills if owner in ("", bill["ownerID"])]}
 
     def remove_any(self, instances: list[Instance]) -> None:
         """Remove a random one of these instances at once."""
@@ -197,20 +233,22 @@ class Account:
         return self._instances[instance_id]
 
     def _settle(self) -> None:
-        now, wall = time.monotonic(), time.time()
+        now = self._clock()
         if now < self._next_move:
             return
         for instance in [moving for moving in self._moving.values() if moving.plan[0][0] <= now]:
             while instance.plan and instance.plan[0][0] <= now:
                 begins, status = instance.plan.pop(0)
-                self._enter(instance, status, wall - (now - begins))
+                self._enter(instance, status, begins)
             self._schedule(instance, instance.plan)
         self._next_move = min((instance.plan[0][0] for instance in self._moving.values()), default=math.inf)
 
     def _enter(self, instance: Instance, status: str, at: float) -> None:
         row, before = instance.row, instance.row["status"]
         row["status"], instance.rendered = status, None
+        self.meter.note(row, at)
         if status == "removed":
+            self.meter.end(row["id"], at)
             del self._instances[row["id"]]
         elif str(before).startswith("to"):
             pass  # An ignored action falls back: nothing was started or stopped.
@@ -234,12 +272,14 @@ class Account:
     def _set(self, instance: Instance, fields: Row) -> None:
         instance.row |= fields
         instance.rendered = None
+        self.meter.note(instance.row, self._clock())
         if "status" in fields:
             self._schedule(instance, [])
 
     def _remove(self, instance_id: str) -> None:
         self._moving.pop(instance_id, None)
         self._instances.pop(instance_id, None)
+        self.meter.end(instance_id, self._clock())
 
     def _sort(self) -> None:
         newest_first = sorted(self._instances.values(), key=Instance.created_at, reverse=True)

@@ -1,6 +1,7 @@
 """The supported calls of Novita's API, and the statuses that each action passes through."""
 
 BASE_PATH = "/gpu-instance/openapi/v1"
+BILLING_PATH = "/openapi/v1/billing"
 ROUTES = {
     f"{BASE_PATH}/gpu/instances": ("GET", "list"),
     f"{BASE_PATH}/gpu/instance": ("GET", "get"),
@@ -10,6 +11,8 @@ ROUTES = {
     f"{BASE_PATH}/gpu/instance/delete": ("POST", "delete"),
     f"{BASE_PATH}/products": ("GET", "products"),
     f"{BASE_PATH}/clusters": ("GET", "clusters"),
+    f"{BILLING_PATH}/balance/detail": ("GET", "balance"),
+    f"{BILLING_PATH}/bill/list": ("GET", "bills"),
 }
 MOVES = {
     "start": ("toStart", "starting", "running"),

@@ -107,7 +107,9 @@ def build_row(number: int, status: str, created_at: int, rng: random.Random) -> 
     }
     if status == "creating":
         row["statusError"] = {"state": "ImagePullFailed", "message": "image pull failed"}
-    if number % 6 != 2:  # Optional in the list, and a string or a number.
+    if number % 25 == 22:  # Neither the row nor the list has its price (seen, not documented).
+        row["productId"] = "withdrawn"
+    elif number % 6 != 2:  # Optional in the list, and a string or a number.
         price = product["spotPrice"] if billing == "spot" else product["price"]
         row["instancePrice"] = int(price) if number % 4 == 3 else str(price)
     return row
@@ -116,7 +118,8 @@ def build_row(number: int, status: str, created_at: int, rng: random.Random) -> 
 def add_details(row: Row) -> Row:
     """Return the row with the fields that only a direct read shows. The row's own fields take precedence."""
     up = row["status"] == "running"
-    price = next((product["price"] for product in PRODUCTS if product["id"] == row["productId"]), "0")
+    name = "spotPrice" if row["billingMode"] == "spot" else "price"
+    price = next((product[name] for product in PRODUCTS if product["id"] == row["productId"]), "0")
     return {
         "network": {"id": "", "ip": ""},
         "node": {"maxRootfsSize": 2048},

@@ -153,6 +153,10 @@ class Exchange(BaseHTTPRequestHandler):
                     return json_answer({"data": PRODUCTS})
                 case "clusters":
                     return json_answer({"data": CLUSTERS})
+                case "balance":
+                    return json_answer(self.server.account.read_balance())
+                case "bills":
+                    return json_answer(self.server.account.list_bills(self.call.query))
                 case _:
                     return self.answer_action()
         except Refusal as refusal:

@@ -24,6 +24,12 @@ def count_up_to(maximum: int) -> Callable[[str], int]:
     return parse
 
 
+def parse_factor(text: str) -> float:
+    if parse_seconds(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to 3600, not {text!r}")
+    return float(text)
+
+
 def parse_seconds(text: str) -> float:
     try:
         seconds = float(text)
@@ -83,6 +89,15 @@ class Command(BaseCommand):
             help="duration of each transitional status, such as toStop and stopping (default: %(default)s)",
         )
 
+        parser.add_argument(
+            "--time-factor",
+            type=parse_factor,
+            default=1.0,
+            metavar="FACTOR",
+            help="how many times faster the account's clock runs: its statuses, times, bills and balance "
+            "(default: %(default)s)",
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
         for stop_signal in (
             signal.SIGINT,
@@ -95,6 +110,7 @@ class Command(BaseCommand):
                 seed=options["seed"],
                 page_base=options["page_base"],
                 step_seconds=options["step_seconds"],
+                clock=simulator.make_clock(options["time_factor"]),
             )
             try:
                 server = simulator.start(account, options["port"], options["latency"])

@@ -1,0 +1,168 @@
+"""Records in the ledger what a synchronization observed. The ledger may fail: the inventory does not depend on it."""
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from django.conf import settings
+from django.db import DatabaseError, transaction
+from django.utils import timezone
+
+from instances.costs import ledger
+from instances.costs.ledger import Facts, Span, State
+from instances.instance import Instance, clean_text
+from instances.models import LedgerState, MeteredInstance, UsageInterval
+
+log = logging.getLogger(__name__)
+
+KEEP_DAYS: Final = 400
+BATCH: Final = 500
+# An observation this much older than the last one comes from a slow process or a clock that was corrected, and is
+# ignored. An older one means that the clock was set back.
+LATE_MS: Final = 600_000
+NOT_READ: Final = Facts(State.GAP, None, None, 0, None, None, None)
+_DESCRIBED: Final = ("name", "product_id", "gpu", "region")
+
+
+def get_longest_pause_ms() -> int:
+    """Return the longest pause between two observations that counts as continuous."""
+    return round(1000 * max(settings.NOVITA_STALE_AFTER, 2 * settings.NOVITA_SYNC_INTERVAL))
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one synchronization found.
+
+    Equal observations have equal digests; `read` returns the instances, and is called only when something has changed.
+    `unconfirmed` exist, but could not be read. `at` is when the synchronization began to read.
+    """
+
+    at: datetime
+    digest: str
+    read: Callable[[], Iterable[Instance]]
+    unconfirmed: Collection[str] = ()
+
+
+def try_to_observe(observation: Observation) -> None:
+    """Record an observation. When the database fails, the time until the next observation becomes a gap."""
+    try:
+        observe(observation)
+    except DatabaseError as exc:
+        log.warning("costs not recorded: %s", exc)
+
+
+def observe(observation: Observation) -> None:
+    """Record an observation: one statement when nothing has changed. Raises DatabaseError."""
+    now_ms, pause_ms = ledger.to_ms(observation.at), get_longest_pause_ms()
+    is_continued = LedgerState.objects.filter(
+        digest=observation.digest, observed_ms__gte=now_ms - pause_ms, observed_ms__lte=now_ms
+    ).update(observed_ms=now_ms)
+    if not is_continued:
+        with transaction.atomic():
+            _record(observation, now_ms, pause_ms)
+
+
+def _describe(instance: Instance) -> dict[str, str]:
+    """Return the columns of MeteredInstance."""
+    return {
+        "name": clean_text(instance.name, 255),
+        "product_id": clean_text(instance.product_id, 128),
+        "gpu": clean_text(instance.product_name or instance.product_id, 128),
+        "region": clean_text(instance.region, 128),
+    }
+
+
+def _record(observation: Observation, now_ms: int, pause_ms: int) -> None:
+    state = LedgerState.objects.select_for_update().order_by("pk").first() or LedgerState(observed_ms=now_ms)
+    last_ms = state.observed_ms
+    if now_ms < last_ms:
+        if last_ms - now_ms <= LATE_MS:
+            return
+        _forget_since(now_ms)
+        last_ms = now_ms
+    observed = {one.id: one for one in observation.read()}
+    facts = {id_: read for id_, one in observed.items() if (read := ledger.read_facts(one))}
+    facts |= dict.fromkeys(observation.unconfirmed, NOT_READ)
+    is_gap = now_ms - last_ms > pause_ms
+    known = _save_instances(facts, observed)
+    ids = {pk: id_ for id_, pk in known.items()}
+    changed: list[UsageInterval] = []
+    dropped: list[int] = []
+    added: list[UsageInterval] = []
+    seen = set()
+    for row in UsageInterval.objects.filter(ended_ms=None).order_by():
+        id_ = ids.get(row.instance_id, "")
+        seen.add(id_)
+        before = Span(State(row.state), row.began_ms, None, row.price, row.gpus, row.is_inferred)
+        spans = ledger.advance(before, facts.get(id_), last_ms, now_ms, is_gap=is_gap)
+        if spans == [before]:
+            continue
+        if spans and replace(spans[0], ended_ms=None) == before:
+            row.ended_ms = spans.pop(0).ended_ms
+            changed.append(row)
+        else:
+            dropped.append(row.pk)
+        added += _make_rows(row.instance_id, spans)
+    for id_ in facts.keys() - seen:
+        added += _make_rows(known[id_], ledger.advance(None, facts[id_], last_ms, now_ms, is_gap=is_gap))
+    for start in range(0, len(dropped), BATCH):
+        UsageInterval.objects.filter(pk__in=dropped[start : start + BATCH]).delete()
+    UsageInterval.objects.bulk_update(changed, ["ended_ms"], batch_size=BATCH)
+    UsageInterval.objects.bulk_create(added, batch_size=BATCH)
+    state.observed_ms, state.digest = now_ms, observation.digest
+    state.save()
+
+
+def _make_rows(instance_pk: int, spans: Sequence[Span]) -> list[UsageInterval]:
+    return [
+        UsageInterval(
+            instance_id=instance_pk,
+            state=span.state,
+            began_ms=span.began_ms,
+            ended_ms=span.ended_ms,
+            price=span.price,
+            gpus=span.gpus,
+            is_inferred=span.is_inferred,
+        )
+        for span in spans
+    ]
+
+
+def _save_instances(facts: Mapping[str, Facts], observed: Mapping[str, Instance]) -> dict[str, int]:
+    """Add new instances, and update the descriptions of known ones. Return the primary keys by instance."""
+    wanted = {clean_text(id_, 128): id_ for id_ in facts}
+    names, known = list(wanted), {}
+    for start in range(0, len(names), BATCH):
+        for row in MeteredInstance.objects.filter(instance_id__in=names[start : start + BATCH]).order_by():
+            known[wanted[row.instance_id]] = row
+    renamed = []
+    for id_, row in known.items():
+        described = _describe(observed[id_]) if id_ in observed else {}
+        if any(getattr(row, name) != value for name, value in described.items()):
+            for name, value in described.items():
+                setattr(row, name, value)
+            renamed.append(row)
+    MeteredInstance.objects.bulk_update(renamed, _DESCRIBED, batch_size=BATCH)
+    new = {
+        id_: MeteredInstance(instance_id=name, **(_describe(observed[id_]) if id_ in observed else {}))
+        for name, id_ in wanted.items()
+        if id_ not in known
+    }
+    MeteredInstance.objects.bulk_create(new.values(), batch_size=BATCH)
+    return {id_: row.pk for id_, row in {**known, **new}.items()}
+
+
+def _forget_since(now_ms: int) -> None:
+    """Make room for the time that repeats after the clock was set back: it counts once, as it is observed last."""
+    log.warning("the clock was set back: the ledger of costs is recorded again from this time on")
+    UsageInterval.objects.filter(began_ms__gte=now_ms).delete()
+    UsageInterval.objects.filter(ended_ms__gt=now_ms).update(ended_ms=now_ms)
+
+
+def forget_old() -> None:
+    """Delete what ended more than 400 days ago."""
+    oldest = ledger.to_ms(timezone.now() - timedelta(days=KEEP_DAYS))
+    UsageInterval.objects.filter(ended_ms__lt=oldest).delete()
+    MeteredInstance.objects.filter(intervals=None).delete()

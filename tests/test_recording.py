@@ -1,0 +1,61 @@
+"""How synchronizations write the ledger of costs."""
+
+from unittest import mock
+
+import pytest
+from django.db import OperationalError, connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from instances.costs import recording
+from instances.models import LedgerState, UsageInterval
+from tests.novita_answers import NovitaAnswers, make_row
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_pauses")]
+
+
+def list_ledger_statements(queries: list[dict[str, str]]) -> list[str]:
+    tables = ("ledgerstate", "usageinterval", "meteredinstance", "annotation", "labelrule")
+    return [query["sql"] for query in queries if any(table in query["sql"] for table in tables)]
+
+
+def test_sync_that_finds_nothing_changed_costs_the_ledger_one_statement(client: Client, novita: NovitaAnswers) -> None:
+    novita.lists(*(make_row(f"i{number}", instancePrice="35000") for number in range(50)))
+    client.post("/api/instances/sync")
+
+    with CaptureQueriesContext(connection) as captured:
+        client.post("/api/instances/sync")
+
+    statements = list_ledger_statements(captured.captured_queries)
+    assert len(statements) == 1
+    assert statements[0].startswith("UPDATE")
+
+
+def test_sync_succeeds_while_the_ledger_can_not_be_written(client: Client, novita: NovitaAnswers) -> None:
+    novita.lists(make_row("a"))
+
+    with mock.patch.object(recording, "observe", side_effect=OperationalError("database is locked")):
+        answer = client.post("/api/instances/sync")
+
+    assert answer.json()["success"]
+    assert not UsageInterval.objects.exists()
+
+
+def test_failed_sync_is_no_observation(client: Client, novita: NovitaAnswers) -> None:
+    novita.lists(status=403)
+
+    client.post("/api/instances/sync")
+
+    assert not LedgerState.objects.exists()
+
+
+def test_unconfirmed_instance_is_not_observed(client: Client, novita: NovitaAnswers) -> None:
+    novita.lists(make_row("a"), make_row("b"))
+    novita.lists(make_row("a"))
+    novita.shows({"id": "b"}, status=403, json={})
+    client.post("/api/instances/sync")
+
+    client.post("/api/instances/sync")
+
+    (interval,) = UsageInterval.objects.filter(instance__instance_id="b", ended_ms=None)
+    assert interval.state == UsageInterval.State.GAP
