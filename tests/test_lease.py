@@ -228,7 +228,7 @@ def test_sync_that_lost_its_lease_keeps_the_newer_listing(
     assert answer.status_code == 503
     assert answer.json()["code"] == "SYNC_LOST_LOCK"
     assert client.get("/api/instances").content == newer[0]
-    assert len(raw_redis.keys(name_of("gen:*"))) == 2  # The newer one and the expiring one, and no draft.
+    assert len(raw_redis.keys(name_of("gen:*"))) == 1  # The newer one, and no draft.
 
 
 @pytest.mark.django_db
