@@ -1,6 +1,7 @@
 """gunicorn's configuration: `gunicorn -c python:novita_site.gunicorn novita_site.wsgi`."""
 
 import functools
+import gc
 import json
 import os
 import signal
@@ -74,6 +75,16 @@ def find_rest(req: Any, wait_seconds: float) -> bool:
 
 
 def post_worker_init(worker: Any) -> None:
+    """Prepare a worker that has loaded the application."""
+    # A synchronization computes in this process. With Python's 5 ms, a request that waits for its turn of the processor
+    # several times takes 24 ms longer (p99), with 1 ms 8.
+    sys.setswitchinterval(0.001)
+    # A full garbage collection stops all threads. What is loaded now stays, and needs 60 ms to look through.
+    gc.freeze()
+    _cancel_sync_on_sigterm()
+
+
+def _cancel_sync_on_sigterm() -> None:
     """Let SIGTERM cancel a running sync and release its lease before gunicorn handles the signal."""
     from instances import refresher
 

@@ -8,7 +8,7 @@ import pytest
 import requests
 from django.db import OperationalError, connection
 from django.test import Client
-from fakeredis import FakeRedis
+from fakeredis import FakeRedis, FakeRedisConnection
 
 from instances.inventory.sync import synchronize
 from instances.models import SyncRun
@@ -471,3 +471,55 @@ def test_dry_run_changes_nothing(client: Client, novita: NovitaAnswers, raw_redi
     assert [one["id"] for one in difference.removed] == ["a", "b"]
     assert {key: raw_redis.dump(key) for key in raw_redis.scan_iter()} == before
     assert SyncRun.objects.count() == 1
+
+
+def test_record_names_the_first_instances_and_counts_all(
+    client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instances.inventory.difference.MAX_LISTED", 2)
+
+    fill(client, novita, make_row("a"), make_row("b"), make_row("c"))
+
+    run = SyncRun.objects.get()
+    assert run.added_count == 3
+    assert [one["id"] for one in run.added] == ["a", "b"]
+
+
+def test_sync_without_changes_makes_two_statements_in_the_database(
+    client: Client, novita: NovitaAnswers, django_assert_num_queries: Any
+) -> None:
+    novita.lists(*[make_row(f"id-{number}") for number in range(50)])
+    synchronize("command")
+
+    # The record, and the removal of old ones.
+    with django_assert_num_queries(2):
+        synchronize("command")
+
+
+@pytest.mark.parametrize("size", [2, 500])
+def test_commands_to_redis_do_not_grow_with_the_account(
+    size: int, client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(client, novita)
+    novita.mock.reset()
+    novita.lists(*[make_row(f"id-{number}") for number in range(size)])
+    sent = count_commands(monkeypatch)
+
+    synchronize("command")
+    assert len(sent) == 8, sent
+    sent.clear()
+    synchronize("command")
+    assert len(sent) == 6, sent
+
+
+def count_commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list of the commands to Redis from now on; those of a pipeline count as one."""
+    sent: list[str] = []
+    send = FakeRedisConnection.send_packed_command
+
+    def count(connection: FakeRedisConnection, command: Any, *args: Any, **options: Any) -> Any:
+        sent.append(str(command)[:60])
+        return send(connection, command, *args, **options)
+
+    monkeypatch.setattr(FakeRedisConnection, "send_packed_command", count)
+    return sent

@@ -47,7 +47,7 @@ def instances_column(field: str, title: str) -> Callable[[Any, Any], str]:
 
     @admin.display(description=title)
     def column(record_admin: "RecordAdmin", record: Model) -> str:
-        return show_instances(getattr(record, field))
+        return show_instances(getattr(record, field), getattr(record, f"{field}_count"))
 
     return column
 
@@ -62,9 +62,9 @@ def link_record(record: Model) -> SafeString:
     return format_html('<a href="{}">{}</a>', address, record)
 
 
-def show_instances(items: list[dict[str, Any]]) -> SafeString:
-    """Render a list of instances by name and id, each with its changes (from → to)."""
-    context = {"items": items[:MAX_SHOWN], "more": max(0, len(items) - MAX_SHOWN)}
+def show_instances(items: list[dict[str, Any]], count: int) -> SafeString:
+    """Render the first of `count` instances by name and id, each with its changes (from → to)."""
+    context = {"items": items[:MAX_SHOWN], "more": max(0, count - MAX_SHOWN)}
     return render_to_string("admin/instances/syncrun/instances.html", context)
 
 

@@ -1,9 +1,9 @@
 """What differs between the cached inventory and what Novita has: pure comparison, without a call."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, TypedDict
+from typing import Any, Final, Generic, TypedDict, TypeVar
 
 from instances.instance import format_time
 from instances.inventory import encoding, rows
@@ -24,15 +24,40 @@ class Changed(TypedDict):
     fields: dict[str, tuple[Any, Any]]
 
 
+# Encoding 100,000 changes for the record blocks all other threads for half a second.
+MAX_LISTED: Final = 5000
+
+Item = TypeVar("Item", Named, Changed)
+
+
+@dataclass
+class Listed(Generic[Item]):
+    """The instances of one kind: the first ones by name, and the number of all."""
+
+    count: int = 0
+    first: list[Item] = field(default_factory=list)
+
+    def add(self, item: Item) -> None:
+        self.count += 1
+        if self.count <= MAX_LISTED:
+            self.first.append(item)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self.first)
+
+
 @dataclass(frozen=True)
 class Difference:
     """What a synchronization found."""
 
-    added: list[Named] = field(default_factory=list)
-    changed: list[Changed] = field(default_factory=list)
+    added: Listed[Named] = field(default_factory=Listed)
+    changed: Listed[Changed] = field(default_factory=Listed)
     unchanged: int = 0
-    removed: list[Named] = field(default_factory=list)
-    unconfirmed: list[Named] = field(default_factory=list)
+    removed: Listed[Named] = field(default_factory=Listed)
+    unconfirmed: Listed[Named] = field(default_factory=Listed)
 
     def describe(self) -> str:
         """Return the counts that aren't zero: "1 new, 1 gone"."""
@@ -47,7 +72,7 @@ def say_counts(added: int, changed: int, removed: int, unconfirmed: int) -> str:
 def compare(
     stored: Mapping[str, bytes],
     found: dict[str, bytes],
-    unconfirmed: Collection[str],
+    unconfirmed: Set[str],
     now: datetime,
     additions: Additions,
 ) -> Difference:
@@ -56,24 +81,24 @@ def compare(
     `found` is changed in place: a second dictionary of 100,000 rows takes 70 MB. `unconfirmed` are the stored instances
     that were not found, and not confirmed as gone: they stay as they are. A stored instance in neither is removed.
     """
-    added, changed, unchanged = [], [], 0
+    added, removed, changed, unchanged = Listed[Named](), Listed[Named](), Listed[Changed](), 0
     changed_at = format_time(now)
     for id_, encoded in found.items():
         found[id_], fields = _compare_one(id_, stored.get(id_), encoded, changed_at, additions)
         if fields is None:
-            added.append(_name(id_, encoded))
+            added.add(_name(id_, encoded))
         elif fields:
-            changed.append(Changed(id=id_, name=rows.read_name(encoded), fields=fields))
+            changed.add(Changed(id=id_, name=rows.read_name(encoded), fields=fields))
         else:
             unchanged += 1
     found.update((id_, stored[id_]) for id_ in unconfirmed)
-    return Difference(
-        added=added,
-        changed=changed,
-        unchanged=unchanged,
-        removed=[_name(id_, value) for id_, value in stored.items() if id_ not in found],
-        unconfirmed=[_name(id_, stored[id_]) for id_ in unconfirmed],
-    )
+    kept = Listed[Named]()
+    for id_, row in stored.items():
+        if id_ not in found:
+            removed.add(_name(id_, row))
+        elif id_ in unconfirmed:
+            kept.add(_name(id_, row))
+    return Difference(added, changed, unchanged, removed, kept)
 
 
 def _compare_one(

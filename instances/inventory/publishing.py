@@ -1,9 +1,9 @@
 """How a synchronization writes the inventory: a generation aside, in parts, which one script makes the current one."""
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final
 
 from instances import lua
@@ -42,7 +42,7 @@ def publish(rows: Mapping[str, bytes], moving: Collection[str], source: Source) 
     generation = f"{keys.GENERATION}{source.fence}"
     try:
         with redis_errors():
-            fields = iter([(MARKER, b"%d" % keys.FORMAT), *rows.items()])
+            fields: Iterator[tuple[str | bytes, bytes]] = chain([(MARKER, b"%d" % keys.FORMAT)], rows.items())
             while part := dict(islice(fields, ROWS_AT_ONCE)):
                 _write_part(generation, "hset", mapping=part)
             _write_moving(moving, source)

@@ -125,10 +125,10 @@ def _save(report: SyncReport, error: PanelError | None) -> None:
         outcome=SyncRun.Outcome.FAILED if error else SyncRun.Outcome.SUCCEEDED,
         error_code=error.code if error else "",
         error=error.message if error else " ".join(report.errors),
-        added=_clean(difference.added),
-        changed=_clean(difference.changed),
-        removed=_clean(difference.removed),
-        unconfirmed=_clean(difference.unconfirmed),
+        added=_clean(difference.added.first),
+        changed=_clean(difference.changed.first),
+        removed=_clean(difference.removed.first),
+        unconfirmed=_clean(difference.unconfirmed.first),
         **report.get_figures(),
     )
     SyncRun.objects.filter(started_at__lt=timezone.now() - timedelta(days=KEEP_RUNS_DAYS)).delete()

@@ -6,7 +6,7 @@ keep the previous inventory, and its draft expires.
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -147,7 +147,7 @@ class Confirmation:
     """What became of the instances that the listing lacked. Those in neither field are gone."""
 
     alive: Mapping[str, bytes]
-    unconfirmed: list[str]
+    unconfirmed: Set[str]
     pages: int = 0
 
 
@@ -175,7 +175,7 @@ def _confirm(missing: list[str], novita: Novita, additions: Additions, budget: B
             alive[id_] = additions.encode(outcome)
     if is_sample:
         gone = set(unlisted) if len(gone) == len(sample) else set()
-    return Confirmation(alive, [id_ for id_ in unlisted if id_ not in gone and id_ not in alive], pages)
+    return Confirmation(alive, set(unlisted) - gone - alive.keys(), pages)
 
 
 def _is_gone(outcome: Instance | NovitaError) -> bool:

@@ -4,7 +4,6 @@ import json
 import signal
 import sys
 from argparse import ArgumentParser
-from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, Final
 
@@ -15,7 +14,7 @@ from instances.access.audit import get_shell_actor
 from instances.answers import describe
 from instances.api.inventory import show_report
 from instances.errors import PanelError, SyncInProgress
-from instances.inventory.difference import Changed, Named
+from instances.inventory.difference import Changed, Listed, Named
 from instances.inventory.report import SyncReport
 from instances.inventory.sync import synchronize
 from instances.models import Action, SyncRun
@@ -87,8 +86,8 @@ class Command(BaseCommand):
             self.stderr.write(error)
         self.stdout.write(("Dry run: nothing was changed. " if report.is_dry_run else "") + report.summarize())
 
-    def _list(self, word: str, items: Sequence[Named | Changed]) -> None:
-        for item in items[:MAX_NAMED]:
+    def _list(self, word: str, items: Listed[Named] | Listed[Changed]) -> None:
+        for item in items.first[:MAX_NAMED]:
             fields: dict[str, tuple[Any, Any]] = item.get("fields", {})  # type: ignore[assignment]  # only Changed has it
             changes = ", ".join(f"{name} {old} → {new}" for name, (old, new) in fields.items())
             line = f"{word}: {item['name'] or '(no name)'} ({item['id']}){': ' if changes else ''}{changes}"
