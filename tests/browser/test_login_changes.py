@@ -97,10 +97,11 @@ def test_ended_login_is_shown_before_a_button_is_pressed(
     expect(page.get_by_role("row", name="trainer")).to_be_visible()
 
 
-def test_button_shows_that_the_login_has_ended(
+def test_button_of_a_paused_page_shows_that_the_login_has_ended(
     context: BrowserContext,  # noqa: F811 - the fixture
     page: Page,
 ) -> None:
+    page.get_by_role("button", name="Pause refresh").click()
     log_out(context).close()
 
     press_sync(page)
