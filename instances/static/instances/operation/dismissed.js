@@ -1,7 +1,5 @@
 // The operations that were dismissed in this browser. Without storage, a dismissal lasts as long as the page.
 
-import {isRunning} from './states.js';
-
 const KEY = 'dismissedOperation';
 
 export function createDismissed() {
@@ -18,8 +16,9 @@ export function createDismissed() {
 
     function has(operation) {
         const {createdAt, finishedAt} = readLast();
-        return !isRunning(operation) && (operation.finishedAt < finishedAt
-            || (operation.finishedAt === finishedAt && operation.createdAt <= createdAt));
+        // A running operation has no `finishedAt`: both comparisons are false.
+        return operation.finishedAt < finishedAt
+            || (operation.finishedAt === finishedAt && operation.createdAt <= createdAt);
     }
 
     function add(operation) {
