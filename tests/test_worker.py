@@ -4,8 +4,10 @@ import contextlib
 import selectors
 import socket
 import time
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from gunicorn.config import Config
@@ -239,7 +241,7 @@ def test_a_download_may_last_longer_than_the_deadline_if_it_goes_on(
     worker: PatientWorker, listener: Listener, settings: Settings
 ) -> None:
     settings.HTTP_SEND_SECONDS = 0.4
-    data = bytes(range(256)) * 8192  # 2 MB: a part of it is in a file
+    data = bytes(range(256)) * 8192
     client, conn = answer(worker, listener, data)
     stuck = answer(worker, listener, data)[1]
     received = b""
@@ -270,8 +272,7 @@ def test_a_byte_now_and_then_keeps_no_answer(worker: PatientWorker, listener: Li
     assert conn not in worker.waiting
 
 
-def test_a_large_answer_is_in_a_file_and_arrives_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unsent, "MEMORY_BYTES", 1000)
+def test_large_answer_in_many_parts_arrives_as_it_is() -> None:
     queue = unsent.Unsent()
     ours, theirs = socket.socketpair()
     data = bytes(range(256)) * 4096
@@ -283,14 +284,37 @@ def test_a_large_answer_is_in_a_file_and_arrives_as_it_is(monkeypatch: pytest.Mo
             queue.append(data[start : start + 5000])
             if start % 50_000 == 0:
                 queue.send(ours)
-        assert queue._file and queue._file._rolled  # type: ignore[attr-defined]  # private
         while queue.size or len(received) < len(data):
             queue.send(ours)
             with contextlib.suppress(BlockingIOError):
                 received += theirs.recv(10_000)
 
     assert received == data
-    assert queue._file is None
+
+
+def test_answer_that_many_clients_get_is_in_memory_once() -> None:
+    data = bytes(1_000_000)
+    queues = [unsent.Unsent() for _ in range(20)]
+    tracemalloc.start()
+
+    for queue in queues:
+        queue.append(data)
+
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert held < len(data)
+
+
+def test_head_and_short_body_are_one_packet() -> None:
+    queue = unsent.Unsent()
+    sock = Mock()
+    sock.send.side_effect = len
+    queue.append(b"head")
+    queue.append(b"body")
+
+    queue.send(sock)
+
+    assert [bytes(call.args[0]) for call in sock.send.call_args_list] == [b"headbody"]
 
 
 def test_a_client_that_is_alone_in_being_slow_gets_an_answer_of_any_size(
