@@ -4,6 +4,21 @@ export function clone(id) {
     return document.getElementById(id).content.firstElementChild.cloneNode(true);
 }
 
+const found = new WeakMap(); // element → selector → the element inside
+
+// As `querySelector`, for elements that are never replaced: a refresh of a hundred rows needs a thousand of them.
+export function find(element, selector) {
+    let inside = found.get(element);
+    if (!inside) {
+        inside = new Map();
+        found.set(element, inside);
+    }
+    if (!inside.has(selector)) {
+        inside.set(selector, element.querySelector(selector));
+    }
+    return inside.get(selector);
+}
+
 export function set(target, name, value) {
     if (target[name] !== value) {
         target[name] = value;

@@ -1,6 +1,6 @@
 // Protection of one instance: the mark in its row, and the form and the question in its details.
 
-import {set, setDisabled, setText} from '../elements.js';
+import {find, set, setDisabled, setText} from '../elements.js';
 import {send} from '../session.js';
 import {removeUnknown} from './inventory.js';
 
@@ -22,7 +22,7 @@ export function createProtection({messages, refreshAnew, render}) {
 
     function updateRow(row, one) {
         const protection = protections.get(one.id);
-        setText(row.querySelector('.protection'), protection ? `🔒 Protected: ${protection.reason}` : '');
+        setText(find(row, '.protection'), protection ? `🔒 Protected: ${protection.reason}` : '');
     }
 
     function updateDetails(detail, one) {

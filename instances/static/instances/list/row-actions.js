@@ -1,7 +1,7 @@
 // Start, stop and restart of one instance: its buttons, the second press, and the request.
 
 import {getNow} from '../clock.js';
-import {clone, set, setText} from '../elements.js';
+import {clone, find, set, setText} from '../elements.js';
 import {send} from '../session.js';
 import {getLabel, isMoving} from '../statuses.js';
 import {capitalize, sayClock} from '../words.js';
@@ -29,19 +29,19 @@ export function createRowActions({messages, protection, getRow, refresh, render}
     function updateQuestion(row, id, name) {
         const isOpen = question?.id === id;
         const isRestart = isOpen && question.action === 'restart';
-        const confirm = row.querySelector('.confirm');
+        const confirm = find(row, '.confirm');
         set(confirm, 'hidden', !isOpen);
-        set(row.querySelector('.buttons'), 'hidden', isOpen);
-        setText(confirm.querySelector('span'), isRestart
+        set(find(row, '.buttons'), 'hidden', isOpen);
+        setText(find(confirm, 'span'), isRestart
             ? `Restart ${name}? This ends all jobs on it.`
             : `Stop ${name}? Data on local disks may be lost; Novita keeps it for up to 7 days. `
                 + 'It may not start again: the GPU can be taken meanwhile.');
-        setText(confirm.querySelector('[data-do=confirm-now]'), isRestart ? 'Restart' : 'Stop');
+        setText(find(confirm, '[data-do=confirm-now]'), isRestart ? 'Restart' : 'Stop');
         set(confirm, 'ariaLabel', isRestart ? `Restart ${name}?` : `Stop ${name}?`);
     }
 
     function updateButtons(row, id, name, actions) {
-        const buttons = row.querySelector('.buttons');
+        const buttons = find(row, '.buttons');
         const isBusy = requests.has(id);
         const look = `${actions} ${isBusy} ${name}`;
         if (buttons.dataset.shown === look) {

@@ -1,6 +1,6 @@
 // The message of a row about its last action.
 
-import {setText} from '../elements.js';
+import {find, setText} from '../elements.js';
 import {removeUnknown} from './inventory.js';
 
 export function createRowMessages() {
@@ -8,7 +8,7 @@ export function createRowMessages() {
 
     function update(row, one) {
         const message = messages.get(one.id);
-        const line = row.querySelector('.message');
+        const line = find(row, '.message');
         setText(line, message ? message.words : '');
         line.classList.toggle('is-error', Boolean(message?.isError));
     }

@@ -1,6 +1,6 @@
 // The table's rows: made from a template, updated only where they differ, put in order without losing the focus.
 
-import {clone, set, setText} from '../elements.js';
+import {clone, find, set, setText} from '../elements.js';
 import {getLabel} from '../statuses.js';
 import {capitalize, sayAge, sayMoment} from '../words.js';
 
@@ -31,15 +31,15 @@ export function createRows({table, getRequest, getDetails, parts}) {
 
     function update(row, one) {
         const request = getRequest(one.id);
-        const status = row.querySelector('.status');
-        setText(row.querySelector('bdi'), one.name || one.id);
+        const status = find(row, '.status');
+        setText(find(row, 'bdi'), one.name || one.id);
         setText(status, request ? `${capitalize(request)} requested` : getLabel(one.status));
         set(status, 'title', one.status);
         set(status.dataset, 'group', request ? 'requested' : one.group);
-        setText(row.querySelector('.status-error'), one.statusError ? one.statusError.message || one.statusError.state : '');
-        setText(row.querySelector('.region'), one.region);
-        setText(row.querySelector('.gpu'), `${one.gpuNum ? `${one.gpuNum} × ` : ''}${one.productName}`);
-        updateTime(row.querySelector('.created'), one.createdAt);
+        setText(find(row, '.status-error'), one.statusError ? one.statusError.message || one.statusError.state : '');
+        setText(find(row, '.region'), one.region);
+        setText(find(row, '.gpu'), `${one.gpuNum ? `${one.gpuNum} × ` : ''}${one.productName}`);
+        updateTime(find(row, '.created'), one.createdAt);
         for (const updatePart of parts) {
             updatePart(row, one);
         }

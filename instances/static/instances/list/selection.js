@@ -1,6 +1,6 @@
 // The selection: the boxes of the rows and of the heading, and the bar with its counts and buttons.
 
-import {set, setDisabled, setText} from '../elements.js';
+import {find, set, setDisabled, setText} from '../elements.js';
 import {capitalize, PAST} from '../words.js';
 import {removeUnknown} from './inventory.js';
 
@@ -14,7 +14,7 @@ export function createSelection({inventory, canRequest, preview, render}) {
     let lastSelected = ''; // where a range by Shift begins
 
     function updateRow(row, one) {
-        const box = row.querySelector('.select input');
+        const box = find(row, '.select input');
         set(box, 'checked', selected.has(one.id));
         set(box, 'ariaLabel', `Select ${one.name || one.id}`);
     }

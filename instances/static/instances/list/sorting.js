@@ -5,19 +5,34 @@ import {compareKeys, compareTexts, getNaturalKey} from '../order.js';
 const DEFAULT_ORDERING = '-createdAt';
 
 export function createSorting({head, address}) {
+    // Column → instance → its key. A refresh keeps the objects of unchanged instances.
+    const keys = new Map();
+
     function getOrdering() {
         const ordering = address.query.ordering || DEFAULT_ORDERING;
         return {name: ordering.replace(/^-/, ''), isDescending: ordering.startsWith('-')};
     }
 
-    // Sorts in place.
+    // Returns a sorted copy.
     function sort(found) {
         const {name, isDescending} = getOrdering();
-        const keys = new Map(found.map(one => [one.id, getSortKey(one[name])]));
-        return found.sort((a, b) => {
-            const order = compareKeys(keys.get(a.id), keys.get(b.id)) || compareTexts(a.id, b.id);
+        const sorted = found.map(one => [getKey(name, one), one]);
+        sorted.sort(([keyA, a], [keyB, b]) => {
+            const order = compareKeys(keyA, keyB) || compareTexts(a.id, b.id);
             return isDescending ? -order : order;
         });
+        return sorted.map(([, one]) => one);
+    }
+
+    function getKey(name, one) {
+        if (!keys.has(name)) {
+            keys.set(name, new WeakMap());
+        }
+        const known = keys.get(name);
+        if (!known.has(one)) {
+            known.set(one, makeKey(one[name]));
+        }
+        return known.get(one);
     }
 
     function render() {
@@ -40,6 +55,6 @@ export function createSorting({head, address}) {
 }
 
 // An unknown value comes before all others.
-function getSortKey(value) {
+function makeKey(value) {
     return typeof value === 'string' ? getNaturalKey(value) : [];
 }
