@@ -49,6 +49,9 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     listing = store.read_listing() if found.state else None
     instances = listing.instances if listing else []
     query = _read_query(request.GET)
+    # Without its script the page asks for the rows by this parameter, and again on the next visit.
+    is_off = request.GET.get("script") == "off"
+    has_script = request.COOKIES.get(settings.SCRIPT_COOKIE_NAME) == "1" and not is_off
     matches, total = queries.select(instances, {**query, "pageSize": PAGE_SIZE})
     context = {
         **admin.site.each_context(request),
@@ -66,12 +69,18 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         ],
         "regions": _list_regions(instances, query),
         "columns": [_describe_column(name, title, query) for name, title in COLUMNS.items()],
-        "rows": _describe_rows(matches, state),
+        "has_script": has_script,
+        "script_cookie": settings.SCRIPT_COOKIE_NAME,
+        "without_script": urlencode({**query, "script": "off"}),
+        "rows": [] if has_script else _describe_rows(matches, state),
         "matches": f"{total} of {len(instances)} match" if total != len(instances) else "",
         "nothing": _say_nothing(listing),
         "pager": _describe_pager(query, total),
     }
-    return render(request, "instances/dashboard.html", context)
+    response = render(request, "instances/dashboard.html", context)
+    if is_off:
+        response.delete_cookie(settings.SCRIPT_COOKIE_NAME, samesite="Lax")
+    return response
 
 
 def _read_query(query_dict: QueryDict) -> dict[str, Any]:

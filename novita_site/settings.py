@@ -190,6 +190,8 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
+    # runserver leaves the static files to the middleware.
+    "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
     "rest_framework",
     "knox",
@@ -204,7 +206,7 @@ MIDDLEWARE = [
     "novita_site.middleware.request_id",
     "instances.access.proxies.find_client_address",
     "novita_site.middleware.add_headers",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "novita_site.static_files.Middleware",
     "django.middleware.gzip.GZipMiddleware",
     "instances.api.shortcut.shorten",
     "instances.access.origins.refuse_cross_site",
@@ -250,6 +252,10 @@ TEMPLATES = [
 STATIC_URL = "static/"
 # Static files are served from the packages' folders, so a deployment needs no collectstatic.
 WHITENOISE_USE_FINDERS = True
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "novita_site.static_files.Storage"},
+}
 WHITENOISE_AUTOREFRESH = DEBUG
 # This would allow other sites to use our fonts. There are none.
 WHITENOISE_ALLOW_ALL_ORIGINS = False
@@ -272,6 +278,8 @@ SECURE_HSTS_SECONDS = 0 if LOOPBACK_ONLY else 365 * 86400
 _installation = hmac.new(SECRET_KEY.encode(), b"cookie names", "sha256").hexdigest()[:8]
 SESSION_COOKIE_NAME = f"sessionid_{_installation}"
 CSRF_COOKIE_NAME = f"csrftoken_{_installation}"
+# Set by the dashboard's script: the next page comes without the rows, which the script has.
+SCRIPT_COOKIE_NAME = f"script_{_installation}"
 MESSAGES_COOKIE_NAME = f"messages_{_installation}"
 MESSAGE_STORAGE = "novita_site.messages.Messages"
 SESSION_COOKIE_HTTPONLY = True

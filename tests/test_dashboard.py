@@ -163,6 +163,26 @@ def test_without_the_database_the_rows_are_shown_all_the_same(client: Client) ->
 
 
 @pytest.mark.usefixtures("account")
+def test_the_page_comes_without_rows_where_its_script_has_run(client: Client, settings: Settings) -> None:
+    client.cookies[settings.SCRIPT_COOKIE_NAME] = "1"
+
+    page = read(client, "/?group=running")
+
+    assert list_names(page) == []
+    assert read_figure(page, "running") == "200"
+    assert '<noscript><meta http-equiv="refresh" content="0; url=?group=running&amp;page=1&amp;script=off">' in page
+
+
+@pytest.mark.usefixtures("account")
+def test_the_rows_come_again_where_the_script_no_longer_runs(client: Client, settings: Settings) -> None:
+    client.cookies[settings.SCRIPT_COOKIE_NAME] = "1"
+
+    assert len(list_names(read(client, "/?script=off"))) == 100
+
+    assert len(list_names(read(client))) == 100
+
+
+@pytest.mark.usefixtures("account")
 def test_the_page_asks_the_database_next_to_nothing(
     client: Client, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:

@@ -27,6 +27,33 @@ def test_figures_show_totals_redis_and_age(panel: Panel, visit: Visit) -> None:
     expect(page.locator("#figure-sync")).to_have_text(re.compile(r"^\d+ s ago$"))
 
 
+def test_page_without_script_has_its_rows_even_after_visits_with_one(panel: Panel, visit: Visit) -> None:
+    panel.hold({"name": "alpha"})
+    name = visit().locator("#dashboard").get_attribute("data-script-cookie")
+    assert name
+    page = visit("about:blank", java_script_enabled=False)
+    page.context.add_cookies([{"name": name, "value": "1", "url": panel.service.url}])
+
+    page.goto("/")
+
+    expect(page.locator("#instances tbody tr")).to_have_text(re.compile("alpha"))
+
+
+def test_repeated_visit_transfers_less_than_5_kb(panel: Panel, visit: Visit) -> None:
+    panel.hold(*({"name": f"vm-{number}"} for number in range(100)))
+    page = visit()
+    expect(page.locator("tr[data-id]")).to_have_count(100)
+    sizes: list[float] = []
+    session = page.context.new_cdp_session(page)
+    session.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
+    session.send("Network.enable")
+
+    page.goto("/?ordering=name")
+
+    expect(page.locator("tr[data-id] th").first).to_have_text("vm-0")
+    assert 0 < sum(sizes) < 5_000
+
+
 def test_age_of_inventory_counts_up(panel: Panel, visit: Visit) -> None:
     page = visit()
     expect(page.locator("#figure-sync")).to_have_text(re.compile(r"^\d+ s ago$"))

@@ -202,4 +202,6 @@ sorting.render();
 for (const element of document.querySelectorAll('.without-script')) {
     element.hidden = true;
 }
+// The rows come from the browser's cache or from the API; the server needn't send them with the next page.
+document.cookie = `${root.dataset.scriptCookie}=1; Path=/; Max-Age=604800; SameSite=Lax`;
 live.start();

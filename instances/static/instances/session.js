@@ -11,7 +11,8 @@ const root = document.getElementById('dashboard');
 
 let token = root ? root.dataset.csrfToken : '';
 let renewing = null;
-let checkAt = 0;
+// The page has just come with its token.
+let checkAt = performance.now() + CHECK_MS;
 
 // As `renew`, unless that was a moment ago.
 export function check() {
