@@ -8,21 +8,26 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from hashlib import blake2b
 from typing import Any, Final
 
 from django.db import DatabaseError
 from django.db.models import Count, Max
+from django.utils import timezone
 
 from instances.api import inventory, operations
 from instances.health import Health
 from instances.models import Operation, Protection
 from instances.operations import emergency
+from instances.operations.records import Summary
 from novita_site.roles import Role
 
 log = logging.getLogger(__name__)
 
 SHOWN_OPERATIONS: Final = 20
+# A minute more than a dashboard shows a result.
+RECENT: Final = timedelta(minutes=16)
 # Within this time, all readers of a process share one read of the database.
 SHARED_SECONDS: Final = 0.2
 # What the page shows of an operation at rest. It reads a running one by itself.
@@ -97,14 +102,21 @@ def _describe(found: Health) -> dict[str, Any]:
 
 
 def _list_operations(found: Health) -> list[dict[str, Any]] | None:
-    """Return the newest operations. Without a database these are the unrecorded ones."""
+    """Return the running and recent operations. Without a database these are the unrecorded ones."""
     if _has_no_database(found):
-        return operations.show_summaries(emergency.list_unrecorded()[:SHOWN_OPERATIONS]) or None
+        return _show(emergency.list_unrecorded()) or None
     try:
-        return operations.show_summaries(emergency.list_all(None, 1, SHOWN_OPERATIONS).operations)
+        return _show(emergency.list_all(None, 1, SHOWN_OPERATIONS).operations)
     except DatabaseError as exc:
         log.warning("operations can't be read: %s", exc)
         return None
+
+
+def _show(newest: Sequence[Summary]) -> list[dict[str, Any]]:
+    """Leave out operations that ended long ago: no dashboard shows them."""
+    oldest = timezone.now() - RECENT
+    shown = [one for one in newest if one.operation.finished_at is None or one.operation.finished_at > oldest]
+    return operations.show_summaries(shown[:SHOWN_OPERATIONS])
 
 
 def _list_protections(found: Health) -> list[dict[str, Any]] | None:

@@ -368,7 +368,7 @@ class OverviewView(ApiView):
     """What a dashboard polls beside the list."""
 
     @extend_schema(
-        summary="Show the overview: health, newest operations, protections, and the list's revision",
+        summary="Show the overview: health, running and recent operations, protections, and the list's revision",
         description="Poll this with `If-None-Match`: the answer is 304 until anything of it changes. The counts of a "
         "running operation change without a new ETag; poll that operation itself. `revision` is the number in the ETag "
         "of the plain list. `operations` and `protections` are null while the database can't be read.",
