@@ -131,7 +131,7 @@ class Refresher:
             if not self._has_read and state.freshness.as_of:
                 # An inventory of another version is discovered now, and not by the first reader.
                 self._has_read = True
-                store.read_listing()
+                store.check_rows()
                 state = store.read_state()
             trigger = self._find_due(state)
             if trigger and self._can_publish():

@@ -11,7 +11,7 @@ from django.test import Client
 from fakeredis import FakeRedis, FakeRedisConnection
 
 from instances.inventory.sync import synchronize
-from instances.models import SyncRun
+from instances.models import SyncRun, UsageInterval
 from tests.novita_answers import NovitaAnswers, make_refusal, make_row
 from tests.redis_keys import name_of
 
@@ -523,3 +523,19 @@ def count_commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(FakeRedisConnection, "send_packed_command", count)
     return sent
+
+
+def test_ledger_has_every_unconfirmed_instance_as_unread(
+    client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instances.inventory.difference.MAX_LISTED", 1)
+    fill(client, novita, make_row("a"), make_row("b"), make_row("c"))
+    novita.lists(make_row("a"))
+    for id_ in "bc":
+        novita.shows(make_row(id_), status=500)
+
+    sync(client)
+
+    open_ones = UsageInterval.objects.filter(ended_ms=None)
+    states = dict(open_ones.values_list("instance__instance_id", "state"))
+    assert states == {"a": UsageInterval.State.GPU, "b": UsageInterval.State.GAP, "c": UsageInterval.State.GAP}

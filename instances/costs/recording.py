@@ -1,10 +1,11 @@
 """Records in the ledger what a synchronization observed. The ledger may fail: the inventory does not depend on it."""
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final
+from itertools import islice
+from typing import Final, TypeVar
 
 from django.conf import settings
 from django.db import DatabaseError, transaction
@@ -23,6 +24,7 @@ BATCH: Final = 500
 # ignored. An older one means that the clock was set back.
 LATE_MS: Final = 600_000
 NOT_READ: Final = Facts(State.GAP, None, None, 0, None, None, None)
+Item = TypeVar("Item")
 _DESCRIBED: Final = ("name", "product_id", "gpu", "region")
 
 
@@ -75,59 +77,73 @@ def _describe(instance: Instance) -> dict[str, str]:
 
 
 def _record(observation: Observation, now_ms: int, pause_ms: int) -> None:
-    state = LedgerState.objects.select_for_update().order_by("pk").first() or LedgerState(observed_ms=now_ms)
-    last_ms = state.observed_ms
+    record = LedgerState.objects.select_for_update().order_by("pk").first() or LedgerState(observed_ms=now_ms)
+    last_ms = record.observed_ms
     if now_ms < last_ms:
         if last_ms - now_ms <= LATE_MS:
             return
         _forget_since(now_ms)
         last_ms = now_ms
-    observed = {one.id: one for one in observation.read()}
-    facts = {id_: read for id_, one in observed.items() if (read := ledger.read_facts(one))}
-    facts |= dict.fromkeys(observation.unconfirmed, NOT_READ)
+    facts: dict[str, Facts] = {}
+    known: dict[str, int] = {}
+    # In parts: all instances of a large account take more memory than the rest of a synchronization.
+    for part in _in_parts(observation.read()):
+        observed = {one.id: one for one in part}
+        read = {id_: told for id_, one in observed.items() if (told := ledger.read_facts(one))}
+        facts |= read
+        known |= _save_instances(read, observed)
+    unread = dict.fromkeys(observation.unconfirmed, NOT_READ)
+    facts |= unread
+    known |= _save_instances(unread, {})
     is_gap = now_ms - last_ms > pause_ms
-    known = _save_instances(facts, observed)
     ids = {pk: id_ for id_, pk in known.items()}
     changed: list[UsageInterval] = []
     dropped: list[int] = []
-    added: list[UsageInterval] = []
+    added: list[tuple[int, Span]] = []
     seen = set()
-    for row in UsageInterval.objects.filter(ended_ms=None).order_by():
-        id_ = ids.get(row.instance_id, "")
+    columns = ("pk", "instance_id", "state", "began_ms", "price", "gpus", "is_inferred")
+    for pk, instance_pk, state, began_ms, price, gpus, is_inferred in (
+        UsageInterval.objects.filter(ended_ms=None).order_by().values_list(*columns).iterator(BATCH)
+    ):
+        id_ = ids.get(instance_pk, "")
         seen.add(id_)
-        before = Span(State(row.state), row.began_ms, None, row.price, row.gpus, row.is_inferred)
+        before = Span(State(state), began_ms, None, price, gpus, is_inferred)
         spans = ledger.advance(before, facts.get(id_), last_ms, now_ms, is_gap=is_gap)
         if spans == [before]:
             continue
         if spans and replace(spans[0], ended_ms=None) == before:
-            row.ended_ms = spans.pop(0).ended_ms
-            changed.append(row)
+            changed.append(UsageInterval(pk=pk, ended_ms=spans.pop(0).ended_ms))
         else:
-            dropped.append(row.pk)
-        added += _make_rows(row.instance_id, spans)
+            dropped.append(pk)
+        added += ((instance_pk, span) for span in spans)
     for id_ in facts.keys() - seen:
-        added += _make_rows(known[id_], ledger.advance(None, facts[id_], last_ms, now_ms, is_gap=is_gap))
+        spans = ledger.advance(None, facts[id_], last_ms, now_ms, is_gap=is_gap)
+        added += ((known[id_], span) for span in spans)
     for start in range(0, len(dropped), BATCH):
         UsageInterval.objects.filter(pk__in=dropped[start : start + BATCH]).delete()
     UsageInterval.objects.bulk_update(changed, ["ended_ms"], batch_size=BATCH)
-    UsageInterval.objects.bulk_create(added, batch_size=BATCH)
-    state.observed_ms, state.digest = now_ms, observation.digest
-    state.save()
+    for few in _in_parts(added):
+        UsageInterval.objects.bulk_create(_make_row(instance_pk, span) for instance_pk, span in few)
+    record.observed_ms, record.digest = now_ms, observation.digest
+    record.save()
 
 
-def _make_rows(instance_pk: int, spans: Sequence[Span]) -> list[UsageInterval]:
-    return [
-        UsageInterval(
-            instance_id=instance_pk,
-            state=span.state,
-            began_ms=span.began_ms,
-            ended_ms=span.ended_ms,
-            price=span.price,
-            gpus=span.gpus,
-            is_inferred=span.is_inferred,
-        )
-        for span in spans
-    ]
+def _in_parts(items: Iterable[Item]) -> Iterator[list[Item]]:
+    rest = iter(items)
+    while part := list(islice(rest, BATCH)):
+        yield part
+
+
+def _make_row(instance_pk: int, span: Span) -> UsageInterval:
+    return UsageInterval(
+        instance_id=instance_pk,
+        state=span.state,
+        began_ms=span.began_ms,
+        ended_ms=span.ended_ms,
+        price=span.price,
+        gpus=span.gpus,
+        is_inferred=span.is_inferred,
+    )
 
 
 def _save_instances(facts: Mapping[str, Facts], observed: Mapping[str, Instance]) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -35,8 +35,9 @@ class SyncReport:
     novita_instances: int | None = None
     redis_instances: int | None = None
     difference: Difference = field(default_factory=Difference)
-    # The inventory's new rows.
+    # The inventory's new rows, and the ids of those that stay because their removal was not confirmed.
     rows: Mapping[str, bytes] = field(default_factory=dict)
+    unconfirmed: Set[str] = frozenset()
     errors: list[str] = field(default_factory=list)
     pages: int = 0
     calls: int = 0
@@ -96,7 +97,7 @@ def record(report: SyncReport, error: PanelError | None, earlier_failures: int) 
 
 def _observe(report: SyncReport, at: datetime) -> None:
     """Note in the ledger of costs what was found."""
-    unconfirmed = {one["id"] for one in report.difference.unconfirmed}
+    unconfirmed = report.unconfirmed
     found = {id_: row for id_, row in report.rows.items() if id_ not in unconfirmed}
     digest = hashlib.sha256(repr(sorted(unconfirmed)).encode("utf-8", "replace"))
     for id_ in sorted(found):

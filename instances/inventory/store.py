@@ -217,6 +217,11 @@ def read_listing() -> Listing:
     return _parsed
 
 
+def check_rows() -> None:
+    """Discard the inventory if it has a row that can't be read."""
+    _read_whole()
+
+
 @dataclass(frozen=True)
 class Whole:
     """The current listing as the API shows it: a row for each instance, newest first."""

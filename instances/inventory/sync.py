@@ -117,7 +117,7 @@ def _run(
 
     found = {**listing.instances, **confirmation.alive}
     report.difference = compare(stored.rows, found, confirmation.unconfirmed, now, additions)
-    report.rows = found
+    report.rows, report.unconfirmed = found, confirmation.unconfirmed
     if held is None:
         return
 
