@@ -87,7 +87,7 @@ def answer_error(request: HttpRequest, error: PanelError) -> HttpResponse:
 
 
 def answer_livez() -> HttpResponse:
-    return HttpResponse(b'{"status":"alive"}', content_type="application/json")
+    return HttpResponse(b'{"status": "alive"}', content_type="application/json")
 
 
 def _render(body: object, status: HTTPStatus = HTTPStatus.OK) -> HttpResponse:
