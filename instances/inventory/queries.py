@@ -2,11 +2,14 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 DEFAULT_ORDERING: Final = "-createdAt"
 DEFAULT_PAGE_SIZE: Final = 100
+FILTERS: Final = frozenset({"status", "group", "region", "gpu"})
+# Of each revision: enough for the dashboards of a team, which differ in their filters.
+KEPT_RESULTS: Final = 16
 
 Shown = Mapping[str, Any]
 NaturalKey = list[tuple[str, int, str]]
@@ -33,15 +36,59 @@ def get_natural_key(text: str) -> NaturalKey:
     return [*key, (words[-1], -1, "")]
 
 
+class Rows(list[Shown]):
+    """The instances of one revision, which must not change. Keeps what queries of it have in common."""
+
+    def __init__(self, instances: Iterable[Shown] = ()) -> None:
+        super().__init__(instances)
+        self._texts: dict[str, str] = {}
+        self._orders: dict[str, list[Shown]] = {}
+        self._results: dict[Any, list[Shown]] = {}
+
+    def find(self, query: Mapping[str, Any]) -> list[Shown]:
+        """Return all matches of a query, in its order. Pages of the same result are cut from the same list."""
+        key = tuple(sorted((name, value) for name, value in query.items() if name not in {"page", "pageSize"}))
+        return _remember(self._results, key, lambda: self._find(query))
+
+    def _find(self, query: Mapping[str, Any]) -> list[Shown]:
+        ordering = str(query.get("ordering", DEFAULT_ORDERING))
+        found = _remember(self._orders, ordering, lambda: self._order(ordering))
+        if "search" in query:
+            part, texts = fold(query["search"]), self._read_texts()
+            found = [instance for instance in found if part in texts[instance["id"]]]
+        return [instance for instance in found if _matches(instance, query)] if query.keys() & FILTERS else found
+
+    def _order(self, ordering: str) -> list[Shown]:
+        name, is_descending = ordering.lstrip("-"), ordering.startswith("-")
+        return sorted(self, key=lambda instance: _get_sort_key(instance, name), reverse=is_descending)
+
+    def _read_texts(self) -> dict[str, str]:
+        """Return what a search reads of each instance, by id."""
+        if not self._texts:
+            names = ("name", "id", "region", "clusterId", "productName", "productId")
+            # The API refuses the separator in a search.
+            self._texts = {one["id"]: "\0".join(fold(one[name]) for name in names) for one in self}
+        return self._texts
+
+
+def _remember(kept: dict[Any, list[Shown]], key: Any, make: Callable[[], list[Shown]]) -> list[Shown]:
+    found = kept.get(key)
+    if found is None:
+        found = make()
+        if len(kept) >= KEPT_RESULTS:
+            kept.clear()
+        kept[key] = found
+    return found
+
+
 def select(instances: Sequence[Shown], query: Mapping[str, Any]) -> tuple[list[Shown], int]:
     """Return the instances of the requested page, and the number of matches on all pages.
 
     `query` has any of status, group, region, gpu, search, ordering, page, pageSize, checked by the API. Without `page`
     and `pageSize`, all matches are returned.
     """
-    found = [instance for instance in instances if _matches(instance, query)]
-    ordering = str(query.get("ordering", DEFAULT_ORDERING))
-    found.sort(key=lambda instance: _get_sort_key(instance, ordering.lstrip("-")), reverse=ordering.startswith("-"))
+    rows = instances if isinstance(instances, Rows) else Rows(instances)
+    found = rows.find(query)
     if "page" not in query and "pageSize" not in query:
         return found, len(found)
     size = int(query.get("pageSize", DEFAULT_PAGE_SIZE))
@@ -50,14 +97,12 @@ def select(instances: Sequence[Shown], query: Mapping[str, Any]) -> tuple[list[S
 
 
 def _matches(instance: Shown, query: Mapping[str, Any]) -> bool:
-    gpu = (instance["productName"], instance["productId"])
     region = (instance["region"], instance["clusterId"])
     return (
         ("status" not in query or instance["status"] in query["status"].split(","))
         and ("group" not in query or instance["group"] == query["group"])
         and ("region" not in query or fold(query["region"]) in map(fold, region))
-        and ("gpu" not in query or _contains(gpu, query["gpu"]))
-        and ("search" not in query or _contains((instance["name"], instance["id"], *region, *gpu), query["search"]))
+        and ("gpu" not in query or _contains((instance["productName"], instance["productId"]), query["gpu"]))
     )
 
 

@@ -21,7 +21,7 @@ from instances import redis_client as keys
 from instances.errors import CacheUnavailable
 from instances.fallback import database
 from instances.instance import Instance, to_usd
-from instances.inventory import bodies, encoding, rows
+from instances.inventory import bodies, encoding, queries, rows
 from instances.inventory.lease import describe as describe_lease
 from instances.redis_client import ROWS_AT_ONCE, get_redis, redis_errors
 
@@ -79,7 +79,7 @@ class Listing:
 
     freshness: Freshness
     revision: int | None
-    instances: list[dict[str, Any]]
+    instances: queries.Rows
 
 
 @dataclass(frozen=True)
@@ -206,14 +206,14 @@ def read_listing() -> Listing:
     parsed = _parsed
     whole = _read_whole(parsed.revision if parsed else None)
     if whole is None:
-        return Listing(Freshness(), None, [])
+        return Listing(Freshness(), None, queries.Rows())
     if parsed and parsed.revision == whole.revision:
         return Listing(whole.freshness, whole.revision, parsed.instances)
     instances: list[dict[str, Any]] = []
     for start in range(0, len(whole.rows), ROWS_AT_ONCE):
         # Together, so that they share the names of their fields in memory.
         instances += json.loads(b"[%b]" % b",".join(whole.rows[start : start + ROWS_AT_ONCE]))
-    _parsed = Listing(whole.freshness, whole.revision, instances)
+    _parsed = Listing(whole.freshness, whole.revision, queries.Rows(instances))
     return _parsed
 
 
