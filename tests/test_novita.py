@@ -23,6 +23,7 @@ from instances.errors import (
     NovitaTimeout,
     NovitaUnavailable,
 )
+from instances.instance import Instance
 from instances.novita.catalog import Cluster, Product
 from instances.novita.client import Novita, find_pause
 from instances.novita.failures import parse_retry_after
@@ -168,6 +169,27 @@ def test_pages_of_a_known_total_are_each_requested_once(novita: NovitaAnswers) -
     assert connect().list_instances(Budget(30)).pages == 101
 
     assert sorted(pages.requested) == list(range(101))
+
+
+def test_one_thread_reads_the_rows_of_all_pages(novita: NovitaAnswers) -> None:
+    Pages(novita, *map(str, range(60)), total=60)
+
+    listing = connect().list_kept(lambda _: threading.get_ident(), Budget(30))
+
+    assert set(listing.instances.values()) == {threading.get_ident()}
+
+
+def test_few_pages_wait_for_their_rows_to_be_read(novita: NovitaAnswers) -> None:
+    pages = Pages(novita, *map(str, range(300)), total=300)
+    ahead = []
+
+    def keep(instance: Instance) -> None:
+        time.sleep(0.001)
+        ahead.append(len(pages.requested) - len(ahead) // 3)
+
+    connect(concurrency=2).list_kept(keep, Budget(30))
+
+    assert max(ahead) <= 2 * 2 + 2
 
 
 PAGE_FAILURES = {

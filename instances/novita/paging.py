@@ -42,7 +42,8 @@ class Listing(Generic[Kept]):
     missing_rows: int = 0
 
 
-ReadPage = Callable[[int], Page[Kept]]
+# Returns the JSON of a page. Raises NovitaError.
+Fetch = Callable[[int], Any]
 
 
 def say_missing_rows(count: int) -> str:
@@ -68,13 +69,13 @@ def _read_row(row: object, keep: Callable[[Instance], Kept]) -> tuple[str, Kept]
     return instance.id, keep(instance)
 
 
-def list_all(read_page: ReadPage[Kept], concurrency: int, on_page: OnPage | None) -> Listing[Kept]:
+def list_all(fetch: Fetch, keep: Callable[[Instance], Kept], concurrency: int, on_page: OnPage | None) -> Listing[Kept]:
     """Read all pages, several at once. Raises NovitaError when any page fails: a part never passes for the whole."""
-    first = _read_pages(read_page, concurrency, on_page)
+    first = _read_pages(fetch, keep, concurrency, on_page)
     if not first.missing_rows:
         return Listing(first.rows, first.read)
     # Novita counts more instances than it listed. A second pass finds those that moved to another page meanwhile.
-    second = _read_pages(read_page, concurrency, on_page)
+    second = _read_pages(fetch, keep, concurrency, on_page)
     return Listing({**first.rows, **second.rows}, first.read + second.read, second.missing_rows)
 
 
@@ -128,7 +129,9 @@ class _Pages(Generic[Kept]):
         return math.ceil(self.total / len(self.first_ids))
 
 
-def _read_pages(read_page: ReadPage[Kept], concurrency: int, on_page: OnPage | None) -> _Pages[Kept]:
+def _read_pages(
+    fetch: Fetch, keep: Callable[[Instance], Kept], concurrency: int, on_page: OnPage | None
+) -> _Pages[Kept]:
     """Read page 0, 1, 2, … until one of them ends the listing.
 
     Sources disagree on whether pages count from 0 or from 1, with 0 answered as 1. So a page 1 that repeats page 0 is
@@ -137,7 +140,7 @@ def _read_pages(read_page: ReadPage[Kept], concurrency: int, on_page: OnPage | N
     pages = _Pages[Kept]()
     wave = range(1)
     while wave.start < MAX_PAGES:
-        with closing(_read_in_order(read_page, wave, concurrency)) as answers:
+        with closing(_read_in_order(fetch, wave, keep, concurrency)) as answers:
             for answer in answers:
                 if isinstance(answer, NovitaError):
                     raise answer
@@ -156,27 +159,45 @@ def _read_pages(read_page: ReadPage[Kept], concurrency: int, on_page: OnPage | N
 
 
 def _read_in_order(
-    read_page: ReadPage[Kept], numbers: Sequence[int], concurrency: int
+    fetch: Fetch, numbers: Sequence[int], keep: Callable[[Instance], Kept], concurrency: int
 ) -> Generator[Page[Kept] | NovitaError, None, None]:
     """Read pages, several at once. Yield them in the order of their numbers, each as soon as possible.
 
-    When the caller stops early, no further call begins.
+    The calling thread reads the rows, while other threads fetch further pages: eight that read rows would take the
+    processor from the requests of this process in turn. When the caller stops early, no further call begins.
     """
     is_over = threading.Event()
-    answers = call_each(lambda number: None if is_over.is_set() else read_page(number), numbers, concurrency)
-    early: dict[int, Page[Kept] | NovitaError | None] = {}
+    # Answers take memory until their rows are read.
+    slots = threading.Semaphore(2 * concurrency)
+
+    def fetch_one(number: int) -> Any:
+        slots.acquire()
+        return None if is_over.is_set() else fetch(number)
+
+    answers = call_each(fetch_one, numbers, concurrency)
+    early: dict[int, Page[Kept] | NovitaError] = {}
     try:
         for number in numbers:
             while number not in early:
                 arrived, answer = next(answers)
-                early[arrived] = answer
-            if page := early.pop(number):
-                yield page
+                early[arrived] = _try_to_parse(arrived, answer, keep)
+                slots.release()
+            yield early.pop(number)
     finally:
         is_over.set()
+        slots.release(len(numbers))
         # Wait for the running calls.
         for _ in answers:
             pass
+
+
+def _try_to_parse(number: int, answer: Any, keep: Callable[[Instance], Kept]) -> Page[Kept] | NovitaError:
+    if isinstance(answer, NovitaError):
+        return answer
+    try:
+        return parse_page(number, answer, keep)
+    except NovitaBadAnswer as exc:
+        return exc
 
 
 def _has_no_list(number: int) -> NovitaBadAnswer:
