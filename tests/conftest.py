@@ -45,12 +45,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the tests that wait for other processes; the unit tests use the processors meanwhile.
 
     Tests of one xdist_group run in one test process: those of a file that share a module's service, and all unit tests
-    of a file. Files with many tests come first.
+    of a file. Files with many tests come first. The browser's tests form four groups, since each process that runs some
+    of them starts a Chromium and its services.
     """
     folders = {"system": 0, "browser": 1}
     counts = Counter(item.path for item in items)
     items.sort(key=lambda item: (rank := folders.get(item.path.parent.name, 2), -counts[item.path] * (rank == 2)))
     for item in items:
+        if item.get_closest_marker("xdist_group"):
+            continue
         is_unit = item.path.parent.name not in folders
         if is_unit or (isinstance(item, pytest.Function) and not _SHARED.isdisjoint(_list_scopes(item))):
             item.add_marker(pytest.mark.xdist_group(str(item.path)))

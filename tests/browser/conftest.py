@@ -10,9 +10,9 @@ import re
 import shutil
 import signal
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,12 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 
 from instances import simulator
 from tests.system.conftest import migrated_database  # noqa: F401 - a fixture
-from tests.system.processes import Novita, Process, Redis, Service, wait_until
+from tests.system.processes import ROOT, Novita, Process, Redis, Service, ended, wait_until
 
 CHROMIUM_OPTIONS = [
     "--no-sandbox",
+    "--disable-extensions",
+    "--mute-audio",
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
@@ -122,24 +124,21 @@ class Panel:
         for operation in self.list_operations():
             if operation["finishedAt"] is None:
                 self.service.post(f"/api/operations/{operation['id']}/cancel")
-        for statement in (
-            "DELETE FROM instances_target",
-            "DELETE FROM instances_operation",
-            "DELETE FROM instances_protection",
-        ):
-            self._change_records(statement)
+        tables = ("target", "operation", "protection")
+        self._change_records(*(f"DELETE FROM instances_{table}" for table in tables))  # noqa: S608 - the names above
 
     def let_time_run_out(self) -> None:
         """Move the deadline of all running operations to now."""
-        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
         self._change_records(
-            "UPDATE instances_operation SET deadline_at = ?, next_round_at = ? WHERE finished_at IS NULL", now, now
+            "UPDATE instances_operation SET deadline_at = datetime('now'), next_round_at = datetime('now') "
+            "WHERE finished_at IS NULL"
         )
 
-    def _change_records(self, statement: str, *values: str) -> None:
+    def _change_records(self, *statements: str) -> None:
         connection = sqlite3.connect(self._database, timeout=PATIENCE_MS / 1000)
         with connection:
-            connection.execute(statement, values)
+            for statement in statements:
+                connection.execute(statement)
         connection.close()
 
     def age(self, hours: int) -> None:
@@ -194,7 +193,8 @@ def panel(shared_panel: Panel) -> Iterator[Panel]:
     """A panel with an empty account. Redis, if a test suspends it, continues afterwards."""
     shared_panel.redis.signal(signal.SIGCONT)
     shared_panel.forget()
-    shared_panel.hold()
+    if shared_panel.novita.get_truth() or shared_panel.service.list_ids():
+        shared_panel.hold()
     yield shared_panel
     shared_panel.redis.signal(signal.SIGCONT)
     shared_panel.novita.clear_faults()
@@ -283,3 +283,52 @@ def visit(browser: Browser, panel: Panel, witness: Witness) -> Iterator[Visit]:
     for context in contexts:
         context.close()
     assert witness.problems == []
+
+
+# --- A panel that requires a login
+
+PASSWORD = "a-long-one-for-the-tests"
+MAKE_USERS = f"""
+from django.contrib.auth.models import Group, User
+for role in ("viewer", "operator", "admin", ""):
+    user = User.objects.create_user(role or "nobody", password="{PASSWORD}")
+    user.groups.set([Group.objects.get_or_create(name=role)[0]] if role else [])
+"""
+
+
+@pytest.fixture(scope="package")
+def guarded_panel(
+    tmp_path_factory: pytest.TempPathFactory,
+    migrated_database: Path,  # noqa: F811 - likewise
+) -> Iterator[Panel]:
+    """A panel that requires a login: a user of each role, a user without a role, one running instance."""
+    folder = tmp_path_factory.mktemp("guarded")
+    with (
+        simulator.start(simulator.Account(instances=0, step_seconds=1), port=0) as server,
+        ended(Novita(server.url)) as novita,
+        ended(Panel(folder, migrated_database, novita, REQUIRE_LOGIN="1")) as panel,
+    ):
+        novita.change(add=[{"id": "a" * 16, "name": "trainer", "status": "running"}])
+        command = [sys.executable, "manage.py", "shell", "-c", MAKE_USERS]
+        subprocess.run(command, cwd=ROOT, env=panel.environment, check=True, timeout=60)
+        yield panel.service.wait_until_ready() and panel
+
+
+@pytest.fixture
+def context(browser: Browser, guarded_panel: Panel) -> Iterator[BrowserContext]:
+    witness = Witness(guarded_panel.service.url)
+    context = browser.new_context(base_url=guarded_panel.service.url, viewport=WIDE)
+    context.set_default_timeout(PATIENCE_MS)
+    witness.watch(context)
+    yield context
+    context.close()
+    assert [one for one in witness.problems if not re.search("status of 40[13]", one)] == []
+
+
+def log_in(context: BrowserContext, name: str) -> Page:
+    page = context.new_page()
+    page.goto("/")
+    page.get_by_label("Username").fill(name)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    return page

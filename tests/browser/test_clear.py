@@ -10,6 +10,8 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import Panel, Visit
 from tests.system.processes import Novita, ended, wait_until
 
+pytestmark = pytest.mark.xdist_group("browser 1")
+
 
 @pytest.fixture(scope="module")
 def shared_panel(

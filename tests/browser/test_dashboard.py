@@ -7,6 +7,8 @@ from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.browser.conftest import Panel, Visit, Witness
 
+pytestmark = pytest.mark.xdist_group("browser 1")
+
 
 def get_row(page: Page, name: str) -> Locator:
     return page.get_by_role("row").filter(has=page.get_by_role("rowheader").filter(has_text=name))

@@ -15,7 +15,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Panel, Visit, Witness
-from tests.system.processes import ROOT, Novita, find_free_port
+from tests.system.processes import ROOT, Novita, find_free_port, wait_until
+
+pytestmark = pytest.mark.xdist_group("browser with a login")
 
 PASSWORD = "FAKE-SECRET-password"
 STARTS = [
@@ -155,7 +157,7 @@ def test_witness_reports_violations(visit: Visit, witness: Witness) -> None:
     page.evaluate(
         "document.body.append(Object.assign(document.createElement('img'), {src: 'http://127.0.0.1:1/x.png'}))"
     )
-    page.wait_for_timeout(500)
+    wait_until(lambda: page.evaluate("1") and len(witness.problems) >= 2, "both are seen")
 
     seen = "\n".join(witness.problems)
     witness.problems.clear()

@@ -7,22 +7,23 @@ import re
 import pytest
 from playwright.sync_api import BrowserContext, Page, Request, expect
 
-from tests.browser.conftest import Panel
+from tests.browser.conftest import PASSWORD, Panel, log_in
 from tests.browser.test_refresh import SET_VISIBILITY
-from tests.browser.test_roles import PASSWORD, context, guarded_panel, log_in  # noqa: F401 - fixtures
+
+pytestmark = pytest.mark.xdist_group("browser with a login")
 
 NOTICE = "#login-notice"
 
 
 @pytest.fixture
-def page(context: BrowserContext, guarded_panel: Panel) -> Page:  # noqa: F811 - the fixtures
+def page(context: BrowserContext, guarded_panel: Panel) -> Page:
     """The dashboard with an admin logged in."""
     page = log_in(context, "admin")
     expect(page.get_by_role("row", name="trainer")).to_be_visible()
     return page
 
 
-def log_out(context: BrowserContext) -> Page:  # noqa: F811 - the fixture
+def log_out(context: BrowserContext) -> Page:
     tab = context.new_page()
     tab.goto("/")
     tab.get_by_role("button", name="Log out").click()
@@ -30,7 +31,7 @@ def log_out(context: BrowserContext) -> Page:  # noqa: F811 - the fixture
     return tab
 
 
-def log_in_again(context: BrowserContext, name: str = "admin") -> None:  # noqa: F811 - the fixture
+def log_in_again(context: BrowserContext, name: str = "admin") -> None:
     """Log out and in again in a second tab."""
     log_out(context).close()
     tab = log_in(context, name)
@@ -48,7 +49,7 @@ def press_sync(page: Page) -> None:
 
 
 def test_button_works_after_a_new_login_in_another_tab(
-    context: BrowserContext,  # noqa: F811 - the fixture
+    context: BrowserContext,
     page: Page,
 ) -> None:
     log_in_again(context)
@@ -78,7 +79,7 @@ def test_request_with_refused_token_is_sent_twice_at_most(page: Page) -> None:
 
 
 def test_ended_login_is_shown_before_a_button_is_pressed(
-    context: BrowserContext,  # noqa: F811 - the fixture
+    context: BrowserContext,
     page: Page,
 ) -> None:
     log_out(context).close()
@@ -98,7 +99,7 @@ def test_ended_login_is_shown_before_a_button_is_pressed(
 
 
 def test_button_of_a_paused_page_shows_that_the_login_has_ended(
-    context: BrowserContext,  # noqa: F811 - the fixture
+    context: BrowserContext,
     page: Page,
 ) -> None:
     page.get_by_role("button", name="Pause refresh").click()
@@ -120,7 +121,7 @@ def test_page_shows_the_buttons_of_a_changed_role(page: Page) -> None:
 
 
 def test_page_recovers_after_a_login_in_another_tab(
-    context: BrowserContext,  # noqa: F811 - the fixture
+    context: BrowserContext,
     page: Page,
 ) -> None:
     log_out(context).close()
@@ -140,9 +141,9 @@ def test_page_recovers_after_a_login_in_another_tab(
 
 
 def test_page_never_acts_as_another_user(
-    context: BrowserContext,  # noqa: F811 - the fixture
+    context: BrowserContext,
     page: Page,
-    guarded_panel: Panel,  # noqa: F811 - the fixture
+    guarded_panel: Panel,
 ) -> None:
     log_in_again(context, "operator")
     stops = guarded_panel.novita.count_calls("stop")
@@ -160,7 +161,7 @@ def test_page_never_acts_as_another_user(
 
 
 def test_changed_user_is_shown_before_a_button_is_pressed(
-    context: BrowserContext,  # noqa: F811 - the fixture
+    context: BrowserContext,
     page: Page,
 ) -> None:
     log_in_again(context, "viewer")
@@ -171,7 +172,7 @@ def test_changed_user_is_shown_before_a_button_is_pressed(
 
 
 def test_admin_form_survives_a_new_login_in_another_tab(
-    context: BrowserContext,  # noqa: F811 - the fixture
+    context: BrowserContext,
     page: Page,
 ) -> None:
     page.goto("/admin/instances/token/add/")
@@ -188,7 +189,7 @@ def test_admin_form_survives_a_new_login_in_another_tab(
 
 
 def test_form_restored_by_the_browser_gets_the_new_token(
-    context: BrowserContext,  # noqa: F811 - the fixture
+    context: BrowserContext,
     page: Page,
 ) -> None:
     """A browser may restore a page whole, as Chromium does outside of tests."""
@@ -203,7 +204,7 @@ def test_form_restored_by_the_browser_gets_the_new_token(
 
 
 def test_refused_admin_form_names_the_remedy_and_keeps_typed_text(
-    context: BrowserContext,  # noqa: F811 - the fixture
+    context: BrowserContext,
     page: Page,
 ) -> None:
     page.goto("/admin/instances/token/add/")
@@ -224,7 +225,7 @@ def test_refused_admin_form_names_the_remedy_and_keeps_typed_text(
 
 
 def test_way_back_works_in_a_tab_without_a_history(
-    context: BrowserContext,  # noqa: F811 - the fixture
+    context: BrowserContext,
     page: Page,
 ) -> None:
     page.goto("/admin/instances/token/add/")

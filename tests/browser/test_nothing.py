@@ -2,9 +2,12 @@
 
 import signal
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Panel, Visit, Witness
+
+pytestmark = pytest.mark.xdist_group("browser 2")
 
 
 def test_account_without_instances_says_so(visit: Visit) -> None:

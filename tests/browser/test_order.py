@@ -9,6 +9,8 @@ from playwright.sync_api import expect
 from tests.browser.conftest import Panel, Visit, Witness
 from tests.natural_order import NAMES, SEARCHES
 
+pytestmark = pytest.mark.xdist_group("browser 2")
+
 NAMES_SHOWN = "#instances tbody th"
 
 

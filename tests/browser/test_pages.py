@@ -5,6 +5,8 @@ from playwright.sync_api import expect
 
 from tests.browser.conftest import Panel, Visit, Witness
 
+pytestmark = pytest.mark.xdist_group("browser 2")
+
 PAGES = [
     "/",
     "/admin/",

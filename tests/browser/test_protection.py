@@ -8,6 +8,8 @@ from playwright.sync_api import Locator, Page, expect
 from tests.browser.conftest import Panel, Visit
 from tests.browser.test_table import HOSTILE
 
+pytestmark = pytest.mark.xdist_group("browser 2")
+
 
 @pytest.fixture
 def alpha(panel: Panel) -> Panel:

@@ -11,6 +11,8 @@ from playwright.sync_api import CDPSession, Page, Route, expect
 from tests.browser.conftest import Panel, Visit, Witness
 from tests.system.processes import wait_until
 
+pytestmark = pytest.mark.xdist_group("browser 1")
+
 log = logging.getLogger(__name__)
 
 WATCH_ROWS = """() => {

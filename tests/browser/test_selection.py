@@ -7,6 +7,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Panel, Visit
 
+pytestmark = pytest.mark.xdist_group("browser with a worker")
+
 ROWS = [
     {"id": "a", "name": "alpha"},
     {"id": "b", "name": "beta"},

@@ -10,6 +10,8 @@ from playwright.sync_api import Locator, Page, Request, Route, expect
 from tests.browser.conftest import Panel, Visit, Witness, show_operations
 from tests.browser.test_table import HOSTILE
 
+pytestmark = pytest.mark.xdist_group("browser with a worker")
+
 ALPHA, BETA, GAMMA = ({"id": name[0], "name": name} for name in ("alpha", "beta", "gamma"))
 STOPPED = {"id": "z", "name": "zeta", "status": "exited"}
 

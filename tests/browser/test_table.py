@@ -10,6 +10,8 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import NARROW, WIDE, Panel, Visit
 
+pytestmark = pytest.mark.xdist_group("browser 1")
+
 log = logging.getLogger(__name__)
 
 REGIONS = ("US-CA-06 (California)", "AS-SGP-02 (Singapore)", "EU-DE-01 (Frankfurt)")
@@ -21,17 +23,28 @@ HOSTILE = {
     "emoji": "🧨👩‍👩‍👧‍👦🏴‍☠️",
     "combining": "Z" + "\u0301\u0302\u0308" * 60,
 }
+# Counts what an input costs: normalized texts, and changed rows.
 MEASURE_TYPING = """async texts => {
     const field = document.querySelector('input[name=search]');
-    const took = [];
+    const normalize = String.prototype.normalize;
+    const costs = [];
+    let normalized = 0;
+    String.prototype.normalize = function (...form) {
+        normalized += 1;
+        return normalize.apply(this, form);
+    };
+    const observer = new MutationObserver(() => {});
+    observer.observe(document.querySelector('#instances tbody'), {childList: true});
     for (const text of texts) {
+        normalized = 0;
         const began = performance.now();
         field.value = text;
         field.dispatchEvent(new InputEvent('input', {bubbles: true}));
         await new Promise(done => requestAnimationFrame(() => setTimeout(done)));
-        took.push(performance.now() - began);
+        const rows = new Set(observer.takeRecords().flatMap(one => [...one.addedNodes, ...one.removedNodes]));
+        costs.push({ms: performance.now() - began, normalized, rows: rows.size});
     }
-    return took;
+    return costs;
 }"""
 
 
@@ -220,11 +233,14 @@ def test_search_stays_responsive_with_10000_instances(panel: Panel, visit: Visit
     page = visit()
     expect(page.locator("#pager")).to_contain_text("Page 1 of 100")
 
-    took = page.evaluate(MEASURE_TYPING, ["v", "vm", "vm-", "vm-0", "vm-04", "vm-042", "vm-04", "4090", "no such", ""])
+    first, *rest = page.evaluate(MEASURE_TYPING, ["v", "vm", "vm-", "vm-0", "vm-042", "vm-04", "4090", "no such", ""])
 
-    log.warning("typing in 10,000: median %.0f ms, worst %.0f ms", statistics.median(took), max(took))
-    # About 50 ms on an idle machine, where 100 are promised. Other load slows some of the inputs, and the limit.
-    assert statistics.quantiles(took, n=4)[0] < 400
+    log.warning("typing in 10,000: median %.0f ms", statistics.median(one["ms"] for one in rest))
+    # The first input makes the texts that a search is compared with, twice 10,000; later ones use them.
+    assert first["normalized"] > 10_000
+    assert max(one["normalized"] for one in rest) < 1_000
+    # A page of rows goes and another one comes.
+    assert max(one["rows"] for one in [first, *rest]) <= 200
 
 
 def test_row_opens_to_its_details(panel: Panel, visit: Visit) -> None:

@@ -10,7 +10,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Panel, Visit, Witness, show_operations
 from tests.browser.test_refresh import SET_VISIBILITY
-from tests.browser.test_roles import context, guarded_panel, log_in  # noqa: F401 - fixtures
+
+pytestmark = pytest.mark.xdist_group("browser 2")
 
 # A browser whose clock is wrong by `wrongMs`. A change of it looks like a clock that was set, or like a computer that
 # slept while its monotonic clock stopped.
@@ -401,25 +402,3 @@ def test_errors_are_alerts_and_results_are_polite(panel: Panel, visit: Visit, wi
 
     expect(page.locator("#status").get_by_role("status")).to_contain_text("0 instances")
     expect(page.locator("#status").get_by_role("alert")).to_be_empty()
-
-
-# --- The layout
-
-
-@pytest.mark.parametrize("role", ["viewer", "operator"])
-def test_opening_a_row_moves_no_column(context: Any, role: str) -> None:  # noqa: F811 - the fixture
-    page = log_in(context, role)
-    expect(page.get_by_role("row", name="trainer")).to_be_visible()
-    measure = "row => [...row.cells].map(cell => cell.getBoundingClientRect().width)"
-    row = page.locator("tr[data-id]:not(.detail)")
-    before = row.evaluate(measure)
-    size = page.locator("#instances").bounding_box()
-
-    page.get_by_role("button", name="trainer", exact=True).click()
-
-    expect(page.locator("tr.detail")).to_be_visible()
-    assert row.evaluate(measure) == before
-    after = page.locator("#instances").bounding_box()
-    assert size and after and after["width"] == size["width"]
-    detail = page.locator("tr.detail td").bounding_box()
-    assert detail and abs(detail["width"] - size["width"]) < 3
