@@ -13,7 +13,10 @@ ON_A_NETWORK := HOST=0.0.0.0 ALLOWED_HOSTS=panel.example.com DEBUG=0 REQUIRE_LOG
 # once more, one at a time: a failure that repeats counts.
 RERUN := $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
-.PHONY: run test quick lint lint-page audit bench requirements clean
+# Independent of each other: two run at a time. Each prints its output in one piece, if this make can do so.
+LINTS := lint-types lint-security lint-settings lint-network lint-style lint-layers lint-page
+
+.PHONY: run test quick lint $(LINTS) audit bench requirements clean
 
 run: $(VENV)/installed
 	@$(BIN)/python manage.py up
@@ -24,14 +27,27 @@ test: $(VENV)/installed lint audit
 quick: $(VENV)/installed lint
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder --ignore tests/system --ignore tests/browser
 
-lint: $(VENV)/installed lint-page
+lint: $(VENV)/installed
+	@$(MAKE) --no-print-directory --jobs 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) $(LINTS)
+
+lint-style:
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+lint-types:
 	$(BIN)/mypy
+
+lint-layers:
 	$(BIN)/lint-imports
+
+lint-security:
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml instances novita_site manage.py
+
+lint-settings:
 	$(BIN)/python manage.py check --fail-level WARNING
 	$(BIN)/python manage.py makemigrations --check --dry-run
-	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml instances novita_site manage.py
+
+lint-network:
 	@echo 'manage.py check --deploy, as on a network'
 	@$(ON_A_NETWORK) $(BIN)/python manage.py check --deploy --fail-level WARNING
 
