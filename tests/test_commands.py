@@ -21,7 +21,7 @@ from pytest_django import Settings
 
 from instances.inventory import lease
 from instances.models import SyncRun
-from tests import commands
+from tests import commands, python
 from tests.novita_answers import NovitaAnswers, make_row
 
 pytestmark = pytest.mark.django_db
@@ -215,7 +215,7 @@ def run_manage(*arguments: str, **variables: str) -> subprocess.CompletedProcess
         **variables,
     }
     command = [sys.executable, "manage.py", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return python.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_help_tells_the_exit_statuses() -> None:

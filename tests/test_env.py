@@ -23,6 +23,7 @@ from novita_site.env import (
     is_loopback,
     read_or_make_secret_key,
 )
+from tests import python
 
 ROOT = Path(__file__).resolve().parent.parent
 Process = subprocess.CompletedProcess[str]
@@ -87,7 +88,7 @@ def copy_site(root: Path) -> Path:
 def run(site: Path, *command: str, **variables: str) -> Process:
     """Run Python there with these variables only."""
     environment = {"PATH": os.environ["PATH"], "PYTHONUTF8": "1", **variables}
-    return subprocess.run(
+    return python.run(
         [sys.executable, *command], cwd=site, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
 

@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from novita_site.log import JsonFormatter, LineFormatter, OnceAMinute, RequestIdFilter, request_id
+from tests import python
 from tests.settings import LOGGING
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -173,7 +173,7 @@ def run(folder: Path, process: str, **variables: str) -> str:
         **variables,
     }
     code = SAY.format(set_up=set_up, other=other)
-    ended = subprocess.run(
+    ended = python.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True
     )
     return ended.stderr

@@ -3,7 +3,6 @@
 import getpass
 import os
 import sqlite3
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from django.db import connection
 
 from instances.access.shell import READING, RECORDING, recorded_command
 from instances.models import AuditEntry, SyncRun
+from tests import python
 from tests.commands import Ran
 from tests.novita_answers import NovitaAnswers, make_row
 from tests.system.conftest import migrated_database  # noqa: F401 - a fixture
@@ -196,7 +196,7 @@ def test_real_shell_command_is_recorded(tmp_path: Path, migrated_database: Path)
     }
     command = [sys.executable, "manage.py", "createsuperuser", "--noinput", "--username", "ann", "--email", ""]
     first, second = (
-        subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60).returncode
+        python.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60).returncode
         for _ in range(2)
     )
 

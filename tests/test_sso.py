@@ -1,7 +1,6 @@
 """Single sign-on without its variables, and the variables. The logins are tested in tests/system/test_sso.py."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from pytest_django.fixtures import Settings
 
 from instances.access import sso
 from novita_site.env import Env, InvalidSettings
+from tests import python
 
 ROOT = Path(__file__).resolve().parent.parent
 WHOLE = {"OIDC_ISSUER": "https://login.test", "OIDC_CLIENT_ID": "panel", "OIDC_CLIENT_SECRET": "FAKE-SECRET-oidc"}
@@ -43,7 +43,7 @@ def test_missing_variable_stops_startup_and_is_named(missing: str, tmp_path: Pat
     variables = {name: value for name, value in WHOLE.items() if name != missing}
     database = f"sqlite:///{tmp_path / 'db.sqlite3'}"
 
-    process = subprocess.run(
+    process = python.run(
         [sys.executable, "manage.py", "check"],
         cwd=ROOT,
         env={**os.environ, "DJANGO_SETTINGS_MODULE": "novita_site.settings", "DATABASE_URL": database, **variables},

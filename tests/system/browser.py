@@ -2,12 +2,12 @@
 
 import os
 import re
-import subprocess
 import sys
 from typing import Protocol
 
 import requests
 
+from tests import python
 from tests.system.processes import ROOT
 
 PASSWORD = "FAKE-SECRET-password"
@@ -21,7 +21,7 @@ def make_admin(environment: dict[str, str]) -> None:
     """Make the superuser ann in the environment's database."""
     variables = {**os.environ, **environment, "DJANGO_SUPERUSER_PASSWORD": PASSWORD}
     command = [sys.executable, "manage.py", "createsuperuser", "--noinput", "--username", "ann", "--email", "a@b.test"]
-    subprocess.run(command, cwd=ROOT, env=variables, check=True, capture_output=True)
+    python.run(command, cwd=ROOT, env=variables, check=True, capture_output=True)
 
 
 def log_in(browser: requests.Session, site: Site) -> requests.Response:

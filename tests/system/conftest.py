@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from django.core.management.base import CommandError
 
 from instances import simulator
 from instances.management.commands.up import find_redis_server
+from tests import python
 from tests.system.processes import ROOT, Novita, Process, Redis, Service, Worker, ended
 
 
@@ -31,7 +31,7 @@ def redis_server_program() -> None:
 def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("database") / "db.sqlite3"
     environment = {**os.environ, "DATABASE_URL": f"sqlite:///{path}", "DJANGO_SETTINGS_MODULE": "novita_site.settings"}
-    subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=environment, check=True)
+    python.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=environment, check=True)
     return path
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import python
 from tests.system.processes import ROOT
 
 
@@ -69,7 +70,7 @@ def running() -> Iterator[PostgreSQL]:
         server = PostgreSQL(Path(folder))
         environment = {**os.environ, "DATABASE_URL": server.url, "DJANGO_SETTINGS_MODULE": "novita_site.settings"}
         try:
-            subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=environment, check=True)
+            python.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=environment, check=True)
             yield server
         finally:
             with contextlib.suppress(subprocess.CalledProcessError):

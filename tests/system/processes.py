@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +14,7 @@ import redis
 import requests
 
 from instances.management.commands.up import find_redis_server
+from tests import python
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Enough for a slow, shared machine. Only failing tests wait this long.
@@ -45,7 +45,7 @@ class Process:
     def __init__(self, command: list[str], environment: Mapping[str, str], log: Path, cwd: Path = ROOT) -> None:
         self.log_path = log
         with log.open("ab") as output:
-            self.popen = subprocess.Popen(
+            self.popen = python.start(
                 command, env=environment, cwd=cwd, stdout=output, stderr=output, start_new_session=True
             )
 

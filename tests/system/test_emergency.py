@@ -19,6 +19,7 @@ import pytest
 import redis
 import requests
 
+from tests import python
 from tests.system.conftest import Start, StartWorker
 from tests.system.processes import ROOT, Novita, Service, wait_until
 
@@ -437,14 +438,14 @@ def test_token_needs_no_write(
 ) -> None:
     """knox deletes a user's expired tokens whenever another token is used."""
     manage = [sys.executable, "manage.py"]
-    subprocess.run(
+    python.run(
         [*manage, "createsuperuser", "--noinput", "--username", "eve", "--email", "eve@example.com"],
         cwd=ROOT,
         env={**environment, "DJANGO_SUPERUSER_PASSWORD": "FAKE-SECRET-password"},
         check=True,
     )
     tokens = [
-        subprocess.run(
+        python.run(
             [*manage, "create_token", "eve", "--name", name, "--role", "admin"],
             cwd=ROOT,
             env=environment,
@@ -471,7 +472,7 @@ def test_token_needs_no_write(
 
 
 def run_stop_all(environment: dict[str, str], *options: str, **streams: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return python.run(
         [sys.executable, "manage.py", "stop_all", "--yes", *options],
         cwd=ROOT,
         env=environment,

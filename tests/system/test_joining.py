@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests import python
 from tests.system.conftest import Start, StartWorker
 from tests.system.processes import ROOT, Novita, Service, wait_until
 
@@ -32,7 +33,7 @@ def start_late(novita: Novita) -> None:
 
 
 def run_stop_all(environment: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return python.run(
         [*STOP_ALL, *options],
         cwd=ROOT,
         env=environment,
@@ -102,7 +103,7 @@ def test_command_with_a_longer_deadline_than_the_running_operation_keeps_it(
 ) -> None:
     service = start_service(**NO_SYNC, NOVITA_STOP_DEADLINE="30").wait_until_alive()
     first = service.stop_all()
-    command = subprocess.Popen([*STOP_ALL, "--timeout", "600"], cwd=ROOT, env=environment)
+    command = python.start([*STOP_ALL, "--timeout", "600"], cwd=ROOT, env=environment)
 
     try:
         wait_until(lambda: service.get_operation(first)["deadlineAt"] > _add_seconds(first, 500), "it is moved")

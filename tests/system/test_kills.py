@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from instances.inventory.lease import TTL_SECONDS
+from tests import python
 from tests.system.conftest import Start
 from tests.system.processes import ROOT, Novita, Process, Redis, wait_until
 
@@ -18,7 +19,7 @@ SYNC = [sys.executable, "manage.py", "sync_instances"]
 
 
 def run_sync(environment: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*SYNC, *options], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    return python.run([*SYNC, *options], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
 
 
 def start_sync(environment: dict[str, str], tmp_path: Path) -> Process:
@@ -140,6 +141,6 @@ def test_restarted_web_worker_does_not_sync_while_the_inventory_is_fresh(start_s
 def test_no_other_command_syncs(environment: dict[str, str], novita: Novita) -> None:
     commands: list[list[Any]] = [["check"], ["migrate", "-v0"], ["help"], ["shell", "-c", "import time; time.sleep(2)"]]
     for command in commands:
-        subprocess.run([sys.executable, "manage.py", *command], cwd=ROOT, env=environment, check=True, timeout=60)
+        python.run([sys.executable, "manage.py", *command], cwd=ROOT, env=environment, check=True, timeout=60)
 
     assert novita.list_calls() == []

@@ -5,7 +5,6 @@ import contextlib
 import gzip
 import re
 import sqlite3
-import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ import pytest
 import redis
 import requests
 
+from tests import python
 from tests.system.conftest import Start
 from tests.system.processes import ROOT, Novita, Process, Redis, Service, find_free_port, wait_until
 from tests.test_webhooks import SECRET_PATH, Receiver, answer
@@ -192,7 +192,7 @@ class Visitor:
 
     def manage(self, *arguments: str, **variables: str) -> str:
         command = [sys.executable, "manage.py", *arguments]
-        process = subprocess.run(
+        process = python.run(
             command, cwd=ROOT, env={**self.environment, **variables}, capture_output=True, text=True, timeout=60
         )
         output = process.stdout

@@ -2,7 +2,6 @@
 
 import contextlib
 import sqlite3
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests import python
 from tests.system.conftest import Start
 from tests.system.processes import ROOT, Novita, Service
 
@@ -26,7 +26,7 @@ def token(environment: dict[str, str]) -> str:
         ["create_token", "ann", "--name", "ci", "--role", "admin"],
     )
     for command in commands:
-        done = subprocess.run(
+        done = python.run(
             [sys.executable, "manage.py", *command],
             cwd=ROOT,
             env={**environment, **words},

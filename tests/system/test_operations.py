@@ -3,7 +3,6 @@
 import collections
 import signal
 import sqlite3
-import subprocess
 import sys
 import threading
 import time
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests import python
 from tests.system.conftest import Start, StartWorker
 from tests.system.processes import PATIENCE_SECONDS, ROOT, Novita, Redis, Service, wait_until
 
@@ -248,7 +248,7 @@ def test_simultaneous_command_and_api_stop_make_one_operation(
 ) -> None:
     novita.fault("stop", "delay", seconds=0.3)
     service = start_service(**NO_SYNC, NOVITA_CONCURRENCY="2").wait_until_alive()
-    command = subprocess.Popen([sys.executable, "manage.py", "stop_all", "--yes"], cwd=ROOT, env=environment)
+    command = python.start([sys.executable, "manage.py", "stop_all", "--yes"], cwd=ROOT, env=environment)
     wait_until(lambda: novita.list_stops(), "the command asks")
 
     ordered = service.stop_all()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests import python
 from tests.system.conftest import Start
 from tests.system.processes import ROOT, Novita, Service, ended, wait_until
 
@@ -163,7 +164,7 @@ def test_shell_user_in_another_encoding_prevents_no_stop(environment: dict[str, 
 def test_token_for_a_name_in_another_encoding_prints_no_traceback(
     arguments: list[Any], environment: dict[str, str]
 ) -> None:
-    subprocess.run(
+    python.run(
         [sys.executable, "manage.py", "createsuperuser", "--noinput", "--username", "eve", "--email", "e@example.com"],
         cwd=ROOT,
         env={**environment, "DJANGO_SUPERUSER_PASSWORD": "FAKE-SECRET-password"},

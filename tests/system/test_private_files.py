@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests import python
 from tests.system.processes import wait_until
 from tests.system.test_up import Up, build_environment, project  # noqa: F401 - a fixture
 
@@ -18,7 +19,7 @@ def list_open(folder: Path) -> list[str]:
 
 
 def run(project: Path, *arguments: str, umask: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:  # noqa: F811 - fixture
-    return subprocess.run(
+    return python.run(
         [sys.executable, "manage.py", *arguments],
         cwd=project,
         env=build_environment(**variables),

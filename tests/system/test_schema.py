@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests import python
 from tests.system.conftest import Start
 from tests.system.processes import ROOT, Service
 
@@ -48,7 +48,7 @@ def explore(tmp_path: Path) -> Explore:
         command += ["--url", service.url, "--checks", ",".join(CHECKS), "--phases", "coverage,fuzzing"]
         command += ["--max-examples", str(EXAMPLES), "--continue-on-failure", "--no-shrink", "--no-color"]
         command += ["--generation-database", "none"]
-        process = subprocess.run(
+        process = python.run(
             [sys.executable, "-m", *command],
             cwd=tmp_path,
             env={**os.environ, "NO_PROXY": "*"},
@@ -82,7 +82,7 @@ def make_admins_token(environment: dict[str, str]) -> str:
         ["createsuperuser", "--noinput", "--username", "ann"],
         ["create_token", "ann", "--name", "explorer", "--role", "admin"],
     ):
-        output = subprocess.run(
+        output = python.run(
             [sys.executable, "manage.py", *command],
             cwd=ROOT,
             env={**environment, **password},

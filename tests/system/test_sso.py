@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import sqlite3
-import subprocess
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ import pytest
 import requests
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from tests import python
 from tests.system.conftest import Start
 from tests.system.processes import ROOT, Process, Service, find_free_port, wait_until
 
@@ -113,9 +113,7 @@ def sso_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "OIDC_CLIENT_ID": "panel",
         "OIDC_CLIENT_SECRET": SECRET,
     }
-    subprocess.run(
-        [sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env={**os.environ, **variables}, check=True
-    )
+    python.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env={**os.environ, **variables}, check=True)
     return path
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests import python
 from tests.system.conftest import StartWorker
 from tests.system.processes import ROOT, Novita, Process, Redis, ended, wait_until
 
@@ -28,7 +29,7 @@ def all_running(novita: Novita) -> None:
 
 
 def run_stop_all(environment: dict[str, str], *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return python.run(
         [*STOP_ALL, *options],
         cwd=ROOT,
         env={**environment, **variables},
@@ -216,7 +217,7 @@ class Terminal:
 
     def __init__(self, environment: dict[str, str]) -> None:
         self._ours, theirs = pty.openpty()
-        self._popen = subprocess.Popen(
+        self._popen = python.start(
             STOP_ALL,
             cwd=ROOT,
             env=environment,

@@ -1,7 +1,6 @@
 """Novita slow, silent or broken, and a large account, over real HTTP."""
 
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests import python
 from tests.system.conftest import Start
 from tests.system.processes import ROOT, Novita, Service, wait_until
 
@@ -150,7 +150,7 @@ def test_ten_thousand_instances_are_synced_listed_and_searched(
 ) -> None:
     novita.change(add=[{"id": f"{number:016x}", "name": f"bulk-{number:05}"} for number in range(10_000)])
 
-    done = subprocess.run(
+    done = python.run(
         [sys.executable, "manage.py", "sync_instances"], cwd=ROOT, env=environment, capture_output=True, text=True
     )
 

@@ -5,10 +5,8 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import sqlite3
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -19,7 +17,7 @@ import pytest
 from standardwebhooks import WebhookVerificationError
 
 from tests.system.conftest import Start, StartWorker
-from tests.system.processes import ROOT, Novita, find_free_port, wait_until
+from tests.system.processes import ROOT, Novita, Process, find_free_port, wait_until
 from tests.test_webhooks import (
     OLDER_SECRET,
     SECRET,
@@ -64,7 +62,7 @@ class Sender:
         self.database = folder / "db.sqlite3"
         self.go = folder / "go"
         self.go.touch()
-        self._started: list[subprocess.Popen[str]] = []
+        self._started: list[Process] = []
         self._environment = {
             **os.environ,
             "DJANGO_SETTINGS_MODULE": "novita_site.settings",
@@ -75,34 +73,32 @@ class Sender:
             "WEBHOOK_ALLOWED_PORTS": ",".join(str(receiver.port) for receiver in receivers),
         }
 
-    def start(self, code: str, *arguments: object) -> subprocess.Popen[str]:
+    def start(self, code: str, *arguments: object) -> Process:
         command = [sys.executable, "-c", SETUP + code, *map(str, arguments)]
-        pipe = subprocess.PIPE
-        process = subprocess.Popen(command, cwd=ROOT, env=self._environment, stdout=pipe, stderr=pipe, text=True)
+        log = self.database.with_name(f"sender-{len(self._started)}.log")
+        process = Process(command, self._environment, log)
         self._started.append(process)
         return process
 
-    def run(self, code: str, *arguments: object) -> tuple[str, str]:
-        """Return the output and the log of a process."""
+    def run(self, code: str, *arguments: object) -> str:
+        """Return the output of a process, with its log."""
         process = self.start(code, *arguments)
-        output, log = process.communicate(timeout=60)
-        assert process.returncode == 0, log
-        return output, log
+        assert process.wait(60) == 0, process.log
+        return process.log
 
     def make_due(self, url: str) -> int:
-        return int(self.run(MAKE_DUE, url)[0])
+        return int(self.run(MAKE_DUE, url).splitlines()[-1])
 
     def deliver(self, delivery_id: int) -> str:
         """Try once, and return the log."""
-        return self.run(DELIVER, delivery_id, self.go)[1]
+        return self.run(DELIVER, delivery_id, self.go)
 
     def execute(self, statement: str) -> list[tuple[object, ...]]:
         return fetch(self.database, statement)
 
     def end(self) -> None:
         for process in self._started:
-            process.kill()
-            process.communicate()
+            process.end()
 
 
 Begin = Callable[..., Sender]
@@ -148,7 +144,7 @@ def test_simultaneous_workers_send_a_webhook_once(begin: Begin) -> None:
 
     sender.go.touch()
 
-    assert [process.wait(timeout=60) for process in processes] == [0] * 4
+    assert [process.wait(60) for process in processes] == [0] * 4
     assert len(receiver.requests) == 1
     assert sender.execute("SELECT state, tries FROM instances_webhookdelivery") == [("delivered", 1)]
 
@@ -160,8 +156,7 @@ def test_webhook_of_a_killed_worker_is_sent_again_with_the_same_id(begin: Begin)
     process = sender.start(DELIVER, delivery_id, sender.go)
     wait_until(lambda: receiver.requests, "the request came")
 
-    process.send_signal(signal.SIGKILL)
-    process.wait(timeout=60)
+    process.end()
     receiver.write = answer("200 OK")
     sender.deliver(delivery_id)
 
@@ -190,7 +185,7 @@ def test_worker_whose_claim_expired_keeps_the_next_ones_record(begin: Begin) -> 
 
     waits.set()
 
-    assert process.wait(timeout=60) == 0
+    assert process.wait(60) == 0
     assert sender.execute("SELECT state, next_attempt_at FROM instances_webhookdelivery") == [
         ("due", "2040-01-01 00:00:00")
     ]
@@ -206,10 +201,10 @@ def test_slow_receiver_is_cut_after_ten_seconds_and_delays_no_other(begin: Begin
 
     sender.deliver(second)
 
-    assert process.poll() is None
+    assert process.popen.poll() is None
     assert len(quick.requests) == 1
-    _, log = process.communicate(timeout=30)
-    assert "No answer within 10 s." in log
+    process.wait(30)
+    assert "No answer within 10 s." in process.log
     [(milliseconds, error)] = sender.execute(
         f"SELECT milliseconds, error FROM instances_webhookattempt WHERE delivery_id = {first}"  # noqa: S608 - a number
     )

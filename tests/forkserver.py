@@ -1,0 +1,153 @@
+"""Becomes Python processes of the project. `tests.python` starts it, as a script of its own.
+
+It imports the libraries once, without settings and without a line of the project. For each request it forks; the fork
+takes over the request's environment, folder, streams and arguments, and runs the command as a new Python would.
+"""
+# ruff: noqa: SIM115 - the streams are open for as long as the process
+
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any
+
+# What takes longest to import, by `python -X importtime`, and needs no settings. Not gunicorn: the refresher tells by
+# that module how the service is started.
+LIBRARIES = [
+    "celery.bin.celery",
+    "celery.bin.worker",
+    "celery.apps.worker",
+    "celery.concurrency.thread",
+    "celery.events.state",
+    "celery.fixups.django",
+    "cryptography.x509",
+    "dj_database_url",
+    "django.contrib.admin",
+    "django.contrib.postgres.fields",
+    "django.contrib.staticfiles.storage",
+    "django.core.handlers.wsgi",
+    "django.core.management.commands.migrate",
+    "django.core.management.commands.runserver",
+    "django.core.servers.basehttp",
+    "django.db.backends.sqlite3.base",
+    "django.db.migrations.autodetector",
+    "django.forms",
+    "django.template.defaulttags",
+    "django.test",
+    "django.views.debug",
+    "django.views.i18n",
+    "django_redis.cache",
+    "honcho.manager",
+    "inflection",
+    "jinja2",
+    "jsonschema",
+    "jwt",
+    "kombu.transport.memory",
+    "psycopg",
+    "redis.asyncio",
+    "requests",
+    "requests_hardened",
+    "standardwebhooks",
+    "uritemplate",
+    "whitenoise.middleware",
+    "yaml",
+]
+
+
+def main(control: socket.socket) -> list[str]:
+    """Fork for each request. Return the command of the request in the fork; never return in this process."""
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    # The forks share this memory as long as no collection writes to it.
+    gc.collect()
+    gc.freeze()
+    ended, wake_up = os.pipe()
+    os.set_blocking(wake_up, False)
+    os.set_blocking(ended, False)
+    signal.set_wakeup_fd(wake_up)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    reports: dict[int, int] = {}
+    while True:
+        ready, _, _ = select.select([control, ended], [], [])
+        if control in ready:
+            message, descriptors, _, _ = socket.recv_fds(control, 1 << 20, 4)
+            if not message:
+                # The tests are over. A fork without its parent goes on until it ends or is ended.
+                sys.exit()
+            request = json.loads(message)
+            if (pid := os.fork()) == 0:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                become(request, descriptors)
+                return request["command"]
+            *streams, reports[pid] = descriptors
+            close(streams)
+        if ended in ready:
+            os.read(ended, 1024)
+            for pid, status in list_ended():
+                os.write(reports[pid], b"%d\n" % os.waitstatus_to_exitcode(status))
+                close([reports.pop(pid)])
+
+
+def list_ended() -> Iterable[tuple[int, int]]:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if not pid:
+            return
+        yield pid, status
+
+
+def close(descriptors: Iterable[int]) -> None:
+    for one in descriptors:
+        os.close(one)
+
+
+def become(request: dict[str, Any], descriptors: list[int]) -> None:
+    """Take over what the request says, and report the process id."""
+    if request["startNewSession"]:
+        os.setsid()
+    *streams, report = descriptors
+    os.write(report, b"%d\n" % os.getpid())
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+    os.closerange(3, 256)
+    os.environ.clear()
+    os.environ.update(request["env"])
+    time.tzset()
+    os.chdir(request["cwd"])
+    is_unbuffered = bool(request["env"].get("PYTHONUNBUFFERED"))
+    buffering = 1 if is_unbuffered or os.isatty(1) else -1
+    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
+    sys.stdout = open(1, "w", buffering, encoding="utf-8", errors="surrogateescape", closefd=False)
+    sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
+
+
+def run(command: list[str]) -> None:
+    """Run `-m module …`, `-c code …` or `script.py …`, as Python does with these arguments."""
+    kind = command[0]
+    sys.argv = command[1:] if kind == "-m" else command
+    sys.path[0] = {"-m": os.getcwd(), "-c": ""}.get(kind, os.path.dirname(os.path.abspath(kind)))
+    if kind == "-m":
+        runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+    elif kind == "-c":
+        sys.modules["__main__"] = main_module = ModuleType("__main__")
+        sys.argv = ["-c", *command[2:]]
+        exec(command[1], vars(main_module))  # noqa: S102 - what a test says
+    else:
+        runpy.run_path(kind, run_name="__main__")
+
+
+if __name__ == "__main__":
+    run(main(socket.socket(fileno=int(sys.argv[1]))))
