@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 import responses
+from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.test import Client, SimpleTestCase
+from django.test import Client, SimpleTestCase, TransactionTestCase
 from django_redis import get_redis_connection
 from fakeredis import FakeRedis, FakeServer
 
@@ -39,6 +40,18 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 SimpleTestCase.ensure_connection_patch_method = lambda: BaseDatabaseWrapper.ensure_connection  # type: ignore[attr-defined]  # no stub
 # The database in memory that `standby` adds is a test's own, too, whenever it appears.
 SimpleTestCase._disallowed_connection_methods = []  # type: ignore[attr-defined]  # no stub
+
+
+def empty_tables(self: TransactionTestCase) -> None:
+    """Empty the tables that tests write to. Django's own `flush` would make all permissions anew, in 30 ms."""
+    kept = {"django_content_type", "auth_permission", "django_migrations"}
+    names = sorted(set(connection.introspection.django_table_names(only_existing=True)) - kept)
+    with connection.constraint_checks_disabled(), connection.cursor() as cursor:
+        for name in names:
+            cursor.execute(f"DELETE FROM {connection.ops.quote_name(name)}")  # noqa: S608 - names of our own tables
+
+
+TransactionTestCase._fixture_teardown = empty_tables  # type: ignore[attr-defined]  # no stub
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
