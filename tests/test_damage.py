@@ -13,6 +13,7 @@ from fakeredis import FakeRedis
 from instances.fallback import database
 from instances.instance import from_json
 from instances.inventory import store
+from instances.inventory.sync import synchronize
 from instances.refresher import Refresher
 from tests.novita_answers import Account, NovitaAnswers, make_row
 from tests.redis_keys import name_of
@@ -49,7 +50,7 @@ VALUES = ["garbage", "", b"\xff", "1e300", str(2**63), "9" * 5000, "999999999999
 def account(client: Client, novita: NovitaAnswers) -> Account:
     """A synchronized account of two instances, with every kind of key in Redis."""
     account = novita.holds(make_row("a"), make_row("b", status="exited"))
-    assert client.post("/api/instances/sync").status_code == 200
+    synchronize("command")
     client.get("/api/instances")
     store.note_worker()
     return account
