@@ -35,14 +35,29 @@ def collect(pipe: Connection) -> Any:
     return pipe.recv()
 
 
+class Reader:
+    """A client with one connection, which the server may close when it was idle for 2 s."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+
+    def get(self, path: str, **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
+        for _ in range(2):
+            try:
+                self._connection.request("GET", path, headers=headers)
+                answer = self._connection.getresponse()
+                return answer, answer.read()
+            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+                self._connection.close()
+        raise SystemExit(f"{path} is not answered")
+
+
 def read_one(pipe: Connection, port: int, instances: int) -> None:
-    connection, waits = http.client.HTTPConnection("127.0.0.1", port, timeout=60), list[float]()
+    reader, waits = Reader(port), list[float]()
     while True:
         time.sleep(PAUSE_SECONDS)
         began = time.monotonic()
-        connection.request("GET", f"/api/instances/{get_id(random.randrange(instances))}")
-        answer = connection.getresponse()
-        answer.read()
+        answer, _ = reader.get(f"/api/instances/{get_id(random.randrange(instances))}")
         # A refused read counts as one that took a minute.
         waits.append((time.monotonic() - began) * 1000 if answer.status == 200 else 60_000.0)
         if pipe.poll():
@@ -52,15 +67,13 @@ def read_one(pipe: Connection, port: int, instances: int) -> None:
 
 
 def read_listings(pipe: Connection, port: int) -> None:
-    connection, kinds, etag = http.client.HTTPConnection("127.0.0.1", port, timeout=120), list[str](), ""
+    reader, kinds, etag = Reader(port), list[str](), ""
     while True:
-        connection.request("GET", "/api/instances", headers={"Accept-Encoding": "gzip", "If-None-Match": etag})
-        answer = connection.getresponse()
-        body = answer.read()
+        answer, body = reader.get("/api/instances", **{"Accept-Encoding": "gzip", "If-None-Match": etag})
         if answer.status == 200:
             etag = answer.headers["ETag"] or ""
             text = zlib.decompress(body, wbits=31)
-            old, new = text.count(b'"name":"v1-'), text.count(b'"name":"v2-')
+            old, new = text.count(b'"imageUrl":"v1"'), text.count(b'"imageUrl":"v2"')
             total = int(text.rpartition(b'"total":')[2].strip(b"}"))
             kinds.append("mixed" if old + new != total or (old and new) else "new" if new else "old")
         if pipe.poll():

@@ -34,7 +34,7 @@ READERS = 4
 
 @contextmanager
 def run_simulator(folder: Path, instances: int, latency_seconds: float = LATENCY_SECONDS) -> Iterator[Novita]:
-    """Run an account whose instances are named v1-…, with ids from 0. All of them are running."""
+    """Run an account whose instances have the image v1, and ids from 0. All of them are running."""
     port = find_free_port()
     command = [sys.executable, "manage.py", "novita_simulator", "--instances", "0"]
     command += ["--port", str(port), "--latency", str(latency_seconds)]
@@ -42,7 +42,7 @@ def run_simulator(folder: Path, instances: int, latency_seconds: float = LATENCY
     novita = Novita(f"http://127.0.0.1:{port}")
     try:
         wait_until(lambda: novita.list_calls() == [], "the simulator answers")
-        novita.change(add=[{"id": readers.get_id(number), "name": f"v1-{number}"} for number in range(instances)])
+        novita.change(add=[{"id": readers.get_id(number), "imageUrl": "v1"} for number in range(instances)])
         yield novita
     finally:
         novita.end()
@@ -159,7 +159,7 @@ def measure_readers(instances: int = 100_000) -> dict[str, float]:
         setting = Setting(stack, instances)
         service = setting.start_service()
         first = synchronize(service)
-        changes = {readers.get_id(number): {"name": f"v2-{number}"} for number in range(instances)}
+        changes = {readers.get_id(number): {"imageUrl": "v2"} for number in range(instances)}
         pipes = [readers.start(stack, readers.read_one, service.port, instances) for _ in range(READERS)]
         lists = readers.start(stack, readers.read_listings, service.port)
         time.sleep(3)
