@@ -32,7 +32,11 @@ CONFIG = """
 expected-statuses = [400, 401, 403, 404, 405, 406, 409, 413, 415, 429]
 """
 EXAMPLES = 12
+# An exploration takes some 20 s of processor time. A busy machine needs several times that.
+EXPLORATION_SECONDS = 300
 QUICK = {"WEB_WORKERS": "1", "API_RATE_LIMIT": "0", "NOVITA_STOP_DEADLINE": "2"}
+
+pytestmark = pytest.mark.timeout(EXPLORATION_SECONDS + 60)
 
 Explore = Callable[..., str]
 
@@ -54,7 +58,7 @@ def explore(tmp_path: Path) -> Explore:
             env={**os.environ, "NO_PROXY": "*"},
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=EXPLORATION_SECONDS,
         )
         said = process.stdout + process.stderr
         # Pytest shows the seed when the test fails; with the seed the run can be repeated.
