@@ -202,7 +202,7 @@ def test_killing_the_panel_ends_its_processes_and_frees_the_port(up: Up) -> None
     finally:
         again.signal(signal.SIGTERM)
         again.wait()
-    assert wait_until(lambda: up.list_pids() == [], "nothing of either runs", 15)
+    assert wait_until(lambda: up.list_pids() == [], "nothing of either runs")
 
 
 def test_killing_the_process_group_ends_every_started_process(up: Up) -> None:
