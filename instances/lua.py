@@ -42,6 +42,8 @@ class Script:
         self.source = self._declare_locals() + body
         names = self._declared["keys"] + self._declared["args"]
         self.given = frozenset(_get_plain(name) for name in names if not name.isupper())
+        # The keys of a script that takes no others, listed once.
+        self._own_keys = self._list_values("keys", {}) if all(map(str.isupper, self._declared["keys"])) else []
 
     def __call__(self, **given: Any) -> Any:
         """Run the script and return its answer. Raises CacheUnavailable.
@@ -52,7 +54,7 @@ class Script:
             raise TypeError(f"{self.path.name} takes {sorted(self.given)}, not {sorted(given)}")
         with redis_client.redis_errors():
             return self._registered(
-                keys=self._list_values("keys", given),
+                keys=self._own_keys or self._list_values("keys", given),
                 args=self._list_values("args", given),
                 client=redis_client.get_redis(),
             )

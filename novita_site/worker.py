@@ -11,11 +11,12 @@ import re
 import select
 import selectors
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 from django.conf import settings
@@ -45,6 +46,7 @@ LINGER_SECONDS: Final = 2.0
 SWEEP_SECONDS: Final = 0.2
 
 CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
+FRAMING_HEADER: Final = re.compile(rb"\n(?:content-length|transfer-encoding|expect):", re.IGNORECASE)
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -90,7 +92,9 @@ class Framing:
             self._scanned = len(buffer)
             return False
         self.head_bytes = self._chunk_at = end + 4
-        first, *lines = bytes(buffer[:end]).split(b"\r\n")
+        head = bytes(buffer[:end])
+        # Most requests have none of these headers, and need no further look.
+        first, *lines = head.split(b"\r\n") if FRAMING_HEADER.search(head) else (b"",)
         for line in lines:
             name, _, value = line.partition(b":")
             value = value.strip(b" \t")
@@ -209,6 +213,32 @@ def _find_limited_network(address: str) -> str:
     return "" if is_loopback(address) or is_trusted(address) else client_network(address)
 
 
+class Threads:
+    """Threads that handle connections.
+
+    In place of ThreadPoolExecutor, which makes a future with a lock and a condition for each request.
+    """
+
+    def __init__(self, count: int, handle: Callable[[Connection], None]) -> None:
+        self._waiting: SimpleQueue[Connection | None] = SimpleQueue()
+        self._handle = handle
+        self._count = count
+        for number in range(count):
+            threading.Thread(target=self._run, name=f"request-{number}", daemon=True).start()
+
+    def submit(self, conn: Connection) -> None:
+        self._waiting.put(conn)
+
+    def shutdown(self, *, wait: bool) -> None:
+        """End each thread after its request. gunicorn has waited for the requests before."""
+        for _ in range(self._count):
+            self._waiting.put(None)
+
+    def _run(self) -> None:
+        while (conn := self._waiting.get()) is not None:
+            self._handle(conn)
+
+
 class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
     """Waits for clients in its main loop. `waiting` holds their connections, the longest wait first."""
 
@@ -279,11 +309,21 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
                 conn.unsent.append(CONTINUE)
                 self._send(conn)
 
-    def handle(self, conn: Connection) -> Any:
-        """Handle a request in a thread, which also sends most responses, without the main loop."""
-        keeps = super().handle(conn)
-        self._send(conn)
-        return keeps
+    def get_thread_pool(self) -> Threads:
+        return Threads(self.cfg.threads, self._handle_in_thread)
+
+    def enqueue_req(self, conn: Connection) -> None:
+        self.tpool.submit(conn)
+
+    def _handle_in_thread(self, conn: Connection) -> None:
+        """Handle a request. This thread also sends most responses, without the main loop."""
+        conn.keeps = False
+        try:
+            conn.keeps = bool(self.handle(conn))
+            self._send(conn)
+        except BaseException:
+            log.exception("connection ended")
+        self.method_queue.defer(self._finish, conn)
 
     def _send(self, conn: Connection) -> None:
         try:
@@ -292,8 +332,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
             # The client is gone; the main loop notices when it reads.
             conn.unsent.clear()
 
-    def finish_request(self, conn: Connection, future: Future[Any]) -> None:
-        conn.keeps = not future.cancelled() and future.exception() is None and bool(future.result())
+    def _finish(self, conn: Connection) -> None:
         if conn.keeps:
             conn.end_request()
         self._go_on(conn)
