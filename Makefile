@@ -16,7 +16,7 @@ RERUN := $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 # Independent of each other: two run at a time. Each prints its output in one piece, if this make can do so.
 LINTS := lint-types lint-security lint-settings lint-network lint-style lint-layers lint-page
 
-.PHONY: run test quick lint $(LINTS) audit bench requirements clean
+.PHONY: run test quick lint $(LINTS) audit bench bench-quick requirements clean
 
 run: $(VENV)/installed
 	@$(BIN)/python manage.py up
@@ -63,9 +63,12 @@ lint-page:
 audit: $(VENV)/installed
 	$(BIN)/python .ci/audit.py --requirement requirements.txt
 
-# PEER=folder of a comparable program, to measure both in one run.
+# 15 and 2 minutes. PEER=folder of a comparable program, to measure both in one run.
 bench: $(VENV)/installed
-	$(BIN)/python -m benchmarks.bench $(if $(PEER),--peer $(PEER))
+	$(BIN)/python -m benchmarks $(if $(PEER),--peer $(PEER))
+
+bench-quick: $(VENV)/installed
+	$(BIN)/python -m benchmarks --quick $(if $(PEER),--peer $(PEER))
 
 $(VENV)/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11, 3.12 or 3.13 is needed; this is %d.%d. Name one: make PYTHON=python3.12" % sys.version_info[:2])'

@@ -85,3 +85,19 @@ def measure(port: int, path: str, headers: str = "", *, seconds: float = 2.0, co
         return Load(0.0, float("inf"), float("inf"), frozenset())
     p99 = latencies[int(len(latencies) * 0.99)]
     return Load(len(latencies) / (now - began), statistics.median(latencies) * 1000, p99 * 1000, frozenset(statuses))
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def post(port: int, path: str) -> None:
+    """Send a POST without a body, and wait for its answer."""
+    with socket.create_connection(("127.0.0.1", port), timeout=600) as sock:
+        sock.sendall(f"POST {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode())
+        answer = b""
+        while piece := sock.recv(RECEIVE_BYTES):
+            answer += piece
+    if not answer[9:12].startswith(b"2"):
+        raise SystemExit(f"{path} answered {answer[:200]!r}")

@@ -19,11 +19,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "novita_site.settings")
-import django
-
-django.setup()
-
 from benchmarks import readers
 from tests.system.processes import ROOT, Novita, Process, Redis, Service, find_free_port, wait_until
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 import responses
 from django.db import connection
@@ -31,6 +32,10 @@ from novita_site.env import is_loopback
 from novita_site.log import LineFormatter
 from tests.novita_answers import NovitaAnswers
 from tests.settings import FAKE_REDIS
+
+# No example fails because the machine is slow.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 # A shell's background job ignores Ctrl-C, and so would the processes that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -73,17 +73,15 @@ class Visit:
         self.needs_cookies = False
         self._credential: Credential | None = None
         self._rows: list[Any] | None = None
-        header, cookies = request.META.get("HTTP_AUTHORIZATION"), request.COOKIES
-        if header:
+        if header := request.META.get("HTTP_AUTHORIZATION"):
             match = _BEARER.fullmatch(header)
             self._recognize(Credential("token", hash_token(match[1])) if match else None)
         elif is_local_owner(request):
-            # With a session's cookie the full check decides whether the request needs a CSRF token.
-            if find_known_owner() and settings.SESSION_COOKIE_NAME not in cookies:
+            if find_known_owner():
                 self.role = Role.ADMIN
         else:
             self.needs_cookies = True
-            if key := cookies.get(settings.SESSION_COOKIE_NAME):
+            if key := request.COOKIES.get(settings.SESSION_COOKIE_NAME):
                 self._recognize(Credential("session", key))
             else:
                 self.role = Role.NONE
