@@ -2,6 +2,8 @@
 
 import json
 import logging
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from django.db import OperationalError, connection
 from django.test import Client
 from fakeredis import FakeRedis, FakeRedisConnection
 
+from instances.inventory import publishing, store
 from instances.inventory.sync import synchronize
 from instances.models import SyncRun, UsageInterval
 from tests.novita_answers import NovitaAnswers, make_refusal, make_row
@@ -539,3 +542,25 @@ def test_ledger_has_every_unconfirmed_instance_as_unread(
     open_ones = UsageInterval.objects.filter(ended_ms=None)
     states = dict(open_ones.values_list("instance__instance_id", "state"))
     assert states == {"a": UsageInterval.State.GPU, "b": UsageInterval.State.GAP, "c": UsageInterval.State.GAP}
+
+
+def test_reader_right_after_a_publication_waits_for_its_answer(
+    client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, read_whole = publishing.publish, store._read_whole
+    readers, reads = [], []
+
+    def publish_before_a_reader(*args: Any) -> Any:
+        revision = publish(*args)
+        readers.append(threading.Thread(target=store.read_body))
+        readers[0].start()
+        time.sleep(0.1)
+        return revision
+
+    monkeypatch.setattr(publishing, "publish", publish_before_a_reader)
+    monkeypatch.setattr(store, "_read_whole", lambda *args: (reads.append(args), read_whole(*args))[1])
+
+    fill(client, novita, make_row("a"))
+
+    readers[0].join(10)
+    assert reads == []

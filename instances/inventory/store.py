@@ -147,12 +147,13 @@ def read_body(known_revision: int | None = None) -> Body:
     body = _read_rendered(known_revision)
     if body is None:
         # One thread renders, the others wait for its answer.
-        with _rendering:
+        with rendering:
             body = _read_rendered(known_revision) or _render_body()
     return body
 
 
-_rendering: Final = threading.Lock()
+# Held by the thread that renders the answer, or that publishes a listing and then renders it.
+rendering: Final = threading.RLock()
 
 
 def _read_rendered(known_revision: int | None) -> Body | None:

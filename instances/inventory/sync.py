@@ -133,13 +133,15 @@ def _publish(stored: store.Stored, new: Mapping[str, bytes], source: publishing.
     generation = stored.generation if new == stored.rows else None
     if generation is not None and publishing.note_unchanged(generation, moving, source):
         return
-    revision = publishing.publish(new, moving, source)
-    # Rendered now, so that no reader has to wait for it.
-    with suppress(CacheUnavailable):
-        if revision is None:
-            store.read_body()
-        else:
-            store.render_revision(revision, new)
+    # A reader of this process that comes in between would read all rows once more.
+    with store.rendering:
+        revision = publishing.publish(new, moving, source)
+        # Rendered now, so that no reader has to do it.
+        with suppress(CacheUnavailable):
+            if revision is None:
+                store.read_body()
+            else:
+                store.render_revision(revision, new)
 
 
 @dataclass(frozen=True)
