@@ -182,6 +182,13 @@ class NothingToRetry(PanelError):
     suggestion = "To begin a new operation, send kind and ids, or POST /api/instances/stop-all."
 
 
+class NothingToRestore(PanelError):
+    status = HTTPStatus.CONFLICT
+    code = "INVALID_STATE"
+    message = "The operation stopped no instance that still exists, so there is nothing to start again."
+    suggestion = "Name a finished stop, or send kind and ids."
+
+
 class SyncInProgress(PanelError):
     status = HTTPStatus.CONFLICT
     code = "SYNC_IN_PROGRESS"

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from django.conf import settings
 from django.db import DatabaseError, connection
 
 from instances import redis_client
+from instances.costs import balance
 from instances.errors import CacheUnavailable
 from instances.fallback import database
 from instances.inventory import store
@@ -93,6 +95,8 @@ def _find_warnings(state: store.State) -> list[str]:
     policy = _find_policy()
     if policy and policy != "noeviction":
         warnings.append(f"Redis may evict the inventory: its maxmemory-policy is {policy}. Set it to noeviction.")
+    if low := _find_low_balance():
+        warnings.append(low)
     return warnings
 
 
@@ -144,3 +148,16 @@ def _remember(seconds: float, function: Callable[[], str | None]) -> Callable[[]
 
 
 _find_policy = _remember(POLICY_SECONDS, redis_client.find_eviction_policy)
+
+
+def _say_low_balance() -> str | None:
+    """Say that the balance will soon be used up, at the burn rate of its last reading."""
+    reading = balance.read()
+    hours = reading.find_hours_left(reading.per_hour)
+    if hours is None or reading.available is None or hours >= settings.BALANCE_WARN_HOURS:
+        return None
+    left = f"{hours:.1f} hours" if hours >= 1 else "less than an hour"
+    return f"The balance of ${reading.available:,.2f} lasts for {left} at the present burn rate."
+
+
+_find_low_balance = _remember(POLICY_SECONDS, _say_low_balance)

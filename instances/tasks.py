@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from instances import outages
 from instances.access import audit
-from instances.costs import products
+from instances.costs import balance, burn, products, recording
 from instances.errors import CacheUnavailable
 from instances.inventory import additions, store
 from instances.models import Token
@@ -93,10 +93,22 @@ def refresh_prices() -> None:
 
 
 @shared_task
+def read_balance() -> None:
+    """Read the balance when its turn has come."""
+    try:
+        listing = store.read_listing()
+        rate = burn.find(listing.revision, listing.instances).total.per_hour
+        balance.refresh(rate if listing.freshness.as_of else None)
+    except CacheUnavailable as exc:
+        outages.note_redis_error(exc)
+
+
+@shared_task
 def forget_old() -> None:
     """Delete old records and expired tokens."""
     records.forget_old()
     audit.forget_old()
+    recording.forget_old()
     Token.objects.filter(expiry__lt=timezone.now()).delete()
 
 
@@ -111,6 +123,7 @@ SCHEDULE: Final[list[tuple[Callable[[], object], float]]] = [
     (move_operations, 0),
     (deliver_webhooks, 0),
     (refresh_prices.delay, 60),
+    (read_balance.delay, 30),
     (forget_sessions.delay, 600),
     (forget_old.delay, 86400),
 ]

@@ -98,6 +98,8 @@ NOVITA_SYNC_INTERVAL = env.seconds("NOVITA_SYNC_INTERVAL", 60, 0, 86400)
 # How long a stop is verified until its result is final.
 NOVITA_STOP_DEADLINE = env.seconds("NOVITA_STOP_DEADLINE", 600, 1, 86400)
 NOVITA_STALE_AFTER = env.seconds("NOVITA_STALE_AFTER", 180, 1, 604800)
+# Below so many hours of balance at the present burn rate, /health and the page warn.
+BALANCE_WARN_HOURS = env.integer("BALANCE_WARN_HOURS", 24, 0, 8760)
 
 # --- Webhooks
 

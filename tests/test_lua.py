@@ -11,11 +11,11 @@ from fakeredis import FakeRedis, FakeServer
 from instances import lua, redis_client
 from instances.access import limits
 from instances.errors import CacheUnavailable
-from instances.inventory import lease, publishing, store
+from instances.inventory import exchanges, lease, publishing, store
 from tests.redis_keys import name_of
 
 ROOT = Path(__file__).resolve().parent.parent / "instances"
-MODULES = (store, publishing, lease, limits)
+MODULES = (store, publishing, exchanges, lease, limits)
 SCRIPTS = {
     script.path.stem: script for module in MODULES for script in vars(module).values() if isinstance(script, lua.Script)
 }

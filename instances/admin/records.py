@@ -10,8 +10,8 @@ from django.utils import timezone
 from django.utils.text import slugify
 from django.views.decorators.http import require_safe
 
-from instances.admin.csv_files import CSV_ROWS_AT_ONCE, write_csv
 from instances.admin.lists import ListAdmin
+from instances.api.csv_files import CSV_ROWS_AT_ONCE, write_csv
 from novita_site.roles import Role
 
 

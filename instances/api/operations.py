@@ -1,14 +1,14 @@
 """The API's JSON of operations: as one, in a list, and as the answer to a request."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from django.utils import timezone
 
-from instances.instance import format_time
+from instances.instance import format_time, to_usd
 from instances.models import Operation, Protection, Target
-from instances.operations import wording
+from instances.operations import money, wording
 from instances.operations.emergency import Page
 from instances.operations.orders import Answer
 from instances.operations.records import Snapshot, Summary
@@ -18,7 +18,7 @@ def show_operation(snapshot: Snapshot) -> dict[str, Any]:
     """Return the answer of GET /api/operations/<id>."""
     operation = snapshot.operation
     targets = [_show_target(operation, target) for target in snapshot.targets]
-    return {**_show_head(operation, snapshot.counts), "targets": targets}
+    return {**_show_head(operation, snapshot.counts), **_show_money(operation, snapshot.targets), "targets": targets}
 
 
 def show_page(page: Page) -> dict[str, Any]:
@@ -83,6 +83,17 @@ def _show_time(moment: datetime | None) -> str | None:
     return format_time(moment) if moment else None
 
 
+def _show_money(operation: Operation, targets: Sequence[Target]) -> dict[str, Any]:
+    """Return what a stop saves or a start costs per hour, in USD."""
+    found = money.estimate(operation.kind, targets)
+    return {
+        "savesPerHour": to_usd(found.per_hour) if operation.kind == "stop" else None,
+        "costsPerHour": to_usd(found.per_hour) if operation.kind == "start" else None,
+        "unknownPrices": found.unknown_prices,
+        "prepaid": found.prepaid,
+    }
+
+
 # --- The answer to a request
 
 
@@ -92,6 +103,7 @@ def show_answer(answer: Answer) -> dict[str, Any]:
     is_stored = not answer.is_dry_run
     return {
         **_show_results(answer),
+        **_show_money(operation, answer.targets),
         "timestamp": format_time(timezone.now()),
         "operationId": str(operation.pk) if is_stored else None,
         "operationUrl": f"/api/operations/{operation.pk}" if is_stored else None,

@@ -24,11 +24,18 @@ ORDERINGS = (
     "createdAt",
     "lastStartedAt",
     "changedAt",
+    "costPerHour",
+    "owner",
+    "project",
 )
 MAX_PAGE_SIZE = 1000
 # The largest accepted body has room for as many ids.
 MAX_IDS = 2000
 REPEATED: Final = "Given more than once."
+SAVES: Final = "What a stop saves, in USD per hour, at the present prices; null for other kinds."
+COSTS: Final = "What a start costs, in USD per hour, at the present prices; null for other kinds."
+UNKNOWN_PRICES: Final = "Targets with a price that is not known; they are not included."
+PREPAID: Final = "Targets that are paid by the month; they change nothing."
 
 
 def show_name(name: str) -> str:
@@ -112,7 +119,7 @@ class OrderSerializer(StrictSerializer):
 
 
 class OperationOrderSerializer(OrderSerializer):
-    """The body of an operation on some instances: `kind` and `ids`, or `fromOperation` instead of both."""
+    """The body of an operation on some instances: `kind` and `ids`, or `fromOperation`, alone or to start again."""
 
     kind = serializers.ChoiceField(choices=ACTION_NAMES, required=False, help_text="Required without fromOperation.")
     ids = serializers.ListField(
@@ -127,15 +134,15 @@ class OperationOrderSerializer(OrderSerializer):
         required=False,
         min_length=1,
         max_length=64,
-        help_text="A finished operation, to repeat for its unconfirmed targets.",
+        help_text="A finished operation, to repeat for its unconfirmed targets; with the kind start, a finished stop, "
+        "to start what it stopped.",
     )
 
     def check(self) -> dict[str, Any]:
         wanted = super().check()
         if "fromOperation" in wanted:
-            wrong = dict.fromkeys(
-                {"kind", "ids"} & wanted.keys(), "Not allowed together with fromOperation, which includes it."
-            )
+            extra = {"ids"} if wanted.get("kind") == "start" else {"kind", "ids"}
+            wrong = dict.fromkeys(extra & wanted.keys(), "Not allowed together with fromOperation, which includes it.")
         else:
             wrong = dict.fromkeys({"kind", "ids"} - wanted.keys(), "This field is required.")
         if wrong:
@@ -160,7 +167,9 @@ class ListQuerySerializer(StrictSerializer):
     group = serializers.ChoiceField(choices=list(GROUPS), required=False)
     region = serializers.CharField(required=False, help_text="The full name of a region, or the full id of a cluster.")
     gpu = serializers.CharField(required=False, help_text="Part of the product's name, or its full id.")
-    search = serializers.CharField(required=False, help_text="Part of the name, id, region or GPU.")
+    owner = serializers.CharField(required=False, help_text="The full name of an owner.")
+    project = serializers.CharField(required=False, help_text="The full name of a project.")
+    search = serializers.CharField(required=False, help_text="Part of the name, id, region, GPU, owner or project.")
     ordering = serializers.ChoiceField(
         choices=[sign + name for name in ORDERINGS for sign in ("", "-")],
         required=False,
@@ -258,6 +267,10 @@ class OrderedSerializer(serializers.Serializer[Any]):
     results = ResultSerializer(many=True)
     skipped = SkippedSerializer(many=True)
     warnings = serializers.ListField(child=serializers.CharField())
+    savesPerHour = serializers.FloatField(allow_null=True, help_text=SAVES)
+    costsPerHour = serializers.FloatField(allow_null=True, help_text=COSTS)
+    unknownPrices = serializers.IntegerField(help_text=UNKNOWN_PRICES)
+    prepaid = serializers.IntegerField(help_text=PREPAID)
     timestamp = serializers.DateTimeField()
     operationId = serializers.UUIDField(allow_null=True)
     operationUrl = serializers.CharField(allow_null=True)
@@ -316,6 +329,10 @@ class OperationHeadSerializer(serializers.Serializer[Any]):
 
 
 class OperationSerializer(OperationHeadSerializer):
+    savesPerHour = serializers.FloatField(allow_null=True, help_text=SAVES)
+    costsPerHour = serializers.FloatField(allow_null=True, help_text=COSTS)
+    unknownPrices = serializers.IntegerField(help_text=UNKNOWN_PRICES)
+    prepaid = serializers.IntegerField(help_text=PREPAID)
     targets = TargetSerializer(many=True)
 
 

@@ -6,6 +6,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 from rest_framework.routers import SimpleRouter
 
 from instances.api import description  # noqa: F401 - importing it registers the extension
+from instances.api.costs import AnnotationViewSet, CostViewSet
 from instances.api.views import (
     ApiRootView,
     CacheViewSet,
@@ -22,6 +23,7 @@ router.trailing_slash = "/?"
 router.register("instances", InstanceViewSet, basename="instance")
 router.register("operations", OperationViewSet, basename="operation")
 router.register("protections", ProtectionViewSet, basename="protection")
+router.register("costs", CostViewSet, basename="cost")
 router.register("cache", CacheViewSet, basename="cache")
 
 
@@ -33,6 +35,16 @@ def drop_optional_slash(endpoints: list[tuple[str, str, str, Callable[..., Any]]
 urlpatterns = [
     re_path(r"^/?$", ApiRootView.as_view(), name="api-root"),
     path("/", include(router.urls)),
+    re_path(
+        r"^/instances/(?P<pk>[^/]+)/annotation/?$",
+        AnnotationViewSet.as_view({"get": "show", "put": "set"}),
+        name="instance-annotation",
+    ),
+    re_path(
+        r"^/costs/(?P<report>history|instances|bill)\.csv$",
+        CostViewSet.as_view({"get": "download"}),
+        name="cost-download",
+    ),
     re_path(r"^/overview/?$", OverviewView.as_view(), name="overview"),
     re_path(r"^/session/?$", SessionView.as_view(), name="session"),
     re_path(r"^/schema/?$", SpectacularAPIView.as_view(), name="schema"),

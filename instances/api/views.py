@@ -37,9 +37,9 @@ HTML_PAGE_SIZE = 100
 STOPS = frozenset({"stop", "stop_all", "cancel"})
 
 # Any address answers 400 to an unknown host.
-_ERRORS = dict.fromkeys([400, 401, 403, 406, 503], serializers.ErrorSerializer)
-_ACT_ERRORS = dict.fromkeys([400, 401, 403, 406, 409, 411, 413, 415, 429, 502, 503, 504], serializers.ErrorSerializer)
-_NOT_FOUND = {404: serializers.ErrorSerializer}
+ERRORS = dict.fromkeys([400, 401, 403, 406, 503], serializers.ErrorSerializer)
+ACT_ERRORS = dict.fromkeys([400, 401, 403, 406, 409, 411, 413, 415, 429, 502, 503, 504], serializers.ErrorSerializer)
+NOT_FOUND = {404: serializers.ErrorSerializer}
 
 
 # The media type of a body. A body in another charset would be read as UTF-8, with another meaning.
@@ -110,10 +110,10 @@ def _check_query(request: Request, expected: type[serializers.StrictSerializer])
             serializers.ListQuerySerializer,
             OpenApiParameter("If-None-Match", str, OpenApiParameter.HEADER),
         ],
-        responses={200: serializers.ListingSerializer, 304: None, **_ERRORS},
+        responses={200: serializers.ListingSerializer, 304: None, **ERRORS},
     ),
     retrieve=extend_schema(
-        summary="Show one instance", responses={200: serializers.InstanceSerializer, **_ERRORS, **_NOT_FOUND}
+        summary="Show one instance", responses={200: serializers.InstanceSerializer, **ERRORS, **NOT_FOUND}
     ),
 )
 class InstanceViewSet(ApiView, ViewSet):
@@ -155,7 +155,7 @@ class InstanceViewSet(ApiView, ViewSet):
     @extend_schema(
         summary="Start an instance",
         request=serializers.NothingSerializer,
-        responses={200: serializers.ActionSerializer, 202: serializers.ActionSerializer, **_ACT_ERRORS, **_NOT_FOUND},
+        responses={200: serializers.ActionSerializer, 202: serializers.ActionSerializer, **ACT_ERRORS, **NOT_FOUND},
     )
     @action(detail=True, methods=["post"])
     def start(self, request: Request, pk: str) -> Response:
@@ -165,7 +165,7 @@ class InstanceViewSet(ApiView, ViewSet):
     @extend_schema(
         summary="Stop an instance",
         request=serializers.NothingSerializer,
-        responses={200: serializers.ActionSerializer, 202: serializers.ActionSerializer, **_ACT_ERRORS, **_NOT_FOUND},
+        responses={200: serializers.ActionSerializer, 202: serializers.ActionSerializer, **ACT_ERRORS, **NOT_FOUND},
     )
     @action(detail=True, methods=["post"])
     def stop(self, request: Request, pk: str) -> Response:
@@ -175,7 +175,7 @@ class InstanceViewSet(ApiView, ViewSet):
     @extend_schema(
         summary="Restart an instance",
         request=serializers.NothingSerializer,
-        responses={200: serializers.ActionSerializer, 202: serializers.ActionSerializer, **_ACT_ERRORS, **_NOT_FOUND},
+        responses={200: serializers.ActionSerializer, 202: serializers.ActionSerializer, **ACT_ERRORS, **NOT_FOUND},
     )
     @action(detail=True, methods=["post"])
     def restart(self, request: Request, pk: str) -> Response:
@@ -185,7 +185,7 @@ class InstanceViewSet(ApiView, ViewSet):
     @extend_schema(
         summary="Synchronize with Novita",
         request=serializers.NothingSerializer,
-        responses={200: serializers.SyncSerializer, **_ACT_ERRORS},
+        responses={200: serializers.SyncSerializer, **ACT_ERRORS},
     )
     @action(detail=False, methods=["post"])
     def sync(self, request: Request) -> Response:
@@ -199,7 +199,7 @@ class InstanceViewSet(ApiView, ViewSet):
         description="Lists the account, and requests a stop of every instance that may be billed and is not protected. "
         "200: every stop is requested; 202: some are pending. The operation then shows which are verified as stopped.",
         request=serializers.OrderSerializer,
-        responses={200: serializers.OrderedSerializer, 202: serializers.OrderedSerializer, **_ACT_ERRORS},
+        responses={200: serializers.OrderedSerializer, 202: serializers.OrderedSerializer, **ACT_ERRORS},
     )
     @action(detail=False, methods=["post"], url_path="stop-all")
     def stop_all(self, request: Request) -> Response:
@@ -209,7 +209,7 @@ class InstanceViewSet(ApiView, ViewSet):
     @extend_schema(
         summary="Protect an instance from being stopped or restarted",
         request=serializers.ProtectSerializer,
-        responses={200: serializers.ProtectedSerializer, **_ACT_ERRORS, **_NOT_FOUND},
+        responses={200: serializers.ProtectedSerializer, **ACT_ERRORS, **NOT_FOUND},
     )
     @action(detail=True, methods=["post"])
     def protect(self, request: Request, pk: str) -> Response:
@@ -227,7 +227,7 @@ class InstanceViewSet(ApiView, ViewSet):
     @extend_schema(
         summary="Remove an instance's protection",
         request=None,
-        responses={200: serializers.ProtectedSerializer, **_ACT_ERRORS, **_NOT_FOUND},
+        responses={200: serializers.ProtectedSerializer, **ACT_ERRORS, **NOT_FOUND},
     )
     @protect.mapping.delete
     def remove_protection(self, request: Request, pk: str) -> Response:
@@ -282,7 +282,7 @@ class OperationViewSet(ApiView, ViewSet):
     @extend_schema(
         summary="List the operations, the newest first",
         parameters=[serializers.OperationQuerySerializer],
-        responses={200: serializers.OperationListSerializer, **_ERRORS},
+        responses={200: serializers.OperationListSerializer, **ERRORS},
     )
     def list(self, request: Request) -> Response:
         page, size = self.query.get("page", 1), self.query.get("pageSize", 20)
@@ -291,25 +291,28 @@ class OperationViewSet(ApiView, ViewSet):
     @extend_schema(
         summary="Start, stop or restart some instances",
         description="Works like stop-all, for the instances in `ids`, or for the unconfirmed targets of the operation "
-        "`fromOperation`.",
+        "`fromOperation`. With the kind `start` and `fromOperation`, it starts the instances that a stop has stopped "
+        "and that still exist.",
         request=serializers.OperationOrderSerializer,
         responses={
             200: serializers.OrderedSerializer,
             202: serializers.OrderedSerializer,
-            **_ACT_ERRORS,
-            **_NOT_FOUND,
+            **ACT_ERRORS,
+            **NOT_FOUND,
         },
     )
     def create(self, request: Request) -> Response:
         wanted = self.wish
         if "fromOperation" not in wanted:
             return _order(request, wanted["kind"], wanted)
+        if wanted.get("kind") == "start":
+            return _order(request, "start", {**wanted, "ids": emergency.list_stopped(wanted["fromOperation"])})
         retried, ids = emergency.find_retried(wanted["fromOperation"])
         return _order(request, retried.kind, {"reason": retried.reason, **wanted, "ids": ids}, retried)
 
     @extend_schema(
         summary="Show an operation and its targets",
-        responses={200: serializers.OperationSerializer, **_ERRORS, **_NOT_FOUND},
+        responses={200: serializers.OperationSerializer, **ERRORS, **NOT_FOUND},
     )
     def retrieve(self, request: Request, pk: str) -> Response:
         return Response(operations.show_operation(emergency.get(pk)))
@@ -318,7 +321,7 @@ class OperationViewSet(ApiView, ViewSet):
         summary="Cancel the remaining requests of an operation",
         description="Requests already sent continue, and are verified.",
         request=serializers.NothingSerializer,
-        responses={200: serializers.OperationSerializer, **_ACT_ERRORS, **_NOT_FOUND},
+        responses={200: serializers.OperationSerializer, **ACT_ERRORS, **NOT_FOUND},
     )
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, pk: str) -> Response:
@@ -332,7 +335,7 @@ class ProtectionViewSet(ApiView, ViewSet):
     """The instances that are protected from stops and restarts."""
 
     @extend_schema(
-        summary="List the protected instances", responses={200: serializers.ProtectionListSerializer, **_ERRORS}
+        summary="List the protected instances", responses={200: serializers.ProtectionListSerializer, **ERRORS}
     )
     def list(self, request: Request) -> Response:
         protections = operations.show_protections(Protection.objects.all())
@@ -346,7 +349,7 @@ class CacheViewSet(ApiView, ViewSet):
         summary="Clear the cache",
         description="The next synchronization fills it again.",
         request=serializers.NothingSerializer,
-        responses={200: serializers.ClearSerializer, **_ACT_ERRORS},
+        responses={200: serializers.ClearSerializer, **ACT_ERRORS},
     )
     @action(detail=False, methods=["post"])
     def clear(self, request: Request) -> Response:
@@ -358,7 +361,7 @@ class CacheViewSet(ApiView, ViewSet):
         timestamp = format_time(timezone.now())
         return Response({"success": True, "message": message, "cleared": cleared, "timestamp": timestamp})
 
-    @extend_schema(summary="Describe the cache", responses={200: serializers.StatsSerializer, **_ERRORS})
+    @extend_schema(summary="Describe the cache", responses={200: serializers.StatsSerializer, **ERRORS})
     @action(detail=False, methods=["get"])
     def stats(self, request: Request) -> Response:
         return Response(inventory.show_stats(store.read_stats()))
@@ -373,7 +376,7 @@ class OverviewView(ApiView):
         "running operation change without a new ETag; poll that operation itself. `revision` is the number in the ETag "
         "of the plain list. `operations` and `protections` are null while the database can't be read.",
         parameters=[OpenApiParameter("If-None-Match", str, OpenApiParameter.HEADER)],
-        responses={200: serializers.OverviewSerializer, 304: None, **_ERRORS},
+        responses={200: serializers.OverviewSerializer, 304: None, **ERRORS},
     )
     def get(self, request: Request) -> HttpResponseBase:
         if request.accepted_renderer.format != "api":
@@ -392,6 +395,7 @@ class ApiRootView(ApiView):
             "stopAll": "instance-stop-all",
             "operations": "operation-list",
             "protections": "protection-list",
+            "costs": "cost-list",
             "overview": "overview",
             "cacheStats": "cache-stats",
             "cacheClear": "cache-clear",

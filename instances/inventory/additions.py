@@ -16,7 +16,7 @@ from instances.costs.labels import LabelBook, Labels
 from instances.costs.prices import PriceList
 from instances.errors import CacheUnavailable
 from instances.instance import Instance, from_json, get_price, get_price_source
-from instances.inventory import encoding, store
+from instances.inventory import encoding, exchanges, store
 
 log = logging.getLogger(__name__)
 
@@ -98,4 +98,13 @@ def refresh() -> int:
             new = encoding.recode(old, additions.complete(from_json(before), None))
             if new != old:
                 changes.append((id_, old, new))
-    return store.exchange(changes)
+    return exchanges.exchange(changes)
+
+
+def label(instance_id: str, found: Labels) -> None:
+    """Give one cached instance its owner and project. Raises CacheUnavailable."""
+    old = exchanges.find_stored(instance_id)
+    before = encoding.parse(old) if old is not None else None
+    if old is not None and before is not None:
+        instance = dataclasses.replace(from_json(before), owner=found.owner, project=found.project)
+        exchanges.exchange([(instance_id, old, encoding.recode(old, instance))])

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 DEFAULT_ORDERING: Final = "-createdAt"
 DEFAULT_PAGE_SIZE: Final = 100
-FILTERS: Final = frozenset({"status", "group", "region", "gpu"})
+FILTERS: Final = frozenset({"status", "group", "region", "gpu", "owner", "project"})
 # Of each revision: enough for the dashboards of a team, which differ in their filters.
 KEPT_RESULTS: Final = 16
 
@@ -65,9 +65,9 @@ class Rows(list[Shown]):
     def _read_texts(self) -> dict[str, str]:
         """Return what a search reads of each instance, by id."""
         if not self._texts:
-            names = ("name", "id", "region", "clusterId", "productName", "productId")
+            names = ("name", "id", "region", "clusterId", "productName", "productId", "owner", "project")
             # The API refuses the separator in a search.
-            self._texts = {one["id"]: "\0".join(fold(one[name]) for name in names) for one in self}
+            self._texts = {one["id"]: "\0".join(fold(one[name] or "") for name in names) for one in self}
         return self._texts
 
 
@@ -84,8 +84,8 @@ def _remember(kept: dict[Any, list[Shown]], key: Any, make: Callable[[], list[Sh
 def select(instances: Sequence[Shown], query: Mapping[str, Any]) -> tuple[list[Shown], int]:
     """Return the instances of the requested page, and the number of matches on all pages.
 
-    `query` has any of status, group, region, gpu, search, ordering, page, pageSize, checked by the API. Without `page`
-    and `pageSize`, all matches are returned.
+    `query` has any of status, group, region, gpu, owner, project, search, ordering, page, pageSize, checked by the API.
+    Without `page` and `pageSize`, all matches are returned.
     """
     rows = instances if isinstance(instances, Rows) else Rows(instances)
     found = rows.find(query)
@@ -103,6 +103,8 @@ def _matches(instance: Shown, query: Mapping[str, Any]) -> bool:
         and ("group" not in query or instance["group"] == query["group"])
         and ("region" not in query or fold(query["region"]) in map(fold, region))
         and ("gpu" not in query or _contains((instance["productName"], instance["productId"]), query["gpu"]))
+        and ("owner" not in query or fold(query["owner"]) == fold(instance["owner"] or ""))
+        and ("project" not in query or fold(query["project"]) == fold(instance["project"] or ""))
     )
 
 

@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 # A field of each generation that holds the format. With it, an empty account differs from an evicted generation.
 MARKER: Final = b""
 # Less than ROWS_AT_ONCE: the rows of an exchange have one tick.
-EXCHANGE_CHUNK: Final = 500
 BODY_SECONDS: Final = 86400
 TOUCHED_SECONDS: Final = 3600
 # How far the time of a read may lie in the future. Beyond that a clock was set back, and the age is unknown.
@@ -44,7 +43,6 @@ _READ_STATE: Final = lua.load(__file__, "read_state")
 _KEEP_BODY: Final = lua.load(__file__, "keep_body")
 _NOTE_FAILURE: Final = lua.load(__file__, "note_failure")
 _WRITE_INSTANCE: Final = lua.load(__file__, "write_instance")
-_EXCHANGE: Final = lua.load(__file__, "exchange")
 _DISCARD: Final = lua.load(__file__, "discard")
 _CLEAR: Final = lua.load(__file__, "clear")
 
@@ -399,15 +397,6 @@ def _write(instance_id: str, instance: Instance | None, read_began: int | None) 
         touched_seconds=TOUCHED_SECONDS,
     )
     return bool(is_changed)
-
-
-def exchange(changes: Sequence[tuple[str, bytes, bytes]]) -> int:
-    """Replace stored instances: each id with its old and its new stored form. Return how many were replaced.
-
-    An instance that has been written meanwhile stays as it is.
-    """
-    chunks = (changes[start : start + EXCHANGE_CHUNK] for start in range(0, len(changes), EXCHANGE_CHUNK))
-    return sum(int(_EXCHANGE(changes=[part for change in chunk for part in change])) for chunk in chunks)
 
 
 def clear() -> int:

@@ -8,7 +8,8 @@ reading the instance: a second request could act twice.
 
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import cache
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final, Literal
@@ -27,6 +28,7 @@ from instances.errors import (
 )
 from instances.instance import ActionName, Instance, MalformedInstance, from_novita
 from instances.novita import failures, paging
+from instances.novita.billing import Balance, Bill, parse_balance, parse_bills
 from instances.novita.catalog import Cluster, Product, parse_clusters, parse_products
 from instances.outgoing import egress
 from instances.outgoing.deadline import Budget
@@ -35,6 +37,7 @@ from novita_site import __version__
 log = logging.getLogger(__name__)
 
 API_PATH: Final = "/gpu-instance/openapi/v1"
+BILLING_PATH: Final = "/openapi/v1/billing"
 USER_AGENT: Final = f"novita-panel/{__version__}"
 RETRIES: Final = 3
 MAX_RETRY_AFTER_SECONDS: Final = 30
@@ -61,7 +64,7 @@ class Novita:
         read_timeout_seconds: float,
     ) -> None:
         self._has_key = bool(api_key)
-        self._base = base_url + API_PATH
+        self._host = base_url
         self._page_size = page_size
         self.concurrency = concurrency
         self._timeouts = (connect_timeout_seconds, read_timeout_seconds)
@@ -86,13 +89,13 @@ class Novita:
         """List the whole account, and keep only what `keep` returns for each instance."""
 
         def fetch(number: int) -> Any:
-            return self._list("/gpu/instances", {"pageSize": self._page_size, "pageNum": number}, budget)
+            return self._list(f"{API_PATH}/gpu/instances", {"pageSize": self._page_size, "pageNum": number}, budget)
 
         return paging.list_all(fetch, keep, self.concurrency, on_page)
 
     def get_instance(self, instance_id: str, budget: Budget) -> Instance:
         """Read one instance. Raises NotFoundAtNovita when Novita itself says that it doesn't exist."""
-        body = self._get("/gpu/instance", {"instanceId": instance_id}, budget)
+        body = self._get(f"{API_PATH}/gpu/instance", {"instanceId": instance_id}, budget)
         try:
             instance = from_novita(body)
         except MalformedInstance as exc:
@@ -107,15 +110,29 @@ class Novita:
         Novita only accepts the request; the status changes later (seen, not documented). After a NovitaTimeout,
         NovitaUnavailable, NovitaBadAnswer or InvalidStateChange it is unknown whether the request took effect.
         """
-        body = self._call("POST", f"/gpu/instance/{action}", budget, payload={"instanceId": instance_id})
+        body = self._call("POST", f"{API_PATH}/gpu/instance/{action}", budget, payload={"instanceId": instance_id})
         state = body.get("state") if isinstance(body, dict) else None
         return state if isinstance(state, str) and state else None
 
     def list_products(self, budget: Budget) -> list[Product]:
-        return parse_products(self._list("/products", {}, budget))
+        return parse_products(self._list(f"{API_PATH}/products", {}, budget))
 
     def list_clusters(self, budget: Budget) -> list[Cluster]:
-        return parse_clusters(self._list("/clusters", {}, budget))
+        return parse_clusters(self._list(f"{API_PATH}/clusters", {}, budget))
+
+    def read_balance(self, budget: Budget) -> Balance:
+        """Raises NovitaRejectedKey also for a good key whose role may not read the balance."""
+        return parse_balance(self._list(f"{BILLING_PATH}/balance/detail", {}, budget))
+
+    def list_bills(self, category: str, begin: datetime, end: datetime, budget: Budget) -> Sequence[Bill]:
+        """List the bills by day, of at most 31 days."""
+        query: Mapping[str, str | int] = {
+            "cycleType": "Day",
+            "productCategory": category,
+            "startTime": int(begin.timestamp()),
+            "endTime": int(end.timestamp()),
+        }
+        return parse_bills(self._list(f"{BILLING_PATH}/bill/list", query, budget))
 
     def _list(self, path: str, query: Mapping[str, str | int], budget: Budget) -> Any:
         """Read a list, where "not found" can only mean a wrong address."""
@@ -157,7 +174,7 @@ class Novita:
             try:
                 response = self._session.request(
                     method,
-                    self._base + path,
+                    self._host + path,
                     params=query,
                     json=payload,
                     timeout=self._timeouts,
@@ -168,10 +185,10 @@ class Novita:
                     body = failures.read_body(response)
             except requests.RequestException as exc:
                 budget.check()
-                raise failures.name_failure(exc, self._base, is_cut=attempt.is_cut) from exc
+                raise failures.name_failure(exc, self._host, is_cut=attempt.is_cut) from exc
         if attempt.is_cut:
             budget.check()
-            raise NovitaTimeout(f"Novita did not answer in time{egress.name_way(self._base)}.")
+            raise NovitaTimeout(f"Novita did not answer in time{egress.name_way(self._host)}.")
         return failures.check_answer(response, body)
 
 

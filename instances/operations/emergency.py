@@ -17,11 +17,12 @@ from django.db import DatabaseError, connections
 
 from instances import redis_client
 from instances.access.audit import Actor
-from instances.errors import CacheUnavailable, DatabaseUnavailable, PanelError
+from instances.errors import CacheUnavailable, DatabaseUnavailable, NothingToRestore, PanelError
 from instances.fallback import database, journal, standby
 from instances.models import Operation, Protection, Target
 from instances.operations import orders, protections, records, rounds, wording
 from instances.operations.claims import take_claim
+from instances.operations.observing import read_copy
 from instances.operations.orders import Answer, Begun, Wish
 from instances.operations.records import Snapshot, Summary
 from instances.redis_client import get_redis, redis_errors
@@ -342,11 +343,28 @@ def find_retried(operation_id: str) -> tuple[Operation, list[str]]:
 
     Raises OperationNotFound, and NothingToRetry also while it runs.
     """
+    snapshot = _get_anywhere(operation_id)
+    return snapshot.operation, records.list_unconfirmed(snapshot)
+
+
+def list_stopped(operation_id: str) -> list[str]:
+    """Return the instances that a finished stop, recorded or not, has stopped and that the inventory has.
+
+    Raises OperationNotFound and NothingToRestore.
+    """
+    ids = records.list_stopped(_get_anywhere(operation_id))
+    known = read_copy(ids)
+    existing = ids if known is None else [id_ for id_ in ids if id_ in known]
+    if not existing:
+        raise NothingToRestore
+    return existing
+
+
+def _get_anywhere(operation_id: str) -> Snapshot:
     pk = records.parse_id(operation_id)
     with journal.held(), routed(pk):
         elsewhere = [] if standby.is_used() else [one for one in _list_elsewhere() if one.operation.pk == pk]
-        snapshot = elsewhere[0] if elsewhere else records.get_snapshot(records.get(pk))
-        return snapshot.operation, records.list_unconfirmed(snapshot)
+        return elsewhere[0] if elsewhere else records.get_snapshot(records.get(pk))
 
 
 def _list_elsewhere() -> list[Snapshot]:

@@ -11,8 +11,8 @@ from django.db import DatabaseError
 from django.db.models import Count, QuerySet
 from django.utils import timezone
 
-from instances.errors import NothingToRetry, OperationNotFound
-from instances.instance import clean_texts
+from instances.errors import NothingToRestore, NothingToRetry, OperationNotFound
+from instances.instance import REMOVED_STATUS, clean_texts
 from instances.inventory.queries import NaturalKey, get_natural_key
 from instances.models import Operation, Target
 
@@ -103,6 +103,20 @@ def list_unconfirmed(snapshot: Snapshot) -> list[str]:
     if ids := [target.instance_id for target in snapshot.targets if target.state in Target.UNCONFIRMED]:
         return ids
     raise NothingToRetry
+
+
+def list_stopped(snapshot: Snapshot) -> list[str]:
+    """Return the instances that a finished stop has stopped. Raises NothingToRestore when there are none."""
+    if snapshot.operation.finished_at is None:
+        raise NothingToRestore("This operation is still running.", suggestion="Wait for its result.")
+    confirmed = [
+        target.instance_id
+        for target in snapshot.targets
+        if target.state == Target.State.CONFIRMED and target.attempts and target.status != REMOVED_STATUS
+    ]
+    if snapshot.operation.kind != "stop" or not confirmed:
+        raise NothingToRestore
+    return confirmed
 
 
 def add_notes(stored: QuerySet[Operation], notes: Sequence[str]) -> None:

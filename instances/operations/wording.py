@@ -309,6 +309,12 @@ def say_would_order(operation: Operation, pending: Sequence[Target]) -> str:
     return f"Would {operation.kind} {len(pending)} {what}"
 
 
+def say_savings(usd_per_hour: float, unknown_prices: int) -> str:
+    """Say what a stop saves: "Saves $12.34 per hour, without 2 unknown prices."."""
+    unknown = f", without {unknown_prices} unknown price{'' if unknown_prices == 1 else 's'}" if unknown_prices else ""
+    return f"Saves ${usd_per_hour:,.2f} per hour{unknown}."
+
+
 def say_nothing_to_do(operation: Operation, *, has_skipped: bool) -> str:
     return "Nothing is running" if operation.is_whole_account and not has_skipped else f"Nothing to {operation.kind}"
 

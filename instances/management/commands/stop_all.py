@@ -123,6 +123,8 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps(preview))
             return int(preview["count"])
         self.stdout.write(f"{preview['message']}.")
+        if preview["total"]:
+            self.stdout.write(wording.say_savings(preview["savesPerHour"], preview["unknownPrices"]))
         for result in preview["results"][:MAX_NAMED]:
             self.stdout.write(_clean(f"  {result['name'] or '(no name)'} ({result['instanceId']}) {result['status']}"))
         if preview["total"] > MAX_NAMED:

@@ -3,7 +3,7 @@
 import csv
 import io
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -47,10 +47,11 @@ def may_be_formula(text: str) -> bool:
     return len(text) > MAX_BLANKS
 
 
-def write_csv(fields: Iterable[str], rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
+def write_csv(fields: Iterable[str], rows: Iterable[Sequence[Any]], *, has_mark: bool = True) -> Iterator[str]:
     buffer = io.StringIO()
-    # Without the mark, Excel reads the file in the machine's legacy code page.
-    buffer.write(BYTE_ORDER_MARK)
+    if has_mark:
+        # Without the mark, Excel reads the file in the machine's legacy code page.
+        buffer.write(BYTE_ORDER_MARK)
     writer = csv.writer(buffer)
     writer.writerow(name_column(field) for field in fields)
     for number, row in enumerate(rows, 1):

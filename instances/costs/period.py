@@ -1,0 +1,68 @@
+"""The time of a report: read from texts, and checked."""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from typing import Final
+
+from django.utils import timezone
+
+from instances.costs import ledger
+from instances.errors import InvalidRequest
+from instances.instance import format_time
+
+DEFAULT_DAYS: Final = 30
+MAX_DAYS: Final = 400
+MAX_DAYS_BY_HOUR: Final = 31
+_FORM: Final = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2})?Z?)?", re.ASCII)
+_EXAMPLES: Final = "Use a date or a time in UTC: 2026-01-31 or 2026-01-31T10:00:00Z."
+
+
+@dataclass(frozen=True)
+class Period:
+    """From one time until another, which is not included."""
+
+    begin: datetime
+    end: datetime
+
+    @property
+    def began_ms(self) -> int:
+        return ledger.to_ms(self.begin)
+
+    @property
+    def ended_ms(self) -> int:
+        return ledger.to_ms(self.end)
+
+
+def read_period(
+    from_text: str | None, to_text: str | None, *, max_days: int = MAX_DAYS, days: int = DEFAULT_DAYS
+) -> Period:
+    """Return the period of a report; by default the last days until now. Raises InvalidRequest.
+
+    A date as the end includes that day.
+    """
+    now = timezone.now()
+    end = _read_moment("to", to_text, is_end=True) if to_text else now
+    begin = _read_moment("from", from_text, is_end=False) if from_text else _find_start(end, min(days, max_days))
+    if begin >= end:
+        raise InvalidRequest(fields={"from": f"Must be before `to`, which is {format_time(end)}."})
+    if begin > now:
+        raise InvalidRequest(fields={"from": f"Must not be in the future; it is {format_time(now)} now."})
+    if end - begin > timedelta(days=max_days):
+        raise InvalidRequest(fields={"from": f"At most {max_days} days before `to`, which is {format_time(end)}."})
+    return Period(begin, end)
+
+
+def _find_start(end: datetime, days: int) -> datetime:
+    """Return the midnight (UTC) that begins so many days, the last one included."""
+    return datetime.combine((end - timedelta(days=days - 1, microseconds=1)).date(), time.min, UTC)
+
+
+def _read_moment(name: str, text: str, *, is_end: bool) -> datetime:
+    if not _FORM.fullmatch(text):
+        raise InvalidRequest(fields={name: f"Not a date. {_EXAMPLES}"})
+    try:
+        moment = datetime.fromisoformat(text.removesuffix("Z")).replace(tzinfo=UTC)
+        return moment + timedelta(days=1) if is_end and "T" not in text else moment
+    except (ValueError, OverflowError) as exc:
+        raise InvalidRequest(fields={name: f"There is no such date. {_EXAMPLES}"}) from exc

@@ -1,0 +1,72 @@
+"""Annotates instances with owner, project and note, and brings the inventory up to date."""
+
+from dataclasses import dataclass
+
+from django.utils import timezone
+
+from instances.access import audit
+from instances.access.audit import Actor
+from instances.costs import labels
+from instances.costs.labels import Labels
+from instances.errors import InstanceNotFound
+from instances.instance import clean_text
+from instances.inventory import additions, store
+from instances.models import Action, Annotation
+from instances.operations.single import check_id
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """An instance's annotation, if it has one, and the labels that the instance shows."""
+
+    instance_id: str
+    annotation: Annotation | None
+    labels: Labels
+
+
+def find(instance_id: str) -> Annotated:
+    """Raises InstanceNotFound for an instance that is neither in the inventory nor annotated."""
+    annotation = Annotation.objects.filter(instance_id=clean_text(instance_id, 128)).first()
+    _, shown = store.find_instance(instance_id)
+    if shown is None and annotation is None:
+        raise InstanceNotFound
+    name = shown["name"] if shown else annotation.name if annotation else ""
+    return Annotated(instance_id, annotation, labels.read_book().find(instance_id, name))
+
+
+def annotate(instance_id: str, *, owner: str, project: str, note: str, actor: Actor) -> Annotated:
+    """Set an instance's annotation; an empty one removes it. Raises InstanceNotFound."""
+    with audit.recorded(actor, Action.SET_ANNOTATION, instance_id) as entry:
+        check_id(instance_id)
+        _, shown = store.find_instance(instance_id)
+        before = Annotation.objects.filter(instance_id=instance_id).first()
+        if shown is None and before is None:
+            raise InstanceNotFound
+        name = shown["name"] if shown else before.name if before else ""
+        entry.target_name, entry.before = name, _say(before)
+        annotation = None
+        if owner or project or note:
+            annotation, _ = Annotation.objects.update_or_create(
+                instance_id=instance_id,
+                defaults={
+                    "name": clean_text(name, 255),
+                    "owner": clean_text(owner.strip()),
+                    "project": clean_text(project.strip()),
+                    "note": clean_text(note),
+                    "changed_by": actor.name[:150],
+                    "changed_at": timezone.now(),
+                },
+            )
+        else:
+            Annotation.objects.filter(instance_id=instance_id).delete()
+        entry.after = _say(annotation)
+    found = labels.read_book().find(instance_id, name)
+    additions.label(instance_id, found)
+    return Annotated(instance_id, annotation, found)
+
+
+def _say(annotation: Annotation | None) -> str:
+    if annotation is None:
+        return ""
+    named = {"owner": annotation.owner, "project": annotation.project, "note": annotation.note}
+    return ", ".join(f"{name} {value}" for name, value in named.items() if value)

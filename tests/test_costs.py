@@ -1,0 +1,544 @@
+"""The API of costs: now, over time, by instance, against the bill; the balance, owners and projects."""
+
+import csv
+import io
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.test import Client
+from django.utils import timezone
+from fakeredis import FakeRedis
+from responses import matchers
+
+from instances import health, redis_client
+from instances.costs import balance, ledger
+from instances.models import Annotation, AuditEntry, LabelRule, LedgerState, MeteredInstance, UsageInterval
+from tests.novita_answers import NovitaAnswers, make_refusal, make_row
+
+pytestmark = pytest.mark.django_db
+
+BILLING = "https://novita.test/openapi/v1/billing"
+NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
+State = UsageInterval.State
+Json = dict[str, Any]
+
+
+def sync(client: Client, novita: NovitaAnswers, *rows: Json) -> None:
+    novita.lists(*rows)
+    assert client.post("/api/instances/sync").status_code == 200
+
+
+def read(client: Client, path: str, status: int = 200) -> Json:
+    answer = client.get(path)
+    assert answer.status_code == status, answer.content
+    body: Json = answer.json()
+    return body
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> datetime:
+    monkeypatch.setattr(timezone, "now", lambda: NOON)
+    return NOON
+
+
+def record(id_: str, *intervals: tuple[State, float, float | None, float | None], **fields: Any) -> None:
+    """Add intervals of an instance with one GPU: state, begin and end in hours before noon, USD per hour."""
+    instance, _ = MeteredInstance.objects.get_or_create(
+        instance_id=id_, defaults={"name": f"name-{id_}", "gpu": "RTX 4090", "region": "US", **fields}
+    )
+    noon = ledger.to_ms(NOON)
+    for state, begin, end, price in intervals:
+        UsageInterval.objects.create(
+            instance=instance,
+            state=state,
+            began_ms=noon - round(begin * 3_600_000),
+            ended_ms=None if end is None else noon - round(end * 3_600_000),
+            price=None if price is None else round(price * 10**10),
+            gpus=int(state == State.GPU),
+        )
+    LedgerState.objects.update_or_create(pk=1, defaults={"observed_ms": noon, "digest": "x"})
+
+
+# --- Now
+
+
+def test_burn_rate_is_the_sum_of_all_costs(client: Client, novita: NovitaAnswers) -> None:
+    LabelRule.objects.create(pattern="train-*", owner="ada", project="llm")
+    sync(
+        client,
+        novita,
+        make_row("a", name="train-1", instancePrice="35000", gpuNum="2"),
+        make_row("b", name="train-2", status="exited", rootfsSize=108, instancePrice="35000"),
+        make_row("c", instancePrice="100000", productName="H100", clusterName="EU"),
+        make_row("d", billingMode="monthly", instancePrice="100000"),
+        make_row("e"),
+        make_row("f", status="exited"),
+        make_row("g", status="creating"),
+    )
+
+    costs = read(client, "/api/costs")
+
+    assert costs["perHour"] == 1.71
+    assert costs["perDay"] == 41.04
+    assert costs["gpuPerHour"] == 1.7
+    assert costs["storagePerHour"] == 0.01
+    assert costs["unknownPrices"] == 1
+    assert costs["prepaid"] == 1
+    assert costs["byGpu"] == [
+        {"name": "H100", "perHour": 1.0, "instances": 1, "gpus": 1},
+        {"name": "RTX 4090 24GB", "perHour": 0.71, "instances": 3, "gpus": 4},
+    ]
+    assert [one["name"] for one in costs["byRegion"]] == ["EU", "US-CA-06 (California)"]
+    assert costs["byOwner"][1] == {"name": "ada", "perHour": 0.71, "instances": 1, "gpus": 2}
+    assert [one["name"] for one in costs["byProject"]] == [None, "llm"]
+    assert costs["asOf"]
+    assert costs["stale"] is False
+
+
+def test_costs_without_an_inventory_are_stale(client: Client) -> None:
+    costs = read(client, "/api/costs")
+
+    assert costs["asOf"] is None
+    assert costs["stale"] is True
+    assert costs["perHour"] == 0
+
+
+def test_burn_rate_needs_a_bounded_number_of_queries(
+    client: Client, novita: NovitaAnswers, django_assert_max_num_queries: Callable[[int], Any]
+) -> None:
+    sync(client, novita, *(make_row(f"i{number}", instancePrice="35000") for number in range(300)))
+    read(client, "/api/costs")
+
+    with django_assert_max_num_queries(2):
+        read(client, "/api/costs")
+
+
+# --- The balance
+
+
+def answer_balance(novita: NovitaAnswers, **answer: Any) -> None:
+    body = {"availableBalance": "497975", "cashBalance": "1", "creditLimit": 10000, "outstandingInvoices": "0"}
+    novita.mock.get(f"{BILLING}/balance/detail", **{"json": body, **answer})
+
+
+def test_balance_shows_the_hours_that_are_left(client: Client, novita: NovitaAnswers) -> None:
+    sync(client, novita, make_row("a", instancePrice="100000"))
+    answer_balance(novita)
+    balance.refresh(None)
+
+    shown = read(client, "/api/costs")["balance"]
+
+    assert shown["available"] == 49.7975
+    assert shown["creditLimit"] == 1.0
+    assert shown["hoursLeft"] == 49.7975
+    assert shown["error"] is None
+    assert shown["asOf"]
+
+
+def test_balance_is_read_once_in_five_minutes(novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
+    answer_balance(novita)
+
+    balance.refresh(None)
+    balance.refresh(None)
+
+    assert len(novita.mock.calls) == 1
+    assert 240 < raw_redis.ttl(redis_client.BALANCE_TURN) <= 300
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_key_without_the_right_is_reported_once(
+    client: Client, novita: NovitaAnswers, raw_redis: FakeRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer_balance(novita)
+    balance.refresh(None)
+    read_at = read(client, "/api/costs")["balance"]["asOf"]
+    novita.mock.reset()
+    answer_balance(novita, status=403, json=make_refusal(403, "FORBIDDEN", "no"))
+    for _ in range(3):
+        raw_redis.delete(redis_client.BALANCE_TURN)
+        balance.refresh(None)
+
+    shown = read(client, "/api/costs")["balance"]
+
+    assert shown == {
+        "available": None,
+        "creditLimit": None,
+        "asOf": read_at,
+        "hoursLeft": None,
+        "error": "The API key may not read the balance.",
+    }
+    assert [record.levelname for record in caplog.records if "balance" in record.message].count("WARNING") == 1
+
+
+@pytest.mark.parametrize("body", [None, [], {}, {"availableBalance": "x"}, {"availableBalance": None}])
+def test_unreadable_balance_is_unknown(client: Client, novita: NovitaAnswers, body: Any) -> None:
+    answer_balance(novita, json=body)
+
+    balance.refresh(None)
+
+    assert read(client, "/api/costs")["balance"]["available"] is None
+
+
+def test_balance_that_was_never_read_says_so(client: Client) -> None:
+    assert read(client, "/api/costs")["balance"]["error"] == "Not read yet."
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"1", b'{"available": "x"}', b"\xff"])
+def test_damaged_balance_counts_as_not_read(client: Client, raw_redis: FakeRedis, text: bytes) -> None:
+    raw_redis.set(redis_client.BALANCE, text)
+
+    assert read(client, "/api/costs")["balance"]["available"] is None
+
+
+@pytest.mark.parametrize(("hours", "is_low"), [(23.9, True), (24.1, False), (0.0, True)])
+def test_health_warns_of_a_low_balance(
+    client: Client, raw_redis: FakeRedis, monkeypatch: pytest.MonkeyPatch, hours: float, is_low: bool
+) -> None:
+    monkeypatch.setattr(health, "_find_low_balance", health._say_low_balance)
+    raw_redis.set(redis_client.BALANCE, f'{{"available": "{hours * 2}", "per_hour": "2", "error": ""}}')
+
+    warnings = read(client, "/health")["warnings"]
+
+    assert any("balance" in warning for warning in warnings) is is_low
+
+
+# --- Over time
+
+
+@pytest.mark.usefixtures("now")
+def test_history_has_a_point_for_each_day(client: Client) -> None:
+    record(
+        "a", (State.GPU, 36, 24, 2.0), (State.GAP, 24, 18, None), (State.STORAGE, 18, 6, 0.5), (State.GPU, 6, None, 2)
+    )
+
+    points = read(client, "/api/costs/history?from=2026-01-14&to=2026-01-15")["points"]
+
+    assert points == [
+        {
+            "at": "2026-01-14T00:00:00Z",
+            "cost": 27.0,
+            "gpuHours": 12.0,
+            "gapSeconds": 21600.0,
+            "inferredSeconds": 0.0,
+            "unpricedSeconds": 0.0,
+        },
+        {
+            "at": "2026-01-15T00:00:00Z",
+            "cost": 15.0,
+            "gpuHours": 6.0,
+            "gapSeconds": 0.0,
+            "inferredSeconds": 0.0,
+            "unpricedSeconds": 0.0,
+        },
+    ]
+
+
+@pytest.mark.usefixtures("now")
+def test_history_by_hour_begins_and_ends_within_an_hour(client: Client) -> None:
+    record("a", (State.GPU, 5, None, 2.0))
+
+    points = read(client, "/api/costs/history?step=hour&from=2026-01-15T08:30:00Z&to=2026-01-15T10:15:00Z")["points"]
+
+    assert [(point["at"], point["cost"]) for point in points] == [
+        ("2026-01-15T08:30:00Z", 1.0),
+        ("2026-01-15T09:00:00Z", 2.0),
+        ("2026-01-15T10:00:00Z", 0.5),
+    ]
+
+
+@pytest.mark.usefixtures("now")
+def test_instances_show_what_each_has_cost(client: Client) -> None:
+    Annotation.objects.create(instance_id="a", owner="ada")
+    LabelRule.objects.create(pattern="name-*", project="rest")
+    record("a", (State.GPU, 10, 8, 1.0))
+    record("b", (State.GPU, 10, 6, 1.0), (State.GPU, 6, 4, None))
+    record("c", (State.GPU, 3, 2, None))
+
+    body = read(client, "/api/costs/instances")
+
+    assert [(one["id"], one["owner"], one["project"], one["cost"]) for one in body["instances"]] == [
+        ("b", None, "rest", 4.0),
+        ("a", "ada", None, 2.0),
+        ("c", None, "rest", None),
+    ]
+    assert body["instances"][0]["gpuHours"] == 6.0
+    assert body["instances"][0]["unpricedSeconds"] == 7200.0
+    assert body["total"] == 6.0
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "reason"),
+    [
+        ("from=2026-02-30", "from", "There is no such date. Use a date"),
+        ("from=yesterday", "from", "Not a date. Use a date"),
+        ("to=2026-1-5", "to", "2026-01-31"),
+        ("from=2026-01-15&to=2026-01-14", "from", "Must be before `to`"),
+        ("from=2026-01-15T10:00:00Z&to=2026-01-15T10:00:00Z", "from", "Must be before `to`"),
+        ("from=2020-01-01", "from", "At most 400 days"),
+        ("from=2026-06-01&to=2026-06-02", "from", "Must not be in the future"),
+        ("to=9999-12-31", "to", "There is no such date."),
+        ("form=2026-01-01", "form", "Unknown parameter. Valid are: "),
+        ("from=2026-01-01&from=2026-01-02", "from", "more than once"),
+    ],
+)
+@pytest.mark.parametrize("report", ["history", "instances", "bill", "history.csv"])
+@pytest.mark.usefixtures("now")
+def test_bad_period_is_refused_with_a_valid_one(
+    client: Client, report: str, query: str, field: str, reason: str
+) -> None:
+    if report == "bill":
+        reason = reason.replace("400", "31")
+
+    answer = read(client, f"/api/costs/{report}?{query}", 400)
+
+    assert reason in answer["fields"][field]
+
+
+@pytest.mark.parametrize("query", ["step=week", "step=hour&from=2025-12-01&to=2026-01-10"])
+@pytest.mark.usefixtures("now")
+def test_bad_step_is_refused(client: Client, query: str) -> None:
+    assert read(client, f"/api/costs/history?{query}", 400)["fields"]
+
+
+@pytest.mark.usefixtures("now")
+def test_reports_are_csv_files_too(client: Client) -> None:
+    record("a", (State.GPU, 10, 8, 1.0), name="=cmd")
+
+    answer = client.get("/api/costs/instances.csv")
+
+    text = b"".join(answer.streaming_content).decode("utf-8-sig")  # type: ignore[attr-defined]  # a stream
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert row["cost"] == "2.0"
+    assert row["name"] == "'=cmd"
+    assert answer["Content-Disposition"] == 'attachment; filename="costs-instances-2026-01-15.csv"'
+
+
+# --- Against the bill
+
+
+def answer_bills(novita: NovitaAnswers, *bills: tuple[str, Any], category: str = "gpu") -> None:
+    rows = [
+        {"startTime": str(int(datetime.fromisoformat(f"{day}T00:00:00+00:00").timestamp())), "amount": amount}
+        for day, amount in bills
+    ]
+    query = {"productCategory": category, "cycleType": "Day", "startTime": "1768262400", "endTime": "1768521600"}
+    novita.mock.get(f"{BILLING}/bill/list", json={"bills": rows}, match=[matchers.query_param_matcher(query)])
+
+
+@pytest.mark.usefixtures("now")
+def test_bill_shows_each_day_beside_the_estimate(client: Client, novita: NovitaAnswers) -> None:
+    record("a", (State.GPU, 36, 12, 2.0))
+    answer_bills(novita, ("2026-01-14", "479000"), ("2026-01-14", 2000))
+    answer_bills(novita, category="cloud_storage")
+
+    days = read(client, "/api/costs/bill?from=2026-01-13&to=2026-01-15")["days"]
+
+    assert days == [
+        {"date": "2026-01-13", "estimated": 0.0, "billed": 0.0, "difference": 0.0},
+        {"date": "2026-01-14", "estimated": 48.0, "billed": 48.1, "difference": 0.1},
+        {"date": "2026-01-15", "estimated": 0.0, "billed": None, "difference": None},
+    ]
+
+
+@pytest.mark.usefixtures("now")
+def test_day_without_bills_is_not_billed_yet(client: Client, novita: NovitaAnswers) -> None:
+    answer_bills(novita)
+    answer_bills(novita, category="cloud_storage")
+
+    days = read(client, "/api/costs/bill?from=2026-01-13&to=2026-01-15")["days"]
+
+    assert [day["billed"] for day in days] == [None, None, None]
+
+
+@pytest.mark.usefixtures("now", "no_pauses")
+@pytest.mark.parametrize(
+    "body", [[], {"bills": 1}, {"bills": [{}]}, {"bills": [{"startTime": "1", "amount": None}]}, {"bills": [None]}]
+)
+def test_unreadable_bill_is_an_error(client: Client, novita: NovitaAnswers, body: Any) -> None:
+    novita.mock.get(f"{BILLING}/bill/list", json=body)
+
+    read(client, "/api/costs/bill", 502)
+
+
+# --- Owner, project and note
+
+
+def annotate(client: Client, id_: str, status: int = 200, **body: Any) -> Json:
+    answer = client.put(f"/api/instances/{id_}/annotation", body, content_type="application/json")
+    assert answer.status_code == status, answer.content
+    result: Json = answer.json()
+    return result
+
+
+def test_annotation_is_shown_at_once_and_stays(client: Client, novita: NovitaAnswers) -> None:
+    sync(client, novita, make_row("a"), make_row("b"))
+    etag = client.get("/api/instances")["ETag"]
+
+    answer = annotate(client, "a", owner=" ada ", project="llm", note="until Friday")
+
+    assert answer["owner"] == "ada"
+    assert client.get("/api/instances")["ETag"] != etag
+    shown = {one["id"]: one["owner"] for one in read(client, "/api/instances")["instances"]}
+    assert shown == {"a": "ada", "b": None}
+    etag = client.get("/api/instances")["ETag"]
+    assert client.post("/api/instances/sync").status_code == 200
+    assert client.get("/api/instances", headers={"If-None-Match": etag}).status_code == 304
+    assert read(client, "/api/instances/a/annotation")["note"] == "until Friday"
+
+
+def test_empty_annotation_returns_to_the_rules(client: Client, novita: NovitaAnswers) -> None:
+    LabelRule.objects.create(pattern="*", owner="rule")
+    sync(client, novita, make_row("a"))
+    annotate(client, "a", owner="hand")
+
+    answer = annotate(client, "a")
+
+    assert answer["owner"] == "rule"
+    assert read(client, "/api/instances/a")["owner"] == "rule"
+    assert not Annotation.objects.exists()
+
+
+def test_annotation_is_recorded_as_activity(client: Client, novita: NovitaAnswers) -> None:
+    sync(client, novita, make_row("a"))
+    annotate(client, "a", owner="ada")
+    annotate(client, "a", owner="bob", note="mine")
+
+    entry = AuditEntry.objects.filter(action="annotation.set").latest("pk")
+    assert entry.target == "a"
+    assert entry.before == "owner ada"
+    assert entry.after == "owner bob, note mine"
+
+
+def test_annotation_of_an_unknown_instance_is_refused(client: Client) -> None:
+    annotate(client, "nope", 404, owner="ada")
+
+
+@pytest.mark.parametrize("body", [{"owner": 1}, {"owner": "x" * 101}, {"ower": "x"}, {"note": "x" * 1001}])
+def test_invalid_annotation_is_refused(client: Client, novita: NovitaAnswers, body: Json) -> None:
+    sync(client, novita, make_row("a"))
+
+    assert annotate(client, "a", 400, **body)["fields"]
+
+
+@pytest.mark.parametrize(
+    ("query", "ids"), [("owner=ada", ["a"]), ("project=LLM", ["a", "b"]), ("search=llm", ["a", "b"]), ("owner=x", [])]
+)
+def test_list_is_filtered_by_owner_and_project(
+    client: Client, novita: NovitaAnswers, query: str, ids: list[str]
+) -> None:
+    sync(client, novita, make_row("a"), make_row("b"), make_row("c"))
+    annotate(client, "a", owner="Ada", project="llm")
+    annotate(client, "b", project="llm")
+
+    found = read(client, f"/api/instances?{query}&ordering=id")["instances"]
+
+    assert [one["id"] for one in found] == ids
+
+
+# --- manage.py costs
+
+
+@pytest.fixture
+def used(now: datetime) -> None:
+    Annotation.objects.create(instance_id="a", owner="ada", project="llm")
+    record("a", (State.GPU, 36, 34, 1.0))
+    record("b", (State.GPU, 10, 6, 1.0), (State.STORAGE, 6, 4, 0.25), (State.GPU, 4, 2, None))
+
+
+def run(*args: str) -> str:
+    out = io.StringIO()
+    call_command("costs", *args, stdout=out)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("by", "first"),
+    [("instance", "name-b"), ("owner", "(none)"), ("project", "(none)"), ("gpu", "RTX 4090"), ("region", "US")],
+)
+@pytest.mark.usefixtures("used")
+def test_command_sums_by(by: str, first: str) -> None:
+    lines = run("--by", by).splitlines()
+
+    assert lines[1].startswith(first)
+    assert lines[-1].startswith("Total")
+    assert "6.50" in lines[-1]
+
+
+@pytest.mark.usefixtures("used")
+def test_command_sums_by_day() -> None:
+    lines = run("--by", "day", "--from", "2026-01-14", "--to", "2026-01-15").splitlines()
+
+    assert [line.split()[0] for line in lines[1:]] == ["2026-01-14", "2026-01-15", "Total"]
+
+
+@pytest.mark.usefixtures("used")
+def test_commands_focus_file_has_the_columns_of_the_specification() -> None:
+    rows = list(csv.DictReader(io.StringIO(run("--format", "focus"))))
+
+    assert sorted(rows[0]) == sorted(FOCUS_COLUMNS)
+    assert sum(float(row["BilledCost"]) for row in rows) == 6.5
+    first = next(row for row in rows if row["ResourceId"] == "a")
+    assert first["ChargePeriodStart"] == "2026-01-14T00:00:00Z"
+    assert first["ChargePeriodEnd"] == "2026-01-15T00:00:00Z"
+    assert first["BillingPeriodStart"] == "2026-01-01T00:00:00Z"
+    assert first["BillingPeriodEnd"] == "2026-02-01T00:00:00Z"
+    assert first["Tags"] == '{"owner":"ada","project":"llm"}'
+    assert first["ServiceCategory"] == "Compute"
+    assert first["ChargeCategory"] == "Usage"
+
+
+@pytest.mark.parametrize("args", [["--json"], ["--csv"]])
+@pytest.mark.usefixtures("used")
+def test_command_writes_json_and_csv(args: list[str]) -> None:
+    assert "6.5" in run("--by", "region", *args)
+
+
+# The columns of FOCUS 1.0, as published.
+FOCUS_COLUMNS = [
+    "AvailabilityZone",
+    "BilledCost",
+    "BillingAccountId",
+    "BillingAccountName",
+    "BillingCurrency",
+    "BillingPeriodEnd",
+    "BillingPeriodStart",
+    "ChargeCategory",
+    "ChargeClass",
+    "ChargeDescription",
+    "ChargeFrequency",
+    "ChargePeriodEnd",
+    "ChargePeriodStart",
+    "CommitmentDiscountCategory",
+    "CommitmentDiscountId",
+    "CommitmentDiscountName",
+    "CommitmentDiscountStatus",
+    "CommitmentDiscountType",
+    "ConsumedQuantity",
+    "ConsumedUnit",
+    "ContractedCost",
+    "ContractedUnitPrice",
+    "EffectiveCost",
+    "InvoiceIssuerName",
+    "ListCost",
+    "ListUnitPrice",
+    "PricingCategory",
+    "PricingQuantity",
+    "PricingUnit",
+    "ProviderName",
+    "PublisherName",
+    "RegionId",
+    "RegionName",
+    "ResourceId",
+    "ResourceName",
+    "ResourceType",
+    "ServiceCategory",
+    "ServiceName",
+    "SkuId",
+    "SkuPriceId",
+    "SubAccountId",
+    "SubAccountName",
+    "Tags",
+]

@@ -1,0 +1,163 @@
+"""Stops and starts speak of money: what they save or cost per hour; and a restore starts what a stop has stopped."""
+
+import io
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.test import Client
+from fakeredis import FakeServer
+
+from instances.models import Target
+from tests.novita_answers import NovitaAnswers, make_row
+from tests.operation_steps import move_on, order, show
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_pauses")]
+
+Json = dict[str, Any]
+
+
+@pytest.fixture
+def account(client: Client, novita: NovitaAnswers) -> Any:
+    """Two running instances for 2.35 dollars, one stopped, one prepaid, and one with an unknown price."""
+    account = novita.holds(
+        make_row("a", instancePrice="35000"),
+        make_row("b", instancePrice="100000", gpuNum="2"),
+        make_row("c", instancePrice="100000", status="exited"),
+        make_row("d", instancePrice="100000", billingMode="monthly"),
+        make_row("e"),
+    )
+    client.post("/api/instances/sync")
+    return account
+
+
+def get_money(body: Json) -> list[Any]:
+    return [body[name] for name in ("savesPerHour", "costsPerHour", "unknownPrices", "prepaid")]
+
+
+@pytest.mark.usefixtures("account")
+def test_dry_run_of_stop_all_says_what_it_saves(client: Client) -> None:
+    assert get_money(order(client, dryRun=True)) == [2.35, None, 1, 1]
+
+
+@pytest.mark.usefixtures("account")
+def test_answer_of_stop_all_says_what_it_saves(client: Client) -> None:
+    assert get_money(order(client)) == [2.35, None, 1, 1]
+
+
+def test_result_of_stop_all_says_what_it_saves(client: Client, account: Any) -> None:
+    body = order(client)
+    account.settle()
+    move_on(body, 2)
+
+    assert get_money(show(client, body)) == [2.35, None, 1, 1]
+
+
+@pytest.mark.usefixtures("account")
+def test_stop_of_a_selection_says_what_it_saves(client: Client) -> None:
+    assert get_money(order(client, ids=["a", "c"], dryRun=True)) == [0.35, None, 0, 0]
+
+
+@pytest.mark.usefixtures("account")
+def test_protected_instance_saves_nothing(client: Client) -> None:
+    client.post("/api/instances/b/protect", {"reason": "training"})
+
+    assert order(client, dryRun=True)["savesPerHour"] == 0.35
+
+
+@pytest.mark.usefixtures("account")
+def test_start_says_what_it_costs(client: Client) -> None:
+    body = {"kind": "start", "ids": ["c", "a"], "dryRun": True}
+
+    assert get_money(client.post("/api/operations", body).json()) == [None, 1.0, 0, 0]
+
+
+@pytest.mark.usefixtures("account")
+def test_restart_changes_no_cost(client: Client) -> None:
+    body = {"kind": "restart", "ids": ["a"], "dryRun": True}
+
+    assert get_money(client.post("/api/operations", body).json()) == [None, None, 0, 0]
+
+
+@pytest.mark.usefixtures("account")
+def test_prices_are_unknown_without_redis_and_the_stop_is_sent(client: Client, redis_server: FakeServer) -> None:
+    redis_server.connected = False
+
+    body = order(client)
+
+    assert body["count"] == 4
+    assert get_money(body) == [0.0, None, 4, 0]
+
+
+@pytest.mark.usefixtures("account")
+def test_command_says_what_a_stop_saves() -> None:
+    out = io.StringIO()
+
+    call_command("stop_all", "--dry-run", stdout=out)
+
+    assert "Saves $2.35 per hour, without 1 unknown price." in out.getvalue()
+
+
+# --- Restore
+
+
+def restore(client: Client, body: Json, status: int = 202, **more: Any) -> Json:
+    wish = {"kind": "start", "fromOperation": body["operationId"], **more}
+    answer = client.post("/api/operations", wish)
+    assert answer.status_code == status, answer.content
+    found: Json = answer.json()
+    return found
+
+
+def test_restore_starts_what_a_stop_has_stopped_and_still_exists(client: Client, account: Any) -> None:
+    body = order(client)
+    account.settle()
+    move_on(body, 2)
+    del account.rows["e"]
+    account.change("d", "running")
+    client.post("/api/instances/sync")
+
+    answer = restore(client, body, 200)
+
+    assert sorted(one["instanceId"] for one in answer["results"]) == ["a", "b", "d"]
+    assert [call for call in account.orders if call.startswith("start")] == ["start a", "start b"]
+    assert get_money(answer) == [None, 2.35, 0, 0]
+
+
+def test_dry_run_of_a_restore_says_what_it_costs(client: Client, account: Any) -> None:
+    body = order(client, ids=["a"])
+    account.settle()
+    move_on(body, 2)
+    client.post("/api/instances/sync")
+
+    answer = restore(client, body, 200, dryRun=True)
+
+    assert answer["costsPerHour"] == 0.35
+    assert "start a" not in account.calls
+
+
+def test_restore_leaves_out_what_was_stopped_already(client: Client, account: Any) -> None:
+    body = order(client, ids=["c"])
+    move_on(body, 2)
+
+    assert "stopped no instance" in restore(client, body, 409)["message"]
+
+
+def test_restore_of_a_running_stop_waits_for_its_result(client: Client, account: Any) -> None:
+    body = order(client, ids=["a"])
+
+    assert "still running" in restore(client, body, 409)["message"]
+
+
+@pytest.mark.usefixtures("account")
+def test_restore_of_an_unknown_operation_is_refused(client: Client) -> None:
+    restore(client, {"operationId": "no-such"}, 404)
+
+
+@pytest.mark.usefixtures("account")
+@pytest.mark.parametrize("more", [{"kind": "stop"}, {"kind": "restart"}, {"ids": ["a"]}])
+def test_restore_with_more_fields_is_refused(client: Client, more: Json) -> None:
+    body = order(client, ids=["a"])
+
+    assert restore(client, body, 400, **more)["fields"]
+    assert Target.objects.count() == 1
