@@ -109,7 +109,18 @@ def test_root_lists_existing_addresses(client: Client, synchronize: Callable[...
 
     addresses = client.get("/api/").json()
 
-    pages = {"health", "schema", "docs", "admin", "cacheStats", "operations", "protections", "instances", "overview"}
+    pages = {
+        "health",
+        "schema",
+        "docs",
+        "admin",
+        "cacheStats",
+        "operations",
+        "protections",
+        "instances",
+        "overview",
+        "costs",
+    }
     posts = {"sync", "stopAll", "cacheClear"}
     assert pages | posts == addresses.keys()
     assert {name: client.get(url).status_code for name, url in addresses.items()} == {
@@ -361,7 +372,13 @@ ROUTES = {
     ("post", "/api/operations"): {*ACTS, "202"},
     ("get", "/api/operations/{id}"): {"200", "401", "404", "503"},
     ("post", "/api/operations/{id}/cancel"): {*ACTS, "404"},
+    ("get", "/api/instances/{id}/annotation"): {"200", "401", "404", "503"},
+    ("put", "/api/instances/{id}/annotation"): {*ACTS, "404"},
     ("get", "/api/protections"): {"200", "401", "503"},
+    ("get", "/api/costs"): {"200", "401", "503"},
+    ("get", "/api/costs/history"): {"200", "400", "401", "503"},
+    ("get", "/api/costs/instances"): {"200", "400", "401", "503"},
+    ("get", "/api/costs/bill"): {"200", "400", "401", "502", "503", "504"},
     ("get", "/api/overview"): {"200", "304", "401", "503"},
     ("get", "/api/cache/stats"): {"200", "401", "503"},
     ("get", "/health"): {"200", "401", "503"},
@@ -398,7 +415,9 @@ def test_query_is_described(schema: Any) -> None:
     parameters = schema["paths"]["/api/instances"]["get"]["parameters"]
 
     names = {parameter["name"] for parameter in parameters if parameter["in"] == "query"}
-    assert names == {"status", "group", "region", "gpu", "search", "ordering", "page", "pageSize"}
+    assert names == {
+        *("status", "group", "region", "gpu", "owner", "project", "search", "ordering", "page", "pageSize"),
+    }
 
 
 def test_answers_match_the_description(client: Client, synchronize: Callable[..., Any], novita: NovitaAnswers) -> None:

@@ -21,12 +21,15 @@ from pytest_django import Settings
 
 from instances.inventory.sync import synchronize
 from instances.models import (
+    Annotation,
     AuditEntry,
+    LabelRule,
     Operation,
     Protection,
     SyncRun,
     Target,
     Token,
+    UsageInterval,
     WebhookDelivery,
 )
 from novita_site.roles import ROLES, Role
@@ -55,16 +58,24 @@ API: Final[Mapping[str, Mapping[str, Role]]] = {
     "/api/operations": {"GET": VIEWER, "POST": OPERATOR},
     "/api/operations/<pk>": {"GET": VIEWER},
     "/api/operations/<pk>/cancel": {"POST": OPERATOR},
+    "/api/instances/<pk>/annotation": {"GET": VIEWER, "PUT": OPERATOR},
     "/api/protections": {"GET": VIEWER},
+    "/api/costs": {"GET": VIEWER},
+    "/api/costs/history": {"GET": VIEWER},
+    "/api/costs/instances": {"GET": VIEWER},
+    "/api/costs/bill": {"GET": VIEWER},
     "/api/overview": {"GET": VIEWER},
     "/api/cache/clear": {"POST": ADMIN},
     "/api/cache/stats": {"GET": VIEWER},
 }
 # Routes that the description leaves out. The root's pattern is that of every address under it, too.
-API_PAGES: Final = ("/api", "/api/nope", "/api/schema", "/api/docs", "/api/session")
+API_PAGES: Final = ("/api", "/api/nope", "/api/schema", "/api/docs", "/api/session", "/api/costs/<report>.csv")
 OPEN: Final = ("/health", "/livez", "/readyz", "/login", "/logout", "/admin/login")
 
-RECORDS: Final = ("syncrun", "operation", "target", "protection", "webhookdelivery", "auditentry")
+RECORDS: Final = (
+    *("syncrun", "operation", "target", "protection", "webhookdelivery", "auditentry"),
+    *("usageinterval", "annotation"),
+)
 
 
 def _list_pages() -> Iterator[tuple[str, tuple[int, int]]]:
@@ -87,6 +98,9 @@ def _list_pages() -> Iterator[tuple[str, tuple[int, int]]]:
             yield f"/admin/{model}{page}", (ADMIN, ADMIN)
         yield f"/admin/{model}/<path:object_id>", (VIEWER, VIEWER)  # leads to the next one
     yield "/admin/instances/token/<path:object_id>/change", (ADMIN, NOBODY)
+    for page in ("", "/add", "/<path:object_id>/change", "/<path:object_id>/delete", "/<path:object_id>/history"):
+        yield f"/admin/instances/labelrule{page}", (ADMIN, ADMIN)
+    yield "/admin/instances/labelrule/<path:object_id>", (VIEWER, VIEWER)
     yield "/admin/auth/user/<path:object_id>/change", (ADMIN, ADMIN)
     yield "/admin/auth/user/<id>/password", (ADMIN, ADMIN)
 
@@ -95,6 +109,7 @@ PAGES: Final = dict(_list_pages())
 BODIES: Final[Mapping[str, Mapping[str, Any]]] = {
     "/api/instances/<pk>/protect": {"reason": "holds a checkpoint"},
     "/api/operations": {"kind": "stop", "ids": ["a"]},
+    "/api/instances/<pk>/annotation": {"owner": "ann"},
 }
 
 
@@ -121,6 +136,9 @@ def account(novita: NovitaAnswers) -> dict[str, str]:
         WebhookDelivery.objects.create(operation=operation, message_id="msg_1", receiver="https://hook.test"),
         AuditEntry.objects.create(actor="ann", action="instance.stop", outcome="done"),
         SyncRun.objects.get(),
+        UsageInterval.objects.get(),
+        Annotation.objects.create(instance_id="a", owner="ann"),
+        LabelRule.objects.create(pattern="*", owner="ann"),
         user,
         token,
     ]

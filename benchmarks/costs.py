@@ -1,0 +1,161 @@
+"""How long the figures of costs take, and how fast the ledger grows: `python -m benchmarks.costs`.
+
+Django's test client, a Redis in memory and an SQLite file. Times are CPU seconds of this process, since a busy machine
+makes any other time meaningless.
+"""
+
+import json
+import os
+import random
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+INSTANCES = 10_000
+PRODUCTS = ["RTX 4090 24GB", "H100 SXM 80GB", "A100 SXM4 80GB", "L40S 48GB"]
+HOUR_MS = 3_600_000
+
+
+def set_up(database: Path) -> None:
+    """Configure Django with this SQLite file and an empty Redis in memory."""
+    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+    import django
+    from django.conf import settings
+
+    settings.DATABASES["default"] |= {"NAME": str(database)}
+    django.setup()
+    from django.core.management import call_command
+
+    call_command("migrate", verbosity=0)
+
+
+def make_row(number: int) -> dict[str, Any]:
+    return {
+        "id": f"{number:016x}",
+        "name": f"train-{number}",
+        "status": "running" if number % 5 in (0, 1, 3) else "exited",
+        "productId": PRODUCTS[number % 4],
+        "productName": PRODUCTS[number % 4],
+        "clusterName": f"region-{number % 7}",
+        "gpuNum": str(1 + number % 8),
+        "rootfsSize": 100,
+        "instancePrice": "35000",
+        "createdAt": str(1_760_000_000 + number),
+    }
+
+
+def fill_inventory(count: int) -> None:
+    """Synchronize an account of so many instances."""
+    import responses
+
+    from instances.inventory.sync import synchronize
+
+    def answer(request: Any) -> tuple[int, dict[str, str], str]:
+        page = int(request.params["pageNum"])
+        shown = [make_row(number) for number in range(max(0, page - 1) * 100, min(count, max(1, page) * 100))]
+        return 200, {}, json.dumps({"instances": shown, "total": count})
+
+    with responses.RequestsMock() as mock:
+        mock.add_callback(responses.GET, "https://novita.test/gpu-instance/openapi/v1/gpu/instances", answer)
+        synchronize("command")
+
+
+def fill_ledger(count: int, days: int, changes_a_day: float) -> int:
+    """Record intervals of so many instances until now. Return the number of intervals."""
+    from instances.models import LedgerState, MeteredInstance, UsageInterval
+
+    rng = random.Random(1)
+    now = round(datetime.now(UTC).timestamp() * 1000)
+    MeteredInstance.objects.all().delete()
+    MeteredInstance.objects.bulk_create(
+        MeteredInstance(instance_id=f"{number:016x}", name=f"train-{number}", gpu=PRODUCTS[number % 4])
+        for number in range(count)
+    )
+    rows = []
+    for pk in MeteredInstance.objects.values_list("pk", flat=True):
+        span = days * 24 * HOUR_MS
+        times = sorted(rng.randrange(span) for _ in range(round(days * changes_a_day)))
+        begins = [now - span, *(now - span + at for at in times)]
+        for number, began in enumerate(begins):
+            ended = begins[number + 1] if number + 1 < len(begins) else None
+            rows.append(
+                UsageInterval(
+                    instance_id=pk, state=1 + number % 2, began_ms=began, ended_ms=ended, price=3_500_000_000, gpus=1
+                )
+            )
+    UsageInterval.objects.bulk_create(rows, batch_size=2000)
+    LedgerState.objects.update_or_create(pk=1, defaults={"observed_ms": now, "digest": "x"})
+    return len(rows)
+
+
+def measure_cpu_ms(work: Callable[[], object], rounds: int = 9) -> float:
+    """Return the median CPU time of one call, in milliseconds."""
+    work()
+    spent = []
+    for _ in range(rounds):
+        began = time.process_time()
+        work()
+        spent.append(1000 * (time.process_time() - began))
+    return statistics.median(spent)
+
+
+def measure_reads(intervals_each: float) -> dict[str, float]:
+    """Return CPU milliseconds of the reads, with 10,000 instances and a ledger of 30 days."""
+    from django.test import Client
+
+    from instances.costs import burn
+
+    client = Client(SERVER_NAME="localhost")
+    count = fill_ledger(INSTANCES, 30, intervals_each / 30)
+    since = (datetime.now(UTC) - timedelta(days=30)).strftime("%Y-%m-%d")
+
+    def read(path: str) -> Callable[[], object]:
+        def run() -> object:
+            answer = client.get(path)
+            assert answer.status_code == 200, answer.content
+            return answer
+
+        return run
+
+    def compute_anew() -> object:
+        burn._last = None
+        return read("/api/costs")()
+
+    return {
+        "intervals": count,
+        "list of 100": measure_cpu_ms(read("/api/instances?pageSize=100")),
+        "costs": measure_cpu_ms(read("/api/costs")),
+        "costs of a new revision": measure_cpu_ms(compute_anew),
+        "history of 30 days": measure_cpu_ms(read(f"/api/costs/history?from={since}")),
+        "instances of 30 days": measure_cpu_ms(read(f"/api/costs/instances?from={since}")),
+    }
+
+
+def measure_growth(database: Path, instances: int = 1000, changes_a_day: int = 10) -> float:
+    """Return the MB by which the database grows in a day."""
+    fill_ledger(instances, 1, 0)
+    sqlite3.connect(database).execute("VACUUM")
+    before = database.stat().st_size
+    fill_ledger(instances, 1, changes_a_day)
+    sqlite3.connect(database).execute("VACUUM")
+    return (database.stat().st_size - before) / 1e6
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        database = Path(folder) / "costs.sqlite3"
+        set_up(database)
+        fill_inventory(INSTANCES)
+        for intervals_each in (2, 6):
+            for name, figure in measure_reads(intervals_each).items():
+                print(f"{name:>25}: {figure:,.1f}{'' if name == 'intervals' else ' ms CPU'}")
+        print(f"growth with 1,000 instances and 10 changes a day: {measure_growth(database):.2f} MB a day")
+
+
+if __name__ == "__main__":
+    main()
