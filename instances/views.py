@@ -82,8 +82,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "pager": _describe_pager(query, total),
     }
     response = render(request, "instances/dashboard.html", context)
-    if has_script:
-        response.content = _NEEDLESS.sub(b"", response.content)
+    response.content = _NEEDLESS.sub(b"", response.content)
     if is_off:
         response.delete_cookie(settings.SCRIPT_COOKIE_NAME, samesite="Lax")
     return response

@@ -81,6 +81,23 @@ def test_links_inside_the_style_bundle_lead_to_files(client: Client) -> None:
         assert client.get(urljoin(get_address(STYLE), link)).status_code == 200
 
 
+def test_style_bundle_has_the_rules_of_the_dashboard_and_of_no_other_page() -> None:
+    style = bundles.build(STYLE, static_files.read).decode()
+
+    for selector in (
+        "#header",
+        "ul.messagelist",
+        ".skip-to-content-link",
+        "#instances",
+        ".status",
+        "@media (max-width:",
+    ):
+        assert selector in style, selector
+    for selector in (".form-row", ".calendarbox", "#changelist"):
+        assert selector not in style, selector
+    assert style.count("{") == style.count("}")
+
+
 def make_reader(files: Mapping[str, str]) -> bundles.Read:
     everything = {"instances/dashboard.js": "", **files}
     return lambda name: everything[name].encode() if name in everything else None

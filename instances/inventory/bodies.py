@@ -8,6 +8,9 @@ from typing import Final
 from instances.instance import from_json
 from instances.redis_client import FORMAT, ROWS_AT_ONCE
 
+# Level 9 takes 13 ms for 1,000 instances in place of 4, once for each revision: 48 kB for each reader in place of 56.
+SMALL_GZIP_LEVEL: Final = 9
+SMALL_LISTING: Final = 5000
 GZIP_LEVEL: Final = 5
 # The listing of some 50,000 instances. A larger one is decompressed for each reader without gzip.
 KEPT_PLAIN_BYTES: Final = 32 * 1024 * 1024
@@ -31,7 +34,7 @@ class Rendered:
 def render(shown: Sequence[bytes]) -> bytes:
     """Return the gzipped answer of a listing, from its rows in order."""
     # In parts: Python's other threads wait while a large text is joined.
-    packer = zlib.compressobj(GZIP_LEVEL, wbits=31)
+    packer = zlib.compressobj(SMALL_GZIP_LEVEL if len(shown) <= SMALL_LISTING else GZIP_LEVEL, wbits=31)
     parts = [packer.compress(b'{"instances":[')]
     for start in range(0, len(shown), ROWS_AT_ONCE):
         parts.append(packer.compress(b"," * (start > 0) + b",".join(shown[start : start + ROWS_AT_ONCE])))
