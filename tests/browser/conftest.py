@@ -296,6 +296,9 @@ for role in ("viewer", "operator", "admin", ""):
 """
 
 
+GUARDED = {"REQUIRE_LOGIN": "1", "DJANGO_SETTINGS_MODULE": "tests.browser.cheap_settings"}
+
+
 @pytest.fixture(scope="package")
 def guarded_panel(
     tmp_path_factory: pytest.TempPathFactory,
@@ -306,7 +309,7 @@ def guarded_panel(
     with (
         simulator.start(simulator.Account(instances=0, step_seconds=1), port=0) as server,
         ended(Novita(server.url)) as novita,
-        ended(Panel(folder, migrated_database, novita, REQUIRE_LOGIN="1")) as panel,
+        ended(Panel(folder, migrated_database, novita, **GUARDED)) as panel,
     ):
         novita.change(add=[{"id": "a" * 16, "name": "trainer", "status": "running"}])
         command = [sys.executable, "manage.py", "shell", "-c", MAKE_USERS]
