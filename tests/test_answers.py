@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 from django.core.handlers.wsgi import WSGIHandler
 from django.test import Client, RequestFactory
 
-from novita_site.middleware import _accepts_gzip
+from novita_site.middleware import accepts_gzip
 from tests.novita_answers import NovitaAnswers, make_row
 from tests.test_headers import REFUSALS, ROUTES, account  # noqa: F401 - a fixture
 
@@ -58,7 +58,7 @@ def test_gzip_goes_to_who_accepts_it(client: Client, novita: NovitaAnswers, head
 
 
 def test_without_the_header_nothing_is_compressed() -> None:
-    assert not _accepts_gzip("")
+    assert not accepts_gzip("")
 
 
 # --- Who may keep it
