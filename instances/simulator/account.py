@@ -117,6 +117,7 @@ class Account:
             self._instances[instance.row["id"]] = instance
             self.meter.note(instance.row, begun)
             self._schedule(instance, [(begun + step * step_seconds, later) for step, later in plan[1:]])
+        self.meter.pay_in()
         self._sort()
 
     def list_page(self, query: PageQuery) -> Page:

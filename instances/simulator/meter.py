@@ -22,7 +22,9 @@ HOUR, DAY = 3600, 86_400
 STEPS = {"Hour": HOUR, "Day": DAY, "Week": 7 * DAY, "Month": 30 * DAY}
 # How long after its end a period is billed (invented; Novita bills "some hours later").
 BILLED_AFTER_SECONDS = 2 * HOUR
-FIRST_BALANCE_UNITS = 25_000_000
+# The first balance lasts for some days, so that it falls and nothing warns of it (invented).
+LEAST_BALANCE_UNITS = 100_000_000
+BALANCE_HOURS = 100
 _PRODUCTS = {product["id"]: product for product in PRODUCTS}
 
 
@@ -67,8 +69,14 @@ class Meter:
     """The charges of all instances, those that are removed included."""
 
     def __init__(self) -> None:
+        self._first_balance = Fraction(LEAST_BALANCE_UNITS)
         self._charges: dict[str, list[Charge]] = {}
         self._rows: dict[str, Row] = {}
+
+    def pay_in(self) -> None:
+        """Set the balance by what is charged now."""
+        charges = [one[-1].units_per_hour for one in self._charges.values()]
+        self._first_balance = max(self._first_balance, BALANCE_HOURS * sum(charges, Fraction(0)))
 
     def note(self, row: Row, at: float) -> None:
         """Record what an instance is charged from now on."""
@@ -94,7 +102,7 @@ class Meter:
 
     def describe_balance(self, now: float) -> dict[str, str]:
         """Return the balance as Novita describes it, in 1e-4 USD."""
-        left = FIRST_BALANCE_UNITS - self.measure_all(0, now, now)
+        left = self._first_balance - self.measure_all(0, now, now)
         cash = str(round(left / 10))
         return {"availableBalance": cash, "cashBalance": cash, "creditLimit": "0", "outstandingInvoices": "0"}
 
