@@ -17,6 +17,7 @@ from django.shortcuts import render
 from instances import health
 from instances.access.roles import find_role
 from instances.api import overview
+from instances.costs import burn
 from instances.instance import GROUPS, STATUSES, format_time, get_status
 from instances.inventory import queries, store
 from novita_site.roles import Role
@@ -110,9 +111,15 @@ def _describe_figures(listing: store.Listing | None, found: health.Health) -> di
         "total": len(listing.instances) if listing and has_copy else "–",
         "running": groups["running"] if has_copy else "–",
         "starting": groups["starting"],
+        "cost": _say_cost(burn.find(listing.revision, listing.instances)) if listing and has_copy else "–",
         "redis": found.services["redis"],
         "as_of": format_time(last_sync) if last_sync else "",
     }
+
+
+def _say_cost(found: burn.Burn) -> str:
+    unknown = f" · {found.unknown_prices} unknown" if found.unknown_prices else ""
+    return f"${found.total.per_hour:,.2f}/h{unknown}"
 
 
 def _describe_rows(shown: Sequence[Mapping[str, Any]], state: overview.Overview) -> list[dict[str, Any]]:

@@ -357,10 +357,16 @@ def test_day_without_bills_is_not_billed_yet(client: Client, novita: NovitaAnswe
 @pytest.mark.parametrize(
     "body", [[], {"bills": 1}, {"bills": [{}]}, {"bills": [{"startTime": "1", "amount": None}]}, {"bills": [None]}]
 )
-def test_unreadable_bill_is_an_error(client: Client, novita: NovitaAnswers, body: Any) -> None:
+def test_bill_that_can_not_be_read_leaves_the_estimate(client: Client, novita: NovitaAnswers, body: Any) -> None:
     novita.mock.get(f"{BILLING}/bill/list", json=body)
+    record("a", (State.GPU, 36, 12, 2.0))
 
-    read(client, "/api/costs/bill", 502)
+    answer = read(client, "/api/costs/bill?from=2026-01-14&to=2026-01-14")
+    read(client, "/api/costs/bill?from=2026-01-14&to=2026-01-14")
+
+    assert answer["days"] == [{"date": "2026-01-14", "estimated": 48.0, "billed": None, "difference": None}]
+    assert "bill can't be read" in answer["error"]
+    assert len(novita.mock.calls) == 1
 
 
 # --- Owner, project and note

@@ -147,6 +147,9 @@ SHOWN = st.fixed_dictionaries(
         "createdAt": st.none() | st.sampled_from(["2026-01-15T10:30:00Z", "2026-01-16T10:30:00Z"]),
         "lastStartedAt": st.none() | st.just("2026-01-15T10:30:00Z"),
         "changedAt": st.just("2026-01-15T10:30:00Z"),
+        "costPerHour": st.none() | st.floats(0, 9),
+        "owner": st.none() | TEXTS,
+        "project": st.none() | TEXTS,
     }
 )
 INSTANCES = st.lists(SHOWN, max_size=15, unique_by=lambda shown: str(shown["id"]))

@@ -54,6 +54,7 @@ class AnnotatedSerializer(serializers.Serializer[Any]):
     owner = serializers.CharField(allow_null=True, help_text="As the instance shows it: of the annotation or a rule.")
     project = serializers.CharField(allow_null=True)
     note = serializers.CharField()
+    byHand = serializers.BooleanField(help_text="Whether owner and project are those of the annotation.")
     changedBy = serializers.CharField(allow_null=True)
     changedAt = serializers.DateTimeField(allow_null=True)
     timestamp = serializers.DateTimeField()
@@ -133,3 +134,4 @@ class BilledDaySerializer(serializers.Serializer[Any]):
 @extend_schema_serializer(many=False)
 class BillSerializer(serializers.Serializer[Any]):
     days = BilledDaySerializer(many=True)
+    error = serializers.CharField(allow_null=True, help_text="Why Novita's bill is not known.")

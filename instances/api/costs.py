@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from instances.access.audit import get_actor
-from instances.api import cost_fields, serializers
+from instances.api import cost_fields
 from instances.api.csv_files import write_csv
 from instances.api.views import ACT_ERRORS, ERRORS, NOT_FOUND, ApiView
 from instances.costs import balance, bill, burn, period, reports
@@ -105,6 +105,7 @@ def show_instances(asked: Period) -> dict[str, Any]:
 
 
 def show_bill(asked: Period) -> dict[str, Any]:
+    found = bill.compare(asked)
     return {
         "days": [
             {
@@ -113,8 +114,9 @@ def show_bill(asked: Period) -> dict[str, Any]:
                 "billed": to_usd(one.billed),
                 "difference": to_usd(one.difference),
             }
-            for one in bill.compare(asked)
-        ]
+            for one in found.days
+        ],
+        "error": found.error or None,
     }
 
 
@@ -170,11 +172,7 @@ class CostViewSet(ApiView, ViewSet):
         summary="Compare the ledger with Novita's bill",
         description="Of each day (UTC), for at most 31 days. A day is billed some hours after its end.",
         parameters=[cost_fields.PeriodSerializer],
-        responses={
-            200: cost_fields.BillSerializer,
-            **ERRORS,
-            **dict.fromkeys([502, 504], serializers.ErrorSerializer),
-        },
+        responses={200: cost_fields.BillSerializer, **ERRORS},
     )
     @action(detail=False, methods=["get"])
     def bill(self, request: Request) -> Response:
@@ -238,6 +236,7 @@ def _show_annotated(found: Annotated, message: str) -> dict[str, Any]:
         "owner": found.labels.owner,
         "project": found.labels.project,
         "note": annotation.note if annotation else "",
+        "byHand": bool(annotation and (annotation.owner or annotation.project)),
         "changedBy": annotation.changed_by if annotation else None,
         "changedAt": format_time(annotation.changed_at) if annotation else None,
         "timestamp": format_time(timezone.now()),

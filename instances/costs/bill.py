@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Final
 
 from django.utils import timezone
@@ -13,7 +13,7 @@ from django.utils import timezone
 from instances import redis_client
 from instances.costs import ledger, reports
 from instances.costs.period import Period
-from instances.errors import CacheUnavailable
+from instances.errors import CacheUnavailable, NovitaError
 from instances.novita.client import get_novita
 from instances.outgoing.deadline import Budget
 from instances.redis_client import get_redis, redis_errors
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 MAX_DAYS: Final = 31
 CALL_SECONDS: Final = 15
 CACHED_SECONDS: Final = 300
+RETRY_SECONDS: Final = 60
 # Storage may be billed by itself.
 CATEGORIES: Final = ("gpu", "cloud_storage")
 # A day without any bill costs nothing once it is older than this; before, it is not billed yet.
@@ -42,42 +43,73 @@ class Day:
         return None if self.billed is None else self.billed - self.estimated
 
 
-def compare(period: Period) -> list[Day]:
-    """Return each day (UTC) of a period of whole days. Raises NovitaError."""
+@dataclass(frozen=True)
+class Bill:
+    """`error` says why Novita's bill can't be read; then no day has an amount."""
+
+    days: list[Day]
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class _Billed:
+    """The sum of each day's bills, or why they can't be read."""
+
+    amounts: Mapping[date, Decimal]
+    error: str = ""
+
+    def encode(self) -> str:
+        amounts = {day.isoformat(): str(amount) for day, amount in self.amounts.items()}
+        return json.dumps({"amounts": amounts, "error": self.error})
+
+
+def compare(period: Period) -> Bill:
+    """Return each day (UTC) of a period."""
     begin = datetime.combine(period.begin.date(), time.min, UTC)
     end = datetime.combine((period.end - timedelta(microseconds=1)).date(), time.min, UTC) + timedelta(days=1)
     billed = _read_billed(begin, end)
     points = reports.read_history(ledger.to_ms(begin), ledger.to_ms(end), reports.DAY_MS)
     today = timezone.now().date()
-    last = max(billed, default=date.min)
+    last = max(billed.amounts, default=date.min)
     days = []
     for point in points:
         day = datetime.fromtimestamp(point.at_ms / 1000, UTC).date()
-        is_billed = day < today and (day <= last or today - day > BILLED_AFTER)
-        days.append(Day(day, point.sums.usd, billed.get(day, Decimal(0)) if is_billed else None))
-    return days
+        is_billed = not billed.error and day < today and (day <= last or today - day > BILLED_AFTER)
+        days.append(Day(day, point.sums.usd, billed.amounts.get(day, Decimal(0)) if is_billed else None))
+    return Bill(days, billed.error)
 
 
-def _read_billed(begin: datetime, end: datetime) -> Mapping[date, Decimal]:
-    """Return the sum of each day's bills. Readers within five minutes share one read of Novita."""
+def _read_billed(begin: datetime, end: datetime) -> _Billed:
+    """Return what Novita billed. Readers within some minutes share one read of Novita."""
     key = f"{redis_client.BILLS}{begin:%Y%m%d}-{end:%Y%m%d}"
+    known = _find_shared(key)
+    if known is not None:
+        return known
+    amounts: dict[date, Decimal] = {}
+    try:
+        budget = Budget(CALL_SECONDS)
+        for category in CATEGORIES:
+            for one in get_novita().list_bills(category, begin, end, budget):
+                day = one.began_at.date()
+                amounts[day] = amounts.get(day, Decimal(0)) + one.amount
+        found = _Billed(amounts)
+    except NovitaError as exc:
+        found = _Billed({}, f"Novita's bill can't be read: {exc.message}")
     try:
         with redis_errors():
-            text = get_redis().get(key)
-        if isinstance(text, bytes):
-            return {date.fromisoformat(day): Decimal(amount) for day, amount in json.loads(text).items()}
-    except (CacheUnavailable, ValueError) as exc:
-        log.debug("bills not read from Redis: %s", exc)
-    budget = Budget(CALL_SECONDS)
-    found: dict[date, Decimal] = {}
-    for category in CATEGORIES:
-        for bill in get_novita().list_bills(category, begin, end, budget):
-            day = bill.began_at.date()
-            found[day] = found.get(day, Decimal(0)) + bill.amount
-    try:
-        with redis_errors():
-            document = {day.isoformat(): str(amount) for day, amount in found.items()}
-            get_redis().set(key, json.dumps(document), ex=CACHED_SECONDS)
+            get_redis().set(key, found.encode(), ex=RETRY_SECONDS if found.error else CACHED_SECONDS)
     except CacheUnavailable as exc:
         log.debug("bills not kept in Redis: %s", exc)
     return found
+
+
+def _find_shared(key: str) -> _Billed | None:
+    try:
+        with redis_errors():
+            text = get_redis().get(key)
+        document = json.loads(text or "null")
+        amounts = {date.fromisoformat(day): Decimal(amount) for day, amount in document["amounts"].items()}
+        return _Billed(amounts, str(document["error"]))
+    except (CacheUnavailable, ValueError, TypeError, KeyError, AttributeError, InvalidOperation) as exc:
+        log.debug("bills not read from Redis: %s", exc)
+        return None

@@ -4,6 +4,7 @@ import {hasBanners, showBanners} from './banners.js';
 import {isDisabled} from './elements.js';
 import {createFigures} from './figures.js';
 import {createAddress} from './list/address.js';
+import {createAnnotation} from './list/annotation.js';
 import {createDetails} from './list/details.js';
 import {createFilters} from './list/filters.js';
 import {createInventory} from './list/inventory.js';
@@ -57,7 +58,8 @@ const pager = createPager({address});
 const nothing = createNothing({inventory});
 const messages = createRowMessages();
 const protection = createProtection({messages, refreshAnew: live.refreshAnew, render});
-const details = createDetails({table, protection, statusLine, render});
+const annotation = createAnnotation({messages, refreshAnew: live.refreshAnew, render});
+const details = createDetails({table, protection, annotation, statusLine, render});
 const rowActions = createRowActions({messages, protection, getRow: id => rows.get(id), refresh: live.refresh, render});
 const selection = createSelection({inventory, canRequest: isPossible, preview: operations.preview, render});
 const rows = createRows({
@@ -75,6 +77,7 @@ const actions = {
     ...details.actions,
     ...rowActions.actions,
     ...protection.actions,
+    ...annotation.actions,
     ...selection.actions,
     ...operations.actions,
     'stop-all': () => operations.preview('stop', null, countToStop()),
@@ -152,7 +155,7 @@ function show(hadFailed) {
 
 // Forgets instances that are gone, and the messages of an outage that is over.
 function forget(services, hadFailed) {
-    for (const feature of [details, messages, rowActions, selection, protection]) {
+    for (const feature of [details, messages, rowActions, selection, protection, annotation]) {
         feature.forgetUnknown(inventory.has);
     }
     statusLine.forgetError(error => isOver(error, services, hadFailed));
@@ -190,7 +193,7 @@ root.addEventListener('submit', event => {
 root.addEventListener('keydown', event => {
     // In a dialog Escape closes that, by the browser.
     if (event.key === 'Escape' && !event.target.closest('dialog')) {
-        [operations, protection, rowActions, toolbar].some(feature => feature.takeBack(event.target));
+        [operations, protection, annotation, rowActions, toolbar].some(feature => feature.takeBack(event.target));
     }
 });
 

@@ -1,7 +1,7 @@
 // The figures at the top of the page.
 
 import {set, setText} from './elements.js';
-import {sayAge, sayMoment} from './words.js';
+import {sayAge, sayCost, sayMoment} from './words.js';
 
 export function createFigures({inventory}) {
     const starting = document.getElementById('figure-starting');
@@ -12,6 +12,7 @@ export function createFigures({inventory}) {
         const number = inventory.countGroup('starting');
         setText(document.getElementById('figure-total'), hasCopy ? String(instances.length) : '–');
         setText(document.getElementById('figure-running'), hasCopy ? String(inventory.countGroup('running')) : '–');
+        setText(document.getElementById('figure-cost'), hasCopy ? describeCost(instances) : '–');
         setText(starting, hasCopy && number ? ` · ${number} starting` : '');
         set(starting, 'hidden', !starting.textContent);
     }
@@ -28,4 +29,10 @@ export function createFigures({inventory}) {
     }
 
     return {render, showRedis, tick};
+}
+
+function describeCost(instances) {
+    const unknown = instances.filter(one => one.costPerHour === null).length;
+    const sum = instances.reduce((total, one) => total + (one.costPerHour || 0), 0);
+    return `${sayCost(sum)}${unknown ? ` · ${unknown} unknown` : ''}`;
 }

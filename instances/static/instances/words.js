@@ -9,6 +9,11 @@ export function capitalize(word) {
     return word[0].toUpperCase() + word.slice(1);
 }
 
+// Returns an amount in USD per hour.
+export function sayCost(perHour) {
+    return `$${perHour.toLocaleString('en-US', {minimumFractionDigits: 2, maximumFractionDigits: 2})}/h`;
+}
+
 export const PAST = {start: 'started', stop: 'stopped', restart: 'restarted'};
 
 export function count(number) {

@@ -1,12 +1,12 @@
 // Open rows: the fields that have no column in the table; a button copies those that a command line needs.
 
 import {clone, set} from '../elements.js';
-import {sayAge, sayMoment} from '../words.js';
+import {sayAge, sayCost, sayMoment} from '../words.js';
 import {removeUnknown} from './inventory.js';
 
 const BILLING = {onDemand: 'On-demand', spot: 'Spot', monthly: 'Monthly'};
 
-export function createDetails({table, protection, statusLine, render}) {
+export function createDetails({table, protection, annotation, statusLine, render}) {
     const details = new Map(); // id → its open row
 
     // Returns the open row of an instance, up to date; null when it isn't open.
@@ -19,6 +19,7 @@ export function createDetails({table, protection, statusLine, render}) {
         const columns = [...table.tHead.rows[0].cells].filter(cell => getComputedStyle(cell).display !== 'none');
         set(detail.cells[0], 'colSpan', columns.length);
         protection.updateDetails(detail, one);
+        annotation.updateDetails(detail, one);
         const look = JSON.stringify(one);
         if (detail.dataset.shown !== look) {
             detail.dataset.shown = look;
@@ -66,6 +67,10 @@ function describe(one) {
         {title: 'Disk', text: one.rootfsSizeGb === null ? '?' : `${one.rootfsSizeGb} GB`},
         {title: 'Region', text: `${one.region} (${one.clusterId})`},
         {title: 'Billing', text: describeBilling(one)},
+        {title: 'Price', text: one.pricePerHour === null ? 'not known' : sayCost(one.pricePerHour)},
+        {title: 'Cost now', text: one.prepaid ? 'prepaid' : one.costPerHour === null ? 'not known' : sayCost(one.costPerHour)},
+        {title: 'Owner', text: one.owner},
+        {title: 'Project', text: one.project},
         ...describePorts(one.portMappings),
         {title: 'Created', text: sayTime(one.createdAt)},
         {title: 'Last started', text: sayTime(one.lastStartedAt)},

@@ -67,7 +67,7 @@ export function createInventory({overview, asOf}) {
     function getSearchText(one) {
         let text = searchTexts.get(one);
         if (text === undefined) {
-            text = fold([one.name, one.id, one.region, one.clusterId, one.productName, one.productId].join('\n'));
+            text = fold([one.name, one.id, one.region, one.clusterId, one.productName, one.productId, one.owner, one.project].join('\n'));
             searchTexts.set(one, text);
         }
         return text;

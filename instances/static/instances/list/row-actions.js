@@ -4,7 +4,7 @@ import {getNow} from '../clock.js';
 import {clone, find, set, setText} from '../elements.js';
 import {send} from '../session.js';
 import {getLabel, isMoving} from '../statuses.js';
-import {capitalize, sayClock} from '../words.js';
+import {capitalize, sayClock, sayCost} from '../words.js';
 import {removeUnknown} from './inventory.js';
 
 export function createRowActions({messages, protection, getRow, refresh, render}) {
@@ -18,7 +18,7 @@ export function createRowActions({messages, protection, getRow, refresh, render}
         if (question?.id === one.id && !actions.includes(question.action)) {
             question = null;
         }
-        updateQuestion(row, one.id, name);
+        updateQuestion(row, one, name);
         updateButtons(row, one.id, name, actions);
         if (followed.has(one.id) && !requests.has(one.id) && !isMoving(one)) {
             followed.delete(one.id);
@@ -26,8 +26,8 @@ export function createRowActions({messages, protection, getRow, refresh, render}
         }
     }
 
-    function updateQuestion(row, id, name) {
-        const isOpen = question?.id === id;
+    function updateQuestion(row, one, name) {
+        const isOpen = question?.id === one.id;
         const isRestart = isOpen && question.action === 'restart';
         const confirm = find(row, '.confirm');
         set(confirm, 'hidden', !isOpen);
@@ -35,7 +35,7 @@ export function createRowActions({messages, protection, getRow, refresh, render}
         setText(find(confirm, 'span'), isRestart
             ? `Restart ${name}? This ends all jobs on it.`
             : `Stop ${name}? Data on local disks may be lost; Novita keeps it for up to 7 days. `
-                + 'It may not start again: the GPU can be taken meanwhile.');
+                + `It may not start again: the GPU can be taken meanwhile.${saySavings(one)}`);
         setText(find(confirm, '[data-do=confirm-now]'), isRestart ? 'Restart' : 'Stop');
         set(confirm, 'ariaLabel', isRestart ? `Restart ${name}?` : `Stop ${name}?`);
     }
@@ -130,4 +130,9 @@ export function createRowActions({messages, protection, getRow, refresh, render}
             'confirm-cancel': (button, row) => takeBack(button, row),
         },
     };
+}
+
+function saySavings({prepaid, costPerHour}) {
+    return prepaid ? ' Prepaid by the month: stopping saves nothing.'
+        : costPerHour === null ? ' What it saves is not known.' : ` It saves ${sayCost(costPerHour)}.`;
 }

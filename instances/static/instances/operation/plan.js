@@ -4,7 +4,7 @@ import {clone, listItems, setDisabled, setText} from '../elements.js';
 import {sortByName} from '../order.js';
 import {send} from '../session.js';
 import {getCountedLabel} from '../statuses.js';
-import {capitalize, count, PAST} from '../words.js';
+import {capitalize, count, PAST, sayCost} from '../words.js';
 import {findRepeatedNames, getName} from './states.js';
 
 // Returns the path and the body of the request that carries the operation out.
@@ -75,6 +75,7 @@ export function createPlan({root, onConfirm}) {
         const found = answer ? plan.requested.length : 0;
         setText(state, failure ? `The account can't be read: ${failure}` : answer ? describe() : 'Reading the account…');
         state.classList.toggle('is-error', Boolean(failure));
+        setText(document.getElementById('plan-money'), found ? sayMoney(answer) : '');
         retryButton.hidden = !failure;
         document.getElementById('plan-found').hidden = !answer;
         document.getElementById('plan-sure').hidden = !found;
@@ -162,6 +163,15 @@ export function createPlan({root, onConfirm}) {
         open,
         actions: {'plan-retry': read, 'plan-close': () => dialog.close(), 'plan-go': confirm},
     };
+}
+
+function sayMoney({savesPerHour, costsPerHour, unknownPrices, prepaid}) {
+    const rate = savesPerHour === null ? costsPerHour : savesPerHour;
+    if (rate === null) {
+        return '';
+    }
+    const left = [unknownPrices && `${unknownPrices} unknown`, prepaid && `${prepaid} prepaid`].filter(Boolean).join(', ');
+    return `${savesPerHour === null ? 'Costs' : 'Saves'} ${sayCost(rate)}${left ? `, without ${left}` : ''}.`;
 }
 
 function fillNames(id, targets, repeated) {
