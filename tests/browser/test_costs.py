@@ -1,0 +1,88 @@
+"""Money on the page: the burn rate, what a stop saves, and an instance's price, owner and project."""
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.conftest import Panel, Visit
+
+pytestmark = pytest.mark.xdist_group("browser 2")
+
+PRICED = {"instancePrice": "35000", "gpuNum": "2", "billingMode": "onDemand"}
+
+
+@pytest.fixture
+def fleet(panel: Panel) -> Panel:
+    panel.hold({"id": "a", "name": "alpha", **PRICED}, {"id": "b", "name": "beta", **PRICED, "billingMode": "monthly"})
+    return panel
+
+
+def open_details(page: Page) -> Locator:
+    page.get_by_role("button", name="alpha", exact=True).click()
+    return page.locator("tr.detail")
+
+
+@pytest.mark.usefixtures("fleet")
+def test_burn_rate_is_a_figure(visit: Visit) -> None:
+    expect(visit().locator("#figure-cost")).to_have_text("$0.70/h")
+
+
+def test_burn_rate_counts_unknown_prices(panel: Panel, visit: Visit) -> None:
+    panel.hold({"id": "a", "name": "alpha", "instancePrice": "0", "productId": "gone", "gpuNum": "1"})
+
+    expect(visit().locator("#figure-cost")).to_have_text("$0.00/h · 1 unknown")
+
+
+@pytest.mark.usefixtures("fleet")
+def test_stop_all_says_what_it_saves(visit: Visit) -> None:
+    page = visit()
+
+    page.get_by_role("button", name="Stop all", exact=True).click()
+
+    expect(page.locator("#plan-money")).to_have_text("Saves $0.70/h, without 1 prepaid.")
+
+
+@pytest.mark.usefixtures("fleet")
+def test_stop_of_one_says_what_it_saves(visit: Visit) -> None:
+    page = visit()
+
+    page.get_by_role("button", name="Stop alpha", exact=True).click()
+
+    expect(page.locator("tr[data-id=a] .confirm")).to_contain_text("It saves $0.70/h.")
+
+
+@pytest.mark.usefixtures("fleet")
+def test_owner_and_project_are_edited_in_the_details(visit: Visit) -> None:
+    page = visit()
+    details = open_details(page)
+    details.get_by_role("button", name="Edit owner and project of alpha…").click()
+    expect(details.get_by_role("textbox", name="Owner")).to_be_focused()
+
+    details.get_by_role("textbox", name="Owner").fill("ada")
+    details.get_by_role("textbox", name="Project").fill("llm")
+    details.get_by_role("button", name="Save").click()
+
+    expect(details.locator("dl")).to_contain_text("Owner")
+    expect(details.locator("dl")).to_contain_text("ada")
+    expect(details.locator("dl")).to_contain_text("llm")
+    expect(details.get_by_role("button", name="Edit owner and project of alpha…")).to_be_visible()
+
+
+def test_search_finds_an_owner(fleet: Panel, visit: Visit) -> None:
+    assert fleet.service.session.put(fleet.service.url + "/api/instances/a/annotation", json={"owner": "Ada"}).ok
+    page = visit()
+
+    page.get_by_label("Search").fill("ada")
+
+    expect(page.locator("tbody tr")).to_have_count(1)
+
+
+@pytest.mark.usefixtures("fleet")
+def test_escape_closes_the_form_of_owner_and_project(visit: Visit) -> None:
+    page = visit()
+    details = open_details(page)
+    details.get_by_role("button", name="Edit owner and project of alpha…").click()
+    expect(details.get_by_role("textbox", name="Owner")).to_be_focused()
+
+    page.keyboard.press("Escape")
+
+    expect(details.get_by_role("textbox", name="Owner")).to_be_hidden()
