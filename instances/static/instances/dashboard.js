@@ -206,5 +206,6 @@ for (const element of document.querySelectorAll('.without-script')) {
     element.hidden = true;
 }
 // The rows come from the browser's cache or from the API; the server needn't send them with the next page.
+// biome-ignore lint/suspicious/noDocumentCookie: the Cookie Store API exists only over TLS, and not in every browser.
 document.cookie = `${root.dataset.scriptCookie}=1; Path=/; Max-Age=604800; SameSite=Lax`;
 live.start();
