@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.test import Client
+from django.test import Client as DjangoClient
 from django.utils import timezone
 from fakeredis import FakeRedis
 from responses import matchers
@@ -548,3 +549,36 @@ FOCUS_COLUMNS = [
     "SubAccountName",
     "Tags",
 ]
+
+
+# --- The rules in /admin/
+
+
+def test_rule_is_shown_at_once_and_recorded(client: Client, novita: NovitaAnswers) -> None:
+    sync(client, novita, make_row("a", name="train-1"))
+    form = {"pattern": "train-*", "owner": "ada", "project": "", "position": "10"}
+
+    answer = DjangoClient().post("/admin/instances/labelrule/add/", form)
+
+    assert answer.status_code == 302
+    assert read(client, "/api/instances/a")["owner"] == "ada"
+    entry = AuditEntry.objects.get(action="rules.change")
+    assert entry.after == "10: train-* → owner ada, project –"
+
+
+def test_deleted_rule_no_longer_gives_an_owner(client: Client, novita: NovitaAnswers) -> None:
+    rule = LabelRule.objects.create(pattern="*", owner="ada")
+    sync(client, novita, make_row("a"))
+
+    DjangoClient().post(f"/admin/instances/labelrule/{rule.pk}/delete/", {"post": "yes"})
+
+    assert read(client, "/api/instances/a")["owner"] is None
+
+
+@pytest.mark.parametrize("kind", ["usageinterval", "annotation", "labelrule"])
+def test_records_of_costs_have_pages(client: Client, kind: str) -> None:
+    record("a", (State.GPU, 2, 1, 1.0), (State.GPU, 1, None, None))
+    Annotation.objects.create(instance_id="a", owner="ada")
+    LabelRule.objects.create(pattern="*", owner="ada")
+
+    assert "a" in client.get(f"/admin/instances/{kind}/").content.decode()

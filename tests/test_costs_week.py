@@ -206,3 +206,31 @@ def test_stale_ledger_shows_a_gap_until_now(monkeypatch: pytest.MonkeyPatch) -> 
 
     assert point.sums.cost == 0
     assert point.sums.gap == MeteredInstance.objects.count() * 2 * HOUR * 1000
+
+
+def test_bill_of_a_day_and_the_ledger_agree_to_the_cent(monkeypatch: pytest.MonkeyPatch) -> None:
+    week = Week(6)
+    while week.now <= BEGIN + DAY + 3 * HOUR:
+        week.synchronize()
+        if (week.now - BEGIN) % (10 * SYNC_SECONDS) == 0:
+            week.change(is_observed=False)
+            week.synchronize()
+        week.now += SYNC_SECONDS
+    monkeypatch.setattr(timezone, "now", lambda: datetime.fromtimestamp(week.now, UTC))
+    query = {"cycleType": "Day", "productCategory": "gpu", "startTime": str(BEGIN), "endTime": str(BEGIN + 2 * DAY)}
+
+    (day, _) = reports.read_history(BEGIN * 1000, week.now * 1000, reports.DAY_MS)
+    bills = week.account.list_bills(query)["bills"]
+
+    known = set(MeteredInstance.objects.values_list("instance_id", flat=True))
+    billed = sum(Fraction(bill["amount"]) / 10_000 for bill in bills if bill["ownerID"] in known)
+    gaps = sum(
+        (
+            measure(week, id_, row.began_ms, min(end, (BEGIN + DAY) * 1000))
+            for id_, row, end in list_spans()
+            if row.state == State.GAP and row.began_ms < (BEGIN + DAY) * 1000
+        ),
+        Fraction(0),
+    )
+    assert {bill["startTime"] for bill in bills} == {str(BEGIN)}
+    assert abs(billed - gaps - Fraction(day.sums.usd)) < CENT

@@ -8,7 +8,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from instances.costs import recording
-from instances.models import LedgerState, UsageInterval
+from instances.models import LedgerState, MeteredInstance, UsageInterval
 from tests.novita_answers import NovitaAnswers, make_row
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_pauses")]
@@ -59,3 +59,25 @@ def test_unconfirmed_instance_is_not_observed(client: Client, novita: NovitaAnsw
 
     (interval,) = UsageInterval.objects.filter(instance__instance_id="b", ended_ms=None)
     assert interval.state == UsageInterval.State.GAP
+
+
+def measure_bytes() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")
+        return int(cursor.fetchone()[0])
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="the size of a file")
+def test_day_with_ten_changes_of_a_thousand_instances_takes_less_than_5_mb() -> None:
+    instances = MeteredInstance.objects.bulk_create(
+        MeteredInstance(instance_id=f"{number:016x}", name=f"train-{number}") for number in range(1000)
+    )
+    before, now = measure_bytes(), 1_768_478_400_000
+
+    UsageInterval.objects.bulk_create(
+        UsageInterval(instance=one, state=1, began_ms=now + change, ended_ms=now + change + 1, price=10**10, gpus=8)
+        for change in range(10)
+        for one in instances
+    )
+
+    assert measure_bytes() - before < 5_000_000
