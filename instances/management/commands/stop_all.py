@@ -123,8 +123,6 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps(preview))
             return int(preview["count"])
         self.stdout.write(f"{preview['message']}.")
-        if preview["total"]:
-            self.stdout.write(wording.say_savings(preview["savesPerHour"], preview["unknownPrices"]))
         for result in preview["results"][:MAX_NAMED]:
             self.stdout.write(_clean(f"  {result['name'] or '(no name)'} ({result['instanceId']}) {result['status']}"))
         if preview["total"] > MAX_NAMED:
@@ -134,6 +132,8 @@ class Command(BaseCommand):
         for warning in preview["warnings"]:
             if warning != wording.NO_WORKER:  # This command verifies without a worker.
                 self.stdout.write(_clean(warning))
+        if preview["savesPerHour"]:
+            self.stdout.write(wording.say_savings(preview["savesPerHour"], preview["unknownPrices"]))
         return int(preview["count"])
 
     def _confirm(self, count: int) -> None:
