@@ -68,10 +68,10 @@ def add_age(response: HttpResponseBase, freshness: store.Freshness, revision: in
 
 def answer_instance(instance_id: str) -> HttpResponse:
     """Send one instance. Raises InstanceNotFound and CacheUnavailable."""
-    freshness, instance = store.find_instance(instance_id)
-    if instance is None:
+    freshness, row = store.find_row(instance_id)
+    if row is None:
         raise InstanceNotFound
-    response = _render(instance)
+    response = HttpResponse(row, content_type="application/json")
     add_age(response, freshness, None)
     return response
 

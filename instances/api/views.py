@@ -145,6 +145,8 @@ class InstanceViewSet(ApiView, ViewSet):
         return response
 
     def retrieve(self, request: Request, pk: str) -> HttpResponseBase:
+        if request.accepted_renderer.format != "api":
+            return reads.answer_instance(pk)
         freshness, instance = store.find_instance(pk)
         if instance is None:
             raise InstanceNotFound

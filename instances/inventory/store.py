@@ -301,6 +301,15 @@ def find_instance(instance_id: str) -> tuple[Freshness, dict[str, Any] | None]:
     return freshness, found.get(instance_id)
 
 
+def find_row(instance_id: str) -> tuple[Freshness, bytes | None]:
+    """Return one instance as the API's JSON, or None, and how fresh the inventory is."""
+    generation, revision, freshness, (value,) = _read("some", None, instance_id) or (0, 0, Freshness(), (None,))
+    shown = rows.order({instance_id.encode(): value}) if value else []
+    if shown is None:
+        _discard(generation, revision)
+    return freshness, shown[0] if shown else None
+
+
 def find_instances(ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Read some instances as the API shows them, by id. Ids that the inventory lacks are left out."""
     return _find(ids)[1]
