@@ -337,9 +337,23 @@ if HAS_SSO:
     OIDC_RP_SCOPES = "openid profile email"
     OIDC_USE_PKCE = True
 
+API_DESCRIPTION = """The inventory of a team's GPU instances at Novita.ai, and actions on them.
+
+## Costs
+
+Amounts are in USD with at most five decimals. A price or cost that isn't known is null and counted, never 0.
+
+The figures over time come from a ledger of what synchronizations observed. They are exact where a state was seen last,
+or where Novita tells the second of a start or stop, at the prices that were seen. `gapSeconds` were not observed and
+count as neither running nor stopped; `inferredSeconds` follow from Novita's times of the last start and stop;
+`unpricedSeconds` were charged at a price that isn't known, and the cost leaves them out.
+
+They can be wrong where Novita's rules are not known: when exactly charging begins, when a price changed, several
+changes between two synchronizations, and volumes and traffic, which only the bill has.
+"""
 SPECTACULAR_SETTINGS = {
     "TITLE": "Novita instances",
-    "DESCRIPTION": "The inventory of a team's GPU instances at Novita.ai, and actions on them.",
+    "DESCRIPTION": API_DESCRIPTION,
     "VERSION": __version__,
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",

@@ -75,6 +75,8 @@ class BalanceSerializer(serializers.Serializer[Any]):
     error = serializers.CharField(allow_null=True, help_text="Why the balance is not known.")
 
 
+# Without this the description shows the answer of a list route as an array.
+@extend_schema_serializer(many=False)
 class CostsSerializer(serializers.Serializer[Any]):
     asOf = serializers.DateTimeField(allow_null=True)
     stale = serializers.BooleanField()

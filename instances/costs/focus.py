@@ -72,14 +72,15 @@ def list_rows(from_ms: int, to_ms: int) -> Iterator[dict[str, Any]]:
     """Yield the rows of a time, each with all columns; an empty text stands for null."""
     found: dict[tuple[int, int, int], Sums] = {}
     for piece in reports.read_pieces(from_ms, to_ms):
-        if piece.price is None or piece.state not in {State.GPU, State.STORAGE}:
+        pk, state, began_ms, ended_ms, price, _, _ = piece
+        if price is None or state not in {State.GPU, State.STORAGE}:
             continue
-        for day in range(piece.began_ms // DAY_MS, (piece.ended_ms - 1) // DAY_MS + 1):
-            milliseconds = min(piece.ended_ms, (day + 1) * DAY_MS) - max(piece.began_ms, day * DAY_MS)
-            sums = found.setdefault((day, piece.instance, piece.state), Sums())
+        for day in range(began_ms // DAY_MS, (ended_ms - 1) // DAY_MS + 1):
+            milliseconds = min(ended_ms, (day + 1) * DAY_MS) - max(began_ms, day * DAY_MS)
+            sums = found.setdefault((day, pk, state), Sums())
             sums.add(reports.find_rates(piece), milliseconds)
             # The hours of a stopped instance are counted like those of GPUs.
-            sums.gpu += milliseconds * (piece.state == State.STORAGE)
+            sums.gpu += milliseconds * (state == State.STORAGE)
     instances = {one.pk: one for one in MeteredInstance.objects.order_by()}
     book = read_book()
     for (day, pk, state), sums in sorted(found.items()):

@@ -6,7 +6,7 @@ Sums are exact: of whole numbers, and rounded only where they are shown.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Final, NamedTuple
+from typing import Final
 
 from django.db.models import Q
 from django.utils import timezone
@@ -24,16 +24,13 @@ DAY_MS: Final = 24 * HOUR_MS
 GROUPS: Final = ("instance", "owner", "project", "gpu", "region")
 
 
-class Piece(NamedTuple):
-    """A part of an interval within a report's time."""
-
-    instance: int
-    state: int
-    began_ms: int
-    ended_ms: int
-    price: int | None
-    gpus: int
-    is_inferred: bool
+# A part of an interval within a report's time: instance, state, begin, end, price, GPUs, whether it is inferred. Plain
+# tuples, since a ledger has many.
+Piece = tuple[int, int, int, int, int | None, int, bool]
+# What a piece adds per millisecond to each of the sums, in their order.
+Rates = tuple[int, int, int, int, int]
+# Comparing with members of an enumeration takes longer than all the rest.
+_GAP, _NOTHING = int(State.GAP), int(State.NOTHING)
 
 
 @dataclass(slots=True)
@@ -47,15 +44,19 @@ class Sums:
     # Charged, at a price that is not known.
     unpriced: int = 0
 
-    def add(self, rates: "Rates", milliseconds: int) -> None:
-        self.cost += rates.cost * milliseconds
-        self.gpu += rates.gpu * milliseconds
-        self.gap += rates.gap * milliseconds
-        self.inferred += rates.inferred * milliseconds
-        self.unpriced += rates.unpriced * milliseconds
+    def add(self, rates: Rates, milliseconds: int) -> None:
+        cost, gpu, gap, inferred, unpriced = rates
+        if cost:
+            self.cost += cost * milliseconds
+        if gpu:
+            self.gpu += gpu * milliseconds
+        if gap or inferred or unpriced:
+            self.gap += gap * milliseconds
+            self.inferred += inferred * milliseconds
+            self.unpriced += unpriced * milliseconds
 
     def merge(self, other: "Sums") -> None:
-        self.add(Rates(other.cost, other.gpu, other.gap, other.inferred, other.unpriced), 1)
+        self.add((other.cost, other.gpu, other.gap, other.inferred, other.unpriced), 1)
 
     @property
     def usd(self) -> Decimal:
@@ -71,25 +72,12 @@ class Sums:
         return Decimal(self.gpu) / HOUR_MS
 
 
-class Rates(NamedTuple):
-    """What a piece adds per millisecond to each of the sums."""
-
-    cost: int
-    gpu: int
-    gap: int
-    inferred: int
-    unpriced: int
-
-
 def find_rates(piece: Piece) -> Rates:
-    is_charged = piece.state in {State.GPU, State.STORAGE}
-    return Rates(
-        cost=piece.price or 0 if is_charged else 0,
-        gpu=piece.gpus,
-        gap=int(piece.state == State.GAP),
-        inferred=int(piece.is_inferred),
-        unpriced=int(is_charged and piece.price is None),
-    )
+    _, state, _, _, price, gpus, is_inferred = piece
+    if state == _GAP:
+        return (0, 0, 1, 0, 0)
+    is_unpriced = price is None and state != _NOTHING
+    return (price or 0, gpus, 0, int(is_inferred), int(is_unpriced))
 
 
 def read_pieces(from_ms: int, to_ms: int) -> Iterator[Piece]:
@@ -103,11 +91,13 @@ def read_pieces(from_ms: int, to_ms: int) -> Iterator[Piece]:
     rows = UsageInterval.objects.filter(Q(ended_ms__gt=from_ms) | Q(ended_ms=None), began_ms__lt=to_ms).order_by()
     fields = ("instance_id", "state", "began_ms", "ended_ms", "price", "gpus", "is_inferred")
     for instance, state, began_ms, ended_ms, price, gpus, is_inferred in rows.values_list(*fields):
-        begin, end = max(began_ms, from_ms), min(observed_ms if ended_ms is None else ended_ms, to_ms)
+        begin = began_ms if began_ms > from_ms else from_ms
+        end = observed_ms if ended_ms is None else ended_ms
+        end = end if end < to_ms else to_ms
         if begin < end:
-            yield Piece(instance, state, begin, end, price, gpus, is_inferred)
+            yield (instance, state, begin, end, price, gpus, is_inferred)
         if ended_ms is None and is_stale and (begin := max(observed_ms, from_ms)) < now_ms:
-            yield Piece(instance, State.GAP, begin, now_ms, None, 0, False)
+            yield (instance, _GAP, begin, now_ms, None, 0, False)
 
 
 @dataclass(frozen=True)
@@ -122,23 +112,24 @@ def read_history(from_ms: int, to_ms: int, step_ms: int) -> list[Point]:
     first = from_ms // step_ms
     count = max(0, -(-to_ms // step_ms) - first)
     buckets = [Sums() for _ in range(count)]
-    # The rates that begin and end with a bucket, for the buckets that a piece fills whole.
-    begins = [Sums() for _ in range(count + 1)]
+    # What begins with a bucket, per millisecond, less what ends: of the buckets that a piece fills whole.
+    starts = [Sums() for _ in range(count + 1)]
     for piece in read_pieces(from_ms, to_ms):
+        began_ms, ended_ms = piece[2], piece[3]
         rates = find_rates(piece)
-        one, last = piece.began_ms // step_ms - first, (piece.ended_ms - 1) // step_ms - first
+        one, last = began_ms // step_ms - first, (ended_ms - 1) // step_ms - first
         if one == last:
-            buckets[one].add(rates, piece.ended_ms - piece.began_ms)
+            buckets[one].add(rates, ended_ms - began_ms)
             continue
-        buckets[one].add(rates, (first + one + 1) * step_ms - piece.began_ms)
-        buckets[last].add(rates, piece.ended_ms - (first + last) * step_ms)
+        buckets[one].add(rates, (first + one + 1) * step_ms - began_ms)
+        buckets[last].add(rates, ended_ms - (first + last) * step_ms)
         if last > one + 1:
-            begins[one + 1].add(rates, 1)
-            begins[last].add(rates, -1)
+            starts[one + 1].add(rates, 1)
+            starts[last].add(rates, -1)
     running = Sums()
-    for bucket, begin in zip(buckets, begins, strict=False):
-        running.merge(begin)
-        bucket.add(Rates(running.cost, running.gpu, running.gap, running.inferred, running.unpriced), step_ms)
+    for bucket, start in zip(buckets, starts, strict=False):
+        running.merge(start)
+        bucket.add((running.cost, running.gpu, running.gap, running.inferred, running.unpriced), step_ms)
     return [Point(max(from_ms, (first + number) * step_ms), sums) for number, sums in enumerate(buckets)]
 
 
@@ -155,10 +146,10 @@ def read_instances(from_ms: int, to_ms: int) -> list[Used]:
     """Return the sums of each instance that existed within a time, the most expensive first."""
     found: dict[int, Sums] = {}
     for piece in read_pieces(from_ms, to_ms):
-        sums = found.get(piece.instance)
+        sums = found.get(piece[0])
         if sums is None:
-            sums = found[piece.instance] = Sums()
-        sums.add(find_rates(piece), piece.ended_ms - piece.began_ms)
+            sums = found[piece[0]] = Sums()
+        sums.add(find_rates(piece), piece[3] - piece[2])
     book = read_book()
     instances = _read_metered(list(found))
     used = [Used(one, book.find(one.instance_id, one.name), found[one.pk]) for one in instances]
