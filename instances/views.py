@@ -23,7 +23,14 @@ from instances.inventory import queries, store
 from novita_site.roles import Role
 
 PAGE_SIZE = 100
-COLUMNS = {"name": "Name", "status": "Status", "region": "Region", "productName": "GPU", "createdAt": "Created"}
+COLUMNS = {
+    "name": "Name",
+    "status": "Status",
+    "region": "Region",
+    "productName": "GPU",
+    "costPerHour": "Cost",
+    "createdAt": "Created",
+}
 
 # The table of statuses for the page's script (statuses.js).
 _STATUSES_JSON: Final = json.dumps(
@@ -122,6 +129,12 @@ def _say_cost(found: burn.Burn) -> str:
     return f"${found.total.per_hour:,.2f}/h{unknown}"
 
 
+def _say_instance_cost(shown: Mapping[str, Any]) -> str:
+    if shown["prepaid"]:
+        return "prepaid"
+    return "not known" if shown["costPerHour"] is None else f"${shown['costPerHour']:,.2f}/h"
+
+
 def _describe_rows(shown: Sequence[Mapping[str, Any]], state: overview.Overview) -> list[dict[str, Any]]:
     """Return the rows, each with the label of its status and the reason of its protection.
 
@@ -130,7 +143,13 @@ def _describe_rows(shown: Sequence[Mapping[str, Any]], state: overview.Overview)
     protections = (state.body or {}).get("protections") or []
     reasons = {one["instanceId"]: one["reason"] for one in protections}
     return [
-        {**one, "label": get_status(one["status"]).label, "protection": reasons.get(one["id"], "")} for one in shown
+        {
+            **one,
+            "label": get_status(one["status"]).label,
+            "protection": reasons.get(one["id"], ""),
+            "cost": _say_instance_cost(one),
+        }
+        for one in shown
     ]
 
 

@@ -204,3 +204,14 @@ def test_where_a_login_is_wanted_the_dashboard_wants_it(client: Client, settings
     answer = client.get("/")
 
     assert (answer.status_code, answer["Location"]) == (302, "/login/?next=/")
+
+
+def test_page_without_script_shows_costs(client: Client, novita: NovitaAnswers) -> None:
+    novita.lists(make_row("a", instancePrice="35000", gpuNum="2"), make_row("b"))
+    client.post("/api/instances/sync")
+
+    page = read(client)
+
+    assert read_figure(page, "cost") == "$0.70/h · 1 unknown"
+    assert '<td data-label="Cost" class="cost">$0.70/h</td>' in page
+    assert '<td data-label="Cost" class="cost">not known</td>' in page

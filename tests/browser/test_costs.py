@@ -86,3 +86,16 @@ def test_escape_closes_the_form_of_owner_and_project(visit: Visit) -> None:
     page.keyboard.press("Escape")
 
     expect(details.get_by_role("textbox", name="Owner")).to_be_hidden()
+
+
+def test_rows_show_and_are_sorted_by_cost(panel: Panel, visit: Visit) -> None:
+    panel.hold(
+        {"id": "a", "name": "alpha", **PRICED, "instancePrice": "100000"},
+        {"id": "b", "name": "beta", **PRICED},
+        {"id": "c", "name": "gamma", "instancePrice": "0", "productId": "gone", "gpuNum": "1"},
+    )
+    page = visit()
+
+    page.get_by_role("link", name="Cost", exact=True).click()
+
+    expect(page.locator("tbody .cost")).to_have_text(["not known", "$0.70/h", "$2.00/h"])

@@ -14,6 +14,11 @@ export function sayCost(perHour) {
     return `$${perHour.toLocaleString('en-US', {minimumFractionDigits: 2, maximumFractionDigits: 2})}/h`;
 }
 
+// Returns what an instance costs in its present status.
+export function sayInstanceCost({prepaid, costPerHour}) {
+    return prepaid ? 'prepaid' : costPerHour === null ? 'not known' : sayCost(costPerHour);
+}
+
 export const PAST = {start: 'started', stop: 'stopped', restart: 'restarted'};
 
 export function count(number) {

@@ -1,7 +1,7 @@
 // Open rows: the fields that have no column in the table; a button copies those that a command line needs.
 
 import {clone, set} from '../elements.js';
-import {sayAge, sayCost, sayMoment} from '../words.js';
+import {sayAge, sayCost, sayInstanceCost, sayMoment} from '../words.js';
 import {removeUnknown} from './inventory.js';
 
 const BILLING = {onDemand: 'On-demand', spot: 'Spot', monthly: 'Monthly'};
@@ -68,7 +68,7 @@ function describe(one) {
         {title: 'Region', text: `${one.region} (${one.clusterId})`},
         {title: 'Billing', text: describeBilling(one)},
         {title: 'Price', text: one.pricePerHour === null ? 'not known' : sayCost(one.pricePerHour)},
-        {title: 'Cost now', text: one.prepaid ? 'prepaid' : one.costPerHour === null ? 'not known' : sayCost(one.costPerHour)},
+        {title: 'Cost now', text: sayInstanceCost(one)},
         {title: 'Owner', text: one.owner},
         {title: 'Project', text: one.project},
         ...describePorts(one.portMappings),

@@ -2,7 +2,7 @@
 
 import {clone, find, set, setText} from '../elements.js';
 import {getLabel} from '../statuses.js';
-import {capitalize, sayAge, sayMoment} from '../words.js';
+import {capitalize, sayAge, sayInstanceCost, sayMoment} from '../words.js';
 
 // `getRequest(id)` is the action that was sent and has no answer yet; `getDetails(one)` the open row below; `parts` are
 // the features that fill their own elements of a row.
@@ -39,6 +39,7 @@ export function createRows({table, getRequest, getDetails, parts}) {
         setText(find(row, '.status-error'), one.statusError ? one.statusError.message || one.statusError.state : '');
         setText(find(row, '.region'), one.region);
         setText(find(row, '.gpu'), `${one.gpuNum ? `${one.gpuNum} × ` : ''}${one.productName}`);
+        setText(find(row, '.cost'), sayInstanceCost(one));
         updateTime(find(row, '.created'), one.createdAt);
         for (const updatePart of parts) {
             updatePart(row, one);

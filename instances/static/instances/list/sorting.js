@@ -56,5 +56,5 @@ export function createSorting({head, address}) {
 
 // An unknown value comes before all others.
 function makeKey(value) {
-    return typeof value === 'string' ? getNaturalKey(value) : [];
+    return typeof value === 'string' ? getNaturalKey(value) : typeof value === 'number' ? getNaturalKey(value.toFixed(5)) : [];
 }
