@@ -374,6 +374,7 @@ ROUTES = {
     ("post", "/api/operations/{id}/cancel"): {*ACTS, "404"},
     ("get", "/api/instances/{id}/annotation"): {"200", "401", "404", "503"},
     ("put", "/api/instances/{id}/annotation"): {*ACTS, "404"},
+    ("put", "/api/annotations"): ACTS,
     ("get", "/api/protections"): {"200", "401", "503"},
     ("get", "/api/costs"): {"200", "401", "503"},
     ("get", "/api/costs/history"): {"200", "400", "401", "503"},

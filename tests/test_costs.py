@@ -445,6 +445,29 @@ def test_list_is_filtered_by_owner_and_project(
     assert [one["id"] for one in found] == ids
 
 
+def test_several_instances_are_annotated_and_keep_their_notes(client: Client, novita: NovitaAnswers) -> None:
+    sync(client, novita, make_row("a"), make_row("b"), make_row("c"))
+    annotate(client, "a", owner="old", note="mine")
+    body = {"ids": ["a", "b", "gone"], "owner": "ada", "project": "llm"}
+
+    answer = client.put("/api/annotations", body, content_type="application/json").json()
+
+    assert answer["missing"] == ["gone"]
+    assert answer["success"] is False
+    owners = {one["id"]: one["owner"] for one in read(client, "/api/instances")["instances"]}
+    assert owners == {"a": "ada", "b": "ada", "c": None}
+    assert read(client, "/api/instances/a/annotation")["note"] == "mine"
+    assert AuditEntry.objects.filter(action="annotation.set").count() == 3
+
+
+@pytest.mark.parametrize("body", [{}, {"ids": []}, {"ids": ["a"], "owner": 1}, {"ids": ["a"], "note": "x"}])
+def test_invalid_annotation_of_several_is_refused(client: Client, body: Json) -> None:
+    answer = client.put("/api/annotations", body, content_type="application/json")
+
+    assert answer.status_code == 400
+    assert answer.json()["fields"]
+
+
 # --- manage.py costs
 
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
-from instances.api.serializers import NoteField, StrictSerializer, TextField, show_name
+from instances.api.serializers import MAX_IDS, NoteField, StrictSerializer, TextField, show_name
 from instances.errors import InvalidRequest
 from instances.models.annotation import MAX_LABEL_LENGTH
 
@@ -45,6 +45,21 @@ class AnnotationSerializer(StrictSerializer):
     owner = TextField(required=False, allow_blank=True, max_length=MAX_LABEL_LENGTH)
     project = TextField(required=False, allow_blank=True, max_length=MAX_LABEL_LENGTH)
     note = NoteField(required=False, allow_blank=True, max_length=MAX_NOTE_LENGTH)
+
+
+class AnnotationsSerializer(StrictSerializer):
+    ids = serializers.ListField(
+        child=TextField(min_length=1, max_length=128), allow_empty=False, min_length=1, max_length=MAX_IDS
+    )
+    owner = TextField(required=False, allow_blank=True, max_length=MAX_LABEL_LENGTH)
+    project = TextField(required=False, allow_blank=True, max_length=MAX_LABEL_LENGTH)
+
+
+class AnnotatedManySerializer(serializers.Serializer[Any]):
+    success = serializers.BooleanField()
+    message = serializers.CharField()
+    missing = serializers.ListField(child=serializers.CharField(), help_text="The ids that don't exist.")
+    timestamp = serializers.DateTimeField()
 
 
 class AnnotatedSerializer(serializers.Serializer[Any]):

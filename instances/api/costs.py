@@ -202,11 +202,16 @@ class CostViewSet(ApiView, ViewSet):
 
 
 class AnnotationViewSet(ApiView, ViewSet):
-    """Owner, project and note of one instance."""
+    """Owner, project and note of one instance; owner and project of several."""
 
-    bodies = MappingProxyType({"set": cost_fields.AnnotationSerializer})
-    first_bodies = MappingProxyType({"set": {"owner": "", "project": "", "note": ""}})
-    roles = MappingProxyType({"set": Role.OPERATOR})
+    bodies = MappingProxyType({"set": cost_fields.AnnotationSerializer, "set_many": cost_fields.AnnotationsSerializer})
+    first_bodies = MappingProxyType(
+        {
+            "set": {"owner": "", "project": "", "note": ""},
+            "set_many": {"ids": ["id-of-an-instance"], "owner": "", "project": ""},
+        }
+    )
+    roles = MappingProxyType(dict.fromkeys(["set", "set_many"], Role.OPERATOR))
 
     @extend_schema(
         summary="Show an instance's annotation",
@@ -225,6 +230,22 @@ class AnnotationViewSet(ApiView, ViewSet):
         wish = {name: self.wish.get(name, "") for name in ("owner", "project", "note")}
         found = annotations.annotate(pk, **wish, actor=get_actor(request))
         return Response(_show_annotated(found, "The annotation is saved"))
+
+    @extend_schema(
+        summary="Set owner and project of several instances",
+        description="Their notes stay.",
+        request=cost_fields.AnnotationsSerializer,
+        responses={200: cost_fields.AnnotatedManySerializer, **ACT_ERRORS},
+    )
+    def set_many(self, request: Request) -> Response:
+        ids: list[str] = self.wish["ids"]
+        missing = annotations.annotate_many(
+            ids, owner=self.wish.get("owner", ""), project=self.wish.get("project", ""), actor=get_actor(request)
+        )
+        number = len(set(ids)) - len(missing)
+        message = f"{number} instance{'' if number == 1 else 's'} annotated"
+        timestamp = format_time(timezone.now())
+        return Response({"success": not missing, "message": message, "missing": missing, "timestamp": timestamp})
 
 
 def _show_annotated(found: Annotated, message: str) -> dict[str, Any]:

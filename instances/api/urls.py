@@ -40,6 +40,7 @@ urlpatterns = [
         AnnotationViewSet.as_view({"get": "show", "put": "set"}),
         name="instance-annotation",
     ),
+    re_path(r"^/annotations/?$", AnnotationViewSet.as_view({"put": "set_many"}), name="annotations"),
     re_path(
         r"^/costs/(?P<report>history|instances|bill)\.csv$",
         CostViewSet.as_view({"get": "download"}),

@@ -1,7 +1,9 @@
 """Annotates instances with owner, project and note, and brings the inventory up to date."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from django.db import transaction
 from django.utils import timezone
 
 from instances.access import audit
@@ -63,6 +65,31 @@ def annotate(instance_id: str, *, owner: str, project: str, note: str, actor: Ac
     found = labels.read_book().find(instance_id, name)
     additions.label(instance_id, found)
     return Annotated(instance_id, annotation, found)
+
+
+def annotate_many(ids: Sequence[str], *, owner: str, project: str, actor: Actor) -> list[str]:
+    """Set owner and project of several instances, and keep their notes. Return those that the inventory lacks."""
+    shown = store.find_instances(list(dict.fromkeys(ids)))
+    wanted = {"owner": clean_text(owner.strip()), "project": clean_text(project.strip())}
+    entries = []
+    with transaction.atomic():
+        for id_, one in shown.items():
+            entry = audit.make_entry(actor, Action.SET_ANNOTATION, id_)
+            annotation = Annotation.objects.filter(instance_id=id_).first()
+            entry.target_name, entry.before = one["name"], _say(annotation)
+            annotation = annotation or Annotation(instance_id=id_)
+            annotation.name, annotation.owner, annotation.project = clean_text(one["name"], 255), *wanted.values()
+            annotation.changed_by, annotation.changed_at = actor.name[:150], timezone.now()
+            if owner or project or annotation.note:
+                annotation.save()
+            elif annotation.pk:
+                annotation.delete()
+            entry.after = _say(annotation)
+            entries.append(entry)
+    if entries:
+        audit.save(entries)
+        additions.refresh()
+    return [id_ for id_ in dict.fromkeys(ids) if id_ not in shown]
 
 
 def _say(annotation: Annotation | None) -> str:

@@ -99,3 +99,16 @@ def test_rows_show_and_are_sorted_by_cost(panel: Panel, visit: Visit) -> None:
     page.get_by_role("link", name="Cost", exact=True).click()
 
     expect(page.locator("tbody .cost")).to_have_text(["not known", "$0.70/h", "$2.00/h"])
+
+
+@pytest.mark.usefixtures("fleet")
+def test_owner_is_set_for_a_selection(visit: Visit) -> None:
+    page = visit()
+    page.get_by_role("checkbox", name="Select all 2 that match").check()
+    page.get_by_role("button", name="Set owner…").click()
+
+    page.locator("#selection-annotation").get_by_role("textbox", name="Owner").fill("ada")
+    page.locator("#selection-annotation").get_by_role("button", name="Save").click()
+
+    expect(page.locator("#status-words")).to_have_text("2 instances annotated.")
+    expect(open_details(page).locator("dl")).to_contain_text("ada")

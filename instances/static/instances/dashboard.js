@@ -58,7 +58,13 @@ const pager = createPager({address});
 const nothing = createNothing({inventory});
 const messages = createRowMessages();
 const protection = createProtection({messages, refreshAnew: live.refreshAnew, render});
-const annotation = createAnnotation({messages, refreshAnew: live.refreshAnew, render});
+const annotation = createAnnotation({
+    messages,
+    statusLine,
+    getSelected: () => selection.listIds(),
+    refreshAnew: live.refreshAnew,
+    render,
+});
 const details = createDetails({table, protection, annotation, statusLine, render});
 const rowActions = createRowActions({messages, protection, getRow: id => rows.get(id), refresh: live.refresh, render});
 const selection = createSelection({inventory, canRequest: isPossible, preview: operations.preview, render});

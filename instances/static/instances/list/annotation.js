@@ -1,4 +1,4 @@
-// Owner, project and note of one instance: the form in its details.
+// Owner, project and note of one instance: the form in its details; owner and project of the selected ones.
 
 import {find, set, setDisabled} from '../elements.js';
 import {request} from '../service.js';
@@ -7,7 +7,9 @@ import {removeUnknown} from './inventory.js';
 
 const FIELDS = ['owner', 'project', 'note'];
 
-export function createAnnotation({messages, refreshAnew, render}) {
+export function createAnnotation({messages, statusLine, getSelected, refreshAnew, render}) {
+    const manyForm = document.getElementById('selection-annotation');
+    const manyButton = document.querySelector('[data-do=annotate-selected]');
     const opened = new Set(); // ids of instances whose form is open
 
     function updateDetails(detail, one) {
@@ -68,8 +70,29 @@ export function createAnnotation({messages, refreshAnew, render}) {
         await refreshAnew();
     }
 
+    function toggleSelected(isOpen) {
+        manyForm.hidden = !isOpen;
+        (isOpen ? manyForm.elements.owner : manyButton).focus();
+    }
+
+    function submitSelected() {
+        return statusLine.run(manyForm.querySelector('[type=submit]'), 'Saving…', async () => {
+            const {owner, project} = manyForm.elements;
+            const body = {ids: getSelected(), owner: owner.value.trim(), project: project.value.trim()};
+            const {message} = await send('PUT', '/api/annotations', body);
+            manyForm.reset();
+            toggleSelected(false);
+            await refreshAnew();
+            return `${message}.`;
+        });
+    }
+
     // Returns whether the element belongs to an open form.
     function takeBack(element) {
+        if (element.closest('#selection-annotation')) {
+            toggleSelected(false);
+            return true;
+        }
         const detail = element.closest('.annotating') && element.closest('tr.detail');
         const isOpen = Boolean(detail) && opened.delete(detail.dataset.id);
         if (isOpen) {
@@ -83,7 +106,14 @@ export function createAnnotation({messages, refreshAnew, render}) {
         updateDetails,
         takeBack,
         forgetUnknown: isKnown => removeUnknown(opened, isKnown),
-        actions: {annotate: open, 'annotate-now': submit, 'annotate-cancel': takeBack},
+        actions: {
+            annotate: open,
+            'annotate-now': submit,
+            'annotate-cancel': takeBack,
+            'annotate-selected': () => toggleSelected(manyForm.hidden),
+            'annotate-selected-now': submitSelected,
+            'annotate-selected-cancel': () => toggleSelected(false),
+        },
     };
 }
 

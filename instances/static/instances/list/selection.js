@@ -24,6 +24,7 @@ export function createSelection({inventory, canRequest, preview, render}) {
         setText(document.getElementById('selection-words'), describe(new Set(shown.map(one => one.id))));
         bar.classList.toggle('is-shown', selected.size > 0);
         set(document.getElementById('selection-buttons'), 'hidden', !selected.size);
+        set(document.getElementById('selection-owner'), 'hidden', !selected.size);
         for (const button of bar.querySelectorAll('[data-kind]')) {
             const {kind} = button.dataset;
             const possible = countPossible(kind);
@@ -81,6 +82,7 @@ export function createSelection({inventory, canRequest, preview, render}) {
     return {
         updateRow,
         renderBar,
+        listIds: () => [...selected],
         forgetUnknown: isKnown => removeUnknown(selected, isKnown),
         actions: {
             select: selectOne,
