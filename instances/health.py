@@ -15,6 +15,7 @@ from instances.costs import balance
 from instances.errors import CacheUnavailable
 from instances.fallback import database
 from instances.inventory import store
+from instances.inventory.sharing import Shared
 from instances.models import WebhookDelivery
 
 log = logging.getLogger(__name__)
@@ -52,11 +53,18 @@ def is_ready() -> bool:
 
 def check() -> Health:
     """Check every part: "unhealthy" without Redis, "degraded" when anything else is wrong or stale."""
+    return _share(None)
+
+
+def _check() -> Health:
     try:
         state = store.read_state()
     except CacheUnavailable as exc:
         return _judge(None, [exc.message])
     return _judge(state, list(_find_warnings(state)))
+
+
+_share: Final = Shared[None, Health](lambda asked: [_check()] * len(asked))
 
 
 def _judge(state: store.State | None, warnings: list[str]) -> Health:

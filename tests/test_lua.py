@@ -22,6 +22,7 @@ SCRIPTS = {
 # Good values for every argument and for the keys that a caller names.
 VALUES: dict[str, Any] = {
     "what": "rows",
+    "asked": ["a"],
     "ids": ["a"],
     "moving": ["a"],
     "changes": ["a", "old", "new"],

@@ -14,6 +14,7 @@ from instances.api.renderers import JSONRenderer
 from instances.errors import InstanceNotFound, PanelError
 from instances.instance import format_time
 from instances.inventory import store
+from instances.inventory.freshness import Freshness
 from novita_site.roles import Role
 
 _REVISION: Final = re.compile(r'(?:W/)?"([0-9]{1,18})"')
@@ -54,7 +55,7 @@ def answer_listing(request: HttpRequest) -> HttpResponse:
     return response
 
 
-def add_age(response: HttpResponseBase, freshness: store.Freshness, revision: int | None) -> None:
+def add_age(response: HttpResponseBase, freshness: Freshness, revision: int | None) -> None:
     """Add the age of the data; on a 304, too, since the age changes while the body stays the same."""
     headers = response.headers
     if freshness.as_of:

@@ -11,10 +11,8 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
-
-from django.conf import settings
 
 from instances import lua
 from instances import redis_client as keys
@@ -22,7 +20,9 @@ from instances.errors import CacheUnavailable
 from instances.fallback import database
 from instances.instance import Instance, to_usd
 from instances.inventory import bodies, encoding, queries, rows
+from instances.inventory.freshness import Freshness, measure, to_time
 from instances.inventory.lease import describe as describe_lease
+from instances.inventory.sharing import Shared
 from instances.redis_client import ROWS_AT_ONCE, get_redis, redis_errors
 
 log = logging.getLogger(__name__)
@@ -32,8 +32,6 @@ MARKER: Final = b""
 # Less than ROWS_AT_ONCE: the rows of an exchange have one tick.
 BODY_SECONDS: Final = 86400
 TOUCHED_SECONDS: Final = 3600
-# How far the time of a read may lie in the future. Beyond that a clock was set back, and the age is unknown.
-CLOCK_SLACK_MS: Final = 2000
 # Each further attempt means that another generation was published during the read.
 READ_ATTEMPTS: Final = 5
 
@@ -45,21 +43,6 @@ _NOTE_FAILURE: Final = lua.load(__file__, "note_failure")
 _WRITE_INSTANCE: Final = lua.load(__file__, "write_instance")
 _DISCARD: Final = lua.load(__file__, "discard")
 _CLEAR: Final = lua.load(__file__, "clear")
-
-
-@dataclass(frozen=True)
-class Freshness:
-    """How old the inventory is, by Redis's clock. `as_of` is when the last complete read of Novita began.
-
-    Without an inventory `as_of` is None. An age of None beside a time means that the clock was set back since.
-    """
-
-    as_of: datetime | None = None
-    age_seconds: float | None = None
-
-    @property
-    def is_stale(self) -> bool:
-        return self.age_seconds is None or self.age_seconds > settings.NOVITA_STALE_AFTER
 
 
 @dataclass(frozen=True)
@@ -130,6 +113,9 @@ class Stats:
     size_bytes: int | None
 
 
+# Generation, revision, age, and what was read.
+Answer = tuple[int, int, Freshness, Any]
+
 # The last listing that this process parsed; most readers need the same one.
 _parsed: Listing | None = None
 # The last answer that this process sent.
@@ -156,8 +142,7 @@ rendering: Final = threading.RLock()
 
 def _read_rendered(known_revision: int | None) -> Body | None:
     """Return the answer as this process or Redis keeps it; None when it has to be rendered."""
-    kept = _kept
-    answer = _read("body", kept.revision if kept else None, reader=known_revision)
+    answer, kept = _share_body(known_revision)
     if answer is None:
         return Body(Freshness(), None, bodies.Rendered(None, bodies.render([])))
     _, revision, freshness, body = answer
@@ -167,6 +152,15 @@ def _read_rendered(known_revision: int | None) -> Body | None:
         return Body(freshness, revision, kept)
     gzipped = bodies.unseal(body)
     return None if gzipped is None else Body(freshness, revision, _keep(revision, gzipped))
+
+
+def _read_for_all(known_revisions: Sequence[int | None]) -> list[tuple[Answer | None, bodies.Rendered | None]]:
+    kept = _kept
+    answer = _read("body", kept.revision if kept else None, known_revisions)
+    return [(answer, kept)] * len(known_revisions)
+
+
+_share_body: Final = Shared(_read_for_all)
 
 
 def _render_body() -> Body:
@@ -292,7 +286,7 @@ def _scan(generation: int, tick: bytes) -> tuple[int, Freshness, dict[bytes, byt
                 stored[field] = value
     if len(stored) != size or stored.pop(MARKER, None) is None:
         return None
-    return int(revision), _measure(int(now), int(as_of)), stored
+    return int(revision), measure(int(now), int(as_of)), stored
 
 
 def find_instance(instance_id: str) -> tuple[Freshness, dict[str, Any] | None]:
@@ -303,11 +297,19 @@ def find_instance(instance_id: str) -> tuple[Freshness, dict[str, Any] | None]:
 
 def find_row(instance_id: str) -> tuple[Freshness, bytes | None]:
     """Return one instance as the API's JSON, or None, and how fresh the inventory is."""
-    generation, revision, freshness, (value,) = _read("some", None, instance_id) or (0, 0, Freshness(), (None,))
+    generation, revision, freshness, value = _share_rows(instance_id)
     shown = rows.order({instance_id.encode(): value}) if value else []
     if shown is None:
         _discard(generation, revision)
     return freshness, shown[0] if shown else None
+
+
+def _read_rows(ids: Sequence[str]) -> list[Answer]:
+    generation, revision, freshness, values = _read("some", None, ids) or (0, 0, Freshness(), [None] * len(ids))
+    return [(generation, revision, freshness, value) for value in values]
+
+
+_share_rows: Final = Shared(_read_rows)
 
 
 def find_instances(ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -320,7 +322,7 @@ def _find(ids: Sequence[str]) -> tuple[Freshness, dict[str, dict[str, Any]]]:
     freshness = Freshness()
     for start in range(0, len(ids), ROWS_AT_ONCE):
         some = ids[start : start + ROWS_AT_ONCE]
-        answer = _read("some", None, *some)
+        answer = _read("some", None, some)
         if answer is None:
             return Freshness(), {}
         generation, revision, freshness, values = answer
@@ -356,20 +358,18 @@ def _discard(generation: int, revision: int) -> None:
         log.debug("damaged inventory not discarded: %s", exc)
 
 
-def _read(
-    what: str, known_revision: int | None, *ids: str, reader: int | None = None
-) -> tuple[int, int, Freshness, Any] | None:
+def _read(what: str, known_revision: int | None, asked: Sequence[str | int | None] = ()) -> Answer | None:
     """Run the reading script. Return generation, revision, freshness and the data; None without an inventory.
 
-    The data is None when this process, or the reader whom it answers, has the revision.
+    The data is None when this process, or each reader whom it answers, has the revision.
     """
-    answer = _READ(known_revision=known_revision, reader_revision=reader, what=what, ids=ids)
+    answer = _READ(known_revision=known_revision, what=what, asked=asked)
     if len(answer) == 1:
         return None
     now, generation, revision, as_of = (_to_int(value) for value in answer[:4])
     if now is None or generation is None or revision is None or as_of is None:
         return None
-    return generation, revision, _measure(now, as_of), answer[4] if len(answer) > 4 else None
+    return generation, revision, measure(now, as_of), answer[4] if len(answer) > 4 else None
 
 
 def note_failure(code: str, error: str, trigger: str) -> int:
@@ -423,9 +423,9 @@ def read_state() -> State:
     as_of = _to_int(sync.get("as_of"))
     has_copy = generation != b"" and as_of is not None
     return State(
-        now=_to_time(int(now)),
+        now=to_time(int(now)),
         tick=int(tick),
-        freshness=_measure(int(now), as_of) if has_copy and as_of is not None else Freshness(),
+        freshness=measure(int(now), as_of) if has_copy and as_of is not None else Freshness(),
         last_sync=_find_time(sync.get("as_of")),
         generation=_to_int(generation) if has_copy else None,
         revision=_to_int(revision) if has_copy else None,
@@ -483,15 +483,6 @@ def _to_int(value: bytes | None) -> int | None:
     return number if number is not None and number <= keys.MAX_NUMBER else None
 
 
-def _to_time(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
 def _find_time(value: bytes | None) -> datetime | None:
     number = _to_int(value)
-    return _to_time(number) if number is not None else None
-
-
-def _measure(now_ms: int, as_of_ms: int) -> Freshness:
-    age_ms = now_ms - as_of_ms
-    return Freshness(_to_time(as_of_ms), max(0, age_ms) / 1000 if age_ms >= -CLOCK_SLACK_MS else None)
+    return to_time(number) if number is not None else None
