@@ -1,6 +1,7 @@
 """The answers to GET that views and the shortcut share."""
 
 import re
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final
 
@@ -15,6 +16,7 @@ from instances.errors import InstanceNotFound, PanelError
 from instances.instance import format_time
 from instances.inventory import store
 from instances.inventory.freshness import Freshness
+from instances.inventory.sharing import Shared
 from novita_site.roles import Role
 
 _REVISION: Final = re.compile(r'(?:W/)?"([0-9]{1,18})"')
@@ -78,9 +80,18 @@ def answer_instance(instance_id: str) -> HttpResponse:
 
 
 def answer_health(role: Role) -> HttpResponse:
+    status, body = _share_health(role)
+    return HttpResponse(body, content_type="application/json", status=status)
+
+
+def _read_health(roles: Sequence[Role]) -> list[tuple[HTTPStatus, bytes]]:
     found = health.check()
     status = HTTPStatus.OK if found.state else HTTPStatus.SERVICE_UNAVAILABLE
-    return _render(inventory.show_health(found, role), status)
+    rendered = {role: JSONRenderer().render(inventory.show_health(found, role)) for role in set(roles)}
+    return [(status, rendered[role]) for role in roles]
+
+
+_share_health: Final = Shared(_read_health)
 
 
 def answer_error(request: HttpRequest, error: PanelError) -> HttpResponse:
