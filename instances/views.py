@@ -23,6 +23,7 @@ from instances.inventory import queries, store
 from novita_site.roles import Role
 
 PAGE_SIZE = 100
+FILTERS = ("search", "region", "owner", "project")
 COLUMNS = {
     "name": "Name",
     "status": "Status",
@@ -79,7 +80,9 @@ def dashboard(request: HttpRequest) -> HttpResponse:
             {"name": group, "label": meaning.label, "count": sum(one["group"] == group for one in instances)}
             for group, meaning in GROUPS.items()
         ],
-        "regions": _list_regions(instances, query),
+        "regions": _list_values("region", instances, query),
+        "owners": _list_values("owner", instances, query),
+        "projects": _list_values("project", instances, query),
         "columns": [_describe_column(name, title, query) for name, title in COLUMNS.items()],
         "has_script": has_script,
         "script_cookie": settings.SCRIPT_COOKIE_NAME,
@@ -100,7 +103,7 @@ def _read_query(query_dict: QueryDict) -> dict[str, Any]:
     """Read the page's query; an invalid value counts as absent."""
     # The first of several values counts, as in the page's script.
     given = {name: values[0] for name, values in query_dict.lists() if values}
-    query: dict[str, Any] = {name: given[name][:200] for name in ("search", "region") if given.get(name)}
+    query: dict[str, Any] = {name: given[name][:200] for name in FILTERS if given.get(name)}
     if given.get("group") in GROUPS:
         query["group"] = given["group"]
     if given.get("ordering", "").removeprefix("-") in COLUMNS:
@@ -153,9 +156,10 @@ def _describe_rows(shown: Sequence[Mapping[str, Any]], state: overview.Overview)
     ]
 
 
-def _list_regions(instances: Sequence[Mapping[str, Any]], query: Mapping[str, Any]) -> list[str]:
-    regions = {one["region"] for one in instances} | {query.get("region", "")}
-    return sorted(regions - {""}, key=lambda region: (queries.get_natural_key(region), region))
+def _list_values(name: str, instances: Sequence[Mapping[str, Any]], query: Mapping[str, Any]) -> list[str]:
+    """Return the choices of a filter: the values of a field, and the chosen one."""
+    values = {one[name] or "" for one in instances} | {query.get(name, "")}
+    return sorted(values - {""}, key=lambda value: (queries.get_natural_key(value), value))
 
 
 def _describe_column(name: str, title: str, query: Mapping[str, Any]) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """Money on the page: the burn rate, what a stop saves, and an instance's price, owner and project."""
 
+import re
+
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
@@ -68,10 +70,10 @@ def test_owner_and_project_are_edited_in_the_details(visit: Visit) -> None:
 
 
 def test_search_finds_an_owner(fleet: Panel, visit: Visit) -> None:
-    assert fleet.service.session.put(fleet.service.url + "/api/instances/a/annotation", json={"owner": "Ada"}).ok
+    assert fleet.service.session.put(fleet.service.url + "/api/instances/a/annotation", json={"owner": "Hopper"}).ok
     page = visit()
 
-    page.get_by_label("Search").fill("ada")
+    page.get_by_label("Search").fill("hopper")
 
     expect(page.locator("tbody tr")).to_have_count(1)
 
@@ -112,3 +114,16 @@ def test_owner_is_set_for_a_selection(visit: Visit) -> None:
 
     expect(page.locator("#status-words")).to_have_text("2 instances annotated.")
     expect(open_details(page).locator("dl")).to_contain_text("ada")
+
+
+def test_rows_are_filtered_by_owner(fleet: Panel, visit: Visit) -> None:
+    assert fleet.service.session.put(fleet.service.url + "/api/instances/a/annotation", json={"owner": "Grace"}).ok
+    page = visit()
+    expect(page.locator("#filters [name=project]")).to_be_hidden()
+
+    page.locator("#filters [name=owner]").select_option("Grace")
+
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page).to_have_url(re.compile("owner=Grace"))
+    page.reload()
+    expect(page.locator("tbody tr")).to_have_count(1)

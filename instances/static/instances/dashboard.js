@@ -6,7 +6,7 @@ import {createFigures} from './figures.js';
 import {createAddress} from './list/address.js';
 import {createAnnotation} from './list/annotation.js';
 import {createDetails} from './list/details.js';
-import {createFilters} from './list/filters.js';
+import {createFilters, EMPTY} from './list/filters.js';
 import {createInventory} from './list/inventory.js';
 import {createNothing} from './list/nothing.js';
 import {createPager} from './list/pager.js';
@@ -178,7 +178,7 @@ function follow(link) {
         address.change({page: Number(link.dataset.page)}, {isStep: true});
     } else {
         const group = link.id.replace('figure-', '');
-        address.change({search: '', region: '', group, page: 1}, {isStep: true});
+        address.change({...EMPTY, group, page: 1}, {isStep: true});
     }
 }
 

@@ -13,6 +13,8 @@ export function createAddress({groups, columns, onChange, onStep}) {
             search: given.get('search') || '',
             group: groups.includes(group) ? group : '',
             region: given.get('region') || '',
+            owner: given.get('owner') || '',
+            project: given.get('project') || '',
             ordering: columns.includes(ordering.replace(/^-/, '')) ? ordering : '',
             page: Number.isInteger(page) && page > 0 ? page : 1,
         };

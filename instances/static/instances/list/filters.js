@@ -4,24 +4,30 @@ import {setText} from '../elements.js';
 import {compareKeys, compareTexts, fold, getNaturalKey} from '../order.js';
 import {getGroupLabel} from '../statuses.js';
 
-const FIELDS = ['search', 'group', 'region'];
+const FIELDS = ['search', 'group', 'region', 'owner', 'project'];
+// The fields whose choices are the values of the instances.
+const CHOICES = ['region', 'owner', 'project'];
+
+export const EMPTY = Object.fromEntries(FIELDS.map(name => [name, '']));
 
 export function createFilters({form, address, inventory}) {
-    const {search: searchField, group: groupField, region: regionField} = form.elements;
+    const {search: searchField, group: groupField} = form.elements;
 
     function select() {
-        const {group, region, search} = address.query;
-        const [foldedSearch, foldedRegion] = [fold(search), fold(region)];
+        const {group, region, search, owner, project} = address.query;
+        const [foldedSearch, foldedRegion, foldedOwner, foldedProject] = [search, region, owner, project].map(fold);
         return inventory.instances.filter(one =>
             (!group || one.group === group) &&
             (!foldedRegion || fold(one.region) === foldedRegion || fold(one.clusterId) === foldedRegion) &&
+            (!foldedOwner || fold(one.owner || '') === foldedOwner) &&
+            (!foldedProject || fold(one.project || '') === foldedProject) &&
             (!foldedSearch || inventory.matches(one, foldedSearch)));
     }
 
     function render() {
         if (inventory.instances !== null) {
             renderGroups();
-            renderRegions();
+            CHOICES.forEach(renderChoices);
         }
         for (const name of FIELDS) {
             const field = form.elements[name];
@@ -38,17 +44,19 @@ export function createFilters({form, address, inventory}) {
         }
     }
 
-    function renderRegions() {
-        const regions = new Set(inventory.instances.map(one => one.region).filter(Boolean));
-        if (address.query.region) {
-            regions.add(address.query.region);
+    function renderChoices(name) {
+        const field = form.elements[name];
+        const known = new Set(inventory.instances.map(one => one[name]).filter(Boolean));
+        if (address.query[name]) {
+            known.add(address.query[name]);
         }
         const order = (a, b) => compareKeys(getNaturalKey(a), getNaturalKey(b)) || compareTexts(a, b);
-        const values = ['', ...[...regions].sort(order)];
-        if (values.join('\n') !== [...regionField.options].map(option => option.value).join('\n')) {
-            regionField.replaceChildren(...values.map(region => new Option(region || 'All', region)));
-            regionField.value = address.query.region;
+        const values = ['', ...[...known].sort(order)];
+        if (values.join('\n') !== [...field.options].map(option => option.value).join('\n')) {
+            field.replaceChildren(...values.map(value => new Option(value || 'All', value)));
+            field.value = address.query[name];
         }
+        field.parentElement.hidden = name !== 'region' && !known.size;
     }
 
     function renderMatches(number) {
@@ -65,7 +73,7 @@ export function createFilters({form, address, inventory}) {
 
     function clear() {
         searchField.value = '';
-        address.change({search: '', group: '', region: '', page: 1}, {isStep: true});
+        address.change({...EMPTY, page: 1}, {isStep: true});
         searchField.focus();
     }
 
