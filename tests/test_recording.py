@@ -6,6 +6,7 @@ import pytest
 from django.db import OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from instances.costs import recording
 from instances.models import LedgerState, MeteredInstance, UsageInterval
@@ -81,3 +82,18 @@ def test_day_with_ten_changes_of_a_thousand_instances_takes_less_than_5_mb() -> 
     )
 
     assert measure_bytes() - before < 5_000_000
+
+
+def test_ledger_keeps_400_days() -> None:
+    now = round(timezone.now().timestamp() * 1000)
+    day = 86_400_000
+    old, kept = (MeteredInstance.objects.create(instance_id=id_) for id_ in ("old", "kept"))
+    for instance, days in ((old, 401), (kept, 401), (kept, 399)):
+        ended = now - days * day
+        UsageInterval.objects.create(instance=instance, state=1, began_ms=ended - 1, ended_ms=ended)
+    UsageInterval.objects.create(instance=kept, state=1, began_ms=now - 500 * day)
+
+    recording.forget_old()
+
+    assert [one.instance_id for one in MeteredInstance.objects.all()] == ["kept"]
+    assert UsageInterval.objects.count() == 2
