@@ -354,6 +354,16 @@ def test_day_without_bills_is_not_billed_yet(client: Client, novita: NovitaAnswe
     assert [day["billed"] for day in days] == [None, None, None]
 
 
+@pytest.mark.usefixtures("now")
+def test_day_that_is_not_over_is_not_billed_yet(client: Client, novita: NovitaAnswers) -> None:
+    answer_bills(novita, ("2026-01-15", "1000"))
+    answer_bills(novita, category="cloud_storage")
+
+    days = read(client, "/api/costs/bill?from=2026-01-13&to=2026-01-15")["days"]
+
+    assert [day["billed"] for day in days] == [0.0, 0.0, None]
+
+
 @pytest.mark.usefixtures("now", "no_pauses")
 @pytest.mark.parametrize(
     "body", [[], {"bills": 1}, {"bills": [{}]}, {"bills": [{"startTime": "1", "amount": None}]}, {"bills": [None]}]
