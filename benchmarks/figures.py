@@ -114,7 +114,7 @@ DASHBOARD_GOALS = {
     "first visit, 1,000 instances (bytes)": 90_000,
     "repeated visit, 1,000 instances (bytes)": 5_000,
     "refresh of 1,000 rows, 10 changed (ms)": 30,
-    "another user's action is shown after (s)": 3,
+    "another user's action is shown after, at most (s)": 3,
 }
 
 
