@@ -40,14 +40,15 @@ def list_acting_routes(patterns: list[Any], prefix: str = "") -> Iterator[tuple[
 ROUTES = sorted(set(list_acting_routes(get_resolver().url_patterns)))
 # A valid body of each route, so that a refusal has only the tested reason.
 PROPER = {
-    "/api/instances/stop-all": {"ids": ["a"]},
-    "/api/operations": {"kind": "stop", "ids": ["a"]},
-    "/api/instances/a/protect": {"reason": "trains"},
+    ("POST", "/api/instances/stop-all"): {"ids": ["a"]},
+    ("POST", "/api/operations"): {"kind": "stop", "ids": ["a"]},
+    ("POST", "/api/instances/a/protect"): {"reason": "trains"},
+    ("PUT", "/api/annotations"): {"ids": ["a"]},
 }
 
 
 def get_body(method: str, path: str) -> dict[str, Any]:
-    return PROPER.get(path, {}) if method == "POST" else {}
+    return PROPER.get((method, path), {})
 
 
 QUERIES = [
@@ -279,7 +280,8 @@ def test_field_that_a_route_does_not_support_is_refused(
     client: Client, account: Account, route: tuple[str, str], body: dict[str, Any]
 ) -> None:
     method, path = route
-    if path in {"/api/instances/stop-all", "/api/operations"} or (method, *body) == ("POST", "reason"):
+    supported = {("POST", "reason"), ("PUT", "ids")}
+    if path in {"/api/instances/stop-all", "/api/operations"} or (method, *body) in supported:
         return
 
     assert_refused(account, client.generic(method, path, json.dumps(body), JSON), 400)
