@@ -1,6 +1,9 @@
 // What Novita's statuses mean. The server's table (instance.py) stands in the page; nothing here repeats it.
 
-const {statuses, groups} = JSON.parse(document.getElementById('dashboard').dataset.statuses);
+const groups = JSON.parse(document.getElementById('statuses').textContent);
+const statuses = Object.fromEntries(Object.entries(groups).flatMap(([group, meaning]) => (
+    Object.entries(meaning.statuses).map(([status, label]) => [status, {label, group}])
+)));
 
 // A page that was loaded before an upgrade can meet a group that its table lacks.
 function getMeaning(one) {
@@ -23,12 +26,12 @@ export function getGroupLabel(group) {
 }
 
 export function isMoving(one) {
-    return getMeaning(one).isMoving;
+    return Boolean(getMeaning(one).isMoving);
 }
 
 // Whether it is billed, and nothing stops it yet.
 export function needsStop(one) {
-    return getMeaning(one).needsStop;
+    return Boolean(getMeaning(one).needsStop);
 }
 
 // Whether an operation can request it, now or as soon as Novita accepts it.
