@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import requests
@@ -564,3 +565,13 @@ def test_reader_right_after_a_publication_waits_for_its_answer(
 
     readers[0].join(10)
     assert reads == []
+
+
+def test_bug_in_the_ledger_fails_no_synchronization(
+    client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instances.costs.recording.observe", Mock(side_effect=OverflowError("too large")))
+    novita.lists(make_row("a"))
+
+    assert sync(client)["success"] is True
+    assert read_statuses(client) == {"a": "running"}

@@ -48,11 +48,14 @@ class Observation:
 
 
 def try_to_observe(observation: Observation) -> None:
-    """Record an observation. When the database fails, the time until the next observation becomes a gap."""
+    """Record an observation. When that fails, the time until the next observation becomes a gap."""
     try:
         observe(observation)
     except DatabaseError as exc:
         log.warning("costs not recorded: %s", exc)
+    except Exception:
+        # A synchronization that has been published must not fail for the ledger.
+        log.exception("costs not recorded")
 
 
 def observe(observation: Observation) -> None:
