@@ -63,7 +63,7 @@ lint-page:
 audit: $(VENV)/installed
 	$(BIN)/python .ci/audit.py --requirement requirements.txt
 
-# 15 and 2 minutes. PEER=folder of a comparable program, to measure both in one run.
+# 7 to 15 minutes, and 2. PEER=folder of a comparable program, to measure both in one run.
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks $(if $(PEER),--peer $(PEER))
 
