@@ -11,7 +11,7 @@ from instances import answers
 from instances.access import sso
 from instances.access.admin_site import PanelLoginView
 from instances.api.views import HealthView, livez, readyz
-from instances.views import dashboard
+from instances.pages.dashboard import dashboard
 
 LOGIN_CONTEXT = {"site_header": admin.site.site_header, "sso_name": urlsplit(settings.OIDC_ISSUER).hostname}
 

@@ -10,7 +10,7 @@ from django.test import Client
 
 from novita_site import bundles, static_files
 
-STYLE = "instances/dashboard.bundle.css"
+STYLE = "instances/pages.bundle.css"
 SCRIPT = "instances/dashboard.bundle.js"
 
 

@@ -21,7 +21,6 @@ from instances.access.roles import find_role
 from instances.answers import lock_out
 from instances.errors import TooManyRequests
 from instances.models import Action
-from novita_site import __version__
 from novita_site.roles import Role
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -56,9 +55,6 @@ class PanelLoginView(LoginView):
 class PanelAdminSite(AdminSite):
     site_header = site_title = "Novita panel"
     index_title = "Records"
-
-    def each_context(self, request: HttpRequest) -> dict[str, Any]:
-        return {**super().each_context(request), "version": __version__}
 
     def has_permission(self, request: HttpRequest) -> bool:
         return find_role(request) >= Role.VIEWER

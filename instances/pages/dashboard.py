@@ -8,7 +8,6 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from django.conf import settings
-from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
@@ -45,8 +44,7 @@ _GROUPS: Final = {
     for group, meaning in GROUPS.items()
 }
 
-# Comments, indentation, and the admin's drawings for its theme button, which has signs here.
-_NEEDLESS: Final = re.compile(rb'<!--.*?-->\s*|<svg [^>]*class="base-svgs">.*?</svg>\s*|(?<=\n)\s+', re.DOTALL)
+_INDENTATION: Final = re.compile(rb"(?<=\n)\s+")
 
 
 def dashboard(request: HttpRequest) -> HttpResponse:
@@ -63,10 +61,9 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     has_script = request.COOKIES.get(settings.SCRIPT_COOKIE_NAME) == "1" and not is_off
     matches, total = queries.select(instances, {**query, "pageSize": PAGE_SIZE})
     context = {
-        **admin.site.each_context(request),
-        "is_nav_sidebar_enabled": False,
+        "page": "instances",
+        "bar_part": "instances/dashboard/bar.html",
         "role": role.label,
-        "is_simulated": settings.IS_SIMULATED,
         "figures": _describe_figures(listing, found),
         "warnings": found.warnings,
         "statuses": _GROUPS,
@@ -89,7 +86,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "pager": _describe_pager(query, total),
     }
     response = render(request, "instances/dashboard.html", context)
-    response.content = _NEEDLESS.sub(b"", response.content)
+    response.content = _INDENTATION.sub(b"", response.content)
     if is_off:
         response.delete_cookie(settings.SCRIPT_COOKIE_NAME, samesite="Lax")
     return response
