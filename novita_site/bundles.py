@@ -14,7 +14,7 @@ _STYLES: Final = [
     f"instances/styles/{name}.css"
     for name in (
         *("tokens", "base", "bar", "buttons", "forms", "confirm", "banners", "figures", "toolbar", "filters", "table"),
-        *("status", "details", "selection", "plan", "lists", "operation", "targets", "pager"),
+        *("status", "details", "selection", "plan", "lists", "operation", "targets", "pager", "drawer"),
     )
 ]
 _STYLE_BUNDLE: Final = "instances/pages.bundle.css"
