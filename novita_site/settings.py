@@ -100,6 +100,8 @@ NOVITA_STOP_DEADLINE = env.seconds("NOVITA_STOP_DEADLINE", 600, 1, 86400)
 NOVITA_STALE_AFTER = env.seconds("NOVITA_STALE_AFTER", 180, 1, 604800)
 # Below so many hours of balance at the present burn rate, /health and the page warn.
 BALANCE_WARN_HOURS = env.integer("BALANCE_WARN_HOURS", 24, 0, 8760)
+# An instance that runs for more days needs attention.
+LONG_RUNNING_DAYS = env.integer("LONG_RUNNING_DAYS", 7, 0, 3650)
 
 # --- Webhooks
 

@@ -11,6 +11,7 @@ from rest_framework import serializers
 
 from instances.errors import InvalidRequest
 from instances.instance import ACTION_NAMES, GROUPS, clean_text
+from instances.inventory import attention
 from instances.models import Operation, Target
 
 ORDERINGS = (
@@ -169,6 +170,13 @@ class ListQuerySerializer(StrictSerializer):
     gpu = serializers.CharField(required=False, help_text="Part of the product's name, or its full id.")
     owner = serializers.CharField(required=False, help_text="The full name of an owner.")
     project = serializers.CharField(required=False, help_text="The full name of a project.")
+    attention = serializers.ChoiceField(
+        choices=attention.REASONS,
+        required=False,
+        error_messages={"invalid_choice": f"Not a reason. Valid are: {', '.join(attention.REASONS)}."},
+        help_text="Why it needs attention: an error of Novita's, running for more than LONG_RUNNING_DAYS, or a spot "
+        "instance that is being reclaimed or has been.",
+    )
     search = serializers.CharField(required=False, help_text="Part of the name, id, region, GPU, owner or project.")
     ordering = serializers.ChoiceField(
         choices=[sign + name for name in ORDERINGS for sign in ("", "-")],

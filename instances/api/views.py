@@ -133,7 +133,9 @@ class InstanceViewSet(ApiView, ViewSet):
             query = {"page": 1, "pageSize": HTML_PAGE_SIZE, **query}
         if not query:
             return reads.answer_listing(request)
-        known = None if is_html else reads.get_known_revision(request)
+        # Time alone changes which instances need attention.
+        has_revision = not is_html and "attention" not in query
+        known = reads.get_known_revision(request) if has_revision else None
         listing = store.read_listing()
         response: HttpResponseBase
         if known is not None and known == listing.revision:
@@ -141,7 +143,7 @@ class InstanceViewSet(ApiView, ViewSet):
         else:
             instances, total = queries.select(listing.instances, query)
             response = Response({"instances": instances, "total": total})
-        reads.add_age(response, listing.freshness, None if is_html else listing.revision)
+        reads.add_age(response, listing.freshness, listing.revision if has_revision else None)
         return response
 
     def retrieve(self, request: Request, pk: str) -> HttpResponseBase:

@@ -5,9 +5,11 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from instances.inventory import attention
+
 DEFAULT_ORDERING: Final = "-createdAt"
 DEFAULT_PAGE_SIZE: Final = 100
-FILTERS: Final = frozenset({"status", "group", "region", "gpu", "owner", "project"})
+FILTERS: Final = frozenset({"status", "group", "region", "gpu", "owner", "project", "attention"})
 # Of each revision: enough for the dashboards of a team, which differ in their filters.
 KEPT_RESULTS: Final = 16
 
@@ -47,6 +49,9 @@ class Rows(list[Shown]):
 
     def find(self, query: Mapping[str, Any]) -> list[Shown]:
         """Return all matches of a query, in its order. Pages of the same result are cut from the same list."""
+        if "attention" in query:
+            # Time alone changes the result.
+            return self._find(query)
         key = tuple(sorted((name, value) for name, value in query.items() if name not in {"page", "pageSize"}))
         return _remember(self._results, key, lambda: self._find(query))
 
@@ -56,6 +61,8 @@ class Rows(list[Shown]):
         if "search" in query:
             part, texts = fold(query["search"]), self._read_texts()
             found = [instance for instance in found if part in texts[instance["id"]]]
+        if "attention" in query:
+            found = attention.select(found, query["attention"])
         return [instance for instance in found if _matches(instance, query)] if query.keys() & FILTERS else found
 
     def _order(self, ordering: str) -> list[Shown]:
@@ -84,7 +91,7 @@ def _remember(kept: dict[Any, list[Shown]], key: Any, make: Callable[[], list[Sh
 def select(instances: Sequence[Shown], query: Mapping[str, Any]) -> tuple[list[Shown], int]:
     """Return the instances of the requested page, and the number of matches on all pages.
 
-    `query` has any of status, group, region, gpu, owner, project, search, ordering, page, pageSize, checked by the API.
+    `query` has any of FILTERS, search, ordering, page and pageSize, checked by the API.
     Without `page` and `pageSize`, all matches are returned.
     """
     rows = instances if isinstance(instances, Rows) else Rows(instances)

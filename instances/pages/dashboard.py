@@ -17,7 +17,7 @@ from instances.access.roles import find_role
 from instances.api import overview
 from instances.costs import burn
 from instances.instance import GROUPS, STATUSES, format_time, get_status
-from instances.inventory import queries, store
+from instances.inventory import attention, queries, store
 from novita_site.roles import Role
 
 PAGE_SIZE = 100
@@ -64,6 +64,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "page": "instances",
         "bar_part": "instances/dashboard/bar.html",
         "role": role.label,
+        "long_running_days": settings.LONG_RUNNING_DAYS,
         "figures": _describe_figures(listing, found),
         "warnings": found.warnings,
         "statuses": _GROUPS,
@@ -99,6 +100,8 @@ def _read_query(query_dict: QueryDict) -> dict[str, Any]:
     query: dict[str, Any] = {name: given[name][:200] for name in FILTERS if given.get(name)}
     if given.get("group") in GROUPS:
         query["group"] = given["group"]
+    if given.get("attention") in attention.REASONS:
+        query["attention"] = given["attention"]
     if given.get("ordering", "").removeprefix("-") in COLUMNS:
         query["ordering"] = given["ordering"]
     page = given.get("page", "")

@@ -1,5 +1,7 @@
 // The page's address: it holds search, filters, order and page number, for links and for the browser's Back button.
 
+import {REASONS} from '../cards/attention.js';
+
 // Values other than `groups` and `columns` count as absent, as in the server's view.
 export function createAddress({groups, columns, onChange, onStep}) {
     let query = readQuery();
@@ -9,12 +11,14 @@ export function createAddress({groups, columns, onChange, onStep}) {
         const page = Number(given.get('page'));
         const group = given.get('group') || '';
         const ordering = given.get('ordering') || '';
+        const attention = given.get('attention') || '';
         return {
             search: given.get('search') || '',
             group: groups.includes(group) ? group : '',
             region: given.get('region') || '',
             owner: given.get('owner') || '',
             project: given.get('project') || '',
+            attention: REASONS.includes(attention) ? attention : '',
             ordering: columns.includes(ordering.replace(/^-/, '')) ? ordering : '',
             page: Number.isInteger(page) && page > 0 ? page : 1,
         };

@@ -1,10 +1,11 @@
 // Search and filters: their fields, and which instances match.
 
+import {needsAttention} from '../cards/attention.js';
 import {setText} from '../elements.js';
 import {compareKeys, compareTexts, fold, getNaturalKey} from '../order.js';
 import {getGroupLabel} from '../statuses.js';
 
-const FIELDS = ['search', 'group', 'region', 'owner', 'project'];
+const FIELDS = ['search', 'group', 'region', 'owner', 'project', 'attention'];
 // The fields whose choices are the values of the instances.
 const CHOICES = ['region', 'owner', 'project'];
 
@@ -14,10 +15,11 @@ export function createFilters({form, address, inventory}) {
     const {search: searchField, group: groupField} = form.elements;
 
     function select() {
-        const {group, region, search, owner, project} = address.query;
+        const {group, region, search, owner, project, attention} = address.query;
         const [foldedSearch, foldedRegion, foldedOwner, foldedProject] = [search, region, owner, project].map(fold);
         return inventory.instances.filter(one =>
             (!group || one.group === group) &&
+            (!attention || needsAttention(one, attention)) &&
             (!foldedRegion || fold(one.region) === foldedRegion || fold(one.clusterId) === foldedRegion) &&
             (!foldedOwner || fold(one.owner || '') === foldedOwner) &&
             (!foldedProject || fold(one.project || '') === foldedProject) &&
