@@ -39,6 +39,10 @@ class HistoryQuerySerializer(PeriodSerializer):
     )
 
 
+class InstancesQuerySerializer(PeriodSerializer):
+    instance = TextField(required=False, max_length=128, help_text="The id of one instance; default: all.")
+
+
 class AnnotationSerializer(StrictSerializer):
     """The whole annotation: a field that is left out is emptied."""
 

@@ -84,8 +84,8 @@ def show_history(asked: Period, step: str) -> dict[str, Any]:
     }
 
 
-def show_instances(asked: Period) -> dict[str, Any]:
-    used = reports.read_instances(asked.began_ms, asked.ended_ms)
+def show_instances(asked: Period, instance_id: str | None = None) -> dict[str, Any]:
+    used = reports.read_instances(asked.began_ms, asked.ended_ms, instance_id)
     return {
         "instances": [
             {
@@ -138,7 +138,7 @@ class CostViewSet(ApiView, ViewSet):
     queries = MappingProxyType(
         {
             "history": cost_fields.HistoryQuerySerializer,
-            "instances": cost_fields.PeriodSerializer,
+            "instances": cost_fields.InstancesQuerySerializer,
             "bill": cost_fields.PeriodSerializer,
             "download": cost_fields.HistoryQuerySerializer,
         }
@@ -161,7 +161,7 @@ class CostViewSet(ApiView, ViewSet):
     @extend_schema(
         summary="Show GPU hours and cost of each instance",
         description="The most expensive first. Removed instances are included.",
-        parameters=[cost_fields.PeriodSerializer],
+        parameters=[cost_fields.InstancesQuerySerializer],
         responses={200: cost_fields.UsedListSerializer, **ERRORS},
     )
     @action(detail=False, methods=["get"])
@@ -198,7 +198,7 @@ class CostViewSet(ApiView, ViewSet):
         asked = period.read_period(self.query.get("from"), self.query.get("to"), max_days=days)
         if name == "history":
             return show_history(asked, step)
-        return show_instances(asked) if name == "instances" else show_bill(asked)
+        return show_instances(asked, self.query.get("instance")) if name == "instances" else show_bill(asked)
 
 
 class AnnotationViewSet(ApiView, ViewSet):

@@ -10,6 +10,7 @@ from instances.instance import format_time, to_usd
 from instances.models import Operation, Protection, Target
 from instances.operations import money, wording
 from instances.operations.emergency import Page
+from instances.operations.history import Event
 from instances.operations.orders import Answer
 from instances.operations.records import Snapshot, Summary
 
@@ -41,6 +42,24 @@ def show_protections(protections: Iterable[Protection]) -> list[dict[str, Any]]:
         }
         for one in protections
     ]
+
+
+def show_history(instance_id: str, events: Iterable[Event]) -> dict[str, Any]:
+    """Return the answer of GET /api/instances/<id>/history."""
+    return {
+        "instanceId": instance_id,
+        "events": [
+            {
+                "at": format_time(event.at),
+                "kind": event.kind,
+                "message": event.message,
+                "actor": event.actor,
+                "reason": event.reason,
+                "operationId": event.operation_id or None,
+            }
+            for event in events
+        ],
+    }
 
 
 def _show_head(operation: Operation, counts: Mapping[str, int]) -> dict[str, Any]:

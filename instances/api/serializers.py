@@ -364,6 +364,23 @@ class ProtectionListSerializer(serializers.Serializer[Any]):
     total = serializers.IntegerField()
 
 
+class EventSerializer(serializers.Serializer[Any]):
+    at = serializers.DateTimeField()
+    kind = serializers.ChoiceField(
+        choices=["action", "operation", "change"],
+        help_text="action: a person or a script; operation: a stop, start or restart of many; change: observed.",
+    )
+    message = serializers.CharField()
+    actor = serializers.CharField(help_text="Empty for a change.")
+    reason = serializers.CharField()
+    operationId = serializers.CharField(allow_null=True)
+
+
+class InstanceHistorySerializer(serializers.Serializer[Any]):
+    instanceId = serializers.CharField()
+    events = EventSerializer(many=True, help_text="At most 20, the newest first.")
+
+
 class ProtectedSerializer(serializers.Serializer[Any]):
     success = serializers.BooleanField()
     message = serializers.CharField()

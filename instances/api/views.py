@@ -29,7 +29,7 @@ from instances.instance import ActionName, format_time
 from instances.inventory import queries, store
 from instances.inventory.sync import synchronize
 from instances.models import Action, Operation, Protection, SyncRun
-from instances.operations import emergency, orders, single
+from instances.operations import emergency, history, orders, single
 from novita_site.roles import Role
 
 HTML_PAGE_SIZE = 100
@@ -155,6 +155,16 @@ class InstanceViewSet(ApiView, ViewSet):
         response = Response(instance)
         reads.add_age(response, freshness, None)
         return response
+
+    @extend_schema(
+        summary="Show what happened to an instance",
+        description="The newest 20: what people and scripts did, what operations did, and the changes that were "
+        "observed. Removed instances keep their history.",
+        responses={200: serializers.InstanceHistorySerializer, **ERRORS, **NOT_FOUND},
+    )
+    @action(detail=True, methods=["get"])
+    def history(self, request: Request, pk: str) -> Response:
+        return Response(operations.show_history(pk, history.read(pk)))
 
     @extend_schema(
         summary="Start an instance",

@@ -80,8 +80,8 @@ def find_rates(piece: Piece) -> Rates:
     return (price or 0, gpus, 0, int(is_inferred), int(is_unpriced))
 
 
-def read_pieces(from_ms: int, to_ms: int) -> Iterator[Piece]:
-    """Yield all intervals within a time, cut to it.
+def read_pieces(from_ms: int, to_ms: int, instance_id: str | None = None) -> Iterator[Piece]:
+    """Yield all intervals within a time, cut to it; or those of one instance.
 
     An open interval lasts until the last observation; a gap follows when that was too long ago.
     """
@@ -89,6 +89,8 @@ def read_pieces(from_ms: int, to_ms: int) -> Iterator[Piece]:
     observed_ms = LedgerState.objects.values_list("observed_ms", flat=True).order_by("pk").first() or 0
     is_stale = now_ms - observed_ms > get_longest_pause_ms()
     rows = UsageInterval.objects.filter(Q(ended_ms__gt=from_ms) | Q(ended_ms=None), began_ms__lt=to_ms).order_by()
+    if instance_id is not None:
+        rows = rows.filter(instance__instance_id=instance_id)
     fields = ("instance_id", "state", "began_ms", "ended_ms", "price", "gpus", "is_inferred")
     for instance, state, began_ms, ended_ms, price, gpus, is_inferred in rows.values_list(*fields):
         begin = began_ms if began_ms > from_ms else from_ms
@@ -142,10 +144,10 @@ class Used:
     sums: Sums = field(default_factory=Sums)
 
 
-def read_instances(from_ms: int, to_ms: int) -> list[Used]:
-    """Return the sums of each instance that existed within a time, the most expensive first."""
+def read_instances(from_ms: int, to_ms: int, instance_id: str | None = None) -> list[Used]:
+    """Return the sums of each instance that existed within a time, or of one; the most expensive first."""
     found: dict[int, Sums] = {}
-    for piece in read_pieces(from_ms, to_ms):
+    for piece in read_pieces(from_ms, to_ms, instance_id):
         sums = found.get(piece[0])
         if sums is None:
             sums = found[piece[0]] = Sums()
@@ -157,6 +159,8 @@ def read_instances(from_ms: int, to_ms: int) -> list[Used]:
 
 
 def _read_metered(pks: Sequence[int]) -> list[MeteredInstance]:
+    if len(pks) == 1:
+        return list(MeteredInstance.objects.filter(pk=pks[0]))
     # A list of thousands of keys is longer than databases accept.
     wanted = set(pks)
     return [one for one in MeteredInstance.objects.order_by() if one.pk in wanted]

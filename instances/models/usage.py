@@ -53,7 +53,10 @@ class UsageInterval(models.Model):
                 fields=["instance"], condition=models.Q(ended_ms=None), name="one_open_interval_an_instance"
             )
         ]
-        indexes = [models.Index(fields=["ended_ms", "began_ms"], name="usage_time")]
+        indexes = [
+            models.Index(fields=["ended_ms", "began_ms"], name="usage_time"),
+            models.Index(fields=["instance", "began_ms"], name="usage_instance"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.get_state_display()} from {self.began_at:%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,104 @@
+"""What happened to one instance: what people did, what operations did, and what was observed; the newest first."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Final, Literal
+
+from instances.access import audit
+from instances.errors import InstanceNotFound
+from instances.instance import clean_text
+from instances.inventory import store
+from instances.models import Action, AuditEntry, Target, UsageInterval
+from instances.models.usage import PRICE_UNITS_PER_USD
+from instances.operations import wording
+
+LIMIT: Final = 20
+
+# Actions on one instance → the noun for one that failed.
+_ACTIONS: Final = {
+    Action.START_INSTANCE: "Start",
+    Action.STOP_INSTANCE: "Stop",
+    Action.RESTART_INSTANCE: "Restart",
+    Action.SET_PROTECTION: "Protection",
+    Action.REMOVE_PROTECTION: "Removal of the protection",
+    Action.SET_ANNOTATION: "Change of owner and project",
+}
+_State = UsageInterval.State
+
+
+@dataclass(frozen=True)
+class Event:
+    """`kind` tells the source: the activity, an operation, or the ledger of what was observed."""
+
+    at: datetime
+    kind: Literal["action", "operation", "change"]
+    message: str
+    actor: str = ""
+    reason: str = ""
+    operation_id: str = ""
+
+
+def read(instance_id: str, limit: int = LIMIT) -> list[Event]:
+    """Return the newest events, with three queries. Raises InstanceNotFound for an instance that left no trace."""
+    known_id = clean_text(instance_id, 128)
+    events = [*_read_actions(known_id, limit), *_read_operations(known_id, limit), *_read_changes(known_id, limit)]
+    if not events and store.find_instance(instance_id)[1] is None:
+        raise InstanceNotFound
+    return sorted(events, key=lambda event: event.at, reverse=True)[:limit]
+
+
+def _read_actions(instance_id: str, limit: int) -> Iterator[Event]:
+    for entry in AuditEntry.objects.filter(target=instance_id, action__in=_ACTIONS)[:limit]:
+        reason = entry.reason if entry.action == Action.SET_PROTECTION else ""
+        yield Event(entry.at, "action", _say_action(entry), entry.actor, reason)
+
+
+def _say_action(entry: AuditEntry) -> str:
+    noun = _ACTIONS[Action(entry.action)]
+    if entry.outcome != audit.DONE:
+        return f"{noun} failed: {entry.error or entry.outcome}"
+    match entry.action:
+        case Action.SET_PROTECTION:
+            return "Protected."
+        case Action.REMOVE_PROTECTION:
+            return "Protection removed."
+        case Action.SET_ANNOTATION:
+            return f"Set: {entry.after}." if entry.after else "Owner, project and note removed."
+    return f"Already {wording.say_status(entry.after)}." if entry.before == entry.after else f"{noun} requested."
+
+
+def _read_operations(instance_id: str, limit: int) -> Iterator[Event]:
+    found = Target.objects.filter(instance_id=instance_id).select_related("operation")
+    for target in found.order_by("-operation__created_at", "-pk")[:limit]:
+        operation = target.operation
+        scope = "all" if operation.is_whole_account else "a selection"
+        yield Event(
+            # A verified effect has its own time, and everything else that of the order.
+            target.confirmed_at or target.requested_at or operation.created_at,
+            "operation",
+            f"{operation.kind.capitalize()} of {scope}: {wording.say_target(operation, target)}",
+            operation.requested_by,
+            operation.reason,
+            str(operation.pk),
+        )
+
+
+def _read_changes(instance_id: str, limit: int) -> Iterator[Event]:
+    """Yield what the ledger of costs has observed."""
+    for interval in UsageInterval.objects.filter(instance__instance_id=instance_id)[:limit]:
+        inferred = " Not observed: known from Novita's times." if interval.is_inferred else ""
+        yield Event(interval.began_at, "change", f"{_say_state(interval)}{inferred}")
+
+
+def _say_state(interval: UsageInterval) -> str:
+    price = "not known" if interval.price is None else f"${Decimal(interval.price) / PRICE_UNITS_PER_USD:,.2f}/h"
+    match interval.state:
+        case _State.GPU:
+            return "The GPUs run; prepaid." if interval.price == 0 else f"The GPUs run; price: {price}."
+        case _State.STORAGE:
+            return f"Stopped; price of the disk: {price}." if interval.price else "Stopped."
+        case _State.NOTHING:
+            return "Being created; nothing is charged yet."
+    return "Not observed: the panel doesn't know what happened from here on."
