@@ -134,9 +134,12 @@ def find_charge(status: str) -> Charge | None:
     return "storage" if known.group == "stopped" else "nothing"
 
 
-# Prices of Novita are in units of 1e-5 USD. A price per GPU and hour above this limit is damage.
+# Prices of Novita are in units of 1e-5 USD. A price per GPU and hour above this limit is damage, and so are numbers of
+# GPUs and gigabytes above theirs (Novita has at most 8 and 6144): a database can't hold what they would cost.
 PRICE_UNITS_PER_USD: Final = 100_000
 MAX_PRICE_UNITS: Final = 10_000 * PRICE_UNITS_PER_USD
+MAX_GPUS: Final = 1000
+MAX_STORAGE_GB: Final = 1_000_000
 # Novita's prices for the container disk of a stopped instance (its documentation; a part is free).
 FREE_STORAGE_GB: Final = 60
 STORAGE_USD_PER_GB_DAY: Final = Decimal("0.005")
@@ -152,7 +155,9 @@ def read_price_units(value: object) -> int | None:
 
 def find_hourly_price(units: int | None, gpu_num: int | None) -> Decimal | None:
     """Return the USD per hour of an instance with so many GPUs, from the units per GPU and hour."""
-    return Decimal(units * gpu_num) / PRICE_UNITS_PER_USD if units and gpu_num and gpu_num > 0 else None
+    if not units or not gpu_num or not 0 < gpu_num <= MAX_GPUS:
+        return None
+    return Decimal(units * gpu_num) / PRICE_UNITS_PER_USD
 
 
 def to_usd(amount: Decimal | None) -> float | None:
@@ -208,7 +213,7 @@ class Instance:
     @property
     def storage_cost_per_hour(self) -> Decimal | None:
         """The USD per hour that the container disk costs while the instance is stopped."""
-        if self.rootfs_size_gb is None:
+        if self.rootfs_size_gb is None or self.rootfs_size_gb > MAX_STORAGE_GB:
             return None
         return max(0, self.rootfs_size_gb - FREE_STORAGE_GB) * STORAGE_USD_PER_GB_DAY / 24
 

@@ -50,8 +50,21 @@ def test_state_that_is_seen_twice_lasted(state: State) -> None:
         (STORAGE, make_facts(STORAGE, started=150, stopped=160), "storage 50-150, gpu 150-160, storage 160-"),
         (GPU, make_facts(GPU, started=150, stopped=20), "gpu 50-"),
         (NOTHING, make_facts(GPU, started=150), "nothing 50-100, gap 100-150, gpu 150-"),
+        (GPU, make_facts(STORAGE, started=10, stopped=100), "gpu 50-100, storage 100-"),
+        (GPU, make_facts(GPU, started=150, stopped=100), "gpu 50-100, storage 100-150, gpu 150-"),
+        (STORAGE, make_facts(STORAGE, started=100, stopped=150), "storage 50-100, gpu 100-150, storage 150-"),
     ],
-    ids=["stop", "start", "stop and start", "start and stop", "restart", "creation"],
+    ids=[
+        "stop",
+        "start",
+        "stop and start",
+        "start and stop",
+        "restart",
+        "creation",
+        "stop in the second of the observation",
+        "stop in the second of the observation, and start",
+        "start in the second of the observation, and stop",
+    ],
 )
 def test_times_of_start_and_stop_are_exact(before: State, facts: Facts, spans: str) -> None:
     assert observe(before, facts) == spans

@@ -67,7 +67,7 @@ def test_unknown_price_is_null_and_never_free(synchronize: Synchronize, price: A
     assert instance.price_source is None
 
 
-@pytest.mark.parametrize("gpus", ["0", None, "-1"])
+@pytest.mark.parametrize("gpus", ["0", None, "-1", "x", "1001", "9" * 20])
 def test_price_without_a_number_of_gpus_is_unknown(gpus: Any) -> None:
     assert from_novita(make_row(instancePrice="35000", gpuNum=gpus)).price_per_hour is None
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
-from instances.instance import FREE, Instance, parse_time
+from instances.instance import FREE, MAX_GPUS, Instance, parse_time
 from instances.models.usage import PRICE_UNITS_PER_USD, UsageInterval
 
 State = UsageInterval.State
@@ -68,7 +68,7 @@ def read_facts(instance: Instance) -> Facts | None:
         state=_STATES[instance.charge],
         gpu_price=to_units(FREE if instance.is_prepaid else instance.price_per_hour),
         storage_price=to_units(FREE if instance.is_prepaid else instance.storage_cost_per_hour),
-        gpus=max(0, instance.gpu_num or 0),
+        gpus=min(max(0, instance.gpu_num or 0), MAX_GPUS),
         created_ms=_read_ms(instance.created_at),
         started_ms=_read_ms(instance.last_started_at),
         stopped_ms=_read_ms(instance.last_stopped_at),
@@ -130,15 +130,16 @@ def _bridge(before: Span, facts: Facts | None, last_ms: int, now_ms: int, *, is_
 def _list_events(before: State, facts: Facts, last_ms: int, now_ms: int) -> list[tuple[int, State]]:
     """Return the last start and the last stop, as far as they were between the two observations, in their order.
 
-    One in the second of the observation before counts when only that explains the present state.
+    One in the second of the observation before counts when it explains the present state, or the other one after it.
     """
     times = ((facts.started_ms, State.GPU), (facts.stopped_ms, State.STORAGE))
-    events = []
-    for at, state in times:
-        if at is None or at > now_ms:
-            continue
-        if at > last_ms or (at + SECOND_MS > last_ms and before != state == facts.state):
-            events.append((max(at, last_ms), state))
+    told = [(at, state) for at, state in times if at is not None and last_ms - SECOND_MS < at <= now_ms]
+    is_followed = any(at > last_ms for at, _ in told)
+    events = [
+        (max(at, last_ms), state)
+        for at, state in told
+        if at > last_ms or (before != state and (is_followed or state == facts.state))
+    ]
     return sorted(events, key=lambda event: (event[0], event[1] == facts.state))
 
 

@@ -114,9 +114,10 @@ class Meter:
             if start + step + BILLED_AFTER_SECONDS > now:
                 return
             for id_, row in self._rows.items():
-                units = self.measure(id_, start, start + step, now)
-                if units and category == "gpu":
-                    yield _make_bill(row, start, start + step, round(units / 10))
+                # The difference of two rounded sums: the bills of hours are together those of their day.
+                amount, before = (round(self.measure(id_, 0, end, now) / 10) for end in (start + step, start))
+                if amount > before and category == "gpu":
+                    yield _make_bill(row, start, start + step, amount - before)
 
 
 def _make_bill(row: Row, start: int, end: int, amount: int) -> Row:
