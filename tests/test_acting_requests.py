@@ -290,7 +290,7 @@ def test_field_that_a_route_does_not_support_is_refused(
 def test_repeated_key_is_named(client: Client, account: Account) -> None:
     answer = client.generic("POST", "/api/instances/stop-all", b'{"dryRun":true,"dryRun":false}', JSON)
 
-    assert answer.json()["fields"] == {"dryRun": "Given more than once."}
+    assert answer.json()["fields"] == {"dryRun": "Given more than once. Give each name once."}
 
 
 def test_media_type_without_a_length_is_refused_with_411(client: Client, account: Account) -> None:

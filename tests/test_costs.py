@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.test import Client
 from django.test import Client as DjangoClient
 from django.utils import timezone
@@ -104,7 +104,43 @@ def test_costs_without_an_inventory_are_stale(client: Client) -> None:
 
     assert costs["asOf"] is None
     assert costs["stale"] is True
-    assert costs["perHour"] == 0
+    rates = ("perHour", "perDay", "gpuPerHour", "storagePerHour")
+    assert {costs[name] for name in rates} == {None}
+    assert costs["balance"]["hoursLeft"] is None
+
+
+def test_burn_rate_of_an_empty_account_is_zero(client: Client, novita: NovitaAnswers) -> None:
+    sync(client, novita)
+
+    assert read(client, "/api/costs")["perHour"] == 0
+
+
+def test_burn_rate_of_unknown_prices_alone_is_unknown(client: Client, novita: NovitaAnswers) -> None:
+    sync(client, novita, make_row("a"), make_row("b", status="migrating", productName="H100"))
+
+    costs = read(client, "/api/costs")
+
+    assert costs["perHour"] is None
+    assert costs["perDay"] is None
+    assert costs["gpuPerHour"] is None
+    assert costs["storagePerHour"] == 0
+    assert costs["unknownPrices"] == 2
+    assert [one["perHour"] for one in costs["byGpu"]] == [None, None]
+
+
+def test_unknown_price_beside_a_known_one_adds_nothing(client: Client, novita: NovitaAnswers) -> None:
+    sync(client, novita, make_row("a", instancePrice="35000"), make_row("b"), make_row("c", status="exited"))
+
+    costs = read(client, "/api/costs")
+
+    assert costs["perHour"] == 0.35
+    assert costs["byGpu"] == [{"name": "RTX 4090 24GB", "perHour": 0.35, "instances": 2, "gpus": 2}]
+
+
+def test_costs_have_no_parameters(client: Client) -> None:
+    assert read(client, "/api/costs?from=2026-01-01", 400)["fields"] == {
+        "from": "Unknown parameter. There are none here."
+    }
 
 
 def test_burn_rate_needs_a_bounded_number_of_queries(
@@ -298,10 +334,41 @@ def test_bad_period_is_refused_with_a_valid_one(
     assert reason in answer["fields"][field]
 
 
-@pytest.mark.parametrize("query", ["step=week", "step=hour&from=2025-12-01&to=2026-01-10"])
+@pytest.mark.parametrize(
+    ("query", "fields"),
+    [
+        ("history?step=week", {"step": "Use hour or day."}),
+        (
+            "history?step=hour&from=2025-12-01&to=2026-01-10",
+            {"from": "At most 31 days before `to`, which is 2026-01-11T00:00:00Z."},
+        ),
+        ("instances?step=day", {"step": "Unknown parameter. Valid are: from, to."}),
+        ("instances.csv?step=day", {"step": "Unknown parameter. Valid are: from, to."}),
+    ],
+)
 @pytest.mark.usefixtures("now")
-def test_bad_step_is_refused(client: Client, query: str) -> None:
-    assert read(client, f"/api/costs/history?{query}", 400)["fields"]
+def test_bad_step_is_refused_with_the_valid_ones(client: Client, query: str, fields: Json) -> None:
+    assert read(client, f"/api/costs/{query}", 400)["fields"] == fields
+
+
+@pytest.mark.usefixtures("now")
+def test_time_at_unknown_prices_alone_has_an_unknown_cost(client: Client) -> None:
+    record("a", (State.GPU, 36, 24, None))
+
+    points = read(client, "/api/costs/history?from=2026-01-14&to=2026-01-15")["points"]
+
+    assert [point["cost"] for point in points] == [None, 0.0]
+    assert points[0]["unpricedSeconds"] == 43200.0
+
+
+@pytest.mark.parametrize("report", ["history", "instances"])
+def test_report_says_since_when_the_ledger_knows(client: Client, novita: NovitaAnswers, report: str) -> None:
+    assert read(client, f"/api/costs/{report}")["since"] is None
+    sync(client, novita, make_row("a"))
+    since = read(client, "/api/costs")["asOf"]
+    sync(client, novita, make_row("a", status="exited"))
+
+    assert read(client, f"/api/costs/{report}")["since"] == since
 
 
 @pytest.mark.usefixtures("now")
@@ -342,6 +409,39 @@ def test_bill_shows_each_day_beside_the_estimate(client: Client, novita: NovitaA
         {"date": "2026-01-14", "estimated": 48.0, "billed": 48.1, "difference": 0.1},
         {"date": "2026-01-15", "estimated": 0.0, "billed": None, "difference": None},
     ]
+
+
+@pytest.mark.usefixtures("now")
+def test_day_before_the_ledger_has_no_estimate(client: Client, novita: NovitaAnswers) -> None:
+    record("a", (State.GPU, 30, None, 2.0))
+    LedgerState.objects.update(began_ms=ledger.to_ms(NOON) - 30 * 3_600_000)
+    answer_bills(novita, ("2026-01-13", "30000"), ("2026-01-14", "360000"))
+    answer_bills(novita, category="cloud_storage")
+
+    days = read(client, "/api/costs/bill?from=2026-01-13&to=2026-01-15")["days"]
+
+    assert days == [
+        {"date": "2026-01-13", "estimated": None, "billed": 3.0, "difference": None},
+        {"date": "2026-01-14", "estimated": 36.0, "billed": 36.0, "difference": 0.0},
+        {"date": "2026-01-15", "estimated": 24.0, "billed": None, "difference": None},
+    ]
+
+
+@pytest.mark.usefixtures("now")
+def test_bill_has_whole_days(client: Client, novita: NovitaAnswers) -> None:
+    answer_bills(novita)
+    answer_bills(novita, category="cloud_storage")
+
+    answer = read(client, "/api/costs/bill?from=2026-01-13T17:00:00Z&to=2026-01-15T09:00:00Z")
+
+    assert [day["date"] for day in answer["days"]] == ["2026-01-13", "2026-01-14", "2026-01-15"]
+
+
+@pytest.mark.usefixtures("now")
+def test_bill_of_more_days_than_novita_accepts_is_refused(client: Client) -> None:
+    query = "from=2025-12-15T10:00:00Z&to=2026-01-15T10:00:00Z"
+
+    assert "At most 31 days" in read(client, f"/api/costs/bill?{query}", 400)["fields"]["from"]
 
 
 @pytest.mark.usefixtures("now")
@@ -514,74 +614,18 @@ def test_command_sums_by_day() -> None:
     assert [line.split()[0] for line in lines[1:]] == ["2026-01-14", "2026-01-15", "Total"]
 
 
-@pytest.mark.usefixtures("used")
-def test_commands_focus_file_has_the_columns_of_the_specification() -> None:
-    rows = list(csv.DictReader(io.StringIO(run("--format", "focus"))))
-
-    assert sorted(rows[0]) == sorted(FOCUS_COLUMNS)
-    assert sum(float(row["BilledCost"]) for row in rows) == 6.5
-    first = next(row for row in rows if row["ResourceId"] == "a")
-    assert first["ChargePeriodStart"] == "2026-01-14T00:00:00Z"
-    assert first["ChargePeriodEnd"] == "2026-01-15T00:00:00Z"
-    assert first["BillingPeriodStart"] == "2026-01-01T00:00:00Z"
-    assert first["BillingPeriodEnd"] == "2026-02-01T00:00:00Z"
-    assert first["Tags"] == '{"owner":"ada","project":"llm"}'
-    assert first["ServiceCategory"] == "Compute"
-    assert first["ChargeCategory"] == "Usage"
-
-
 @pytest.mark.parametrize("args", [["--json"], ["--csv"]])
 @pytest.mark.usefixtures("used")
 def test_command_writes_json_and_csv(args: list[str]) -> None:
     assert "6.5" in run("--by", "region", *args)
 
 
-# The columns of FOCUS 1.0, as published.
-FOCUS_COLUMNS = [
-    "AvailabilityZone",
-    "BilledCost",
-    "BillingAccountId",
-    "BillingAccountName",
-    "BillingCurrency",
-    "BillingPeriodEnd",
-    "BillingPeriodStart",
-    "ChargeCategory",
-    "ChargeClass",
-    "ChargeDescription",
-    "ChargeFrequency",
-    "ChargePeriodEnd",
-    "ChargePeriodStart",
-    "CommitmentDiscountCategory",
-    "CommitmentDiscountId",
-    "CommitmentDiscountName",
-    "CommitmentDiscountStatus",
-    "CommitmentDiscountType",
-    "ConsumedQuantity",
-    "ConsumedUnit",
-    "ContractedCost",
-    "ContractedUnitPrice",
-    "EffectiveCost",
-    "InvoiceIssuerName",
-    "ListCost",
-    "ListUnitPrice",
-    "PricingCategory",
-    "PricingQuantity",
-    "PricingUnit",
-    "ProviderName",
-    "PublisherName",
-    "RegionId",
-    "RegionName",
-    "ResourceId",
-    "ResourceName",
-    "ResourceType",
-    "ServiceCategory",
-    "ServiceName",
-    "SkuId",
-    "SkuPriceId",
-    "SubAccountId",
-    "SubAccountName",
-    "Tags",
-]
+def test_command_says_that_the_database_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MeteredInstance._meta, "db_table", "missing")
+    monkeypatch.setattr(LedgerState._meta, "db_table", "missing")
+
+    with pytest.raises(CommandError, match="The database can't be used"):
+        run()
 
 
 # --- The rules in /admin/

@@ -1,5 +1,6 @@
 """The fields of the requests and answers about costs. Amounts are in USD, rounded to five decimals."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from drf_spectacular.utils import extend_schema_serializer
@@ -10,7 +11,20 @@ from instances.errors import InvalidRequest
 from instances.models.annotation import MAX_LABEL_LENGTH
 
 MAX_NOTE_LENGTH: Final = 1000
+SINCE: Final = "When the ledger began: nothing is known of the time before."
 _PERIOD_HELP: Final = "A date or a time in UTC: 2026-01-31 or 2026-01-31T10:00:00Z."
+
+
+class NoParametersSerializer(StrictSerializer):
+    def check(self) -> dict[str, Any]:
+        raise make_unknown(list(self.initial_data), {})
+
+
+def make_unknown(names: Sequence[str], valid: Iterable[str]) -> InvalidRequest:
+    """Return the refusal of unknown parameters."""
+    listed = ", ".join(valid)
+    reason = f"Unknown parameter. Valid are: {listed}." if listed else "Unknown parameter. There are none here."
+    return InvalidRequest(fields={show_name(name): reason for name in names})
 
 
 class PeriodSerializer(StrictSerializer):
@@ -26,16 +40,16 @@ class PeriodSerializer(StrictSerializer):
     def check(self) -> dict[str, Any]:
         unknown = [name for name in self.initial_data if name not in self.fields]
         if unknown:
-            valid = ", ".join(self.fields)
-            raise InvalidRequest(
-                fields={show_name(name): f"Unknown parameter. Valid are: {valid}." for name in unknown}
-            )
+            raise make_unknown(unknown, self.fields)
         return super().check()
 
 
 class HistoryQuerySerializer(PeriodSerializer):
     step = serializers.ChoiceField(
-        choices=["hour", "day"], required=False, help_text="The time of each point, in UTC. Default: day."
+        choices=["hour", "day"],
+        required=False,
+        help_text="The time of each point, in UTC. Default: day.",
+        error_messages={"invalid_choice": "Use hour or day."},
     )
 
 
@@ -81,7 +95,7 @@ class AnnotatedSerializer(serializers.Serializer[Any]):
 
 class ShareSerializer(serializers.Serializer[Any]):
     name = serializers.CharField(allow_null=True)
-    perHour = serializers.FloatField()
+    perHour = serializers.FloatField(allow_null=True, help_text="null: no part of it is known.")
     instances = serializers.IntegerField(help_text="Those whose GPUs are charged or prepaid.")
     gpus = serializers.IntegerField(help_text="Their GPUs.")
 
@@ -99,10 +113,10 @@ class BalanceSerializer(serializers.Serializer[Any]):
 class CostsSerializer(serializers.Serializer[Any]):
     asOf = serializers.DateTimeField(allow_null=True)
     stale = serializers.BooleanField()
-    perHour = serializers.FloatField()
-    perDay = serializers.FloatField()
-    gpuPerHour = serializers.FloatField()
-    storagePerHour = serializers.FloatField(help_text="The disks of stopped instances.")
+    perHour = serializers.FloatField(allow_null=True, help_text="null: no part of it is known.")
+    perDay = serializers.FloatField(allow_null=True)
+    gpuPerHour = serializers.FloatField(allow_null=True)
+    storagePerHour = serializers.FloatField(allow_null=True, help_text="The disks of stopped instances.")
     unknownPrices = serializers.IntegerField(help_text="Instances whose cost is not known; they add nothing.")
     prepaid = serializers.IntegerField(help_text="Instances that are paid by the month; they add nothing.")
     byGpu = ShareSerializer(many=True)
@@ -114,7 +128,7 @@ class CostsSerializer(serializers.Serializer[Any]):
 
 class PointSerializer(serializers.Serializer[Any]):
     at = serializers.DateTimeField()
-    cost = serializers.FloatField()
+    cost = serializers.FloatField(allow_null=True, help_text="null: no part of it is known.")
     gpuHours = serializers.FloatField()
     gapSeconds = serializers.FloatField(help_text="Not observed; the sum of all instances.")
     inferredSeconds = serializers.FloatField(help_text="Not observed, but known from Novita's times.")
@@ -124,6 +138,7 @@ class PointSerializer(serializers.Serializer[Any]):
 @extend_schema_serializer(many=False)
 class HistorySerializer(serializers.Serializer[Any]):
     points = PointSerializer(many=True)
+    since = serializers.DateTimeField(allow_null=True, help_text=SINCE)
 
 
 class UsedSerializer(serializers.Serializer[Any]):
@@ -143,11 +158,12 @@ class UsedSerializer(serializers.Serializer[Any]):
 class UsedListSerializer(serializers.Serializer[Any]):
     instances = UsedSerializer(many=True)
     total = serializers.FloatField(help_text="The cost of all of them, in USD.")
+    since = serializers.DateTimeField(allow_null=True, help_text=SINCE)
 
 
 class BilledDaySerializer(serializers.Serializer[Any]):
     date = serializers.DateField()
-    estimated = serializers.FloatField(help_text="By the ledger.")
+    estimated = serializers.FloatField(allow_null=True, help_text="By the ledger; null: the ledger began later.")
     billed = serializers.FloatField(allow_null=True, help_text="Before vouchers; null: not billed yet.")
     difference = serializers.FloatField(allow_null=True, help_text="billed - estimated")
 
@@ -156,3 +172,4 @@ class BilledDaySerializer(serializers.Serializer[Any]):
 class BillSerializer(serializers.Serializer[Any]):
     days = BilledDaySerializer(many=True)
     error = serializers.CharField(allow_null=True, help_text="Why Novita's bill is not known.")
+    since = serializers.DateTimeField(allow_null=True, help_text=SINCE)

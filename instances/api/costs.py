@@ -22,8 +22,7 @@ from instances.costs import balance, bill, burn, period, reports
 from instances.costs.burn import Burn, Sum
 from instances.costs.period import Period
 from instances.costs.reports import Sums
-from instances.errors import NotFound
-from instances.instance import format_time, to_usd
+from instances.instance import FREE, format_time, to_usd
 from instances.inventory import store
 from instances.operations import annotations
 from instances.operations.annotations import Annotated
@@ -37,24 +36,28 @@ _ROWS: Final = {"history": "points", "instances": "instances", "bill": "days"}
 def show_costs() -> dict[str, Any]:
     """Return the answer of GET /api/costs."""
     listing = store.read_listing()
+    as_of = listing.freshness.as_of
     found = burn.find(listing.revision, listing.instances)
+    # Without an inventory nothing is known, and nothing is free.
+    total = found.total if as_of else Sum(unknown_gpu=1, unknown_storage=1)
+    per_hour = total.per_hour
     return {
-        "asOf": format_time(listing.freshness.as_of) if listing.freshness.as_of else None,
+        "asOf": format_time(as_of) if as_of else None,
         "stale": listing.freshness.is_stale,
-        "perHour": to_usd(found.total.per_hour),
-        "perDay": to_usd(found.total.per_hour * 24),
-        "gpuPerHour": to_usd(found.total.gpu_per_hour),
-        "storagePerHour": to_usd(found.total.storage_per_hour),
-        "unknownPrices": found.unknown_prices,
+        "perHour": to_usd(per_hour),
+        "perDay": None if per_hour is None else to_usd(per_hour * 24),
+        "gpuPerHour": to_usd(total.gpu_per_hour),
+        "storagePerHour": to_usd(total.storage_per_hour),
+        "unknownPrices": found.total.unknown,
         "prepaid": found.prepaid,
         **{f"by{name.capitalize()}": _show_shares(found, name) for name in burn.BREAKDOWNS},
-        "balance": _show_balance(found),
+        "balance": _show_balance(per_hour),
     }
 
 
 def _show_shares(found: Burn, breakdown: str) -> list[dict[str, Any]]:
     def order(item: tuple[str | None, Sum]) -> tuple[Decimal, str]:
-        return -item[1].per_hour, item[0] or ""
+        return -(item[1].per_hour or FREE), item[0] or ""
 
     return [
         {"name": name, "perHour": to_usd(one.per_hour), "instances": one.instances, "gpus": one.gpus}
@@ -62,13 +65,13 @@ def _show_shares(found: Burn, breakdown: str) -> list[dict[str, Any]]:
     ]
 
 
-def _show_balance(found: Burn) -> dict[str, Any]:
+def _show_balance(per_hour: Decimal | None) -> dict[str, Any]:
     reading = balance.read()
     return {
         "available": to_usd(reading.available),
         "creditLimit": to_usd(reading.credit_limit),
         "asOf": format_time(reading.read_at) if reading.read_at else None,
-        "hoursLeft": to_usd(reading.find_hours_left(found.total.per_hour)),
+        "hoursLeft": to_usd(reading.find_hours_left(per_hour)),
         "error": reading.error or None,
     }
 
@@ -77,10 +80,11 @@ def show_history(asked: Period, step: str) -> dict[str, Any]:
     points = reports.read_history(asked.began_ms, asked.ended_ms, STEPS[step])
     return {
         "points": [
-            {"at": _show_ms(one.at_ms), "cost": to_usd(one.sums.usd), "gpuHours": to_usd(one.sums.gpu_hours)}
+            {"at": _show_ms(one.at_ms), "cost": to_usd(one.sums.known_usd), "gpuHours": to_usd(one.sums.gpu_hours)}
             | _show_seconds(one.sums)
             for one in points
-        ]
+        ],
+        **_show_since(),
     }
 
 
@@ -100,7 +104,8 @@ def show_instances(asked: Period, instance_id: str | None = None) -> dict[str, A
             }
             for one in used
         ],
-        "total": to_usd(sum((one.sums.usd for one in used), Decimal(0))),
+        "total": to_usd(sum((one.sums.usd for one in used), FREE)),
+        **_show_since(),
     }
 
 
@@ -117,7 +122,13 @@ def show_bill(asked: Period) -> dict[str, Any]:
             for one in found.days
         ],
         "error": found.error or None,
+        **_show_since(),
     }
+
+
+def _show_since() -> dict[str, str | None]:
+    since_ms = reports.find_beginning()
+    return {"since": None if since_ms is None else _show_ms(since_ms)}
 
 
 def _show_seconds(sums: Sums) -> dict[str, float]:
@@ -137,6 +148,7 @@ class CostViewSet(ApiView, ViewSet):
 
     queries = MappingProxyType(
         {
+            "list": cost_fields.NoParametersSerializer,
             "history": cost_fields.HistoryQuerySerializer,
             "instances": cost_fields.InstancesQuerySerializer,
             "bill": cost_fields.PeriodSerializer,
@@ -182,7 +194,7 @@ class CostViewSet(ApiView, ViewSet):
     def download(self, request: Request, report: str) -> StreamingHttpResponse:
         """Return a report as a CSV file."""
         if report != "history" and "step" in self.query:
-            raise NotFound("Only history.csv has a `step`.")
+            raise cost_fields.make_unknown(["step"], cost_fields.PeriodSerializer().fields)
         rows: Sequence[Mapping[str, Any]] = self._report(report)[_ROWS[report]]
         fields = list(rows[0]) if rows else []
         name = f"costs-{report}-{timezone.now():%Y-%m-%d}.csv"
@@ -195,7 +207,9 @@ class CostViewSet(ApiView, ViewSet):
     def _report(self, name: str) -> dict[str, Any]:
         step = self.query.get("step", "day")
         days = bill.MAX_DAYS if name == "bill" else period.MAX_DAYS_BY_HOUR if step == "hour" else period.MAX_DAYS
-        asked = period.read_period(self.query.get("from"), self.query.get("to"), max_days=days)
+        asked = period.read_period(
+            self.query.get("from"), self.query.get("to"), max_days=days, are_whole_days=name == "bill"
+        )
         if name == "history":
             return show_history(asked, step)
         return show_instances(asked, self.query.get("instance")) if name == "instances" else show_bill(asked)

@@ -32,7 +32,7 @@ ORDERINGS = (
 MAX_PAGE_SIZE = 1000
 # The largest accepted body has room for as many ids.
 MAX_IDS = 2000
-REPEATED: Final = "Given more than once."
+REPEATED: Final = "Given more than once. Give each name once."
 SAVES: Final = "What a stop saves, in USD per hour, at the present prices; null for other kinds."
 COSTS: Final = "What a start costs, in USD per hour, at the present prices; null for other kinds."
 UNKNOWN_PRICES: Final = "Targets with a price that is not known; they are not included."

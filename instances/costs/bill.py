@@ -4,14 +4,14 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
 from django.utils import timezone
 
 from instances import redis_client
-from instances.costs import ledger, reports
+from instances.costs import reports
 from instances.costs.period import Period
 from instances.errors import CacheUnavailable, NovitaError
 from instances.novita.client import get_novita
@@ -32,15 +32,15 @@ BILLED_AFTER: Final = timedelta(days=2)
 
 @dataclass(frozen=True)
 class Day:
-    """`billed` is None when Novita has not billed the day yet."""
+    """`billed` is None when Novita has not billed the day yet, and `estimated` when the ledger began later."""
 
     date: date
-    estimated: Decimal
+    estimated: Decimal | None
     billed: Decimal | None
 
     @property
     def difference(self) -> Decimal | None:
-        return None if self.billed is None else self.billed - self.estimated
+        return None if self.billed is None or self.estimated is None else self.billed - self.estimated
 
 
 @dataclass(frozen=True)
@@ -64,18 +64,19 @@ class _Billed:
 
 
 def compare(period: Period) -> Bill:
-    """Return each day (UTC) of a period."""
-    begin = datetime.combine(period.begin.date(), time.min, UTC)
-    end = datetime.combine((period.end - timedelta(microseconds=1)).date(), time.min, UTC) + timedelta(days=1)
-    billed = _read_billed(begin, end)
-    points = reports.read_history(ledger.to_ms(begin), ledger.to_ms(end), reports.DAY_MS)
+    """Return each day (UTC) of a period of whole days."""
+    billed = _read_billed(period.begin, period.end)
+    points = reports.read_history(period.began_ms, period.ended_ms, reports.DAY_MS)
+    since_ms = reports.find_beginning() or 0
     today = timezone.now().date()
     last = max(billed.amounts, default=date.min)
     days = []
     for point in points:
         day = datetime.fromtimestamp(point.at_ms / 1000, UTC).date()
         is_billed = not billed.error and day < today and (day <= last or today - day > BILLED_AFTER)
-        days.append(Day(day, point.sums.usd, billed.amounts.get(day, Decimal(0)) if is_billed else None))
+        is_recorded = point.at_ms + reports.DAY_MS > since_ms
+        estimated = point.sums.known_usd if is_recorded else None
+        days.append(Day(day, estimated, billed.amounts.get(day, Decimal(0)) if is_billed else None))
     return Bill(days, billed.error)
 
 

@@ -35,11 +35,16 @@ class Period:
 
 
 def read_period(
-    from_text: str | None, to_text: str | None, *, max_days: int = MAX_DAYS, days: int = DEFAULT_DAYS
+    from_text: str | None,
+    to_text: str | None,
+    *,
+    max_days: int = MAX_DAYS,
+    days: int = DEFAULT_DAYS,
+    are_whole_days: bool = False,
 ) -> Period:
     """Return the period of a report; by default the last days until now. Raises InvalidRequest.
 
-    A date as the end includes that day.
+    A date as the end includes that day. Whole days are those (UTC) in which the period begins and ends.
     """
     now = timezone.now()
     end = _read_moment("to", to_text, is_end=True) if to_text else now
@@ -48,6 +53,8 @@ def read_period(
         raise InvalidRequest(fields={"from": f"Must be before `to`, which is {format_time(end)}."})
     if begin > now:
         raise InvalidRequest(fields={"from": f"Must not be in the future; it is {format_time(now)} now."})
+    if are_whole_days:
+        begin, end = _find_midnight(begin), _find_midnight(end + timedelta(days=1, microseconds=-1))
     if end - begin > timedelta(days=max_days):
         raise InvalidRequest(fields={"from": f"At most {max_days} days before `to`, which is {format_time(end)}."})
     return Period(begin, end)
@@ -55,7 +62,11 @@ def read_period(
 
 def _find_start(end: datetime, days: int) -> datetime:
     """Return the midnight (UTC) that begins so many days, the last one included."""
-    return datetime.combine((end - timedelta(days=days - 1, microseconds=1)).date(), time.min, UTC)
+    return _find_midnight(end - timedelta(days=days - 1, microseconds=1))
+
+
+def _find_midnight(moment: datetime) -> datetime:
+    return datetime.combine(moment.date(), time.min, UTC)
 
 
 def _read_moment(name: str, text: str, *, is_end: bool) -> datetime:

@@ -25,7 +25,7 @@ BATCH: Final = 500
 LATE_MS: Final = 600_000
 NOT_READ: Final = Facts(State.GAP, None, None, 0, None, None, None)
 Item = TypeVar("Item")
-_DESCRIBED: Final = ("name", "product_id", "gpu", "region")
+_DESCRIBED: Final = ("name", "product_id", "gpu", "region", "billing_mode")
 
 
 def get_longest_pause_ms() -> int:
@@ -76,17 +76,21 @@ def _describe(instance: Instance) -> dict[str, str]:
         "product_id": clean_text(instance.product_id, 128),
         "gpu": clean_text(instance.product_name or instance.product_id, 128),
         "region": clean_text(instance.region, 128),
+        "billing_mode": clean_text(instance.billing_mode or "", 32),
     }
 
 
 def _record(observation: Observation, now_ms: int, pause_ms: int) -> None:
-    record = LedgerState.objects.select_for_update().order_by("pk").first() or LedgerState(observed_ms=now_ms)
+    record = LedgerState.objects.select_for_update().order_by("pk").first()
+    record = record or LedgerState(began_ms=now_ms, observed_ms=now_ms)
     last_ms = record.observed_ms
     if now_ms < last_ms:
         if last_ms - now_ms <= LATE_MS:
             return
         _forget_since(now_ms)
         last_ms = now_ms
+        if record.began_ms is not None:
+            record.began_ms = min(now_ms, record.began_ms)
     facts: dict[str, Facts] = {}
     known: dict[str, int] = {}
     # In parts: all instances of a large account take more memory than the rest of a synchronization.

@@ -72,6 +72,11 @@ class Sums:
         return Decimal(self.gpu) / HOUR_MS
 
 
+def find_beginning() -> int | None:
+    """Return the time since which the ledger knows of the account; None when that is not known."""
+    return LedgerState.objects.values_list("began_ms", flat=True).order_by("pk").first()
+
+
 def find_rates(piece: Piece) -> Rates:
     _, state, _, _, price, gpus, is_inferred = piece
     if state == _GAP:

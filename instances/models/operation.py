@@ -61,6 +61,16 @@ class Operation(models.Model):
     success = models.BooleanField(null=True, help_text="Whether all targets are confirmed, except for skipped ones.")
     result = models.TextField(blank=True)
     notes = models.JSONField(encoder=ReadableEncoder, default=list, help_text="Sentences about missing information.")
+    # Of a finished operation: at the prices when it ended. Empty when these could not be read.
+    usd_per_hour = models.DecimalField(
+        "USD per hour",
+        max_digits=20,
+        decimal_places=5,
+        null=True,
+        help_text="What a stop saves or a start costs, without unknown prices; empty: not known.",
+    )
+    unknown_prices = models.PositiveIntegerField("unknown prices", null=True)
+    prepaid = models.PositiveIntegerField(null=True, help_text="Targets that are paid by the month.")
     retry_of = models.ForeignKey(
         "self",
         models.SET_NULL,

@@ -19,6 +19,7 @@ class MeteredInstance(models.Model):
     product_id = models.CharField("product id", max_length=128, blank=True)
     gpu = models.CharField("GPU", max_length=128, blank=True)
     region = models.CharField(max_length=128, blank=True)
+    billing_mode = models.CharField("billing mode", max_length=32, blank=True)
 
     class Meta:
         ordering = ("name", "instance_id")
@@ -71,8 +72,9 @@ class UsageInterval(models.Model):
 
 
 class LedgerState(models.Model):
-    """The last observation of the account: a single row."""
+    """The first and the last observation of the account: a single row."""
 
+    began_ms = models.BigIntegerField(null=True, help_text="When the first recorded synchronization began to read.")
     observed_ms = models.BigIntegerField(help_text="When the last recorded synchronization began to read.")
     digest = models.CharField(max_length=64, help_text="Identifies everything that the ledger records of the account.")
 

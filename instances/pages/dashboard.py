@@ -124,8 +124,9 @@ def _describe_figures(listing: store.Listing | None, found: health.Health) -> di
 
 
 def _say_cost(found: burn.Burn) -> str:
-    unknown = f" · {found.unknown_prices} unknown" if found.unknown_prices else ""
-    return f"${found.total.per_hour:,.2f}/h{unknown}"
+    per_hour, count = found.total.per_hour, found.total.unknown
+    unknown = f" · {count} unknown" if count else ""
+    return f"${per_hour or 0:,.2f}/h{unknown}"
 
 
 def _say_instance_cost(shown: Mapping[str, Any]) -> str:

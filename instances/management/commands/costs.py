@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
 
 from instances.api.csv_files import write_csv
 from instances.costs import focus, reports
@@ -32,7 +33,7 @@ class Command(BaseCommand):
         form.add_argument(
             "--format",
             choices=["text", "json", "csv", "focus"],
-            help="focus: a CSV file in the columns of FOCUS 1.0, by instance and day",
+            help="focus: a CSV file in the columns of FOCUS 1.0, by instance, day and price",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -41,6 +42,14 @@ class Command(BaseCommand):
         except InvalidRequest as exc:
             reasons = "; ".join(f"--{name}: {reason}" for name, reason in exc.fields.items())
             raise CommandError(reasons) from exc
+        try:
+            self._write(period, options)
+        except DatabaseError as exc:
+            raise CommandError(
+                f"The database can't be used: {exc}. Run `manage.py migrate` if tables are missing."
+            ) from exc
+
+    def _write(self, period: Period, options: Mapping[str, Any]) -> None:
         if options["format"] == "focus":
             self._write_csv(focus.COLUMNS, list(focus.list_rows(period.began_ms, period.ended_ms)))
             return
