@@ -1,10 +1,14 @@
 """How GET /api/instances filters, searches, sorts and pages."""
 
+import csv
+import io
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -49,6 +53,7 @@ def list_ids(client: Client, **query: Any) -> str:
         ({"group": "stopping"}, "c3 of 1"),
         ({"group": "other"}, "d4 of 1"),
         ({"group": "gone"}, "of 0"),
+        ({"group": "moving"}, "c3 of 1"),
         ({"region": "eu-west-1"}, "c3 of 1"),
         ({"region": "us-ca-6"}, "a1 e5 b2 c3 of 4"),
         ({"region": "eu-1"}, "d4 of 1"),
@@ -88,6 +93,8 @@ def test_only_matches_are_listed(client: Client, query: dict[str, str], found: s
         ("gpuNum", "c3 b2 d4 e5 a1"),
         ("-gpuNum", "a1 e5 d4 b2 c3"),
         ("lastStartedAt", "b2 a1 c3 d4 e5"),
+        ("upFor", "b2 c3 d4 a1 e5"),
+        ("billingMode", "a1 b2 c3 d4 e5"),
     ],
 )
 def test_listing_has_the_requested_order(client: Client, ordering: str, order: str) -> None:
@@ -123,6 +130,88 @@ def test_page_is_a_part_and_the_total_counts_all_matches(client: Client, query: 
     assert list_ids(client, **query) == found
 
 
+def test_order_of_attention_puts_errors_first_and_expensive_instances_before_cheap_ones(
+    client: Client, novita: NovitaAnswers
+) -> None:
+    novita.lists(
+        make_row("1", name="stopped", status="exited"),
+        make_row("2", name="cheap", instancePrice="35000"),
+        make_row("3", name="dear", instancePrice="258000", gpuNum="8"),
+        make_row("4", name="price unknown"),
+        make_row("5", name="by the month", billingMode="monthly", instancePrice="900000"),
+        make_row("6", name="worker-10", status="toStop"),
+        make_row("7", name="worker-2", status="pulling"),
+        make_row("8", name="broken", status="exited", statusError={"state": "ImagePullFailed", "message": ""}),
+        make_row("9", name="removed", status="removed", statusError={"state": "ImagePullFailed", "message": ""}),
+        make_row("a", name="dreaming", status="dreaming"),
+    )
+    client.post("/api/instances/sync")
+
+    assert list_ids(client, ordering="attention") == "8 7 6 a 4 3 2 5 1 9 of 10"
+
+
+def set_time(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(timezone, "now", lambda: datetime.fromisoformat(text))
+
+
+def test_instances_are_sorted_by_what_they_have_cost_since_their_start(
+    client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    novita.lists(
+        make_row("a", lastStartedAt="1760000000", instancePrice="100000"),
+        make_row("b", lastStartedAt="1750000000", instancePrice="35000"),
+        make_row("c", lastStartedAt="1700000000"),
+        make_row("d", lastStartedAt="1700000000", instancePrice="100000", status="exited"),
+    )
+    client.post("/api/instances/sync")
+
+    set_time(monkeypatch, "2025-10-10T00:00:00Z")
+    assert list_ids(client, ordering="-spent") == "b a d c of 4"
+
+    set_time(monkeypatch, "2026-01-15T00:00:00Z")
+
+    assert list_ids(client, ordering="-spent") == "a b d c of 4"
+    # Time alone changes this order.
+    assert "ETag" not in client.get("/api/instances?ordering=-spent")
+
+
+def read_csv(client: Client, query: str = "") -> list[dict[str, str]]:
+    answer = client.get(f"/api/instances.csv{query}")
+    assert answer.status_code == 200
+    text = b"".join(answer.streaming_content).decode("utf-8-sig")  # type: ignore[attr-defined]  # a stream
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_csv_file_has_all_matches_and_no_formulas(
+    client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = {"state": "ImagePullFailed", "message": "no such tag"}
+    novita.lists(
+        make_row("x", name="=1+1", statusError=error, instancePrice="100000", gpuNum="2", lastStartedAt="1760000000"),
+        *(make_row(f"i{number:03}") for number in range(130)),
+        make_row("y", status="exited"),
+    )
+    client.post("/api/instances/sync")
+
+    set_time(monkeypatch, "2025-10-09T18:53:20Z")
+
+    first, *rest = read_csv(client, "?group=running&ordering=attention")
+
+    assert first["name"] == "'=1+1"
+    assert {name: first[name] for name in ("costPerHour", "spent", "createdAt", "statusError")} == {
+        "costPerHour": "2.0",
+        "spent": "20.0",
+        "createdAt": "2025-10-09T08:53:20Z",
+        "statusError": "ImagePullFailed no such tag",
+    }
+    assert [one["id"] for one in rest] == [f"i{number:03}" for number in range(130)]
+
+
+@pytest.mark.parametrize("query", ["page=1", "pageSize=5", "nope=1", "group=nope"])
+def test_csv_file_refuses_a_query_that_it_does_not_know(client: Client, query: str) -> None:
+    assert client.get(f"/api/instances.csv?{query}").status_code == 400
+
+
 def test_page_has_100_instances_by_default(client: Client, novita: NovitaAnswers) -> None:
     novita.lists(*(make_row(f"i{number}") for number in range(130)))
     client.post("/api/instances/sync")
@@ -139,6 +228,10 @@ SHOWN = st.fixed_dictionaries(
         "name": TEXTS,
         "status": st.sampled_from(["running", "exited", "toStop", "dreaming"]),
         "group": st.sampled_from(["running", "stopped", "stopping", "other"]),
+        "statusError": st.none() | st.just({"state": "Bad", "message": ""}),
+        "pricePerHour": st.none() | st.just(1.5),
+        "prepaid": st.booleans(),
+        "billingMode": st.none() | st.just("spot"),
         "region": TEXTS,
         "clusterId": TEXTS,
         "productId": TEXTS,

@@ -71,7 +71,15 @@ API: Final[Mapping[str, Mapping[str, Role]]] = {
     "/api/cache/stats": {"GET": VIEWER},
 }
 # Routes that the description leaves out. The root's pattern is that of every address under it, too.
-API_PAGES: Final = ("/api", "/api/nope", "/api/schema", "/api/docs", "/api/session", "/api/costs/<report>.csv")
+API_PAGES: Final = (
+    "/api",
+    "/api/nope",
+    "/api/schema",
+    "/api/docs",
+    "/api/session",
+    "/api/instances.csv",
+    "/api/costs/<report>.csv",
+)
 OPEN: Final = ("/health", "/livez", "/readyz", "/login", "/logout", "/admin/login")
 
 RECORDS: Final = (

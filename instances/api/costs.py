@@ -16,7 +16,7 @@ from rest_framework.viewsets import ViewSet
 
 from instances.access.audit import get_actor
 from instances.api import cost_fields
-from instances.api.csv_files import write_csv
+from instances.api.csv_files import answer_csv
 from instances.api.views import ACT_ERRORS, ERRORS, NOT_FOUND, ApiView
 from instances.costs import balance, bill, burn, period, reports
 from instances.costs.burn import Burn, Sum
@@ -197,12 +197,7 @@ class CostViewSet(ApiView, ViewSet):
             raise cost_fields.make_unknown(["step"], cost_fields.PeriodSerializer().fields)
         rows: Sequence[Mapping[str, Any]] = self._report(report)[_ROWS[report]]
         fields = list(rows[0]) if rows else []
-        name = f"costs-{report}-{timezone.now():%Y-%m-%d}.csv"
-        return StreamingHttpResponse(
-            write_csv(fields, (tuple(row.values()) for row in rows)),
-            content_type="text/csv; charset=utf-8",
-            headers={"Content-Disposition": f'attachment; filename="{name}"'},
-        )
+        return answer_csv(f"costs-{report}", fields, (tuple(row.values()) for row in rows))
 
     def _report(self, name: str) -> dict[str, Any]:
         step = self.query.get("step", "day")

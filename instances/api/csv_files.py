@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from django.http import StreamingHttpResponse
+from django.utils import timezone
+
 from instances.instance import format_time
 
 CSV_ROWS_AT_ONCE: Final = 500
@@ -61,3 +64,12 @@ def write_csv(fields: Iterable[str], rows: Iterable[Sequence[Any]], *, has_mark:
             buffer.seek(0)
             buffer.truncate()
     yield buffer.getvalue()
+
+
+def answer_csv(name: str, fields: Iterable[str], rows: Iterable[Sequence[Any]]) -> StreamingHttpResponse:
+    """Send a file whose name has the day."""
+    return StreamingHttpResponse(
+        write_csv(fields, rows),
+        content_type="text/csv; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="{name}-{timezone.now():%Y-%m-%d}.csv"'},
+    )

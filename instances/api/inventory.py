@@ -1,15 +1,36 @@
-"""The API's JSON of the inventory: a synchronization, the cache's figures, and health."""
+"""The API's JSON of the inventory: a synchronization, the cache's figures, and health; instances as rows of a file."""
 
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
 
 from django.utils import timezone
 
 from instances.health import Health
 from instances.instance import format_time
+from instances.inventory import queries
 from instances.inventory.report import SyncReport
 from instances.inventory.store import Stats
 from novita_site import __version__
 from novita_site.roles import Role
+
+_FIELDS: Final = (
+    *("id", "name", "status", "group", "gpuNum", "productName", "costPerHour", "pricePerHour", "prepaid"),
+    *("billingMode", "spotStatus", "createdAt", "lastStartedAt", "lastStoppedAt", "endTime", "region", "clusterId"),
+    *("owner", "project", "cpuNum", "memoryGb", "rootfsSizeGb", "imageUrl", "changedAt"),
+)
+CSV_FIELDS: Final = (*_FIELDS, "spent", "statusError")
+
+
+def show_cells(instances: Iterable[Mapping[str, Any]]) -> Iterator[list[Any]]:
+    """Yield the row of each instance in a CSV file."""
+    now = timezone.now()
+    for one in instances:
+        spent, error = queries.find_spent(one, now), one["statusError"] or {}
+        yield [
+            *(one[name] for name in _FIELDS),
+            None if spent is None else round(spent, 2),
+            " ".join(filter(None, error.values())),
+        ]
 
 
 def show_report(report: SyncReport) -> dict[str, Any]:

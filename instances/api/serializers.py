@@ -11,7 +11,7 @@ from rest_framework import serializers
 
 from instances.errors import InvalidRequest
 from instances.instance import ACTION_NAMES, GROUPS, clean_text
-from instances.inventory import attention
+from instances.inventory import attention, queries
 from instances.models import Operation, Target
 
 ORDERINGS = (
@@ -28,6 +28,10 @@ ORDERINGS = (
     "costPerHour",
     "owner",
     "project",
+    "billingMode",
+    queries.URGENCY,
+    "upFor",
+    "spent",
 )
 MAX_PAGE_SIZE = 1000
 # The largest accepted body has room for as many ids.
@@ -163,9 +167,11 @@ class OperationQuerySerializer(StrictSerializer):
     pageSize = serializers.IntegerField(min_value=1, max_value=100, required=False, help_text="Default: 20.")
 
 
-class ListQuerySerializer(StrictSerializer):
+class FilterSerializer(StrictSerializer):
     status = serializers.CharField(required=False, help_text="One status, or several, separated by commas.")
-    group = serializers.ChoiceField(choices=list(GROUPS), required=False)
+    group = serializers.ChoiceField(
+        choices=[*GROUPS, queries.MOVING], required=False, help_text="`moving` means starting or stopping."
+    )
     region = serializers.CharField(required=False, help_text="The full name of a region, or the full id of a cluster.")
     gpu = serializers.CharField(required=False, help_text="Part of the product's name, or its full id.")
     owner = serializers.CharField(required=False, help_text="The full name of an owner.")
@@ -181,8 +187,13 @@ class ListQuerySerializer(StrictSerializer):
     ordering = serializers.ChoiceField(
         choices=[sign + name for name in ORDERINGS for sign in ("", "-")],
         required=False,
-        help_text="The field to sort by; a leading - reverses the order. Default: -createdAt.",
+        help_text="The field to sort by; a leading - reverses the order. Default: -createdAt. `attention`: errors, "
+        "then moving, running (the most expensive first), and stopped instances. `upFor` and `spent`: the time and "
+        "about the cost since the start of a running instance.",
     )
+
+
+class ListQuerySerializer(FilterSerializer):
     page = serializers.IntegerField(min_value=1, max_value=10**9, required=False, help_text="The first page is 1.")
     pageSize = serializers.IntegerField(
         min_value=1, max_value=MAX_PAGE_SIZE, required=False, help_text="Default with `page`: 100."

@@ -35,6 +35,7 @@ def drop_optional_slash(endpoints: list[tuple[str, str, str, Callable[..., Any]]
 urlpatterns = [
     re_path(r"^/?$", ApiRootView.as_view(), name="api-root"),
     path("/", include(router.urls)),
+    re_path(r"^/instances\.csv$", InstanceViewSet.as_view({"get": "download"}), name="instance-download"),
     re_path(
         r"^/instances/(?P<pk>[^/]+)/annotation/?$",
         AnnotationViewSet.as_view({"get": "show", "put": "set"}),

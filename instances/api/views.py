@@ -24,6 +24,7 @@ from instances.access import audit, limits
 from instances.access.audit import get_actor
 from instances.access.roles import find_role, require
 from instances.api import inventory, operations, overview, reads, serializers
+from instances.api.csv_files import answer_csv
 from instances.errors import BodyNotJson, InstanceNotFound, InvalidRequest, LengthRequired, NotFound
 from instances.instance import ActionName, format_time
 from instances.inventory import queries, store
@@ -121,7 +122,7 @@ class InstanceViewSet(ApiView, ViewSet):
 
     lookup_value_regex = "[^/]+"
     bodies = MappingProxyType({"stop_all": serializers.OrderSerializer, "protect": serializers.ProtectSerializer})
-    queries = MappingProxyType({"list": serializers.ListQuerySerializer})
+    queries = MappingProxyType({"list": serializers.ListQuerySerializer, "download": serializers.FilterSerializer})
     first_bodies = MappingProxyType({"stop_all": {"dryRun": True}, "protect": {"reason": ""}})
     roles = MappingProxyType(dict.fromkeys(["sync", "start", "stop", "restart", "protect"], Role.OPERATOR))
 
@@ -133,8 +134,8 @@ class InstanceViewSet(ApiView, ViewSet):
             query = {"page": 1, "pageSize": HTML_PAGE_SIZE, **query}
         if not query:
             return reads.answer_listing(request)
-        # Time alone changes which instances need attention.
-        has_revision = not is_html and "attention" not in query
+        # Time alone changes the answer of some queries.
+        has_revision = not is_html and not queries.is_timed(query)
         known = reads.get_known_revision(request) if has_revision else None
         listing = store.read_listing()
         response: HttpResponseBase
@@ -144,6 +145,15 @@ class InstanceViewSet(ApiView, ViewSet):
             instances, total = queries.select(listing.instances, query)
             response = Response({"instances": instances, "total": total})
         reads.add_age(response, listing.freshness, listing.revision if has_revision else None)
+        return response
+
+    @extend_schema(exclude=True)
+    def download(self, request: Request) -> HttpResponseBase:
+        """Return all matches as a CSV file."""
+        listing = store.read_listing()
+        matches, _ = queries.select(listing.instances, self.query)
+        response = answer_csv("instances", inventory.CSV_FIELDS, inventory.show_cells(matches))
+        reads.add_age(response, listing.freshness, None)
         return response
 
     def retrieve(self, request: Request, pk: str) -> HttpResponseBase:
