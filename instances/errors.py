@@ -162,6 +162,21 @@ class Protected(PanelError):
     suggestion = "Remove the protection first: on the dashboard, or with DELETE /api/instances/<id>/protect."
 
 
+class StartsFrozen(PanelError):
+    """An admin froze starts; the message says until when, by whom and why."""
+
+    status = HTTPStatus.CONFLICT
+    code = "STARTS_FROZEN"
+    message = "Starts are frozen, so nothing was started."
+    suggestion = "Wait until the freeze ends, or ask an admin to remove it: DELETE /api/start-freeze."
+
+
+class NotFrozen(PanelError):
+    status = HTTPStatus.CONFLICT
+    code = "INVALID_STATE"
+    message = "Starts are not frozen."
+
+
 class OperationNotFound(PanelError):
     status = HTTPStatus.NOT_FOUND
     code = "OPERATION_NOT_FOUND"

@@ -44,6 +44,7 @@ PROPER = {
     ("POST", "/api/operations"): {"kind": "stop", "ids": ["a"]},
     ("POST", "/api/instances/a/protect"): {"reason": "trains"},
     ("PUT", "/api/annotations"): {"ids": ["a"]},
+    ("PUT", "/api/start-freeze"): {"until": None, "reason": "trains"},
 }
 
 

@@ -62,6 +62,7 @@ API: Final[Mapping[str, Mapping[str, Role]]] = {
     "/api/instances/<pk>/annotation": {"GET": VIEWER, "PUT": OPERATOR},
     "/api/annotations": {"PUT": OPERATOR},
     "/api/protections": {"GET": VIEWER},
+    "/api/start-freeze": {"GET": VIEWER, "PUT": ADMIN, "DELETE": ADMIN},
     "/api/costs": {"GET": VIEWER},
     "/api/costs/history": {"GET": VIEWER},
     "/api/costs/instances": {"GET": VIEWER},
@@ -84,7 +85,7 @@ OPEN: Final = ("/health", "/livez", "/readyz", "/login", "/logout", "/admin/logi
 
 RECORDS: Final = (
     *("syncrun", "operation", "target", "protection", "webhookdelivery", "auditentry"),
-    *("usageinterval", "annotation"),
+    *("usageinterval", "annotation", "startfreeze"),
 )
 
 
@@ -121,6 +122,7 @@ BODIES: Final[Mapping[str, Mapping[str, Any]]] = {
     "/api/operations": {"kind": "stop", "ids": ["a"]},
     "/api/instances/<pk>/annotation": {"owner": "ann"},
     "/api/annotations": {"ids": ["a"], "owner": "ann"},
+    "/api/start-freeze": {"until": None, "reason": "trains"},
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from django.utils import timezone
 
 from instances.instance import format_time, to_usd
-from instances.models import Operation, Protection, Target
+from instances.models import Operation, Protection, StartFreeze, Target
 from instances.operations import money, wording
 from instances.operations.emergency import Page
 from instances.operations.history import Event
@@ -167,4 +167,14 @@ def _show_result(answer: Answer, target: Target, *, is_good: bool) -> dict[str, 
         "state": target.state,
         "message": say(answer.operation, target),
         "error": target.error or None,
+    }
+
+
+def show_freeze(freeze: StartFreeze | None) -> dict[str, Any]:
+    return {
+        "frozen": freeze is not None,
+        "until": format_time(freeze.ends_at) if freeze and freeze.ends_at else None,
+        "reason": freeze.reason if freeze else None,
+        "frozenBy": freeze.frozen_by if freeze else None,
+        "frozenAt": format_time(freeze.frozen_at) if freeze else None,
     }

@@ -19,7 +19,7 @@ from django.utils import timezone
 from instances.api import inventory, operations
 from instances.health import Health
 from instances.models import Operation, Protection
-from instances.operations import emergency
+from instances.operations import emergency, freezing
 from instances.operations.records import Summary
 from novita_site.roles import Role
 
@@ -78,10 +78,11 @@ def _read_recorded_mark() -> str:
     try:
         newest = list(Operation.objects.values_list(*_SHOWN_FIELDS)[:SHOWN_OPERATIONS])
         protections = Protection.objects.aggregate(Count("pk"), Max("pk"), Max("protected_at"))
+        freeze = freezing.find()
     except DatabaseError as exc:
         log.warning("the overview can't be read from the database: %s", exc)
         return "unknown"
-    return repr((newest, protections))
+    return repr((newest, protections, freeze and (freeze.pk, freeze.ends_at)))
 
 
 def _read_unrecorded_mark() -> str:
@@ -98,6 +99,7 @@ def _describe(found: Health) -> dict[str, Any]:
         "health": inventory.show_health(found, Role.VIEWER),
         "operations": _list_operations(found),
         "protections": _list_protections(found),
+        "startFreeze": None if _has_no_database(found) else operations.show_freeze(freezing.find()),
     }
 
 

@@ -473,11 +473,22 @@ class HealthSerializer(serializers.Serializer[Any]):
     warnings = serializers.ListField(child=serializers.CharField(), required=False)
 
 
+class StartFreezeSerializer(serializers.Serializer[Any]):
+    """The start freeze; all but `frozen` is null while starts are allowed."""
+
+    frozen = serializers.BooleanField()
+    until = serializers.DateTimeField(allow_null=True, help_text="null: until somebody removes the freeze.")
+    reason = serializers.CharField(allow_null=True)
+    frozenBy = serializers.CharField(allow_null=True)
+    frozenAt = serializers.DateTimeField(allow_null=True)
+
+
 class OverviewSerializer(serializers.Serializer[Any]):
     revision = serializers.IntegerField(allow_null=True)
     health = HealthSerializer()
     operations = OperationHeadSerializer(many=True, allow_null=True)
     protections = ProtectionSerializer(many=True, allow_null=True)
+    startFreeze = StartFreezeSerializer(allow_null=True)
 
 
 class ErrorSerializer(serializers.Serializer[Any]):

@@ -7,6 +7,7 @@ from rest_framework.routers import SimpleRouter
 
 from instances.api import description  # noqa: F401 - importing it registers the extension
 from instances.api.costs import AnnotationViewSet, CostViewSet
+from instances.api.start_freeze import StartFreezeViewSet
 from instances.api.views import (
     ApiRootView,
     CacheViewSet,
@@ -46,6 +47,11 @@ urlpatterns = [
         r"^/costs/(?P<report>history|instances|bill)\.csv$",
         CostViewSet.as_view({"get": "download"}),
         name="cost-download",
+    ),
+    re_path(
+        r"^/start-freeze/?$",
+        StartFreezeViewSet.as_view({"get": "show", "put": "freeze", "delete": "unfreeze"}),
+        name="start-freeze",
     ),
     re_path(r"^/overview/?$", OverviewView.as_view(), name="overview"),
     re_path(r"^/session/?$", SessionView.as_view(), name="session"),

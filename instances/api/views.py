@@ -395,10 +395,11 @@ class OverviewView(ApiView):
     """What a dashboard polls beside the list."""
 
     @extend_schema(
-        summary="Show the overview: health, running and recent operations, protections, and the list's revision",
+        summary="Show the overview: health, running and recent operations, protections, the start freeze"
+        ", and the list's revision",
         description="Poll this with `If-None-Match`: the answer is 304 until anything of it changes. The counts of a "
         "running operation change without a new ETag; poll that operation itself. `revision` is the number in the ETag "
-        "of the plain list. `operations` and `protections` are null while the database can't be read.",
+        "of the plain list. `operations`, `protections` and `startFreeze` are null while the database can't be read.",
         parameters=[OpenApiParameter("If-None-Match", str, OpenApiParameter.HEADER)],
         responses={200: serializers.OverviewSerializer, 304: None, **ERRORS},
     )
@@ -419,6 +420,7 @@ class ApiRootView(ApiView):
             "stopAll": "instance-stop-all",
             "operations": "operation-list",
             "protections": "protection-list",
+            "startFreeze": "start-freeze",
             "costs": "cost-list",
             "overview": "overview",
             "cacheStats": "cache-stats",

@@ -3,6 +3,7 @@
 from instances.models.annotation import Annotation, LabelRule
 from instances.models.audit import Action, AuditEntry
 from instances.models.fields import ReadableEncoder
+from instances.models.freeze import StartFreeze
 from instances.models.identity import Identity
 from instances.models.operation import Operation, Target
 from instances.models.protection import Protection
@@ -22,6 +23,7 @@ __all__ = [
     "Operation",
     "Protection",
     "ReadableEncoder",
+    "StartFreeze",
     "SyncRun",
     "Target",
     "Token",

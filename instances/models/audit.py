@@ -21,6 +21,8 @@ class Action(StrEnum):
     REVOKE_TOKEN = "token.revoke"  # noqa: S105 - an action's name
     SET_PROTECTION = "protection.set"
     REMOVE_PROTECTION = "protection.remove"
+    FREEZE_STARTS = "starts.freeze"
+    UNFREEZE_STARTS = "starts.unfreeze"
     SET_ANNOTATION = "annotation.set"
     CHANGE_RULES = "rules.change"
     START_INSTANCE = "instance.start"

@@ -27,7 +27,7 @@ from instances.inventory import store
 from instances.inventory.queries import get_natural_key
 from instances.models import Action, Operation, Target
 from instances.notifications import webhooks
-from instances.operations import joining, records, single, wording
+from instances.operations import freezing, joining, records, single, wording
 from instances.operations.claims import Claim, find_claim_end, take_claim
 from instances.operations.observing import Observation
 from instances.operations.requesting import request_share
@@ -106,10 +106,11 @@ def begin(wish: Wish, ends_at: float | None = None) -> Begun:
     """Store the operation and its targets, or join the running one by the rule of `joining`.
 
     Waits for another process that is listing the account until `ends_at` of the monotonic clock. Raises InvalidRequest
-    for a webhook that is refused, before anything is requested, and NovitaError without a fresh listing and without an
-    inventory.
+    for a webhook that is refused, before anything is requested, StartsFrozen for a start or restart during a freeze,
+    and NovitaError without a fresh listing and without an inventory.
     """
     ends_at = time.monotonic() + ANSWER_SECONDS if ends_at is None else ends_at
+    freezing.check_start(wish.kind)
     if wish.webhook_url:
         webhooks.check_url(wish.webhook_url)
     while True:
@@ -320,6 +321,7 @@ class Answer:
 
 def preview(wish: Wish) -> Answer:
     """Return what a request would do, and change nothing. Raises as `begin` does."""
+    freezing.check_start(wish.kind)
     if wish.webhook_url:
         webhooks.check_url(wish.webhook_url)
     choice = choose_targets(wish.kind, wish.ids)

@@ -24,7 +24,7 @@ from instances.instance import REMOVED_STATUS, ActionName, Instance, clean_text
 from instances.models import Operation, Target
 from instances.novita.client import MAX_RETRY_AFTER_SECONDS, Novita, get_novita
 from instances.novita.parallel import call_each
-from instances.operations import protections, single, wording
+from instances.operations import freezing, protections, single, wording
 from instances.operations.claims import Claim, Share
 from instances.operations.observing import Observation, confirm, fail_as_missing, read_copy
 from instances.outgoing.deadline import Budget, cancellable
@@ -96,20 +96,27 @@ def _find_instances(kind: str, targets: Sequence[Target], observed: Observation)
 
 
 def _choose_due(kind: str, targets: Sequence[Target], known: Mapping[str, Instance], read_at: datetime) -> list[Target]:
-    """Return the targets to request now, and mark those that were protected meanwhile as skipped."""
+    """Return the targets to request now, and mark those as skipped that were protected or frozen meanwhile."""
     protected = protections.read() if kind != "start" else {}
+    freeze = freezing.find() if kind != "stop" else None
     due = []
     for target in targets:
         if target.instance_id not in known or not _is_due(target, known[target.instance_id], read_at):
             continue
         if protection := protected.get(target.instance_id):
-            target.state, target.error = Target.State.SKIPPED, wording.say_protected(protection)
-            target.save(update_fields=["state", "error"])
-        else:
+            _skip(target, wording.say_protected(protection))
+        elif freeze is None:
             due.append(target)
+        elif target.state != Target.State.REQUESTED:
+            _skip(target, wording.say_frozen(freeze))
     # Possible actions come first: a refusal takes two reads and a pause to be sure of.
     due.sort(key=lambda target: kind not in known[target.instance_id].actions)
     return due
+
+
+def _skip(target: Target, why: str) -> None:
+    target.state, target.error = Target.State.SKIPPED, why
+    target.save(update_fields=["state", "error"])
 
 
 def _is_due(target: Target, instance: Instance, read_at: datetime) -> bool:

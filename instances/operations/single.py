@@ -35,7 +35,7 @@ from instances.instance import FIRST_STATUSES, ActionName, Instance, clean_text,
 from instances.inventory import store
 from instances.models import Action, AuditEntry, Operation, Protection, Target
 from instances.novita.client import Novita, get_novita
-from instances.operations import protections, wording
+from instances.operations import freezing, protections, wording
 from instances.outgoing.deadline import Budget
 
 log = logging.getLogger(__name__)
@@ -123,6 +123,7 @@ def _act(
         return ActionResult(before, False, wording.say_already(_call(before), before.meaning))
     if action not in before.actions:
         raise InvalidState(wording.say_impossible(action, before.status, _call(before)), suggestion=_suggest(before))
+    freezing.check_start(action)
     if action != "start":
         _refuse_protected(before)
     if action == "stop" and not database.find_trouble(max_age_seconds=database.REMEMBERED_SECONDS):

@@ -14,10 +14,11 @@ from instances.instance import (
     ActionName,
     Instance,
     Meaning,
+    format_time,
     get_meaning,
     get_status,
 )
-from instances.models import Operation, Protection, Target
+from instances.models import Operation, Protection, StartFreeze, Target
 
 NOT_KNOWN: Final = "It is not known whether anything is running."
 NOT_ALL_KNOWN: Final = (
@@ -69,6 +70,15 @@ _PHRASES: Final = {
     "Migrating": "being migrated",
     "Unknown": "in an unknown status",
 }
+
+
+def say_frozen(freeze: StartFreeze) -> str:
+    """Return why nothing is started: "Starts are frozen until 2026-01-15T18:00:00Z by ann: budget spent"."""
+    return f"Starts are frozen {say_until(freeze)} by {freeze.frozen_by or 'an admin'}: {freeze.reason}"
+
+
+def say_until(freeze: StartFreeze) -> str:
+    return f"until {format_time(freeze.ends_at)}" if freeze.ends_at else "until somebody removes the freeze"
 
 
 def say_status(status: str) -> str:
