@@ -26,7 +26,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from instances import health, outages
 from instances.access import limits, visitors
-from instances.api import overview
+from instances.api import overview, reads
 from instances.fallback import database, journal, kept, standby
 from instances.inventory import store
 from instances.novita.client import get_novita
@@ -148,6 +148,7 @@ def redis_server() -> Iterator[FakeServer]:
     store._parsed = None
     store._kept = None
     overview._last = (float("-inf"), "")
+    reads._known_health.clear()
     limits.memory.clear()
     outages.redis.reset()
     outages.database.reset()
