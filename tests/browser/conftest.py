@@ -262,6 +262,11 @@ def show_operations(page: Page, *operations: dict[str, Any]) -> None:
     page.route("**/api/operations/*", show)
 
 
+def confirm(page: Page) -> None:
+    """Press the button of the open dialog that carries the action out."""
+    page.get_by_role("dialog").get_by_role("button").last.click()
+
+
 Visit = Callable[..., Page]
 
 

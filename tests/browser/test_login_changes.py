@@ -149,7 +149,7 @@ def test_page_never_acts_as_another_user(
     stops = guarded_panel.novita.count_calls("stop")
 
     page.get_by_role("button", name="Stop trainer").click()
-    page.get_by_role("button", name="Stop", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="Stop").click()
 
     message = page.get_by_role("row", name="trainer").locator(".message")
     expect(message).to_have_text("Nothing was done. You are now logged in as operator. Reload the page.")

@@ -294,39 +294,6 @@ def test_selection_button_and_dialog_show_the_same_count(panel: Panel, visit: Vi
 # --- Restart
 
 
-def test_restart_requires_confirmation_that_names_the_effect(panel: Panel, visit: Visit) -> None:
-    panel.hold({"id": "a", "name": "alpha"})
-    page = visit()
-    restarts = panel.novita.count_calls("restart")
-
-    press(page, "Restart alpha")
-    expect(page.get_by_role("group", name="Restart alpha?")).to_contain_text("This ends all jobs on it.")
-    expect(page.get_by_role("button", name="Restart", exact=True)).to_be_focused()
-    page.keyboard.press("Escape")
-    expect(page.get_by_role("button", name="Restart alpha")).to_be_focused()
-    assert panel.novita.count_calls("restart") == restarts
-
-    press(page, "Restart alpha")
-    press(page, "Restart")
-
-    expect(page.locator("tr[data-id=a] .status")).to_have_attribute("data-group", "starting")
-    assert panel.novita.count_calls("restart") == restarts + 1
-
-
-def test_stop_confirmation_replaces_restart_confirmation(panel: Panel, visit: Visit) -> None:
-    panel.hold({"id": "a", "name": "alpha"}, {"id": "b", "name": "beta"})
-    page = visit()
-    press(page, "Restart alpha")
-
-    press(page, "Stop beta")
-
-    expect(page.locator("tr[data-id=a] .confirm")).to_be_hidden()
-    expect(page.locator("tr[data-id=b] .confirm")).to_contain_text("Stop beta?")
-    press(page, "Stop")
-    expect(page.locator("tr[data-id=b] .status")).to_have_attribute("data-group", "stopping")
-    assert panel.novita.get_truth()["a"]["status"] == "running"
-
-
 def test_restart_of_selection_names_its_effect(panel: Panel, visit: Visit) -> None:
     panel.hold({"id": "a", "name": "alpha"}, {"id": "x", "name": "off", "status": "exited"})
     page = visit()

@@ -1,6 +1,7 @@
 // The dashboard: makes the features, gives each what it needs of the others, and hands presses and keys to them.
 
 import {hasBanners, showBanners} from './banners.js';
+import {createConfirm} from './confirm.js';
 import {isDisabled} from './elements.js';
 import {createFigures} from './figures.js';
 import {createAddress} from './list/address.js';
@@ -56,7 +57,12 @@ const filters = createFilters({form, address, inventory});
 const sorting = createSorting({head: table.tHead, address});
 const pager = createPager({address});
 const nothing = createNothing({inventory});
-const messages = createRowMessages();
+const ask = createConfirm();
+const messages = createRowMessages({
+    getRow: id => rows.get(id),
+    getName: id => inventory.get(id)?.name || id,
+    render,
+});
 const protection = createProtection({messages, refreshAnew: live.refreshAnew, render});
 const annotation = createAnnotation({
     messages,
@@ -66,7 +72,15 @@ const annotation = createAnnotation({
     render,
 });
 const details = createDetails({table, protection, annotation, statusLine, render});
-const rowActions = createRowActions({messages, protection, getRow: id => rows.get(id), refresh: live.refresh, render});
+const rowActions = createRowActions({
+    ask,
+    inventory,
+    messages,
+    protection,
+    getRow: id => rows.get(id),
+    refresh: live.refresh,
+    render,
+});
 const selection = createSelection({inventory, canRequest: isPossible, preview: operations.preview, render});
 const rows = createRows({
     table,
@@ -82,6 +96,7 @@ const actions = {
     ...filters.actions,
     ...details.actions,
     ...rowActions.actions,
+    ...messages.actions,
     ...protection.actions,
     ...annotation.actions,
     ...selection.actions,
@@ -199,7 +214,7 @@ root.addEventListener('submit', event => {
 root.addEventListener('keydown', event => {
     // In a dialog Escape closes that, by the browser.
     if (event.key === 'Escape' && !event.target.closest('dialog')) {
-        [operations, protection, annotation, rowActions, toolbar].some(feature => feature.takeBack(event.target));
+        [operations, protection, annotation, toolbar].some(feature => feature.takeBack(event.target));
     }
 });
 

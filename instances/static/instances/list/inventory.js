@@ -91,6 +91,7 @@ export function createInventory({overview, asOf}) {
         },
         read,
         has: id => byId.has(id),
+        get: id => byId.get(id),
         countGroup: group => instances.filter(one => one.group === group).length,
         // `text` is folded.
         matches: (one, text) => getSearchText(one).includes(text),
