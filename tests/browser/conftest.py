@@ -340,3 +340,8 @@ def log_in(context: BrowserContext, name: str) -> Page:
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Log in").click()
     return page
+
+
+def open_visitor_menu(page: Page) -> None:
+    """Open the menu in the bar that has the links and buttons of the visitor."""
+    page.locator(".bar-visitor summary").click()

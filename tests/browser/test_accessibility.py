@@ -189,8 +189,8 @@ def test_keyboard_reaches_every_control_with_a_visible_focus(panel: Panel, visit
 
     names = [focus["name"] for focus in focused]
     assert [focus["name"] for focus in focused if not focus["isVisible"]] == []
+    assert names[2].startswith("Stop all"), "the third press of Tab doesn't reach it"
     for name in (
-        "Stop all",
         "Refresh data",
         "Sync with Novita.ai",
         "Clear cache",

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import BrowserContext, Page, Request, expect
 
-from tests.browser.conftest import PASSWORD, Panel, log_in
+from tests.browser.conftest import PASSWORD, Panel, log_in, open_visitor_menu
 from tests.browser.test_refresh import SET_VISIBILITY
 
 pytestmark = pytest.mark.xdist_group("browser with a login")
@@ -26,6 +26,7 @@ def page(context: BrowserContext, guarded_panel: Panel) -> Page:
 def log_out(context: BrowserContext) -> Page:
     tab = context.new_page()
     tab.goto("/")
+    open_visitor_menu(tab)
     tab.get_by_role("button", name="Log out").click()
     expect(tab.get_by_role("button", name="Log in")).to_be_visible()
     return tab

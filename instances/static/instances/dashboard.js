@@ -18,12 +18,15 @@ import {createRows} from './list/rows.js';
 import {createSelection} from './list/selection.js';
 import {createSorting} from './list/sorting.js';
 import {createLive} from './live.js';
+import {createLiveState} from './live-state.js';
+import {watchMenus} from './menus.js';
 import {createOperations} from './operation/operations.js';
 import {createOverview} from './overview.js';
 import {isOver, LoggedOut} from './service.js';
 import * as session from './session.js';
 import {createStatusLine} from './status-line.js';
-import {canRequest, needsStop} from './statuses.js';
+import {canRequest} from './statuses.js';
+import {createStopAll} from './stop-all.js';
 import {showTitle} from './title.js';
 import {createToolbar} from './toolbar.js';
 
@@ -42,6 +45,7 @@ const live = createLive({
     onTick: tick,
 });
 const toolbar = createToolbar({inventory, live, statusLine});
+const liveState = createLiveState({inventory, overview});
 const operations = createOperations({root, onChange: renderTitle, refresh: live.refresh});
 
 const address = createAddress({
@@ -71,6 +75,7 @@ const annotation = createAnnotation({
     refreshAnew: live.refreshAnew,
     render,
 });
+const stopAll = createStopAll({inventory, overview, isProtected: id => !protection.permits('stop', id), statusLine});
 const details = createDetails({table, protection, annotation, statusLine, render});
 const rowActions = createRowActions({
     ask,
@@ -101,17 +106,11 @@ const actions = {
     ...annotation.actions,
     ...selection.actions,
     ...operations.actions,
-    'stop-all': () => operations.preview('stop', null, countToStop()),
+    'stop-all': () => operations.preview('stop', null, stopAll.count()),
 };
 
 function isPossible(kind, one) {
     return canRequest(kind, one) && protection.permits(kind, one.id);
-}
-
-// Returns how many a stop of all would stop, as far as this page can tell; null when it has no list.
-function countToStop() {
-    const {hasCopy, instances} = inventory;
-    return instances && hasCopy ? instances.filter(one => isPossible('stop', one) && needsStop(one)).length : null;
 }
 
 function render() {
@@ -126,6 +125,7 @@ function render() {
     rows.render(shown);
     filters.renderMatches(found.length);
     selection.renderBar(found, shown);
+    stopAll.render();
     nothing.render(found);
     figures.render();
 }
@@ -139,8 +139,9 @@ function renderTitle() {
     });
 }
 
-function tick() {
+function tick(isPaused) {
     figures.tick();
+    liveState.tick(isPaused);
     operations.tick();
 }
 
@@ -208,6 +209,10 @@ root.addEventListener('click', event => {
     }
 });
 root.addEventListener('submit', event => {
+    // The browser sends the form that logs out.
+    if (event.target.hasAttribute('action')) {
+        return;
+    }
     event.preventDefault();
     actions[event.target.dataset.submit]?.(event.target, event.target.closest('tr'));
 });
@@ -229,4 +234,6 @@ for (const element of document.querySelectorAll('.without-script')) {
 // The rows come from the browser's cache or from the API; the server needn't send them with the next page.
 // biome-ignore lint/suspicious/noDocumentCookie: the Cookie Store API exists only over TLS, and not in every browser.
 document.cookie = `${root.dataset.scriptCookie}=1; Path=/; Max-Age=604800; SameSite=Lax`;
+watchMenus();
+session.watchLogin();
 live.start();
