@@ -2,11 +2,15 @@
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
+from instances.errors import CacheUnavailable
+from instances.inventory.difference import Difference, Listed
 from instances.inventory.outside import find_change
+from instances.inventory.report import SyncReport, record
 from instances.models import SyncRun
 from tests.novita_answers import Account, NovitaAnswers, make_row
-from tests.operation_steps import OPERATIONS, move_on, order, sync
+from tests.operation_steps import OPERATIONS, order, sync
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_pauses")]
 
@@ -96,9 +100,12 @@ def test_action_that_the_inventory_never_showed_is_not_marked(
 
 
 def test_operation_of_this_panel_is_not_marked(client: Client, account: Account) -> None:
-    answer = order(client, OPERATIONS, kind="stop", ids=["a"])
-    account.settle()
-    move_on(answer)
+    before = dict(account.rows["a"])
+    order(client, OPERATIONS, kind="stop", ids=["a"])
+    # As above.
+    after, account.rows["a"] = account.rows["a"], before
+    assert find_marked(client, account) == {}
+    account.rows["a"] = after
 
     assert find_marked(client, account) == {}
 
@@ -127,11 +134,11 @@ def test_refilled_inventory_marks_nothing(client: Client, account: Account) -> N
     assert find_marked(client, account) == {}
 
 
-def test_failed_synchronization_marks_nothing(client: Client, account: Account) -> None:
-    account.change("a", "exited")
-    account.answers("list", 500)
+def test_synchronization_that_could_not_be_published_marks_nothing(account: Account) -> None:
+    # The next one finds the change again.
+    difference = Difference(removed=Listed(1, [{"id": "a", "name": "train"}]))
 
-    client.post("/api/instances/sync")
+    record(SyncReport(SyncRun.Trigger.API, difference=difference, last_sync=timezone.now()), CacheUnavailable(), 0)
 
     run = SyncRun.objects.first()
     assert run
