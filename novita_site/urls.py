@@ -11,6 +11,7 @@ from instances import answers
 from instances.access import sso
 from instances.access.admin_site import PanelLoginView
 from instances.api.views import HealthView, livez, readyz
+from instances.pages import costs
 from instances.pages.dashboard import dashboard
 
 LOGIN_CONTEXT = {"site_header": admin.site.site_header, "sso_name": urlsplit(settings.OIDC_ISSUER).hostname}
@@ -22,6 +23,8 @@ if settings.HAS_SSO:
 urlpatterns = [
     *sso_urls,
     path("", dashboard, name="dashboard"),
+    path("costs/", costs.costs, name="costs"),
+    path("costs/trend/", costs.trend, name="cost_trend"),
     path("login/", PanelLoginView.as_view(extra_context=LOGIN_CONTEXT), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("api", include("instances.api.urls")),

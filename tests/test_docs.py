@@ -72,7 +72,7 @@ def test_map_lists_exactly_the_packages_and_modules_of_the_app() -> None:
     packages = {f"{folder.relative_to(ROOT / 'instances').parts[0]}/" for folder in folders}
 
     # The scripts and styles have packages of their own, and commands are in a folder of a folder.
-    assert listed - {"list/", "operation/", "styles/"} == (
+    assert listed - {"cards/", "list/", "operation/", "styles/"} == (
         packages - {"management/"} | {f"{name}.py" for name in list_modules(ROOT / "instances")}
     )
 

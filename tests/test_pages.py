@@ -26,6 +26,7 @@ HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1) style=color:
 PAGES = {
     "/": 200,
     "/?search=a&group=running&region=x&ordering=-name&page=2": 200,
+    "/costs/": 200,
     "/admin/": 200,
     "/admin/instances/": 200,
     "/admin/instances/syncrun/": 200,

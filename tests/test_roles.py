@@ -91,7 +91,8 @@ RECORDS: Final = (
 
 def _list_pages() -> Iterator[tuple[str, tuple[int, int]]]:
     """Yield each page with the lowest role that may read it, and the lowest that may send to it."""
-    yield "", (VIEWER, VIEWER)
+    for page in ("", "/costs", "/costs/trend"):
+        yield page, (VIEWER, VIEWER)
     for page in ("", "/logout", "/password_change", "/password_change/done", "/jsi18n", "/<app_label>", "/<url>"):
         yield f"/admin{page}", (VIEWER, VIEWER)
     yield "/admin/r/<path:content_type_id>/<path:object_id>", (VIEWER, VIEWER)

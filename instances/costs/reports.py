@@ -3,7 +3,7 @@
 Sums are exact: of whole numbers, and rounded only where they are shown.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
@@ -28,7 +28,7 @@ GROUPS: Final = ("instance", "owner", "project", "gpu", "region")
 # tuples, since a ledger has many.
 Piece = tuple[int, int, int, int, int | None, int, bool]
 # What a piece adds per millisecond to each of the sums, in their order.
-Rates = tuple[int, int, int, int, int]
+Rates = tuple[int, int, int, int, int, int]
 # Comparing with members of an enumeration takes longer than all the rest.
 _GAP, _NOTHING = int(State.GAP), int(State.NOTHING)
 
@@ -43,9 +43,13 @@ class Sums:
     inferred: int = 0
     # Charged, at a price that is not known.
     unpriced: int = 0
+    # The time of all instances without their gaps.
+    known: int = 0
 
     def add(self, rates: Rates, milliseconds: int) -> None:
-        cost, gpu, gap, inferred, unpriced = rates
+        cost, gpu, gap, inferred, unpriced, known = rates
+        if known:
+            self.known += known * milliseconds
         if cost:
             self.cost += cost * milliseconds
         if gpu:
@@ -56,7 +60,10 @@ class Sums:
             self.unpriced += unpriced * milliseconds
 
     def merge(self, other: "Sums") -> None:
-        self.add((other.cost, other.gpu, other.gap, other.inferred, other.unpriced), 1)
+        self.add(other.get_rates(), 1)
+
+    def get_rates(self) -> Rates:
+        return (self.cost, self.gpu, self.gap, self.inferred, self.unpriced, self.known)
 
     @property
     def usd(self) -> Decimal:
@@ -80,9 +87,14 @@ def find_beginning() -> int | None:
 def find_rates(piece: Piece) -> Rates:
     _, state, _, _, price, gpus, is_inferred = piece
     if state == _GAP:
-        return (0, 0, 1, 0, 0)
+        return (0, 0, 1, 0, 0, 0)
     is_unpriced = price is None and state != _NOTHING
-    return (price or 0, gpus, 0, int(is_inferred), int(is_unpriced))
+    return (price or 0, gpus, 0, int(is_inferred), int(is_unpriced), 1)
+
+
+def read_observed_ms() -> int:
+    """Return when the account was last observed; 0 for never."""
+    return LedgerState.objects.values_list("observed_ms", flat=True).order_by("pk").first() or 0
 
 
 def read_pieces(from_ms: int, to_ms: int, instance_id: str | None = None) -> Iterator[Piece]:
@@ -91,7 +103,7 @@ def read_pieces(from_ms: int, to_ms: int, instance_id: str | None = None) -> Ite
     An open interval lasts until the last observation; a gap follows when that was too long ago.
     """
     now_ms = min(to_ms, ledger.to_ms(timezone.now()))
-    observed_ms = LedgerState.objects.values_list("observed_ms", flat=True).order_by("pk").first() or 0
+    observed_ms = read_observed_ms()
     is_stale = now_ms - observed_ms > get_longest_pause_ms()
     rows = UsageInterval.objects.filter(Q(ended_ms__gt=from_ms) | Q(ended_ms=None), began_ms__lt=to_ms).order_by()
     if instance_id is not None:
@@ -110,18 +122,24 @@ def read_pieces(from_ms: int, to_ms: int, instance_id: str | None = None) -> Ite
 @dataclass(frozen=True)
 class Point:
     at_ms: int
+    length_ms: int
     sums: Sums
 
 
 def read_history(from_ms: int, to_ms: int, step_ms: int) -> list[Point]:
     """Return the sums of each hour or day (UTC) until now. The first and the last one may be parts."""
+    return sum_by_time(read_pieces(from_ms, to_ms), from_ms, to_ms, step_ms)
+
+
+def sum_by_time(pieces: Iterable[Piece], from_ms: int, to_ms: int, step_ms: int) -> list[Point]:
+    """Return the sums of pieces by step, until now."""
     to_ms = min(to_ms, ledger.to_ms(timezone.now()))
     first = from_ms // step_ms
     count = max(0, -(-to_ms // step_ms) - first)
     buckets = [Sums() for _ in range(count)]
     # What begins with a bucket, per millisecond, less what ends: of the buckets that a piece fills whole.
     starts = [Sums() for _ in range(count + 1)]
-    for piece in read_pieces(from_ms, to_ms):
+    for piece in pieces:
         began_ms, ended_ms = piece[2], piece[3]
         rates = find_rates(piece)
         one, last = began_ms // step_ms - first, (ended_ms - 1) // step_ms - first
@@ -136,8 +154,12 @@ def read_history(from_ms: int, to_ms: int, step_ms: int) -> list[Point]:
     running = Sums()
     for bucket, start in zip(buckets, starts, strict=False):
         running.merge(start)
-        bucket.add((running.cost, running.gpu, running.gap, running.inferred, running.unpriced), step_ms)
-    return [Point(max(from_ms, (first + number) * step_ms), sums) for number, sums in enumerate(buckets)]
+        bucket.add(running.get_rates(), step_ms)
+    points = []
+    for number, sums in enumerate(buckets, first):
+        at_ms = max(from_ms, number * step_ms)
+        points.append(Point(at_ms, min(to_ms, (number + 1) * step_ms) - at_ms, sums))
+    return points
 
 
 @dataclass(frozen=True)
@@ -151,8 +173,12 @@ class Used:
 
 def read_instances(from_ms: int, to_ms: int, instance_id: str | None = None) -> list[Used]:
     """Return the sums of each instance that existed within a time, or of one; the most expensive first."""
+    return sum_by_instance(read_pieces(from_ms, to_ms, instance_id))
+
+
+def sum_by_instance(pieces: Iterable[Piece]) -> list[Used]:
     found: dict[int, Sums] = {}
-    for piece in read_pieces(from_ms, to_ms, instance_id):
+    for piece in pieces:
         sums = found.get(piece[0])
         if sums is None:
             sums = found[piece[0]] = Sums()
@@ -171,16 +197,23 @@ def _read_metered(pks: Sequence[int]) -> list[MeteredInstance]:
     return [one for one in MeteredInstance.objects.order_by() if one.pk in wanted]
 
 
+_NAMES: Final[dict[str, Callable[[Used], str | None]]] = {
+    "instance": lambda one: one.instance.instance_id,
+    "owner": lambda one: one.labels.owner,
+    "project": lambda one: one.labels.project,
+    "gpu": lambda one: one.instance.gpu,
+    "region": lambda one: one.instance.region,
+}
+
+
+def get_name(one: Used, group: str) -> str:
+    """Return what one of GROUPS an instance belongs to; "" for none."""
+    return _NAMES[group](one) or ""
+
+
 def sum_by(used: Sequence[Used], group: str) -> dict[str, Sums]:
     """Return the sums by one of GROUPS, the most expensive first; "" collects those without."""
-    name: Callable[[Used], str | None] = {
-        "instance": lambda one: one.instance.instance_id,
-        "owner": lambda one: one.labels.owner,
-        "project": lambda one: one.labels.project,
-        "gpu": lambda one: one.instance.gpu,
-        "region": lambda one: one.instance.region,
-    }[group]
     found: dict[str, Sums] = {}
     for one in used:
-        found.setdefault(name(one) or "", Sums()).merge(one.sums)
+        found.setdefault(get_name(one, group), Sums()).merge(one.sums)
     return dict(sorted(found.items(), key=lambda item: (-item[1].cost, item[0])))

@@ -2,24 +2,21 @@
 
 import math
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from django.conf import settings
-from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
 
 from instances import health
 from instances.access.roles import find_role
 from instances.api import overview
-from instances.costs import burn
-from instances.instance import GROUPS, STATUSES, format_time, get_status
+from instances.instance import GROUPS, STATUSES, get_status
 from instances.inventory import attention, queries, store
-from instances.pages import bar
-from novita_site.roles import Role
+from instances.pages import cards
+from instances.pages.frame import viewers_only
 
 PAGE_SIZE = 100
 FILTERS = ("search", "region", "owner", "project")
@@ -48,10 +45,8 @@ _GROUPS: Final = {
 _INDENTATION: Final = re.compile(rb"(?<=\n)\s+")
 
 
+@viewers_only
 def dashboard(request: HttpRequest) -> HttpResponse:
-    role = find_role(request)
-    if role < Role.VIEWER:
-        raise PermissionDenied
     found = health.check()
     state = overview.read(found)
     listing = store.read_listing() if found.state else None
@@ -64,12 +59,8 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     context = {
         "page": "instances",
         "bar_part": "instances/dashboard/bar.html",
-        "bar_menu": "instances/dashboard/bar_menu.html",
-        "live": bar.describe_live(found, has_script=not is_off),
-        "stop_all": _describe_stop_all(listing, state),
-        "role": role.label,
-        "long_running_days": settings.LONG_RUNNING_DAYS,
-        "figures": _describe_figures(listing, found),
+        "role": find_role(request).label,
+        "cards": cards.describe(listing, found),
         "warnings": found.warnings,
         "statuses": _GROUPS,
         "overview": {"etag": state.etag, "overview": state.body},
@@ -113,38 +104,10 @@ def _read_query(query_dict: QueryDict) -> dict[str, Any]:
     return query
 
 
-def _describe_figures(listing: store.Listing | None, found: health.Health) -> dict[str, Any]:
-    has_copy = listing is not None and listing.freshness.as_of is not None
-    last_sync = found.state.last_sync if found.state else None
-    groups = Counter(one["group"] for one in listing.instances) if listing else Counter[str]()
-    return {
-        "total": len(listing.instances) if listing and has_copy else "–",
-        "running": groups["running"] if has_copy else "–",
-        "starting": groups["starting"],
-        "cost": _say_cost(burn.find(listing.revision, listing.instances)) if listing and has_copy else "–",
-        "redis": found.services["redis"],
-        "as_of": format_time(last_sync) if last_sync else "",
-    }
-
-
-def _say_cost(found: burn.Burn) -> str:
-    per_hour, count = found.total.per_hour, found.total.unknown
-    unknown = f" · {count} unknown" if count else ""
-    return f"${per_hour or 0:,.2f}/h{unknown}"
-
-
 def _say_instance_cost(shown: Mapping[str, Any]) -> str:
     if shown["prepaid"]:
         return "prepaid"
     return "not known" if shown["costPerHour"] is None else f"${shown['costPerHour']:,.2f}/h"
-
-
-def _describe_stop_all(listing: store.Listing | None, state: overview.Overview) -> bar.StopAll:
-    """Describe the button; without a list that is up to date it names no number, and it works."""
-    if listing is None or listing.freshness.as_of is None or listing.freshness.is_stale:
-        return bar.StopAll()
-    protections = (state.body or {}).get("protections") or []
-    return bar.describe_stop_all(listing.instances, {one["instanceId"] for one in protections})
 
 
 def _describe_rows(shown: Sequence[Mapping[str, Any]], state: overview.Overview) -> list[dict[str, Any]]:

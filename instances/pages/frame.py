@@ -1,12 +1,30 @@
-"""The frame of every page: what its bar says."""
+"""The frame of every page: who may read it, and what its bar says."""
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from django.conf import settings
-from django.http import HttpRequest
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
 
 from instances.access.roles import find_role
 from novita_site import __version__
+from novita_site.roles import Role
+
+View = Callable[[HttpRequest], HttpResponse]
+
+
+def viewers_only(view: View) -> View:
+    """Refuse visitors without a role."""
+
+    @wraps(view)
+    def guarded(request: HttpRequest) -> HttpResponse:
+        if find_role(request) < Role.VIEWER:
+            raise PermissionDenied
+        return view(request)
+
+    return guarded
 
 
 def describe(request: HttpRequest) -> dict[str, Any]:

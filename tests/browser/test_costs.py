@@ -25,20 +25,23 @@ def open_details(page: Page) -> Locator:
 
 @pytest.mark.usefixtures("fleet")
 def test_burn_rate_is_a_figure(visit: Visit) -> None:
-    expect(visit().locator("#figure-cost")).to_have_text("$0.70/h")
+    page = visit()
+
+    expect(page.locator("#figure-cost")).to_have_text("$0.70/h")
+    expect(page.locator("#figure-day")).to_have_text("≈ $17/day")
 
 
 def test_burn_rate_counts_unknown_prices(panel: Panel, visit: Visit) -> None:
     panel.hold({"id": "a", "name": "alpha", "instancePrice": "0", "productId": "gone", "gpuNum": "1"})
 
-    expect(visit().locator("#figure-cost")).to_have_text("$0.00/h · 1 unknown")
+    expect(visit().locator("#figure-unknown")).to_have_text("1 price unknown")
 
 
 @pytest.mark.usefixtures("fleet")
 def test_stop_all_says_what_it_saves(visit: Visit) -> None:
     page = visit()
 
-    page.get_by_role("button", name="Stop all").click()
+    page.get_by_role("button", name="Stop all", exact=True).click()
 
     expect(page.locator("#plan-money")).to_have_text("Saves $0.70/h, without 1 prepaid.")
 
@@ -49,7 +52,7 @@ def test_stop_of_one_says_what_it_saves(visit: Visit) -> None:
 
     page.get_by_role("button", name="Stop alpha", exact=True).click()
 
-    expect(page.get_by_role("dialog", name="Stop alpha?")).to_contain_text("Saves $0.70/h.")
+    expect(page.locator("tr[data-id=a] .confirm")).to_contain_text("It saves $0.70/h.")
 
 
 @pytest.mark.usefixtures("fleet")

@@ -1,9 +1,9 @@
 // The dashboard: makes the features, gives each what it needs of the others, and hands presses and keys to them.
 
 import {hasBanners, showBanners} from './banners.js';
-import {createConfirm} from './confirm.js';
+import {createCards} from './cards/cards.js';
+import {createFragments} from './cards/fragment.js';
 import {isDisabled} from './elements.js';
-import {createFigures} from './figures.js';
 import {createAddress} from './list/address.js';
 import {createAnnotation} from './list/annotation.js';
 import {createDetails} from './list/details.js';
@@ -18,15 +18,12 @@ import {createRows} from './list/rows.js';
 import {createSelection} from './list/selection.js';
 import {createSorting} from './list/sorting.js';
 import {createLive} from './live.js';
-import {createLiveState} from './live-state.js';
-import {watchMenus} from './menus.js';
 import {createOperations} from './operation/operations.js';
 import {createOverview} from './overview.js';
 import {isOver, LoggedOut} from './service.js';
 import * as session from './session.js';
 import {createStatusLine} from './status-line.js';
-import {canRequest} from './statuses.js';
-import {createStopAll} from './stop-all.js';
+import {canRequest, needsStop} from './statuses.js';
 import {showTitle} from './title.js';
 import {createToolbar} from './toolbar.js';
 
@@ -37,7 +34,8 @@ const form = document.getElementById('filters');
 const statusLine = createStatusLine();
 const overview = createOverview();
 const inventory = createInventory({overview, asOf: document.querySelector('#figure-sync time').dateTime});
-const figures = createFigures({inventory});
+const cards = createCards({inventory});
+const fragments = createFragments();
 const live = createLive({
     read: readService,
     hasTrouble: () => Boolean(inventory.failure && !session.isLost()),
@@ -45,7 +43,6 @@ const live = createLive({
     onTick: tick,
 });
 const toolbar = createToolbar({inventory, live, statusLine});
-const liveState = createLiveState({inventory, overview});
 const operations = createOperations({root, onChange: renderTitle, refresh: live.refresh});
 
 const address = createAddress({
@@ -61,12 +58,7 @@ const filters = createFilters({form, address, inventory});
 const sorting = createSorting({head: table.tHead, address});
 const pager = createPager({address});
 const nothing = createNothing({inventory});
-const ask = createConfirm();
-const messages = createRowMessages({
-    getRow: id => rows.get(id),
-    getName: id => inventory.get(id)?.name || id,
-    render,
-});
+const messages = createRowMessages();
 const protection = createProtection({messages, refreshAnew: live.refreshAnew, render});
 const annotation = createAnnotation({
     messages,
@@ -75,17 +67,8 @@ const annotation = createAnnotation({
     refreshAnew: live.refreshAnew,
     render,
 });
-const stopAll = createStopAll({inventory, overview, isProtected: id => !protection.permits('stop', id), statusLine});
 const details = createDetails({table, protection, annotation, statusLine, render});
-const rowActions = createRowActions({
-    ask,
-    inventory,
-    messages,
-    protection,
-    getRow: id => rows.get(id),
-    refresh: live.refresh,
-    render,
-});
+const rowActions = createRowActions({messages, protection, getRow: id => rows.get(id), refresh: live.refresh, render});
 const selection = createSelection({inventory, canRequest: isPossible, preview: operations.preview, render});
 const rows = createRows({
     table,
@@ -101,16 +84,21 @@ const actions = {
     ...filters.actions,
     ...details.actions,
     ...rowActions.actions,
-    ...messages.actions,
     ...protection.actions,
     ...annotation.actions,
     ...selection.actions,
     ...operations.actions,
-    'stop-all': () => operations.preview('stop', null, stopAll.count()),
+    'stop-all': () => operations.preview('stop', null, countToStop()),
 };
 
 function isPossible(kind, one) {
     return canRequest(kind, one) && protection.permits(kind, one.id);
+}
+
+// Returns how many a stop of all would stop, as far as this page can tell; null when it has no list.
+function countToStop() {
+    const {hasCopy, instances} = inventory;
+    return instances && hasCopy ? instances.filter(one => isPossible('stop', one) && needsStop(one)).length : null;
 }
 
 function render() {
@@ -125,9 +113,8 @@ function render() {
     rows.render(shown);
     filters.renderMatches(found.length);
     selection.renderBar(found, shown);
-    stopAll.render();
     nothing.render(found);
-    figures.render();
+    cards.render();
 }
 
 function renderTitle() {
@@ -139,9 +126,8 @@ function renderTitle() {
     });
 }
 
-function tick(isPaused) {
-    figures.tick();
-    liveState.tick(isPaused);
+function tick() {
+    cards.tick();
     operations.tick();
 }
 
@@ -159,7 +145,7 @@ async function readService(isWhole) {
 // Shows what was read, or why it could not be.
 function show(hadFailed) {
     const health = overview.isReachable ? overview.value.health : null;
-    figures.showRedis(health ? health.services.redis : 'unknown');
+    cards.showRedis(health ? health.services.redis : 'unknown');
     if (health) {
         operations.take(overview.value.operations);
         protection.take(overview.value.protections);
@@ -193,14 +179,13 @@ function follow(link) {
     } else if (link.dataset.page) {
         address.change({page: Number(link.dataset.page)}, {isStep: true});
     } else {
-        const group = link.id.replace('figure-', '');
-        address.change({...EMPTY, group, page: 1}, {isStep: true});
+        address.change({...EMPTY, ...Object.fromEntries(new URLSearchParams(link.search)), page: 1}, {isStep: true});
     }
 }
 
 root.addEventListener('click', event => {
     const button = event.target.closest('[data-do]');
-    const link = event.target.closest('th[data-column] a, #pager a, #figure-running, #figure-starting');
+    const link = event.target.closest('th[data-column] a, #pager a, #cards a[href^="?"]');
     if (button && !isDisabled(button)) {
         actions[button.dataset.do](button, button.closest('tr'), event);
     } else if (link && !event.metaKey && !event.ctrlKey && !event.shiftKey && inventory.instances !== null) {
@@ -209,17 +194,13 @@ root.addEventListener('click', event => {
     }
 });
 root.addEventListener('submit', event => {
-    // The browser sends the form that logs out.
-    if (event.target.hasAttribute('action')) {
-        return;
-    }
     event.preventDefault();
     actions[event.target.dataset.submit]?.(event.target, event.target.closest('tr'));
 });
 root.addEventListener('keydown', event => {
     // In a dialog Escape closes that, by the browser.
     if (event.key === 'Escape' && !event.target.closest('dialog')) {
-        [operations, protection, annotation, toolbar].some(feature => feature.takeBack(event.target));
+        [operations, protection, annotation, rowActions, toolbar].some(feature => feature.takeBack(event.target));
     }
 });
 
@@ -234,6 +215,4 @@ for (const element of document.querySelectorAll('.without-script')) {
 // The rows come from the browser's cache or from the API; the server needn't send them with the next page.
 // biome-ignore lint/suspicious/noDocumentCookie: the Cookie Store API exists only over TLS, and not in every browser.
 document.cookie = `${root.dataset.scriptCookie}=1; Path=/; Max-Age=604800; SameSite=Lax`;
-watchMenus();
-session.watchLogin();
 live.start();

@@ -21,6 +21,10 @@ export function getCountedLabel(status) {
     return group === 'other' ? getLabel(status) : groups[group].label;
 }
 
+export function listGroups() {
+    return Object.keys(groups);
+}
+
 export function getGroupLabel(group) {
     return groups[group].label;
 }

@@ -9,9 +9,13 @@ export function capitalize(word) {
     return word[0].toUpperCase() + word.slice(1);
 }
 
+export function sayUsd(amount, digits = 2) {
+    return `$${amount.toLocaleString('en-US', {minimumFractionDigits: digits, maximumFractionDigits: digits})}`;
+}
+
 // Returns an amount in USD per hour.
 export function sayCost(perHour) {
-    return `$${perHour.toLocaleString('en-US', {minimumFractionDigits: 2, maximumFractionDigits: 2})}/h`;
+    return `${sayUsd(perHour)}/h`;
 }
 
 // Returns what an instance costs in its present status.

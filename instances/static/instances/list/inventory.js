@@ -14,6 +14,7 @@ export function createInventory({overview, asOf}) {
     let revision = null; // of the instances
     let hasCopy = false;
     let isSyncing = false;
+    let isStale = false;
     let failure = null; // {error, since} of the readings that failed; `since` by the server's clock, null if not known
 
     // Returns whether there is something new to show.
@@ -31,6 +32,7 @@ export function createInventory({overview, asOf}) {
             // Clearing the cache doesn't change the time of the last synchronization.
             asOf = sync.lastSync || '';
             isSyncing = sync.isLocked;
+            isStale = sync.stale;
             failure = null;
         } catch (error) {
             isSyncing = false;
@@ -83,6 +85,9 @@ export function createInventory({overview, asOf}) {
         get isSyncing() {
             return isSyncing;
         },
+        get isStale() {
+            return isStale;
+        },
         get asOf() {
             return asOf;
         },
@@ -91,7 +96,6 @@ export function createInventory({overview, asOf}) {
         },
         read,
         has: id => byId.has(id),
-        get: id => byId.get(id),
         countGroup: group => instances.filter(one => one.group === group).length,
         // `text` is folded.
         matches: (one, text) => getSearchText(one).includes(text),

@@ -1,0 +1,158 @@
+"""The cards of the dashboard: what runs, what it costs, what needs attention; its script uses the same words."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from django.conf import settings
+from django.db import DatabaseError
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from instances import health
+from instances.costs import balance, burn, reports, trend
+from instances.errors import CacheUnavailable
+from instances.instance import GROUPS, format_time
+from instances.inventory import attention, store
+from instances.pages import charts
+
+log = logging.getLogger(__name__)
+
+SHOWN_GPUS: Final = 3
+LINE_MS: Final = reports.DAY_MS
+LINE_STEP_MS: Final = reports.HOUR_MS // 2
+# The line of a day is drawn once a minute and process.
+LINE_SECONDS: Final = 60
+# The segments of the bar, from the left.
+SEGMENTS: Final = ("running", "starting", "stopping", "other", "stopped", "gone")
+
+_last_line: tuple[float, int, SafeString] = (float("-inf"), 0, SafeString())
+
+
+def describe(listing: store.Listing | None, found: health.Health) -> dict[str, Any]:
+    """Return what the cards show; without an inventory no figure is known."""
+    is_known = listing is not None and listing.freshness.as_of is not None
+    instances = listing.instances if listing and is_known else []
+    groups = Counter(one["group"] for one in instances)
+    burning = burn.find(listing.revision, instances) if listing and is_known else burn.Burn()
+    per_hour = burning.total.per_hour
+    number, reasons = attention.count(instances)
+    last_sync = found.state.last_sync if found.state else None
+    return {
+        "is_known": is_known,
+        "is_stale": bool(listing and is_known and listing.freshness.is_stale),
+        "total": len(instances),
+        "running": groups["running"],
+        "starting": groups["starting"],
+        "gpus": sum(one["gpuNum"] or 0 for one in instances if one["group"] == "running"),
+        "segments": _describe_segments(groups, len(instances)),
+        # Without any known price, the sum is unknown, too.
+        "per_hour": "" if per_hour is None else say_usd(per_hour),
+        "per_day": "" if per_hour is None else f"${per_hour * 24:,.0f}",
+        "unknown_prices": burning.total.unknown,
+        "by_gpu": _describe_gpus(burning),
+        "attention": number,
+        "reasons": [(name, say_reason(name, count), urlencode({"attention": name})) for name, count in reasons.items()],
+        "long_running_days": settings.LONG_RUNNING_DAYS,
+        "redis": found.services["redis"],
+        "as_of": format_time(last_sync) if last_sync else "",
+        "trend": draw_trend(),
+    }
+
+
+def say_usd(amount: Decimal) -> str:
+    return f"${amount:,.2f}"
+
+
+def say_reason(reason: attention.Reason, number: int) -> str:
+    """Say how many instances need attention for a reason; "" for none."""
+    if not number:
+        return ""
+    days, plural = settings.LONG_RUNNING_DAYS, "" if number == 1 else "s"
+    return {
+        "error": f"{number} error{plural}",
+        "longRunning": f"{number} up > {days} day{'' if days == 1 else 's'}",
+        "spotReclaim": f"{number} spot reclaim{plural}",
+    }[reason]
+
+
+def _describe_segments(groups: Mapping[str, int], total: int) -> dict[str, Any]:
+    """Return the bar of the groups: where each begins, its width in percent, and a sentence."""
+    parts, begin = [], 0.0
+    for group in SEGMENTS:
+        width = 100 * groups.get(group, 0) / total if total else 0.0
+        parts.append({"group": group, "begin": f"{begin:.2f}", "width": f"{width:.2f}"})
+        begin += width
+    counts = [(groups.get(group, 0), GROUPS[group].label.lower()) for group in GROUPS]
+    return {"parts": parts, "sentence": ", ".join(f"{number} {label}" for number, label in counts if number)}
+
+
+def _describe_gpus(burning: burn.Burn) -> list[dict[str, Any]]:
+    """Return the most expensive products, each with its share of the most expensive one."""
+    known = [(name or "", one.per_hour) for name, one in burning.by["gpu"].items() if one.per_hour]
+    shown = sorted(known, key=lambda item: (-item[1], item[0]))[:SHOWN_GPUS]
+    rows: list[dict[str, Any]] = [
+        {
+            "name": name or "Unknown GPU",
+            "link": urlencode({"search": name}),
+            "per_hour": say_usd(amount),
+            "width": f"{100 * amount / shown[0][1]:.1f}",
+        }
+        for name, amount in shown
+    ]
+    # The script fills the rows that are empty now.
+    return rows + [{}] * (SHOWN_GPUS - len(rows))
+
+
+def draw_trend() -> SafeString:
+    """Return the burn rate of the last 24 hours as a line, and how long a low balance lasts."""
+    global _last_line
+    drawn_at, observed_ms, line = _last_line
+    try:
+        observed_now = reports.read_observed_ms()
+        if observed_now != observed_ms or time.monotonic() - drawn_at > LINE_SECONDS:
+            line = _draw_line(observed_now)
+            _last_line = (time.monotonic(), observed_now, line)
+    except DatabaseError as exc:
+        log.debug("no burn rate over time: %s", exc)
+        line = SafeString()
+    return line + _say_runway()
+
+
+def _draw_line(observed_ms: int) -> SafeString:
+    end_ms = observed_ms
+    begin_ms = end_ms - LINE_MS
+    pieces = list(reports.read_pieces(begin_ms, end_ms))
+    levels = trend.find_levels(pieces, begin_ms, end_ms, LINE_STEP_MS)
+    known = [one.usd_per_hour for one in levels if one.usd_per_hour is not None]
+    if not known:
+        return SafeString()
+    sentence = (
+        f"Burn rate of the last 24 hours: between ${min(known):,.2f} and ${max(known):,.2f} per hour, "
+        f"${known[-1]:,.2f} last."
+    )
+    points = [charts.Point(one.at_ms, one.usd_per_hour) for one in levels]
+    return charts.draw_spark(points, begin_ms, end_ms, sentence)
+
+
+def _say_runway() -> SafeString:
+    """Say how long the balance lasts, if that is known and not long."""
+    try:
+        reading = balance.read()
+    except CacheUnavailable as exc:
+        log.debug("balance unknown: %s", exc)
+        return SafeString()
+    hours = reading.find_hours_left(reading.per_hour)
+    if hours is None or hours >= settings.BALANCE_WARN_HOURS:
+        return SafeString()
+    return format_html('<span class="runway">balance lasts {}</span>', say_hours(hours))
+
+
+def say_hours(hours: Decimal) -> str:
+    if hours < 1:
+        return "less than an hour"
+    return f"{hours:.0f} h" if hours < 72 else f"{hours / 24:,.0f} days"

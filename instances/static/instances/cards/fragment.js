@@ -1,0 +1,30 @@
+// Keeps charts fresh: the server draws them, and an element with data-fragment names the address that has its content.
+
+const REFRESH_MS = 300_000;
+
+// Reads every fragment of the page again, each 5 minutes while the page is visible. A 304 changes nothing.
+export function createFragments() {
+    const elements = [...document.querySelectorAll('[data-fragment]')];
+    const etags = new WeakMap();
+
+    async function read(element) {
+        const headers = etags.has(element) ? {'If-None-Match': etags.get(element)} : {};
+        try {
+            const answer = await fetch(element.dataset.fragment, {headers, cache: 'no-store'});
+            if (answer.status === 200 && !answer.redirected) {
+                etags.set(element, answer.headers.get('ETag') || '');
+                const drawn = new DOMParser().parseFromString(await answer.text(), 'text/html');
+                element.replaceChildren(...drawn.body.childNodes);
+            }
+        } catch {
+            // The old chart stays; the page says elsewhere that the service can't be reached.
+        }
+    }
+
+    function refresh() {
+        return document.hidden ? null : Promise.all(elements.map(read));
+    }
+
+    setInterval(refresh, REFRESH_MS);
+    return {refresh};
+}
