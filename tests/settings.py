@@ -4,9 +4,10 @@ import os
 import tempfile
 from pathlib import Path
 
-from fakeredis import FakeRedisConnection, FakeServer
+from fakeredis import FakeRedisConnection
 
 from novita_site import env
+from tests import fake_redis
 
 env.read = lambda root, running: env.Env(
     {
@@ -27,7 +28,7 @@ from novita_site.settings import CACHES, DATABASES, LOGGING  # noqa: E402 - like
 DATABASES["default"]["TEST"] = {"NAME": str(Path(tempfile.gettempdir()) / f"novita-panel-tests-{os.getpid()}.sqlite3")}
 
 # `FAKE_REDIS.connected = False` is an outage.
-FAKE_REDIS = FakeServer(version=(6, 2))
+FAKE_REDIS = fake_redis.make_server()
 CACHES["default"]["OPTIONS"]["CONNECTION_POOL_KWARGS"] = {
     "connection_class": FakeRedisConnection,
     "server": FAKE_REDIS,
