@@ -8,12 +8,12 @@ import pytest
 from django.test import Client
 from fakeredis import FakeRedis
 
-from instances import redis_client
-from instances.costs import products
+from instances import redis_client, tasks
+from instances.costs import labels, products
 from instances.costs.prices import decode
 from instances.instance import STATUSES, from_novita
-from instances.inventory import additions, store
-from instances.models import Annotation, LabelRule
+from instances.inventory import additions, exchanges, store
+from instances.models import Annotation, LabelRule, UsageInterval
 from tests.novita_answers import API, NovitaAnswers, make_row
 
 pytestmark = pytest.mark.django_db
@@ -203,6 +203,57 @@ def test_second_refresh_changes_nothing(
 
     assert additions.refresh() == 0
     assert client.get("/api/instances")["ETag"] == etag
+
+
+def test_price_list_that_comes_during_the_first_synchronization_is_not_missed(
+    client: Client, novita: NovitaAnswers, raw_redis: FakeRedis
+) -> None:
+    list_products(novita, {"id": "4090.16c62g", "price": "35000"})
+    novita.lists_during(tasks.refresh_prices, make_row("a"))
+
+    client.post("/api/instances/sync")
+
+    assert client.get("/api/instances/a").json()["pricePerHour"] == 0.35
+    assert UsageInterval.objects.get().price == 3_500_000_000
+
+
+def test_refresh_repeats_what_a_write_has_prevented(
+    synchronize: Synchronize, client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synchronize(make_row("a"), make_row("b"))
+    list_products(novita, {"id": "4090.16c62g", "price": "35000"})
+    products.refresh()
+    write_before(monkeypatch, lambda: store.write_instance(from_novita(make_row("a", status="toStop"))))
+
+    additions.refresh()
+
+    shown = {one["id"]: one for one in client.get("/api/instances").json()["instances"]}
+    assert (shown["a"]["status"], shown["a"]["pricePerHour"]) == ("toStop", 0.35)
+    assert shown["b"]["pricePerHour"] == 0.35
+
+
+def test_annotation_repeats_what_a_write_has_prevented(
+    synchronize: Synchronize, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synchronize(make_row("a"))
+    write_before(monkeypatch, lambda: store.write_instance(from_novita(make_row("a", status="toStop"))))
+
+    additions.label("a", labels.Labels("ada", "llm"))
+
+    shown = client.get("/api/instances/a").json()
+    assert (shown["status"], shown["owner"], shown["project"]) == ("toStop", "ada", "llm")
+
+
+def write_before(monkeypatch: pytest.MonkeyPatch, write: Callable[[], object]) -> None:
+    """Let something else be written before the first exchange."""
+    exchange, writes = exchanges.exchange, [write]
+
+    def run(changes: Any) -> int:
+        if writes:
+            writes.pop()()
+        return exchange(changes)
+
+    monkeypatch.setattr(exchanges, "exchange", run)
 
 
 # --- In a status

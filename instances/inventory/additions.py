@@ -20,6 +20,8 @@ from instances.inventory import encoding, exchanges, store
 
 log = logging.getLogger(__name__)
 
+# An instance that is written between a read and its exchange is read again.
+MAX_ATTEMPTS: Final = 3
 # A change of one of these makes another price.
 _PRICED_BY: Final = ("gpuNum", "productId", "billingMode")
 
@@ -91,20 +93,41 @@ def refresh() -> int:
     Raises CacheUnavailable and DatabaseError.
     """
     additions = Additions(products.read(), labels.read_book())
-    changes = []
-    for id_, old in store.read_stored().rows.items():
-        before = encoding.parse(old)
-        if before is not None:
-            new = encoding.recode(old, additions.complete(from_json(before), None))
-            if new != old:
-                changes.append((id_, old, new))
-    return exchanges.exchange(changes)
+    exchanged = 0
+    for _ in range(MAX_ATTEMPTS):
+        changes = []
+        for id_, old in store.read_stored().rows.items():
+            before = encoding.parse(old)
+            if before is not None:
+                new = encoding.recode(old, additions.complete(from_json(before), None))
+                if new != old:
+                    changes.append((id_, old, new))
+        done = exchanges.exchange(changes)
+        exchanged += done
+        if done == len(changes):
+            break
+    return exchanged
 
 
 def label(instance_id: str, found: Labels) -> None:
     """Give one cached instance its owner and project. Raises CacheUnavailable."""
-    old = exchanges.find_stored(instance_id)
-    before = encoding.parse(old) if old is not None else None
-    if old is not None and before is not None:
+    for _ in range(MAX_ATTEMPTS):
+        old = exchanges.find_stored(instance_id)
+        before = encoding.parse(old) if old is not None else None
+        if old is None or before is None:
+            return
         instance = dataclasses.replace(from_json(before), owner=found.owner, project=found.project)
-        exchanges.exchange([(instance_id, old, encoding.recode(old, instance))])
+        new = encoding.recode(old, instance)
+        if new == old or exchanges.exchange([(instance_id, old, new)]):
+            return
+
+
+def price_first(rows: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    """Give a new inventory its prices when the price list came while it was read; return its rows as they are then."""
+    try:
+        if products.read() is None or not refresh():
+            return rows
+        return store.read_stored().rows
+    except (CacheUnavailable, DatabaseError) as exc:
+        log.debug("the inventory shows its prices later: %s", exc)
+        return rows

@@ -17,7 +17,7 @@ from django.conf import settings
 from instances.errors import CacheUnavailable, NotFoundAtNovita, NovitaError, PanelError, SyncInProgress
 from instances.instance import Instance
 from instances.inventory import encoding, lease, publishing, rows, store
-from instances.inventory.additions import Additions, read_additions
+from instances.inventory.additions import Additions, price_first, read_additions
 from instances.inventory.difference import compare
 from instances.inventory.report import SyncReport, record
 from instances.novita.client import Novita, get_novita
@@ -126,6 +126,8 @@ def _run(
     on_progress("publishing")
     _publish(stored, found, publishing.Source(held.token, held.fence, held.began_ms, report.trigger))
     report.publish_ms = _measure_ms(began)
+    if stored.generation is None and not additions.has_prices:
+        report.rows = price_first(found)
 
 
 def _publish(stored: store.Stored, new: Mapping[str, bytes], source: publishing.Source) -> None:
