@@ -21,6 +21,7 @@ _STYLES: Final = [
             "forms",
             "confirm",
             "banners",
+            "plain",
             "cards",
             "charts",
             "toolbar",
@@ -32,12 +33,14 @@ _STYLES: Final = [
 ]
 _STYLE_BUNDLE: Final = "instances/pages.bundle.css"
 # Bundle → its first module.
-_MODULES: Final = {"instances/dashboard.bundle.js": "instances/dashboard.js"}
+_MODULES: Final = {
+    "instances/dashboard.bundle.js": "instances/dashboard.js",
+    "instances/page.bundle.js": "instances/page.js",
+}
 NAMES: Final = frozenset({_STYLE_BUNDLE, *_MODULES})
 
 _IMPORT: Final = re.compile(r"^import (?:\* as (\w+)|\{([^}]*)\}) from '(\.[^']+)';$", re.MULTILINE)
 _EXPORT: Final = re.compile(r"^export (?=(?:async )?(?:function|class|const) (\w+))", re.MULTILINE)
-_LINK: Final = re.compile(r"url\((?!data:|/|[\"'])([^)]+)\)")
 
 Read = Callable[[str], bytes | None]
 
@@ -45,7 +48,7 @@ Read = Callable[[str], bytes | None]
 def build(name: str, read: Read) -> bytes:
     """Return a bundle; `read` returns a static file by its name. Raises ValueError for what a bundle can't express."""
     if name == _STYLE_BUNDLE:
-        return "\n".join(_shorten_style(_read(one, read), one) for one in _STYLES).encode()
+        return "\n".join(_shorten_style(_read(one, read)) for one in _STYLES).encode()
     modules: dict[str, str] = {}
     _add_module(_MODULES[name], read, modules, [])
     return "\n".join(modules.values()).encode()
@@ -58,10 +61,8 @@ def _read(name: str, read: Read) -> str:
     return content.decode()
 
 
-def _shorten_style(text: str, name: str) -> str:
-    folder = posixpath.relpath(posixpath.dirname(name), posixpath.dirname(_STYLE_BUNDLE))
+def _shorten_style(text: str) -> str:
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
-    text = _LINK.sub(lambda found: f"url({posixpath.normpath(posixpath.join(folder, found[1]))})", text)
     return re.sub(r"^[ \t]*\n|^[ \t]+", "", text, flags=re.MULTILINE)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
 from gunicorn import util
+from gunicorn.glogging import Logger as GunicornLogger
 
 from novita_site import __version__, streams
 from novita_site.env import is_loopback
@@ -45,10 +46,21 @@ graceful_timeout = 50
 loglevel = "warning"
 # The same log format, also for the master process.
 logconfig_dict = settings.LOGGING
+logger_class = "novita_site.gunicorn.Logger"
 # The control socket would be a file in the home folder. It is unused.
 control_socket_disable = True
 # Only SECURE_PROXY_SSL_HEADER marks TLS. gunicorn would trust any client on this machine.
 forwarded_allow_ips = ""
+
+
+class Logger(GunicornLogger):  # type: ignore[misc]  # gunicorn has no types
+    """Makes no line of the access log where nobody asks for one.
+
+    gunicorn takes `logconfig_dict` for a wish, makes a line for each request (0.05 ms), and writes it nowhere.
+    """
+
+    def _compute_access_log_enabled(self) -> bool:
+        return bool(self.cfg.accesslog)
 
 
 def when_ready(server: Any) -> None:

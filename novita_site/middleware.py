@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Callable
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
@@ -72,16 +72,19 @@ def drop_body(get_response: Handler) -> Handler:
 
 
 def choose_encoding(get_response: Handler) -> Handler:
-    """Reduce Accept-Encoding to gzip or nothing. Django's middleware only searches for the word, and finds it in
-    `gzip;q=0`.
-    """
-
     def middleware(request: HttpRequest) -> HttpResponseBase:
-        if (header := request.META.get("HTTP_ACCEPT_ENCODING")) is not None:
-            request.META["HTTP_ACCEPT_ENCODING"] = "gzip" if accepts_gzip(header) else ""
+        reduce_encoding(request.META)
         return get_response(request)
 
     return middleware
+
+
+def reduce_encoding(meta: dict[str, Any]) -> None:
+    """Reduce Accept-Encoding to gzip or nothing. Django's middleware only searches for the word, and finds it in
+    `gzip;q=0`.
+    """
+    if (header := meta.get("HTTP_ACCEPT_ENCODING")) is not None:
+        meta["HTTP_ACCEPT_ENCODING"] = "gzip" if accepts_gzip(header) else ""
 
 
 @lru_cache(maxsize=256)
@@ -99,16 +102,24 @@ def add_headers(get_response: Handler) -> Handler:
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         response = get_response(request)
-        for name, value in HEADERS.items():
+        is_secure = request.is_secure()
+        for name, value in list_headers(is_secure=is_secure):
             response.headers.setdefault(name, value)
-        # Static files and the listing, which has an ETag, set their own value.
-        response.headers.setdefault("Cache-Control", "private, no-store")
-        if request.is_secure():
-            if settings.SECURE_HSTS_SECONDS:
-                # For this host only, not for its neighbours.
-                response.headers.setdefault("Strict-Transport-Security", f"max-age={settings.SECURE_HSTS_SECONDS}")
+        if is_secure:
             for cookie in response.cookies.values():
                 cookie["secure"] = True
         return response
 
     return middleware
+
+
+def list_headers(*, is_secure: bool) -> list[tuple[str, str]]:
+    """Return the headers that each answer gets unless it has a value of its own.
+
+    Static files and the listing, which has an ETag, have their own Cache-Control.
+    """
+    headers = [*HEADERS.items(), ("Cache-Control", "private, no-store")]
+    if is_secure and settings.SECURE_HSTS_SECONDS:
+        # For this host only, not for its neighbours.
+        headers.append(("Strict-Transport-Security", f"max-age={settings.SECURE_HSTS_SECONDS}"))
+    return headers

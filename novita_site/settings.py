@@ -212,7 +212,7 @@ MIDDLEWARE = [
     "novita_site.middleware.add_headers",
     "novita_site.static_files.Middleware",
     "django.middleware.gzip.GZipMiddleware",
-    "instances.api.shortcut.shorten",
+    "instances.access.passes.learn",
     "instances.access.origins.refuse_cross_site",
     "novita_site.body.read_body",
     "django.contrib.sessions.middleware.SessionMiddleware",

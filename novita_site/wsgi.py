@@ -5,4 +5,8 @@ import os
 from django.core.wsgi import get_wsgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "novita_site.settings")
-application = get_wsgi_application()
+_django = get_wsgi_application()
+
+from instances.api.shortcut import shorten  # noqa: E402 - it needs Django's settings and models
+
+application = shorten(_django)

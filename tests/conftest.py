@@ -1,5 +1,6 @@
 """Fixtures: an empty Redis for each test, and Novita's answers by `responses`."""
 
+import functools
 import gc
 import io
 import logging
@@ -10,6 +11,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -20,10 +22,11 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import Client, SimpleTestCase, TransactionTestCase
 from django_redis import get_redis_connection
 from fakeredis import FakeRedis, FakeServer
+from xdist.scheduler import LoadScopeScheduling
 
 from instances import health, outages
 from instances.access import limits, visitors
-from instances.api import overview
+from instances.api import overview, reads
 from instances.fallback import database, journal, kept, standby
 from instances.inventory import store
 from instances.novita.client import get_novita
@@ -59,31 +62,48 @@ def empty_tables(self: TransactionTestCase) -> None:
 TransactionTestCase._fixture_teardown = empty_tables  # type: ignore[attr-defined]  # no stub
 
 
+# The files of tests/system that take longest begin first.
+LONG = ("schema", "up", "operations", "worker_faults", "outputs", "emergency", "stop_all_command", "kills")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the tests that wait for other processes; the unit tests use the processors meanwhile.
 
-    Tests of one xdist_group run in one test process: those of a file that share a module's service, and all unit tests
-    of a file. Files with many tests come first. The browser's tests form four groups, since each process that runs some
-    of them starts a Chromium and its services.
+    Of the unit tests, files with many tests come first.
     """
-    folders = {"system": 0, "browser": 1}
+    folders = {"browser": 0, "system": 1}
     counts = Counter(item.path for item in items)
-    items.sort(key=lambda item: (rank := folders.get(item.path.parent.name, 2), -counts[item.path] * (rank == 2)))
-    for item in items:
-        if item.get_closest_marker("xdist_group"):
-            continue
-        is_unit = item.path.parent.name not in folders
-        if is_unit or (isinstance(item, pytest.Function) and not _SHARED.isdisjoint(_list_scopes(item))):
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+    def rank(item: pytest.Item) -> tuple[int, int]:
+        folder, name = folders.get(item.path.parent.name, 2), item.path.stem.removeprefix("test_")
+        if folder == 1:
+            return folder, LONG.index(name) if name in LONG else len(LONG)
+        return folder, -counts[item.path] * (folder == 2)
+
+    items.sort(key=rank)
 
 
-_SHARED = {"module", "package"}
+class FileScheduling(LoadScopeScheduling):
+    """Runs the tests of a file in one test process, where they share the services of their module.
+
+    Files with the same mark `xdist_group` run in one process, too: each process that runs tests of the browser starts a
+    Chromium and its panels. xdist's own `loadgroup` appends groups to node ids, which pytest 9.2 ignores.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return find_group(self.config.rootpath / nodeid.partition("::")[0])
 
 
-def _list_scopes(item: pytest.Function) -> set[str]:
-    # pytest has no public way to ask.
-    fixtures = item._fixtureinfo.name2fixturedefs
-    return {one.scope for name, definitions in fixtures.items() for one in definitions if name != "collected"}
+@functools.cache
+def find_group(path: Path) -> str:
+    # The process that distributes the tests collects none, so it knows no marks.
+    mark = re.search(r'xdist_group\("(.+)"\)', path.read_text(encoding="utf-8"))
+    return mark[1] if mark else str(path)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling:
+    return FileScheduling(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -128,6 +148,7 @@ def redis_server() -> Iterator[FakeServer]:
     store._parsed = None
     store._kept = None
     overview._last = (float("-inf"), "")
+    reads._known_health.clear()
     limits.memory.clear()
     outages.redis.reset()
     outages.database.reset()

@@ -342,8 +342,9 @@ def test_bad_period_is_refused_with_a_valid_one(
             "history?step=hour&from=2025-12-01&to=2026-01-10",
             {"from": "At most 31 days before `to`, which is 2026-01-11T00:00:00Z."},
         ),
-        ("instances?step=day", {"step": "Unknown parameter. Valid are: from, to."}),
-        ("instances.csv?step=day", {"step": "Unknown parameter. Valid are: from, to."}),
+        ("bill?step=day", {"step": "Unknown parameter. Valid are: from, to."}),
+        ("bill.csv?step=day", {"step": "Unknown parameter. Valid are: from, to."}),
+        ("history.csv?instance=a", {"instance": "Unknown parameter. Valid are: step, from, to."}),
     ],
 )
 @pytest.mark.usefixtures("now")
@@ -374,8 +375,9 @@ def test_report_says_since_when_the_ledger_knows(client: Client, novita: NovitaA
 @pytest.mark.usefixtures("now")
 def test_reports_are_csv_files_too(client: Client) -> None:
     record("a", (State.GPU, 10, 8, 1.0), name="=cmd")
+    record("b", (State.GPU, 10, 8, 1.0))
 
-    answer = client.get("/api/costs/instances.csv")
+    answer = client.get("/api/costs/instances.csv?instance=a")
 
     text = b"".join(answer.streaming_content).decode("utf-8-sig")  # type: ignore[attr-defined]  # a stream
     (row,) = csv.DictReader(io.StringIO(text))

@@ -73,8 +73,9 @@ def test_service_with_a_fresh_inventory_is_healthy(client: Client, novita: Novit
             "clearedAt": None,
             "isLocked": False,
             "cacheSize": 2,
-            "stale": False,
+            "isStale": False,
             "lastError": None,
+            "lastErrorCode": None,
         },
         "warnings": [],
     }
@@ -94,8 +95,9 @@ def test_service_without_an_inventory_is_degraded(client: Client) -> None:
         "isLocked": False,
         "cacheSize": 0,
         "ageSeconds": None,
-        "stale": False,
+        "isStale": False,
         "lastError": None,
+        "lastErrorCode": None,
     }
     assert body["warnings"] == ["The account has not been synchronized yet."]
 
@@ -136,6 +138,7 @@ def test_service_after_a_failed_sync_is_degraded_and_gives_the_reason(
     assert body["status"] == "degraded"
     assert body["services"]["novita"] == "down"
     assert body["sync"]["lastError"] == words
+    assert body["sync"]["lastErrorCode"] == client.post("/api/instances/sync").json()["code"]
     assert re.fullmatch(rf"Synchronization has been failing since \S+ \S+ UTC: {re.escape(words)}", body["warnings"][0])
     assert [body["sync"][name] for name in ("available", "lastSync", "cacheSize")] == [True, before["lastSync"], 2]
 

@@ -10,7 +10,7 @@ from fakeredis import FakeServer
 
 from instances.models import Target
 from tests.novita_answers import NovitaAnswers, make_row
-from tests.operation_steps import move_on, order, show
+from tests.operation_steps import move_on, order, pass_deadline, show
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_pauses")]
 
@@ -53,6 +53,66 @@ def test_result_of_stop_all_says_what_it_saves(client: Client, account: Any) -> 
     assert get_money(show(client, body)) == [2.35, None, 1, 1]
 
 
+def test_record_of_a_stop_does_not_follow_later_prices(client: Client, account: Any) -> None:
+    body = order(client)
+    account.settle()
+    move_on(body, 2)
+    account.change("a", "exited", instancePrice="99000")
+    account.change("b", "exited", instancePrice="99000")
+    account.change("e", "exited", instancePrice="99000")
+    client.post("/api/instances/sync")
+
+    assert get_money(show(client, body)) == [2.35, None, 1, 1]
+
+
+def test_record_of_a_start_does_not_follow_later_prices(client: Client, account: Any) -> None:
+    body = client.post("/api/operations", {"kind": "start", "ids": ["c"]}).json()
+    account.settle()
+    move_on(body, 2)
+    account.change("c", "running", instancePrice="99000")
+    client.post("/api/instances/sync")
+
+    assert get_money(show(client, body)) == [None, 1.0, 0, 0]
+
+
+def test_record_leaves_out_instances_that_did_not_stop(client: Client, account: Any) -> None:
+    body = order(client, ids=["a", "b"])
+    account.settle()
+    account.change("b", "running", instancePrice="100000", gpuNum="2")
+    move_on(body, 1)
+    pass_deadline(body)
+
+    move_on(body, 1)
+
+    assert show(client, body)["counts"]["stillRunning"] == 1
+    assert show(client, body)["savesPerHour"] == 0.35
+
+
+@pytest.mark.parametrize("kind", ["stop", "start"])
+def test_amount_is_unknown_when_no_price_is_known(client: Client, account: Any, kind: str) -> None:
+    account.change("e", "running" if kind == "stop" else "exited")
+    client.post("/api/instances/sync")
+
+    answer = client.post("/api/operations", {"kind": kind, "ids": ["e"], "dryRun": True}).json()
+
+    assert get_money(answer) == [None, None, 1, 0]
+
+
+@pytest.mark.usefixtures("account")
+def test_prepaid_instances_save_nothing(client: Client) -> None:
+    assert get_money(order(client, ids=["d"], dryRun=True)) == [0.0, None, 0, 1]
+
+
+def test_record_in_admin_says_what_the_stop_saved(client: Client, account: Any) -> None:
+    body = order(client)
+    account.settle()
+    move_on(body, 2)
+
+    page = client.get(f"/admin/instances/operation/{body['operationId']}/change/").content.decode()
+
+    assert "Saves $2.35 per hour, without 1 unknown price and 1 prepaid instance." in page
+
+
 @pytest.mark.usefixtures("account")
 def test_stop_of_a_selection_says_what_it_saves(client: Client) -> None:
     assert get_money(order(client, ids=["a", "c"], dryRun=True)) == [0.35, None, 0, 0]
@@ -86,7 +146,7 @@ def test_prices_are_unknown_without_redis_and_the_stop_is_sent(client: Client, r
     body = order(client)
 
     assert body["count"] == 4
-    assert get_money(body) == [0.0, None, 4, 0]
+    assert get_money(body) == [None, None, 4, 0]
 
 
 @pytest.mark.usefixtures("account")
@@ -95,7 +155,18 @@ def test_command_says_what_a_stop_saves() -> None:
 
     call_command("stop_all", "--dry-run", stdout=out)
 
-    assert "Saves $2.35 per hour, without 1 unknown price." in out.getvalue()
+    assert "Saves $2.35 per hour, without 1 unknown price and 1 prepaid instance." in out.getvalue()
+
+
+def test_command_says_that_no_price_is_known(account: Any, client: Client) -> None:
+    for id_ in ("a", "b", "d"):
+        account.change(id_, "exited")
+    client.post("/api/instances/sync")
+    out = io.StringIO()
+
+    call_command("stop_all", "--dry-run", stdout=out)
+
+    assert "Saves an unknown amount per hour, without 1 unknown price." in out.getvalue()
 
 
 # --- Restore
@@ -115,7 +186,6 @@ def test_restore_starts_what_a_stop_has_stopped_and_still_exists(client: Client,
     move_on(body, 2)
     del account.rows["e"]
     account.change("d", "running")
-    client.post("/api/instances/sync")
 
     answer = restore(client, body, 200)
 

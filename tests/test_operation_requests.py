@@ -65,7 +65,7 @@ def test_dry_run_reports_and_changes_nothing(client: Client, novita: NovitaAnswe
             "Data on local disks may be lost; Novita keeps it for up to 7 days.",
             "A stopped instance may not start again: its GPU can be taken meanwhile.",
         ],
-        "savesPerHour": 0,
+        "savesPerHour": None,
         "costsPerHour": None,
         "unknownPrices": 1,
         "prepaid": 0,

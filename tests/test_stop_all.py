@@ -57,6 +57,16 @@ def test_command_stops_all_and_waits_until_each_is_verified(client: Client, novi
     assert AuditEntry.objects.filter(action="operation.stop", actor=shown["requestedBy"]).count() == 1
 
 
+def test_result_says_what_the_stop_saves(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a", instancePrice="35000"), make_row("b", billingMode="monthly"))
+    client.post("/api/instances/sync")
+    carry_out(account, "a", "b")
+
+    ran = Ran("--yes")
+
+    assert ran.out.splitlines() == ["All 2 are stopped.", "Saves $0.35 per hour, without 1 prepaid instance."]
+
+
 def test_command_says_when_nothing_is_running(novita: NovitaAnswers) -> None:
     novita.holds(make_row("a", status="exited"))
 

@@ -17,6 +17,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from http.client import HTTPMessage
 from pathlib import Path
 from typing import Any
@@ -410,7 +411,8 @@ def verify(headers: HTTPMessage, body: bytes, secret: str) -> bool:
 
 def test_event_arrives_signed_with_the_documented_fields(serve: Serve) -> None:
     receiver = serve(answer("204 No Content"))
-    operation = make_operation(success=False, result="1 of 3 is still running.", reason="Month's end")
+    saved = {"usd_per_hour": Decimal("1.25"), "unknown_prices": 2, "prepaid": 0}
+    operation = make_operation(success=False, result="1 of 3 is still running.", reason="Month's end", **saved)
     operation.targets.create(instance_id="a", name="train-a", state="confirmed")
     operation.targets.create(instance_id="b", name="train-b", state="stillRunning", error="Novita refused.")
     operation.targets.create(instance_id="c", name="train-c", state="skipped", error="It is protected.")
@@ -440,6 +442,10 @@ def test_event_arrives_signed_with_the_documented_fields(serve: Serve) -> None:
             "success": False,
             "result": "1 of 3 is still running.",
             "reason": "Month's end",
+            "savesPerHour": 1.25,
+            "costsPerHour": None,
+            "unknownPrices": 2,
+            "prepaid": 0,
             "counts": {**dict.fromkeys(Target.State.values, 0), "confirmed": 1, "stillRunning": 1, "skipped": 1},
             "unconfirmed": [
                 {"instanceId": "b", "name": "train-b", "state": "stillRunning", "message": "Novita refused."}

@@ -8,21 +8,26 @@ deactivated or demoted user count at the next request.
 import re
 from collections import OrderedDict
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 
 from django.conf import settings
 from django.db import DatabaseError, connection
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponseBase
 from django.utils import timezone
 from knox.crypto import hash_token
 
 from instances.access.proxies import is_local_owner
 from instances.access.roles import find_role
 from instances.access.visitors import LAST_USE, find_known_owner
+from novita_site.middleware import Handler
 from novita_site.roles import Role
 
 # How many logins and tokens a process recognizes.
 MAX_PASSES: Final = 1024
+
+# Where a request's environ has its visit.
+VISIT: Final = "novita.visit"
 
 _BEARER: Final = re.compile(r"Bearer ([\w-]{16,128})", re.ASCII)
 
@@ -108,6 +113,18 @@ class Visit:
         _passes[self._credential] = _Pass(request.user.pk, find_role(request), self._rows)
         while len(_passes) > MAX_PASSES:
             _passes.popitem(last=False)
+
+
+def learn(get_response: Handler) -> Handler:
+    """Note the result of the full check where a visit was not recognized."""
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        response = get_response(request)
+        if visit := request.META.get(VISIT):
+            visit.learn(request, is_admitted=response.status_code in {HTTPStatus.OK, HTTPStatus.NOT_MODIFIED})
+        return response
+
+    return middleware
 
 
 def _read_rows(credential: Credential, user_id: int) -> list[Any] | None:

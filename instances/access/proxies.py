@@ -5,6 +5,8 @@ X-Forwarded-For is the only header that names a client here, and it counts only 
 
 import ipaddress
 import re
+from functools import lru_cache
+from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -23,24 +25,27 @@ CLIENT_PREFIX_LENGTH = 64
 
 
 def find_client_address(get_response: Handler) -> Handler:
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        set_client_address(request.META)
+        return get_response(request)
+
+    return middleware
+
+
+def set_client_address(meta: dict[str, Any]) -> None:
     """Set REMOTE_ADDR to the client's address when a proxy of TRUSTED_PROXIES forwarded the request.
 
     X-Forwarded-For is read from its end, as far as trusted proxies wrote it; a client can invent the items before.
     An item that is no address ("unknown", "_hidden", nothing) makes the client unknown. It must neither become the
     proxy's address, which all clients would share, nor any of the items before it.
     """
-
-    def middleware(request: HttpRequest) -> HttpResponseBase:
-        if settings.TRUSTED_PROXIES:
-            header = request.META.get("HTTP_X_FORWARDED_FOR")
-            chain = header.split(",") if header is not None else []
-            address = request.META.get("REMOTE_ADDR", "")
-            while chain and is_trusted(address):
-                address = read_address(chain.pop()) or UNKNOWN
-            request.META["REMOTE_ADDR"] = address
-        return get_response(request)
-
-    return middleware
+    if settings.TRUSTED_PROXIES:
+        header = meta.get("HTTP_X_FORWARDED_FOR")
+        chain = header.split(",") if header is not None else []
+        address = meta.get("REMOTE_ADDR", "")
+        while chain and is_trusted(address):
+            address = read_address(chain.pop()) or UNKNOWN
+        meta["REMOTE_ADDR"] = address
 
 
 def is_trusted(address: str) -> bool:
@@ -152,7 +157,7 @@ def is_forwarded(request: HttpRequest) -> bool:
     proxy that adds no header and uses HTTP/1.1 shows no sign at all, and only REQUIRE_LOGIN stops it.
     """
     meta = request.META
-    if meta.get("SERVER_PROTOCOL") == "HTTP/1.0" or any(_is_added_by_proxy(name) for name in meta):
+    if meta.get("SERVER_PROTOCOL") == "HTTP/1.0" or any(map(_is_added_by_proxy, meta)):
         return True
     origin, referer = meta.get("HTTP_ORIGIN", ""), meta.get("HTTP_REFERER", "")
     # "null" is the origin of a sandboxed page, which has no address.
@@ -161,6 +166,8 @@ def is_forwarded(request: HttpRequest) -> bool:
     return bool(referer) and not _is_own_host(referer, request) and not _is_link_from_elsewhere(request)
 
 
+# Most requests have the same names of headers.
+@lru_cache(maxsize=1024)
 def _is_added_by_proxy(name: str) -> bool:
     if not name.startswith("HTTP_"):
         return False

@@ -19,7 +19,12 @@ class ChangeFilter(admin.SimpleListFilter):
     parameter_name = "found"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("changes", "any change"), ("removals", "removals"), ("nothing", "no changes")]
+        return [
+            ("changes", "any change"),
+            ("removals", "removals"),
+            ("outside", "changes outside the panel"),
+            ("nothing", "no changes"),
+        ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[SyncRun]) -> QuerySet[SyncRun]:
         changes = Q(added_count__gt=0) | Q(changed_count__gt=0) | Q(removed_count__gt=0)
@@ -28,6 +33,8 @@ class ChangeFilter(admin.SimpleListFilter):
                 return queryset.filter(changes)
             case "removals":
                 return queryset.filter(removed_count__gt=0)
+            case "outside":
+                return queryset.filter(outside_count__gt=0)
             case "nothing":
                 return queryset.exclude(changes)
         return queryset

@@ -41,7 +41,7 @@ class OperationAdmin(RecordAdmin):
     )
     date_hierarchy = "created_at"
     fieldsets = (
-        (None, {"fields": ("id", "kind", "shown_scope", "state", "success", "result", "shown_notes")}),
+        (None, {"fields": ("id", "kind", "shown_scope", "state", "success", "result", "shown_money", "shown_notes")}),
         ("Request", {"fields": ("requested_by", "reason", "request_id", "origin", "shown_audit")}),
         (
             "Progress",
@@ -61,6 +61,7 @@ class OperationAdmin(RecordAdmin):
     readonly_fields = (
         "id",
         "shown_scope",
+        "shown_money",
         "shown_notes",
         "shown_audit",
         "shown_created",
@@ -79,6 +80,9 @@ class OperationAdmin(RecordAdmin):
         "target_count",
         "confirmed_count",
         "skipped_count",
+        "usd_per_hour",
+        "unknown_prices",
+        "prepaid",
         "reason",
         "requested_by",
         "request_id",
@@ -130,6 +134,13 @@ class OperationAdmin(RecordAdmin):
     @admin.display(description="scope", ordering="is_whole_account")
     def shown_scope(self, operation: Operation) -> str:
         return operation.get_is_whole_account_display()
+
+    @admin.display(description="cost")
+    def shown_money(self, operation: Operation) -> str:
+        if operation.kind == "restart" or operation.unknown_prices is None:
+            return self.get_empty_value_display()
+        verb = "Saves" if operation.kind == "stop" else "Costs"
+        return wording.say_money(verb, operation.usd_per_hour, operation.unknown_prices, operation.prepaid or 0)
 
     @admin.display(description="result", ordering="success")
     def shown_result(self, operation: Operation) -> str:

@@ -36,7 +36,10 @@ class SyncRunAdmin(RecordAdmin):
     date_hierarchy = "started_at"
     fieldsets = (
         (None, {"fields": ("shown_start", "trigger", "requested_by", "outcome", "error_code", "error")}),
-        ("Changes", {"fields": ("shown_added", "shown_changed", "shown_removed", "shown_unconfirmed")}),
+        (
+            "Changes",
+            {"fields": ("shown_added", "shown_changed", "shown_removed", "shown_unconfirmed", "shown_outside")},
+        ),
         (
             "Figures",
             {
@@ -48,7 +51,14 @@ class SyncRunAdmin(RecordAdmin):
             },
         ),
     )
-    readonly_fields = ("shown_start", "shown_added", "shown_changed", "shown_removed", "shown_unconfirmed")
+    readonly_fields = (
+        "shown_start",
+        "shown_added",
+        "shown_changed",
+        "shown_removed",
+        "shown_unconfirmed",
+        "shown_outside",
+    )
     csv_fields = (
         "started_at",
         "trigger",
@@ -62,6 +72,7 @@ class SyncRunAdmin(RecordAdmin):
         "changed_count",
         "removed_count",
         "unconfirmed_count",
+        "outside_count",
         "pages",
         "calls",
         "retries",
@@ -76,6 +87,7 @@ class SyncRunAdmin(RecordAdmin):
     shown_changed = instances_column("changed", "changed")
     shown_removed = instances_column("removed", "removed")
     shown_unconfirmed = instances_column("unconfirmed", "kept, removal not confirmed")
+    shown_outside = instances_column("outside", "changed outside the panel")
 
     def get_urls(self) -> list[URLPattern]:
         sync = path("sync/", self.admin_site.admin_view(require_POST(self.sync)), name="instances_syncrun_sync")

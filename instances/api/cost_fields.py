@@ -57,6 +57,10 @@ class InstancesQuerySerializer(PeriodSerializer):
     instance = TextField(required=False, max_length=128, help_text="The id of one instance; default: all.")
 
 
+class DownloadQuerySerializer(HistoryQuerySerializer, InstancesQuerySerializer):
+    """The parameters of all reports; a download accepts those of its own report."""
+
+
 class AnnotationSerializer(StrictSerializer):
     """The whole annotation: a field that is left out is emptied."""
 

@@ -152,7 +152,7 @@ class CostViewSet(ApiView, ViewSet):
             "history": cost_fields.HistoryQuerySerializer,
             "instances": cost_fields.InstancesQuerySerializer,
             "bill": cost_fields.PeriodSerializer,
-            "download": cost_fields.HistoryQuerySerializer,
+            "download": cost_fields.DownloadQuerySerializer,
         }
     )
 
@@ -193,8 +193,9 @@ class CostViewSet(ApiView, ViewSet):
     @extend_schema(exclude=True)
     def download(self, request: Request, report: str) -> StreamingHttpResponse:
         """Return a report as a CSV file."""
-        if report != "history" and "step" in self.query:
-            raise cost_fields.make_unknown(["step"], cost_fields.PeriodSerializer().fields)
+        valid = self.queries[report]().fields
+        if unknown := [name for name in self.query if name not in valid]:
+            raise cost_fields.make_unknown(unknown, valid)
         rows: Sequence[Mapping[str, Any]] = self._report(report)[_ROWS[report]]
         fields = list(rows[0]) if rows else []
         return answer_csv(f"costs-{report}", fields, (tuple(row.values()) for row in rows))

@@ -91,6 +91,7 @@ def _show_sync(health: Health) -> dict[str, Any]:
         "isLocked": bool(state and state.lease is not None),
         "cacheSize": state.size if state else 0,
         "ageSeconds": int(age) if age is not None else None,
-        "stale": bool(state and as_of is not None and state.freshness.is_stale),
+        "isStale": bool(state and as_of is not None and state.freshness.is_stale),
         "lastError": state.error or None if state else None,
+        "lastErrorCode": state.code or None if state else None,
     }

@@ -104,7 +104,7 @@ def _show_time(moment: datetime | None) -> str | None:
 
 def _show_money(operation: Operation, targets: Sequence[Target]) -> dict[str, Any]:
     """Return what a stop saves or a start costs per hour, in USD."""
-    found = money.estimate(operation.kind, targets)
+    found = money.find(operation, targets)
     return {
         "savesPerHour": to_usd(found.per_hour) if operation.kind == "stop" else None,
         "costsPerHour": to_usd(found.per_hour) if operation.kind == "start" else None,

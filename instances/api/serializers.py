@@ -461,8 +461,9 @@ class SyncStateSerializer(serializers.Serializer[Any]):
     ageSeconds = serializers.IntegerField(
         allow_null=True, help_text="Age of the cached inventory, by the clock of Redis."
     )
-    stale = serializers.BooleanField(help_text="Whether the cached inventory is older than NOVITA_STALE_AFTER.")
+    isStale = serializers.BooleanField(help_text="Whether the cached inventory is older than `NOVITA_STALE_AFTER`.")
     lastError = serializers.CharField(allow_null=True)
+    lastErrorCode = serializers.CharField(allow_null=True, help_text="The code of that error, as in other answers.")
 
 
 class HealthSerializer(serializers.Serializer[Any]):

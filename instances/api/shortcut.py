@@ -1,30 +1,42 @@
-"""A shorter way for the reads that dashboards, scripts and monitors repeat.
+"""A shorter way for the reads that dashboards, scripts and monitors repeat, in front of Django.
 
-The sessions, CSRF, URL and DRF parts of a request take longer than a 304 itself: skipping them triples its rate. The
-shortcut takes only plain reads, by a visitor who may see the answer: GET, no query, JSON. All else takes the long way,
-which words the refusals. `tests/test_shortcut.py` sends the same requests both ways and compares the answers.
+Django's request, handler and middlewares, the URL and DRF take longer than a 304 itself. The shortcut answers only
+plain reads, by a visitor who may see the answer: GET, no query, JSON. All else takes the long way through Django, which
+words the refusals. `tests/test_shortcut.py` sends the same requests both ways and compares the answers.
 """
 
-from collections.abc import Callable
-from http import HTTPStatus
-from typing import Final, NamedTuple
+import logging
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any, Final, NamedTuple
 
 from django.conf import settings
 from django.core.exceptions import DisallowedHost
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.utils.cache import patch_vary_headers
+from django.core.handlers.wsgi import WSGIRequest
+from django.db import close_old_connections
+from django.http import HttpRequest, HttpResponse
+from django.middleware.gzip import GZipMiddleware
 
+from instances.access import passes
 from instances.access.passes import Visit
+from instances.access.proxies import set_client_address
 from instances.api import reads
+from instances.api.reads import Answer
 from instances.errors import InstanceNotFound, PanelError
-from novita_site.middleware import Handler
+from novita_site import log as logs
+from novita_site.middleware import list_headers, reduce_encoding
 from novita_site.roles import Role
+
+log = logging.getLogger(__name__)
+
+Environ = dict[str, Any]
+Application = Callable[[Environ, Any], Iterable[bytes]]
 
 
 class _Read(NamedTuple):
     """An answer, made from the request and the visitor's role, and the least role that gets it."""
 
-    answer: Callable[[HttpRequest, Role], HttpResponse]
+    answer: Callable[[HttpRequest, Role], Answer]
     least_role: Role
 
 
@@ -40,37 +52,79 @@ _NO_IDS: Final = frozenset({"sync", "stop-all"})
 _KEY_LENGTH: Final = 8
 # What clients that get JSON send in Accept. A missing header counts as the first one.
 _ACCEPTS_JSON: Final = frozenset({"*/*", "application/json", "application/json, text/plain, */*"})
+# Django compresses no shorter answer.
+_GZIP_LENGTH: Final = 200
 
 
-def shorten(get_response: Handler) -> Handler:
-    """Answer a plain read at once. Runs inside the middleware that treats every answer alike."""
+class _Request(WSGIRequest):
+    """As much of Django's request as an answer needs, as after Django's first middlewares.
 
-    def middleware(request: HttpRequest) -> HttpResponseBase:
-        if request.path_info == "/livez" and _is_plain(request):
-            return _measure(reads.answer_livez())
-        read = _find_read(request.path_info)
-        if read is None or not _is_plain(request):
-            return get_response(request)
-        visit = Visit(request)
-        if visit.role is not None and visit.role >= read.least_role:
-            response = _answer(request, read, visit)
-            if response is not None:
-                return _measure(response)
-        full = get_response(request)
-        visit.learn(request, is_admitted=full.status_code in {HTTPStatus.OK, HTTPStatus.NOT_MODIFIED})
-        return full
+    `META` is a copy, since Django may get the environ afterwards.
+    """
 
-    return middleware
+    def __init__(self, environ: Environ) -> None:
+        self.environ = environ
+        self.META = environ.copy()
+        reduce_encoding(self.META)
+        set_client_address(self.META)
+        self.method = "GET"
+        self.request_id = uuid.uuid4().hex[:16]
 
 
-def _is_plain(request: HttpRequest) -> bool:
-    meta = request.META
-    if request.method != "GET" or meta.get("QUERY_STRING") or meta.get("HTTP_ACCEPT", "*/*") not in _ACCEPTS_JSON:
-        return False
+def shorten(application: Application) -> Application:
+    """Answer a plain read at once, and let Django's application answer everything else."""
+
+    def answer(environ: Environ, start_response: Any) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        read = _find_read(path)
+        if (read is None and path != "/livez") or not _is_plain(environ):
+            return application(environ, start_response)
+        request = _Request(environ)
+        token = logs.request_id.set(request.request_id)
+        try:
+            found = _answer(request, read)
+        except Exception:
+            # A bug here must not take the answer away.
+            log.exception("a read took the long way")
+            found = None
+        finally:
+            logs.request_id.reset(token)
+        if found is None:
+            return application(environ, start_response)
+        start_response(f"{found.status.value} {found.status.phrase}", list(found.headers.items()))
+        return [found.body]
+
+    return answer
+
+
+def _find_read(path: str) -> _Read | None:
+    if not path.startswith(_INSTANCE):
+        return _READS.get(path)
+    id_ = path[len(_INSTANCE) :]
+    if "/" in id_ or id_ in _NO_IDS or not id_.isascii():
+        return None
+    return _Read(lambda *_: reads.answer_instance(id_), Role.VIEWER)
+
+
+def _is_plain(environ: Environ) -> bool:
+    return (
+        environ["REQUEST_METHOD"] == "GET"
+        and not environ.get("QUERY_STRING")
+        and environ.get("HTTP_ACCEPT", "*/*") in _ACCEPTS_JSON
+    )
+
+
+def _answer(request: _Request, read: _Read | None) -> Answer | None:
+    """Return the complete answer; None when only the long way can tell it."""
     # The session's middleware deletes the cookie of an impossible key.
     key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
-    if key is not None and len(key) < _KEY_LENGTH:
-        return False
+    if (key is not None and len(key) < _KEY_LENGTH) or not _is_our_host(request):
+        return None
+    answer = reads.answer_livez() if read is None else _read(request, read)
+    return answer and _complete(request, answer)
+
+
+def _is_our_host(request: HttpRequest) -> bool:
     try:
         request.get_host()
     except DisallowedHost:
@@ -78,28 +132,44 @@ def _is_plain(request: HttpRequest) -> bool:
     return True
 
 
-def _find_read(path: str) -> _Read | None:
-    if not path.startswith(_INSTANCE):
-        return _READS.get(path)
-    id_ = path[len(_INSTANCE) :]
-    if "/" in id_ or id_ in _NO_IDS:
-        return None
-    return _Read(lambda *_: reads.answer_instance(id_), Role.VIEWER)
-
-
-def _answer(request: HttpRequest, read: _Read, visit: Visit) -> HttpResponse | None:
+def _read(request: _Request, read: _Read) -> Answer | None:
+    # As Django does before and after each request.
+    close_old_connections()
     try:
-        response = read.answer(request, visit.role or Role.NONE)
+        visit = Visit(request)
+        request.environ[passes.VISIT] = visit
+        if visit.role is None or visit.role < read.least_role:
+            return None
+        answer = read.answer(request, visit.role)
     except InstanceNotFound:
         return None
     except PanelError as error:
-        response = reads.answer_error(request, error)
+        answer = reads.answer_error(request, error)
+    finally:
+        close_old_connections()
     # DRF and the session's middleware add these.
-    response.headers["Allow"] = "GET, HEAD, OPTIONS"
-    patch_vary_headers(response, ["Accept", "Cookie"] if visit.needs_cookies else ["Accept"])
-    return response
+    answer.headers["Allow"] = "GET, HEAD, OPTIONS"
+    vary = "Accept, Cookie" if visit.needs_cookies else "Accept"
+    answer.headers["Vary"] = f"{answer.headers['Vary']}, {vary}" if "Vary" in answer.headers else vary
+    return answer
 
 
-def _measure(response: HttpResponse) -> HttpResponse:
-    response.headers["Content-Length"] = str(len(response.content))
-    return response
+def _complete(request: _Request, answer: Answer) -> Answer:
+    """Add what Django's middlewares add."""
+    headers = answer.headers
+    headers["Content-Length"] = str(len(answer.body))
+    if len(answer.body) >= _GZIP_LENGTH and "Content-Encoding" not in headers:
+        answer = _compress(request, answer)
+    for name, value in list_headers(is_secure=request.is_secure()):
+        answer.headers.setdefault(name, value)
+    answer.headers["X-Request-Id"] = request.request_id
+    return answer
+
+
+def _compress(request: _Request, answer: Answer) -> Answer:
+    response = answer.to_response()
+    _gzip.process_response(request, response)
+    return Answer(answer.status, dict(response.headers), response.content)
+
+
+_gzip: Final = GZipMiddleware(lambda request: HttpResponse())

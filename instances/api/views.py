@@ -133,7 +133,7 @@ class InstanceViewSet(ApiView, ViewSet):
             # A browser shows one page; the JSON has all instances.
             query = {"page": 1, "pageSize": HTML_PAGE_SIZE, **query}
         if not query:
-            return reads.answer_listing(request)
+            return reads.answer_listing(request).to_response()
         # Time alone changes the answer of some queries.
         has_revision = not is_html and not queries.is_timed(query)
         known = reads.get_known_revision(request) if has_revision else None
@@ -144,7 +144,7 @@ class InstanceViewSet(ApiView, ViewSet):
         else:
             instances, total = queries.select(listing.instances, query)
             response = Response({"instances": instances, "total": total})
-        reads.add_age(response, listing.freshness, listing.revision if has_revision else None)
+        reads.add_age(response.headers, listing.freshness, listing.revision if has_revision else None)
         return response
 
     @extend_schema(exclude=True)
@@ -153,17 +153,17 @@ class InstanceViewSet(ApiView, ViewSet):
         listing = store.read_listing()
         matches, _ = queries.select(listing.instances, self.query)
         response = answer_csv("instances", inventory.CSV_FIELDS, inventory.show_cells(matches))
-        reads.add_age(response, listing.freshness, None)
+        reads.add_age(response.headers, listing.freshness, None)
         return response
 
     def retrieve(self, request: Request, pk: str) -> HttpResponseBase:
         if request.accepted_renderer.format != "api":
-            return reads.answer_instance(pk)
+            return reads.answer_instance(pk).to_response()
         freshness, instance = store.find_instance(pk)
         if instance is None:
             raise InstanceNotFound
         response = Response(instance)
-        reads.add_age(response, freshness, None)
+        reads.add_age(response.headers, freshness, None)
         return response
 
     @extend_schema(
@@ -405,7 +405,7 @@ class OverviewView(ApiView):
     )
     def get(self, request: Request) -> HttpResponseBase:
         if request.accepted_renderer.format != "api":
-            return reads.answer_overview(request)
+            return reads.answer_overview(request).to_response()
         return Response(overview.read(health.check()).body, headers={"Cache-Control": "private, no-cache"})
 
 
@@ -481,7 +481,7 @@ class HealthView(ApiView):
 
 @login_not_required
 def livez(request: HttpRequest) -> HttpResponse:
-    return reads.answer_livez()
+    return reads.answer_livez().to_response()
 
 
 @login_not_required

@@ -14,7 +14,8 @@ from instances.costs.recording import Observation, try_to_observe
 from instances.errors import CacheUnavailable, PanelError, ShuttingDown
 from instances.instance import clean_text
 from instances.inventory import encoding, store
-from instances.inventory.difference import Difference
+from instances.inventory.difference import MAX_LISTED, Difference
+from instances.inventory.outside import find_outside
 from instances.models import SyncRun
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ class SyncReport:
     started_at: datetime = field(default_factory=timezone.now)
     # When the read of the account began, by Redis's clock.
     read_began: datetime | None = None
+    # The last synchronization before; None when there was no inventory.
+    last_sync: datetime | None = None
     novita_instances: int | None = None
     redis_instances: int | None = None
     difference: Difference = field(default_factory=Difference)
@@ -119,6 +122,9 @@ def _log(level: int, report: SyncReport, error: PanelError | None) -> None:
 
 def _save(report: SyncReport, error: PanelError | None) -> None:
     difference = report.difference
+    outside = [] if error else find_outside(difference, report.last_sync)
+    if outside:
+        log.info("sync found %d changes that nobody requested here", len(outside))
     SyncRun.objects.create(
         started_at=report.started_at,
         trigger=report.trigger,
@@ -130,6 +136,8 @@ def _save(report: SyncReport, error: PanelError | None) -> None:
         changed=_clean(difference.changed.first),
         removed=_clean(difference.removed.first),
         unconfirmed=_clean(difference.unconfirmed.first),
+        outside=_clean(outside[:MAX_LISTED]),
+        outside_count=len(outside),
         **report.get_figures(),
     )
     SyncRun.objects.filter(started_at__lt=timezone.now() - timedelta(days=KEEP_RUNS_DAYS)).delete()

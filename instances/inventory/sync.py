@@ -59,6 +59,7 @@ def synchronize(
             if is_due and not is_due(state):
                 raise SyncInProgress
             earlier_failures = 0 if dry_run else state.failures
+            report.last_sync = state.freshness.as_of
             _run(report, held, state.now, get_novita(), budget, on_progress or (lambda _: None))
     except SyncInProgress:
         raise

@@ -61,7 +61,7 @@ class Operation(models.Model):
     success = models.BooleanField(null=True, help_text="Whether all targets are confirmed, except for skipped ones.")
     result = models.TextField(blank=True)
     notes = models.JSONField(encoder=ReadableEncoder, default=list, help_text="Sentences about missing information.")
-    # Of a finished operation: at the prices when it ended. Empty when these could not be read.
+    # Of a finished operation, at the prices when it ended.
     usd_per_hour = models.DecimalField(
         "USD per hour",
         max_digits=20,

@@ -5,6 +5,16 @@ from django.db import models
 from instances.models.fields import ReadableEncoder
 
 
+class OutsideChange(models.TextChoices):
+    """A change that nobody requested here."""
+
+    CREATED = "created", "created"
+    STARTED = "started", "started"
+    STOPPED = "stopped", "stopped"
+    RESTARTED = "restarted", "restarted"
+    DELETED = "deleted", "deleted"
+
+
 class SyncRun(models.Model):
     """One finished synchronization. Created once and never changed."""
 
@@ -42,10 +52,16 @@ class SyncRun(models.Model):
         default=list,
         help_text='[{"id", "name"}]: kept, because Novita did not confirm their removal.',
     )
+    outside = models.JSONField(
+        encoder=ReadableEncoder,
+        default=list,
+        help_text='[{"id", "name", "change"}]: made outside this panel; nobody requested it here.',
+    )
     added_count = models.PositiveIntegerField(default=0)
     changed_count = models.PositiveIntegerField(default=0)
     removed_count = models.PositiveIntegerField(default=0)
     unconfirmed_count = models.PositiveIntegerField(default=0)
+    outside_count = models.PositiveIntegerField("changed outside the panel", default=0)
 
     pages = models.PositiveIntegerField(default=0)
     calls = models.PositiveIntegerField(default=0)

@@ -26,7 +26,7 @@ from standardwebhooks import Webhook
 
 from instances import clock
 from instances.errors import InvalidRequest, ShuttingDown
-from instances.instance import format_time
+from instances.instance import format_time, to_usd
 from instances.models import Operation, Target, WebhookAttempt, WebhookDelivery
 from instances.notifications import receivers
 from instances.novita.client import USER_AGENT
@@ -123,6 +123,10 @@ def _make_payload(operation: Operation) -> str:
         "success": operation.success,
         "result": _cut(operation.result, 500),
         "reason": _cut(operation.reason, 500),
+        "savesPerHour": to_usd(operation.usd_per_hour) if operation.kind == "stop" else None,
+        "costsPerHour": to_usd(operation.usd_per_hour) if operation.kind == "start" else None,
+        "unknownPrices": operation.unknown_prices,
+        "prepaid": operation.prepaid,
         "counts": counts,
         "unconfirmed": unconfirmed,
         "moreUnconfirmed": sum(counts.values()) - sum(counts[state] for state in settled),

@@ -22,9 +22,11 @@ from instances.fallback import database, journal, standby
 from instances.models import Operation, Protection, Target
 from instances.operations import orders, protections, records, rounds, wording
 from instances.operations.claims import take_claim
-from instances.operations.observing import read_copy
+from instances.operations.observing import read_account
 from instances.operations.orders import Answer, Begun, Wish
 from instances.operations.records import Snapshot, Summary
+from instances.operations.targets import FIRST_LISTING_SECONDS
+from instances.outgoing.deadline import Budget
 from instances.redis_client import get_redis, redis_errors
 
 log = logging.getLogger(__name__)
@@ -348,13 +350,14 @@ def find_retried(operation_id: str) -> tuple[Operation, list[str]]:
 
 
 def list_stopped(operation_id: str) -> list[str]:
-    """Return the instances that a finished stop, recorded or not, has stopped and that the inventory has.
+    """Return the instances that a finished stop, recorded or not, has stopped and that still exist.
 
     Raises OperationNotFound and NothingToRestore.
     """
     ids = records.list_stopped(_get_anywhere(operation_id))
-    known = read_copy(ids)
-    existing = ids if known is None else [id_ for id_ in ids if id_ in known]
+    observed = read_account(ids, Budget(FIRST_LISTING_SECONDS), is_whole=False)
+    removed = observed.gone | {id_ for id_, one in observed.instances.items() if one.group == "gone"}
+    existing = [id_ for id_ in ids if id_ not in removed]
     if not existing:
         raise NothingToRestore
     return existing

@@ -11,7 +11,7 @@ from instances.fallback import standby
 from instances.instance import clean_text
 from instances.models import Action, AuditEntry, Operation, Target
 from instances.notifications import webhooks
-from instances.operations import wording
+from instances.operations import money, wording
 from instances.operations.observing import Observation
 from instances.operations.records import add_notes
 
@@ -33,6 +33,7 @@ def conclude(
         _settle(operation, target, observed)
     included = [target for target in targets if target.state != Target.State.SKIPPED]
     are_confirmed = all(target.state == Target.State.CONFIRMED for target in included)
+    money.note(operation, included)
     with standby.atomic():
         held = Operation.objects.filter(
             pk=operation.pk, claim=operation.claim, listed_at=operation.listed_at, finished_at=None
@@ -52,6 +53,9 @@ def conclude(
             finished_at=operation.finished_at,
             claim="",
             claimed_until=None,
+            usd_per_hour=operation.usd_per_hour,
+            unknown_prices=operation.unknown_prices,
+            prepaid=operation.prepaid,
         )
         if not is_ours:
             return

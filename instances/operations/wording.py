@@ -4,6 +4,7 @@ show these sentences; only times and live counts are added elsewhere.
 
 from collections.abc import Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Final
 
 from instances.errors import CacheUnavailable, InstanceNotFound, InvalidStateChange, NovitaError
@@ -319,10 +320,12 @@ def say_would_order(operation: Operation, pending: Sequence[Target]) -> str:
     return f"Would {operation.kind} {len(pending)} {what}"
 
 
-def say_savings(usd_per_hour: float, unknown_prices: int) -> str:
-    """Say what a stop saves: "Saves $12.34 per hour, without 2 unknown prices."."""
-    unknown = f", without {unknown_prices} unknown price{'' if unknown_prices == 1 else 's'}" if unknown_prices else ""
-    return f"Saves ${usd_per_hour:,.2f} per hour{unknown}."
+def say_money(verb: str, usd_per_hour: float | Decimal | None, unknown_prices: int, prepaid: int) -> str:
+    """Say what an operation saves or costs: "Saves $12.34 per hour, without 2 unknown prices."."""
+    amount = "an unknown amount" if usd_per_hour is None else f"${usd_per_hour:,.2f}"
+    counts = (unknown_prices, "unknown price"), (prepaid, "prepaid instance")
+    left = " and ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts if count)
+    return f"{verb} {amount} per hour{f', without {left}' if left else ''}."
 
 
 def say_nothing_to_do(operation: Operation, *, has_skipped: bool) -> str:

@@ -15,7 +15,7 @@ from instances.access.roles import find_role
 from instances.api import overview
 from instances.instance import GROUPS, STATUSES, get_status
 from instances.inventory import attention, queries, store
-from instances.pages import cards
+from instances.pages import bar, cards
 from instances.pages.frame import viewers_only
 
 PAGE_SIZE = 100
@@ -59,6 +59,9 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     context = {
         "page": "instances",
         "bar_part": "instances/dashboard/bar.html",
+        "bar_menu": "instances/dashboard/bar_menu.html",
+        "live": bar.describe_live(found, has_script=not is_off),
+        "stop_all": _describe_stop_all(listing, state),
         "role": find_role(request).label,
         "cards": cards.describe(listing, found),
         "warnings": found.warnings,
@@ -108,6 +111,14 @@ def _say_instance_cost(shown: Mapping[str, Any]) -> str:
     if shown["prepaid"]:
         return "prepaid"
     return "not known" if shown["costPerHour"] is None else f"${shown['costPerHour']:,.2f}/h"
+
+
+def _describe_stop_all(listing: store.Listing | None, state: overview.Overview) -> bar.StopAll:
+    """Describe the button; without a list that is up to date it names no number, and it works."""
+    if listing is None or listing.freshness.as_of is None or listing.freshness.is_stale:
+        return bar.StopAll()
+    protections = (state.body or {}).get("protections") or []
+    return bar.describe_stop_all(listing.instances, {one["instanceId"] for one in protections})
 
 
 def _describe_rows(shown: Sequence[Mapping[str, Any]], state: overview.Overview) -> list[dict[str, Any]]:

@@ -262,6 +262,11 @@ def show_operations(page: Page, *operations: dict[str, Any]) -> None:
     page.route("**/api/operations/*", show)
 
 
+def confirm(page: Page) -> None:
+    """Press the button of the open dialog that carries the action out."""
+    page.get_by_role("dialog").get_by_role("button").last.click()
+
+
 Visit = Callable[..., Page]
 
 
@@ -335,3 +340,8 @@ def log_in(context: BrowserContext, name: str) -> Page:
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Log in").click()
     return page
+
+
+def open_visitor_menu(page: Page) -> None:
+    """Open the menu in the bar that has the links and buttons of the visitor."""
+    page.locator(".bar-visitor summary").click()

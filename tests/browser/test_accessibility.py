@@ -6,7 +6,7 @@ import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Page, ViewportSize, expect
 
-from tests.browser.conftest import NARROW, WIDE, Panel, Visit, Witness
+from tests.browser.conftest import NARROW, WIDE, Panel, Visit, Witness, confirm
 
 pytestmark = pytest.mark.xdist_group("browser with a worker")
 
@@ -72,7 +72,6 @@ def test_dashboard_passes_axe(panel: Panel, visit: Visit) -> None:
     page = visit("/?search=")
     expect(page.locator("tr[data-id]")).to_have_count(len(ROWS))
     page.get_by_role("button", name="alpha", exact=True).click()
-    page.get_by_role("button", name="Stop alpha").click()
     page.get_by_role("button", name="Clear cache").click()
     page.get_by_role("button", name="Refresh data").click()
     expect(page.locator("#status")).to_contain_text("Refreshed")
@@ -86,6 +85,7 @@ def test_failures_pass_axe(panel: Panel, visit: Visit, witness: Witness) -> None
     page = visit()
     panel.novita.fault("start", "status", status=400, body={"code": 400, "reason": "INSUFFICIENT_RESOURCE"})
     page.get_by_role("button", name="Start beta").click()
+    confirm(page)
     expect(page.locator("tr[data-id=b] .message.is-error")).to_be_visible()
     panel.redis.signal(signal.SIGSTOP)
     page.get_by_role("button", name="Refresh data").click()
@@ -189,8 +189,8 @@ def test_keyboard_reaches_every_control_with_a_visible_focus(panel: Panel, visit
 
     names = [focus["name"] for focus in focused]
     assert [focus["name"] for focus in focused if not focus["isVisible"]] == []
+    assert names[2].startswith("Stop all"), "the third press of Tab doesn't reach it"
     for name in (
-        "Stop all",
         "Refresh data",
         "Sync with Novita.ai",
         "Clear cache",
@@ -201,7 +201,7 @@ def test_keyboard_reaches_every_control_with_a_visible_focus(panel: Panel, visit
         "Created",
     ):
         assert name in names
-    in_rows = ["alpha", "Stop alpha", "Restart alpha", "beta", "Start beta", "delta", "epsilon", "gamma", "zeta"]
+    in_rows = ["alpha", "Stop alpha", "beta", "Start beta", "delta", "epsilon", "gamma", "zeta"]
     assert [name for name in names if name in in_rows] == in_rows
 
 
@@ -211,7 +211,8 @@ def test_stop_works_by_keyboard(panel: Panel, visit: Visit) -> None:
     page.get_by_role("button", name="Stop alpha").focus()
 
     page.keyboard.press("Enter")
-    expect(page.get_by_role("button", name="Stop", exact=True)).to_be_focused()
+    expect(page.get_by_role("button", name="Cancel")).to_be_focused()
+    page.keyboard.press("Tab")
     page.keyboard.press("Space")
 
     expect(page.locator("tr[data-id=a] .status")).to_have_attribute("data-group", "stopping")
@@ -232,7 +233,6 @@ def test_phone_shows_cards_without_horizontal_scrolling(panel: Panel, visit: Vis
 def test_page_never_scrolls_horizontally(panel: Panel, visit: Visit) -> None:
     panel.hold(*ROWS)
     page = visit()
-    page.get_by_role("button", name="Stop alpha").click()
 
     for width in (360, 767, 768, 1024, 2560):
         page.set_viewport_size({"width": width, "height": 800})

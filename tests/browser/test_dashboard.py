@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
-from tests.browser.conftest import Panel, Visit, Witness
+from tests.browser.conftest import Panel, Visit, Witness, confirm
 
 pytestmark = pytest.mark.xdist_group("browser 1")
 
@@ -172,7 +172,7 @@ def test_sync_now_fills_an_empty_cache(panel: Panel, visit: Visit) -> None:
 @pytest.mark.parametrize(
     ("status", "label", "actions"),
     [
-        ("running", "Running", ["Stop", "Restart"]),
+        ("running", "Running", ["Stop"]),
         ("exited", "Stopped", ["Start"]),
         ("toStop", "Stopping", []),
         ("pulling", "Pulling image", []),
@@ -199,25 +199,22 @@ def test_stop_requires_confirmation_that_names_the_risk(panel: Panel, visit: Vis
 
     press(page, "Stop alpha")
 
-    row = get_row(page, "alpha")
-    expect(row).to_contain_text(
-        "Data on local disks may be lost; Novita keeps it for up to 7 days. It may not start again"
-    )
-    expect(row.get_by_role("button", name="Stop", exact=True)).to_be_focused()
+    dialog = page.get_by_role("dialog", name="Stop alpha?")
+    expect(dialog).to_contain_text("Data on local disks may be lost; Novita keeps it for up to 7 days.")
+    expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
     assert panel.novita.count_calls("stop") == stops
 
 
-@pytest.mark.parametrize("question", ["Stop alpha", "Clear cache"])
-def test_escape_closes_a_confirmation(panel: Panel, visit: Visit, question: str) -> None:
+def test_escape_closes_a_confirmation(panel: Panel, visit: Visit) -> None:
     panel.hold({"name": "alpha"})
     page = visit()
-    press(page, question)
-    expect(page.locator(".confirm:visible")).to_have_count(1)
+    press(page, "Stop alpha")
+    expect(page.get_by_role("dialog")).to_be_visible()
 
     page.keyboard.press("Escape")
 
-    expect(page.locator(".confirm:visible")).to_have_count(0)
-    expect(page.get_by_role("button", name=question)).to_be_focused()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(page.get_by_role("button", name="Stop alpha")).to_be_focused()
 
 
 def test_stop_shows_requested_then_stopping_then_stopped(panel: Panel, visit: Visit) -> None:
@@ -227,12 +224,12 @@ def test_stop_shows_requested_then_stopping_then_stopped(panel: Panel, visit: Vi
     panel.novita.fault("stop", "delay", seconds=1)
 
     press(page, "Stop alpha")
-    row.get_by_role("button", name="Stop", exact=True).click()
+    confirm(page)
 
     expect(row.locator(".status")).to_have_attribute("data-group", "requested")
     expect(row.locator(".status")).to_have_text("Stop requested")
     expect(row.locator(".status")).to_have_attribute("data-group", "stopping")
-    expect(row.locator(".message")).to_have_text("Stop initiated for alpha.")
+    expect(row.locator(".message")).to_have_text("Stop requested.")
     expect(row.locator(".status")).to_have_attribute("data-group", "stopped")
     expect(row.locator(".status")).to_have_text("Stopped")
     expect(row.locator(".message")).to_have_text(re.compile(r"^Stopped at \d+:\d\d"))
@@ -247,6 +244,7 @@ def test_refused_action_shows_reason_and_suggestion_in_its_row(panel: Panel, vis
     panel.novita.fault("start", "status", status=400, body=body)
 
     press(page, "Start alpha")
+    confirm(page)
 
     message = get_row(page, "alpha").locator(".message")
     expect(message).to_have_class(re.compile("is-error"))
@@ -263,7 +261,8 @@ def test_double_press_sends_an_action_once(panel: Panel, visit: Visit) -> None:
     panel.novita.fault("start", "delay", seconds=1)
     before = panel.novita.count_calls("start")
 
-    page.get_by_role("button", name="Start alpha").dblclick()
+    press(page, "Start alpha")
+    page.get_by_role("dialog").get_by_role("button", name="Start").dblclick()
 
     expect(get_row(page, "alpha").locator(".status")).to_have_attribute("data-group", "starting")
     assert panel.novita.count_calls("start") == before + 1

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import BrowserContext, Page, Request, expect
 
-from tests.browser.conftest import PASSWORD, Panel, log_in
+from tests.browser.conftest import PASSWORD, Panel, log_in, open_visitor_menu
 from tests.browser.test_refresh import SET_VISIBILITY
 
 pytestmark = pytest.mark.xdist_group("browser with a login")
@@ -26,6 +26,7 @@ def page(context: BrowserContext, guarded_panel: Panel) -> Page:
 def log_out(context: BrowserContext) -> Page:
     tab = context.new_page()
     tab.goto("/")
+    open_visitor_menu(tab)
     tab.get_by_role("button", name="Log out").click()
     expect(tab.get_by_role("button", name="Log in")).to_be_visible()
     return tab
@@ -149,7 +150,7 @@ def test_page_never_acts_as_another_user(
     stops = guarded_panel.novita.count_calls("stop")
 
     page.get_by_role("button", name="Stop trainer").click()
-    page.get_by_role("button", name="Stop", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="Stop").click()
 
     message = page.get_by_role("row", name="trainer").locator(".message")
     expect(message).to_have_text("Nothing was done. You are now logged in as operator. Reload the page.")

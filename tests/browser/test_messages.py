@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.browser.conftest import Panel, Visit, Witness, show_operations
+from tests.browser.conftest import Panel, Visit, Witness, confirm, show_operations
 from tests.browser.test_truth import format_time, make_ended_operation, press
 
 pytestmark = pytest.mark.xdist_group("browser 2")
@@ -81,7 +81,7 @@ def test_outage_messages_disappear_with_the_outage(panel: Panel, visit: Visit) -
     page.route("**/api/instances/a/stop", lambda route: route.fulfill(**outage))
     panel.redis.signal(signal.SIGSTOP)
     press(page, "Stop alpha")
-    press(page, "Stop")
+    confirm(page)
     press(page, "Sync with Novita.ai")
     message, error = page.locator("tr[data-id=a] .message"), page.locator("#status-error")
     expect(message).to_contain_text("Redis")
@@ -108,7 +108,7 @@ def test_refusal_outlives_an_outage(panel: Panel, visit: Visit) -> None:
     refusal = {"status": 409, "json": {"message": "Novita refused.", "code": "NOVITA_REFUSED"}}
     page.route("**/api/instances/a/stop", lambda route: route.fulfill(**refusal))
     press(page, "Stop alpha")
-    press(page, "Stop")
+    confirm(page)
     message = page.locator("tr[data-id=a] .message")
     expect(message).to_have_text("Novita refused.")
     page.context.set_offline(True)

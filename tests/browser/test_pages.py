@@ -43,7 +43,7 @@ def test_dashboard_and_records_link_to_each_other(visit: Visit) -> None:
 
     page.get_by_role("link", name="Records").click()
     expect(page.get_by_role("heading", name="Records")).to_be_visible()
-    page.get_by_role("link", name="Dashboard", exact=True).click()
+    page.get_by_role("navigation", name="Main").get_by_role("link", name="Instances").click()
     expect(page).to_have_title("(0) Novita panel")
     page.get_by_role("link", name="API", exact=True).click()
     page.wait_for_load_state("networkidle")
@@ -73,14 +73,14 @@ def test_sync_can_be_started_from_the_records(panel: Panel, visit: Visit) -> Non
     assert panel.novita.count_syncs() == syncs + 1
 
 
-def test_theme_can_be_switched_on_the_dashboard(visit: Visit) -> None:
-    page = visit(color_scheme="light")
-    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+def test_theme_is_chosen_once_for_all_pages(visit: Visit, witness: Witness) -> None:
+    witness.allow("status of 404")
+    page = visit(color_scheme="light", viewport={"width": 1280, "height": 800})
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor")
 
-    for _ in range(3):
-        page.locator(".theme-toggle").first.click()
-        if page.evaluate("getComputedStyle(document.body).backgroundColor") != before:
-            break
+    page.get_by_role("button", name="Toggle theme").click()
 
-    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+    for path in ("/", "/admin/", "/nope"):
+        page.goto(path)
+        expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from argparse import ArgumentParser
+from collections.abc import Mapping
 from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any, Final
@@ -20,8 +21,9 @@ from django.utils import timezone
 from instances.access.audit import get_shell_actor
 from instances.answers import describe
 from instances.api.operations import show_answer, show_operation
-from instances.errors import PanelError
+from instances.errors import CacheUnavailable, PanelError
 from instances.fallback import journal
+from instances.inventory import store
 from instances.models import Operation, Target
 from instances.operations import emergency, orders, requesting, wording
 from instances.operations.records import Snapshot
@@ -132,8 +134,8 @@ class Command(BaseCommand):
         for warning in preview["warnings"]:
             if warning != wording.NO_WORKER:  # This command verifies without a worker.
                 self.stdout.write(_clean(warning))
-        if preview["savesPerHour"]:
-            self.stdout.write(wording.say_savings(preview["savesPerHour"], preview["unknownPrices"]))
+        if preview["results"]:
+            self._show_savings(preview)
         return int(preview["count"])
 
     def _confirm(self, count: int) -> None:
@@ -208,6 +210,13 @@ class Command(BaseCommand):
         for note in operation.notes:
             self.stdout.write(_clean(note))
         self.stdout.write(_clean(operation.result) or self._say_unfinished(snapshot, seconds))
+        if operation.finished_at and snapshot.counts[Target.State.CONFIRMED]:
+            self._show_savings(show_operation(snapshot))
+
+    def _show_savings(self, shown: Mapping[str, Any]) -> None:
+        saves = shown["savesPerHour"]
+        if saves is not None or _has_inventory():
+            self.stdout.write(wording.say_money("Saves", saves, shown["unknownPrices"], shown["prepaid"]))
 
     def _say_unfinished(self, snapshot: Snapshot, seconds: float) -> str:
         operation = snapshot.operation
@@ -236,6 +245,14 @@ def _drive(begun: orders.Begun, ends_at: float, is_left: threading.Event, finish
             finished.set_result(emergency.drive(begun, ends_at, is_left))
     finally:
         connections.close_all()
+
+
+def _has_inventory() -> bool:
+    """Tell whether there is an inventory, which has the prices: without one, the command is used in an emergency."""
+    try:
+        return store.read_state().freshness.as_of is not None
+    except CacheUnavailable:
+        return False
 
 
 def _clean(line: str) -> str:

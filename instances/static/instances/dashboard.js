@@ -3,6 +3,7 @@
 import {hasBanners, showBanners} from './banners.js';
 import {createCards} from './cards/cards.js';
 import {createFragments} from './cards/fragment.js';
+import {createConfirm} from './confirm.js';
 import {isDisabled} from './elements.js';
 import {createAddress} from './list/address.js';
 import {createAnnotation} from './list/annotation.js';
@@ -18,12 +19,15 @@ import {createRows} from './list/rows.js';
 import {createSelection} from './list/selection.js';
 import {createSorting} from './list/sorting.js';
 import {createLive} from './live.js';
+import {createLiveState} from './live-state.js';
+import {watchMenus} from './menus.js';
 import {createOperations} from './operation/operations.js';
 import {createOverview} from './overview.js';
 import {isOver, LoggedOut} from './service.js';
 import * as session from './session.js';
 import {createStatusLine} from './status-line.js';
-import {canRequest, needsStop} from './statuses.js';
+import {canRequest} from './statuses.js';
+import {createStopAll} from './stop-all.js';
 import {showTitle} from './title.js';
 import {createToolbar} from './toolbar.js';
 
@@ -43,6 +47,7 @@ const live = createLive({
     onTick: tick,
 });
 const toolbar = createToolbar({inventory, live, statusLine});
+const liveState = createLiveState({inventory, overview});
 const operations = createOperations({root, onChange: renderTitle, refresh: live.refresh});
 
 const address = createAddress({
@@ -58,7 +63,12 @@ const filters = createFilters({form, address, inventory});
 const sorting = createSorting({head: table.tHead, address});
 const pager = createPager({address});
 const nothing = createNothing({inventory});
-const messages = createRowMessages();
+const ask = createConfirm();
+const messages = createRowMessages({
+    getRow: id => rows.get(id),
+    getName: id => inventory.get(id)?.name || id,
+    render,
+});
 const protection = createProtection({messages, refreshAnew: live.refreshAnew, render});
 const annotation = createAnnotation({
     messages,
@@ -67,8 +77,17 @@ const annotation = createAnnotation({
     refreshAnew: live.refreshAnew,
     render,
 });
+const stopAll = createStopAll({inventory, overview, isProtected: id => !protection.permits('stop', id), statusLine});
 const details = createDetails({table, protection, annotation, statusLine, render});
-const rowActions = createRowActions({messages, protection, getRow: id => rows.get(id), refresh: live.refresh, render});
+const rowActions = createRowActions({
+    ask,
+    inventory,
+    messages,
+    protection,
+    getRow: id => rows.get(id),
+    refresh: live.refresh,
+    render,
+});
 const selection = createSelection({inventory, canRequest: isPossible, preview: operations.preview, render});
 const rows = createRows({
     table,
@@ -84,21 +103,16 @@ const actions = {
     ...filters.actions,
     ...details.actions,
     ...rowActions.actions,
+    ...messages.actions,
     ...protection.actions,
     ...annotation.actions,
     ...selection.actions,
     ...operations.actions,
-    'stop-all': () => operations.preview('stop', null, countToStop()),
+    'stop-all': () => operations.preview('stop', null, stopAll.count()),
 };
 
 function isPossible(kind, one) {
     return canRequest(kind, one) && protection.permits(kind, one.id);
-}
-
-// Returns how many a stop of all would stop, as far as this page can tell; null when it has no list.
-function countToStop() {
-    const {hasCopy, instances} = inventory;
-    return instances && hasCopy ? instances.filter(one => isPossible('stop', one) && needsStop(one)).length : null;
 }
 
 function render() {
@@ -113,6 +127,7 @@ function render() {
     rows.render(shown);
     filters.renderMatches(found.length);
     selection.renderBar(found, shown);
+    stopAll.render();
     nothing.render(found);
     cards.render();
 }
@@ -126,8 +141,9 @@ function renderTitle() {
     });
 }
 
-function tick() {
+function tick(isPaused) {
     cards.tick();
+    liveState.tick(isPaused);
     operations.tick();
 }
 
@@ -194,13 +210,17 @@ root.addEventListener('click', event => {
     }
 });
 root.addEventListener('submit', event => {
+    // The browser sends the form that logs out.
+    if (event.target.hasAttribute('action')) {
+        return;
+    }
     event.preventDefault();
     actions[event.target.dataset.submit]?.(event.target, event.target.closest('tr'));
 });
 root.addEventListener('keydown', event => {
     // In a dialog Escape closes that, by the browser.
     if (event.key === 'Escape' && !event.target.closest('dialog')) {
-        [operations, protection, annotation, rowActions, toolbar].some(feature => feature.takeBack(event.target));
+        [operations, protection, annotation, toolbar].some(feature => feature.takeBack(event.target));
     }
 });
 
@@ -215,4 +235,6 @@ for (const element of document.querySelectorAll('.without-script')) {
 // The rows come from the browser's cache or from the API; the server needn't send them with the next page.
 // biome-ignore lint/suspicious/noDocumentCookie: the Cookie Store API exists only over TLS, and not in every browser.
 document.cookie = `${root.dataset.scriptCookie}=1; Path=/; Max-Age=604800; SameSite=Lax`;
+watchMenus();
+session.watchLogin();
 live.start();

@@ -11,7 +11,8 @@ const LOOK_SECONDS = 3;
 const TROUBLE_SECONDS = 3;
 
 // `read(isWhole)` requests the state of the service and shows it: whole, or only if anything has changed. `hasTrouble`
-// tells whether to read the whole again soon, `hasFailed` whether a look is of no use. `onTick` is called every second.
+// tells whether to read the whole again soon, `hasFailed` whether a look is of no use. `onTick(isPaused)` is called every
+// second.
 export function createLive({read, hasTrouble, hasFailed, onTick}) {
     const line = document.getElementById('next-refresh');
     let reading = null; // {isWhole, promise}
@@ -71,13 +72,18 @@ export function createLive({read, hasTrouble, hasFailed, onTick}) {
         }
         const seconds = Math.max(0, Math.ceil((refreshAt - performance.now()) / 1000));
         setText(line, isPaused ? 'Refresh paused' : reading?.isWhole ? 'Refreshing…' : `Next refresh in ${seconds} s`);
-        onTick();
+        onTick(isPaused);
     }
 
-    function togglePause(button) {
+    function togglePause() {
         isPaused = !isPaused;
-        button.setAttribute('aria-pressed', String(isPaused));
-        schedule();
+        for (const button of document.querySelectorAll('[data-do=pause]')) {
+            const word = isPaused ? 'Resume' : 'Pause';
+            setText(button, button.hasAttribute('aria-label') ? word : `${word} refresh`);
+            button.ariaLabel &&= `${word} refresh`;
+        }
+        // What happened during the pause is shown at once.
+        isPaused ? schedule() : refresh();
     }
 
     function start() {

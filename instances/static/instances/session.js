@@ -111,14 +111,17 @@ async function post(method, path, body) {
     }
 }
 
-addEventListener('pageshow', event => {
-    // A page from the browser's history keeps its old token, along with the text in its fields.
-    if (event.persisted || performance.getEntriesByType('navigation')[0]?.type === 'back_forward') {
-        renew();
-    }
-});
-document.addEventListener('visibilitychange', () => {
-    if (!document.hidden) {
-        renew();
-    }
-});
+// Renews the token when a page is shown again, before a button or a form needs it.
+export function watchLogin() {
+    addEventListener('pageshow', event => {
+        // A page from the browser's history keeps its old token, along with the text in its fields.
+        if (event.persisted || performance.getEntriesByType('navigation')[0]?.type === 'back_forward') {
+            renew();
+        }
+    });
+    document.addEventListener('visibilitychange', () => {
+        if (!document.hidden) {
+            renew();
+        }
+    });
+}

@@ -32,7 +32,7 @@ export function createInventory({overview, asOf}) {
             // Clearing the cache doesn't change the time of the last synchronization.
             asOf = sync.lastSync || '';
             isSyncing = sync.isLocked;
-            isStale = sync.stale;
+            isStale = sync.isStale;
             failure = null;
         } catch (error) {
             isSyncing = false;
@@ -96,6 +96,7 @@ export function createInventory({overview, asOf}) {
         },
         read,
         has: id => byId.has(id),
+        get: id => byId.get(id),
         countGroup: group => instances.filter(one => one.group === group).length,
         // `text` is folded.
         matches: (one, text) => getSearchText(one).includes(text),

@@ -1,6 +1,6 @@
 // The text in place of an empty table: the reason, and a button that helps.
 
-import {clone} from '../elements.js';
+import {make} from '../elements.js';
 
 export function createNothing({inventory}) {
     const element = document.getElementById('nothing');
@@ -26,7 +26,7 @@ export function createNothing({inventory}) {
         element.append(words);
         const cure = {emptied: ['sync', 'Sync now'], 'no-match': ['clear-filters', 'Clear filters']}[kind];
         if (cure) {
-            const button = clone('button-template');
+            const button = make('button', {type: 'button', 'data-needs': 'operator'});
             [button.dataset.do, button.textContent] = cure;
             element.append(button);
         }
