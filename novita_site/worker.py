@@ -13,7 +13,7 @@ import selectors
 import socket
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
@@ -23,6 +23,7 @@ from django.conf import settings
 from gunicorn.http.errors import NoMoreData
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
+from novita_site import repeated
 from novita_site.env import is_loopback
 from novita_site.unsent import Unsent
 
@@ -194,6 +195,13 @@ class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
         self.keeps = False
         self.linger_seconds = LINGER_SECONDS
         self.discarded = 0
+        # What the main loop watches the socket for, and what it does then.
+        self.event = 0
+        self.act: Callable[[Connection], None] | None = None
+
+    def init(self) -> None:
+        super().init()
+        self.parser.mesg_class = repeated.Request
 
     def begin_request(self) -> None:
         self.sock.is_head = self.incoming.startswith(b"HEAD ")
@@ -245,6 +253,8 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.waiting: dict[Connection, None] = {}
+        self._handled: deque[Connection] = deque()
+        self._is_called = False
         self.per_network: Counter[str] = Counter()
         self._next_sweep = 0.0
 
@@ -269,7 +279,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
         else:
             self._close(conn)
 
-    def _receive(self, conn: Connection, _: object) -> None:
+    def _receive(self, conn: Connection) -> None:
         try:
             piece = conn.socket.recv(RECEIVE_BYTES)
         except BlockingIOError:
@@ -323,7 +333,10 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
             self._send(conn)
         except BaseException:
             log.exception("connection ended")
-        self.method_queue.defer(self._finish, conn)
+        self._handled.append(conn)
+        if not self._is_called:
+            self._is_called = True
+            self.method_queue.defer(self._finish_handled)
 
     def _send(self, conn: Connection) -> None:
         try:
@@ -332,10 +345,14 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
             # The client is gone; the main loop notices when it reads.
             conn.unsent.clear()
 
-    def _finish(self, conn: Connection) -> None:
-        if conn.keeps:
-            conn.end_request()
-        self._go_on(conn)
+    def _finish_handled(self) -> None:
+        # A connection that is handled from now on calls again.
+        self._is_called = False
+        while self._handled:
+            conn = self._handled.popleft()
+            if conn.keeps:
+                conn.end_request()
+            self._go_on(conn)
 
     def _go_on(self, conn: Connection) -> None:
         """Send the rest of the response; then receive the next request or end the connection."""
@@ -352,7 +369,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
         else:
             self._end(conn)
 
-    def _send_more(self, conn: Connection, _: object) -> None:
+    def _send_more(self, conn: Connection) -> None:
         self._send(conn)
         if not conn.unsent.size:
             self._end_wait(conn)
@@ -388,7 +405,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
         else:
             self._wait(conn, selectors.EVENT_READ, self._discard, conn.linger_seconds)
 
-    def _discard(self, conn: Connection, _: object) -> None:
+    def _discard(self, conn: Connection) -> None:
         try:
             piece = conn.socket.recv(RECEIVE_BYTES)
         except BlockingIOError:
@@ -401,6 +418,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
 
     def _close(self, conn: Connection) -> None:
         self._end_wait(conn)
+        self._ignore(conn)
         self.nr_conns -= 1
         self.per_network[conn.network] -= 1
         if not self.per_network[conn.network]:
@@ -410,15 +428,30 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
 
     # --- Waiting connections and their deadlines
 
-    def _wait(self, conn: Connection, event: int, act: Callable[[Connection, object], None], seconds: float) -> None:
+    def _wait(self, conn: Connection, event: int, act: Callable[[Connection], None], seconds: float) -> None:
         self._set_deadline(conn, seconds)
-        self.poller.register(conn.socket, event, partial(act, conn))
         self.waiting[conn] = None
+        conn.act = act
+        if not conn.event:
+            self.poller.register(conn.socket, event, partial(self._act, conn))
+        elif conn.event != event:
+            self.poller.modify(conn.socket, event, partial(self._act, conn))
+        conn.event = event
+
+    def _act(self, conn: Connection, _: object) -> None:
+        if conn in self.waiting and conn.act:
+            conn.act(conn)
+        else:
+            self._ignore(conn)
 
     def _end_wait(self, conn: Connection) -> None:
-        if conn in self.waiting:
-            del self.waiting[conn]
+        """End the wait. The poller still watches the socket: most clients send nothing until they have the answer."""
+        self.waiting.pop(conn, None)
+
+    def _ignore(self, conn: Connection) -> None:
+        if conn.event:
             self.poller.unregister(conn.socket)
+            conn.event = 0
 
     def _set_deadline(self, conn: Connection, seconds: float) -> None:
         conn.deadline = time.monotonic() + (seconds if self.alive else min(seconds, STOP_KEEPALIVE_LINGER))

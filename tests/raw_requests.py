@@ -22,6 +22,8 @@ class Answer:
     headers: list[tuple[str, str]]
     body: bytes
     keeps_connection: bool
+    # What the worker takes for the start of the next request.
+    rest: bytes
 
     @property
     def status(self) -> int:
@@ -51,14 +53,16 @@ class Server:
             conn.begin_request()
             keeps = bool(self._worker.handle(conn))
             sent = b"".join(bytes(part) for part in conn.unsent._parts)
-        return _read(sent, keeps)
+            if keeps:
+                conn.end_request()
+        return _read(sent, keeps, bytes(conn.incoming))
 
 
-def _read(sent: bytes, keeps: bool) -> Answer:
+def _read(sent: bytes, keeps: bool, rest: bytes) -> Answer:
     head, _, body = sent.partition(b"\r\n\r\n")
-    line, _, rest = head.decode("latin-1").partition("\r\n")
-    headers = email.parser.HeaderParser().parsestr(rest)
-    return Answer(line, [(name.lower(), value) for name, value in headers.items()], body, keeps)
+    line, _, lines = head.decode("latin-1").partition("\r\n")
+    headers = email.parser.HeaderParser().parsestr(lines)
+    return Answer(line, [(name.lower(), value) for name, value in headers.items()], body, keeps, rest)
 
 
 def write(

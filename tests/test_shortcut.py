@@ -242,7 +242,7 @@ def show(answer: Answer) -> dict[str, Any]:
     if "x-request-id" in headers:
         headers["x-request-id"] = str(bool(re.fullmatch("[0-9a-f]{16}", headers["x-request-id"])))
     if "set-cookie" in headers:
-        headers["set-cookie"] = re.sub("=[^;]+;", "=value;", headers["set-cookie"], count=1)
+        headers["set-cookie"] = re.sub("(=|expires=)[^;]+;", r"\1value;", headers["set-cookie"], count=2)
     headers.pop("date", None)
     headers["vary"] = ", ".join(sorted(headers.get("vary", "").split(", ")))
     body = gzip.decompress(answer.body) if "content-encoding" in headers and answer.body else answer.body

@@ -213,6 +213,81 @@ def test_a_full_worker_closes_the_connection_that_has_waited_longest(worker: Pat
     assert count_open(clients[:-9]) == 0
 
 
+# --- Clients that send the next request during the answer
+
+
+def begin_request(worker: PatientWorker, listener: Listener) -> tuple[socket.socket, Connection]:
+    """Let a client send a request, and a thread take it."""
+    worker.tpool = Mock()
+    (client,) = connect(worker, listener, "127.0.0.1", 1)
+    client.sendall(b"GET /first HTTP/1.1\r\n\r\n")
+    turn(worker)
+    (conn,) = worker.tpool.submit.call_args.args
+    return client, conn
+
+
+def end_request(worker: PatientWorker, conn: Connection) -> None:
+    """What a thread does at the end of a request, and the loop thereafter."""
+    conn.init()
+    conn.sock.request = b""
+    conn.keeps = True
+    worker._handled.append(conn)
+    worker._finish_handled()
+
+
+def test_next_request_waits_for_the_end_of_the_one_before(worker: PatientWorker, listener: Listener) -> None:
+    client, conn = begin_request(worker, listener)
+    client.sendall(b"GET /second HTTP/1.1\r\n\r\n")
+    turn(worker)
+    assert worker.tpool.submit.call_count == 1
+
+    end_request(worker, conn)
+    turn(worker)
+
+    assert worker.tpool.submit.call_count == 2
+    assert conn.sock.request == b"GET /second HTTP/1.1\r\n\r\n"
+    end_request(worker, conn)
+
+
+def test_bytes_that_nobody_reads_yet_keep_the_loop_from_nothing(worker: PatientWorker, listener: Listener) -> None:
+    client, conn = begin_request(worker, listener)
+    client.sendall(b"GET /second HTTP/1.1\r\n\r\n")
+    turn(worker)
+
+    assert worker.poller.select(0) == []
+    end_request(worker, conn)
+
+
+def test_client_that_leaves_during_the_answer_is_closed_after_it(worker: PatientWorker, listener: Listener) -> None:
+    client, conn = begin_request(worker, listener)
+    client.close()
+    turn(worker)
+    assert worker.nr_conns == 1
+
+    end_request(worker, conn)
+    turn(worker)
+
+    assert worker.nr_conns == 0
+
+
+def test_threads_call_the_loop_once_until_it_comes(
+    worker: PatientWorker, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, conn = begin_request(worker, listener)
+    conn.init()
+    conn.sock.request = b""
+    monkeypatch.setattr(worker, "handle", lambda conn: True)
+    monkeypatch.setattr(worker, "method_queue", Mock())
+    calls = []
+    for _ in range(2):
+        for _ in range(3):
+            worker._handle_in_thread(conn)
+        calls.append(worker.method_queue.defer.call_count)
+        worker._finish_handled()
+
+    assert calls == [1, 2]
+
+
 # --- Answers that are taken slowly
 
 
