@@ -13,22 +13,9 @@ from typing import Final
 _STYLES: Final = [
     f"instances/styles/{name}.css"
     for name in (
-        *(
-            "tokens",
-            "base",
-            "bar",
-            "buttons",
-            "forms",
-            "confirm",
-            "banners",
-            "plain",
-            "cards",
-            "charts",
-            "toolbar",
-            "filters",
-            "table",
-        ),
-        *("status", "details", "selection", "plan", "lists", "operation", "targets", "pager", "drawer"),
+        *("tokens", "base", "bar", "buttons", "forms", "confirm", "banners", "plain", "cards", "charts", "toolbar"),
+        *("filters", "table", "status", "selection", "plan", "lists", "operation", "targets", "pager", "drawer"),
+        *("instance", "menu"),
     )
 ]
 _STYLE_BUNDLE: Final = "instances/pages.bundle.css"

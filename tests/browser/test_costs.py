@@ -3,9 +3,10 @@
 import re
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import expect
 
 from tests.browser.conftest import Panel, Visit
+from tests.browser.test_drawer import open_drawer
 
 pytestmark = pytest.mark.xdist_group("browser 2")
 
@@ -16,11 +17,6 @@ PRICED = {"instancePrice": "35000", "gpuNum": "2", "billingMode": "onDemand"}
 def fleet(panel: Panel) -> Panel:
     panel.hold({"id": "a", "name": "alpha", **PRICED}, {"id": "b", "name": "beta", **PRICED, "billingMode": "monthly"})
     return panel
-
-
-def open_details(page: Page) -> Locator:
-    page.get_by_role("button", name="alpha", exact=True).click()
-    return page.locator("tr.detail")
 
 
 @pytest.mark.usefixtures("fleet")
@@ -56,20 +52,19 @@ def test_stop_of_one_says_what_it_saves(visit: Visit) -> None:
 
 
 @pytest.mark.usefixtures("fleet")
-def test_owner_and_project_are_edited_in_the_details(visit: Visit) -> None:
+def test_owner_project_and_note_are_edited_in_the_drawer(visit: Visit) -> None:
     page = visit()
-    details = open_details(page)
-    details.get_by_role("button", name="Edit owner and project of alpha…").click()
-    expect(details.get_by_role("textbox", name="Owner")).to_be_focused()
+    section = open_drawer(page).get_by_role("region", name="Owner and project")
+    section.get_by_role("button", name="Edit…").click()
+    expect(section.get_by_role("textbox", name="Owner")).to_be_focused()
 
-    details.get_by_role("textbox", name="Owner").fill("ada")
-    details.get_by_role("textbox", name="Project").fill("llm")
-    details.get_by_role("button", name="Save").click()
+    section.get_by_role("textbox", name="Owner").fill("ada")
+    section.get_by_role("textbox", name="Project").fill("llm")
+    section.get_by_role("textbox", name="Note").fill("until Friday")
+    section.get_by_role("button", name="Save").click()
 
-    expect(details.locator("dl")).to_contain_text("Owner")
-    expect(details.locator("dl")).to_contain_text("ada")
-    expect(details.locator("dl")).to_contain_text("llm")
-    expect(details.get_by_role("button", name="Edit owner and project of alpha…")).to_be_visible()
+    expect(section.get_by_role("definition")).to_have_text(["ada", "llm", "until Friday", "local-owner"])
+    expect(section.get_by_role("button", name="Edit…")).to_be_focused()
 
 
 def test_search_finds_an_owner(fleet: Panel, visit: Visit) -> None:
@@ -84,13 +79,14 @@ def test_search_finds_an_owner(fleet: Panel, visit: Visit) -> None:
 @pytest.mark.usefixtures("fleet")
 def test_escape_closes_the_form_of_owner_and_project(visit: Visit) -> None:
     page = visit()
-    details = open_details(page)
-    details.get_by_role("button", name="Edit owner and project of alpha…").click()
-    expect(details.get_by_role("textbox", name="Owner")).to_be_focused()
+    drawer = open_drawer(page)
+    drawer.get_by_role("button", name="Edit…").click()
+    expect(drawer.get_by_role("textbox", name="Owner")).to_be_focused()
 
     page.keyboard.press("Escape")
 
-    expect(details.get_by_role("textbox", name="Owner")).to_be_hidden()
+    expect(drawer.get_by_role("textbox", name="Owner")).to_be_hidden()
+    expect(drawer.get_by_role("button", name="Edit…")).to_be_focused()
 
 
 def test_rows_show_and_are_sorted_by_cost(panel: Panel, visit: Visit) -> None:
@@ -116,7 +112,7 @@ def test_owner_is_set_for_a_selection(visit: Visit) -> None:
     page.locator("#selection-annotation").get_by_role("button", name="Save").click()
 
     expect(page.locator("#status-words")).to_have_text("2 instances annotated.")
-    expect(open_details(page).locator("dl")).to_contain_text("ada")
+    expect(open_drawer(page).get_by_role("region", name="Owner and project")).to_contain_text("ada")
 
 
 def test_rows_are_filtered_by_owner(fleet: Panel, visit: Visit) -> None:

@@ -159,7 +159,7 @@ def test_end_of_monthly_instance_is_shown_as_future(panel: Panel, visit: Visit) 
 
     press(page, "alpha")
 
-    expect(page.locator("tr.detail")).to_contain_text("(in 180 days)")
+    expect(page.get_by_role("complementary", name="alpha")).to_contain_text("(in 180 days)")
 
 
 def test_passed_deadline_is_overdue_and_names_are_in_natural_order(panel: Panel, visit: Visit) -> None:

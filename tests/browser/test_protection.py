@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Panel, Visit
+from tests.browser.test_drawer import get_drawer, open_drawer, open_menu
 from tests.browser.test_table import HOSTILE
 
 pytestmark = pytest.mark.xdist_group("browser 2")
@@ -21,13 +22,8 @@ def protect(panel: Panel, reason: str) -> None:
     assert panel.service.post("/api/instances/a/protect", json={"reason": reason}).ok
 
 
-def open_details(page: Page) -> Locator:
-    page.get_by_role("button", name="alpha", exact=True).click()
-    return page.locator("tr.detail")
-
-
-def get_row(page: Page) -> Locator:
-    return page.locator("tr[data-id=a]:not(.detail)")
+def get_lock(page: Page, reason: str) -> Locator:
+    return page.get_by_role("row", name="alpha").get_by_role("img", name=f"Protected: {reason}")
 
 
 def test_protected_row_shows_reason_and_offers_no_stop(alpha: Panel, visit: Visit) -> None:
@@ -35,10 +31,10 @@ def test_protected_row_shows_reason_and_offers_no_stop(alpha: Panel, visit: Visi
 
     page = visit()
 
-    expect(get_row(page)).to_contain_text("🔒 Protected: the demo of Friday")
-    expect(get_row(page).locator(".buttons button")).to_have_count(0)
-    expect(page.locator("tr[data-id=b] .buttons button")).to_have_text(["Stop", "Restart"])
-    expect(page.locator("tr[data-id=b] .protection")).to_be_empty()
+    expect(get_lock(page, "the demo of Friday")).to_have_attribute("title", "Protected: the demo of Friday")
+    expect(page.get_by_role("button", name="Stop alpha")).to_have_count(0)
+    expect(page.get_by_role("button", name="Stop beta")).to_be_visible()
+    expect(page.get_by_role("row", name="beta").get_by_role("img")).to_have_count(0)
 
 
 def test_stopped_protected_instance_can_be_started(panel: Panel, visit: Visit) -> None:
@@ -47,70 +43,54 @@ def test_stopped_protected_instance_can_be_started(panel: Panel, visit: Visit) -
 
     page = visit()
 
-    expect(get_row(page)).to_contain_text("🔒 Protected")
-    expect(get_row(page).locator(".buttons button")).to_have_text(["Start"])
+    expect(get_lock(page, "the demo")).to_be_visible()
+    expect(page.get_by_role("button", name="Start alpha")).to_be_visible()
 
 
-def test_instance_is_protected_with_a_reason(alpha: Panel, visit: Visit) -> None:
+@pytest.mark.parametrize("place", ["drawer", "menu"])
+def test_instance_is_protected_with_a_reason(alpha: Panel, visit: Visit, place: str) -> None:
     page = visit()
-    details = open_details(page)
+    if place == "drawer":
+        open_drawer(page).get_by_role("button", name="Protect…").click()
+    else:
+        open_menu(page).get_by_role("menuitem", name="Protect…").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("heading", name="Protect alpha?")).to_be_visible()
+    expect(dialog.get_by_label("Reason")).to_be_focused()
+    page.keyboard.type("  ")
+    page.keyboard.press("Enter")
+    expect(dialog).to_be_visible()
+    assert alpha.service.get("/api/protections").json()["total"] == 0
 
-    details.get_by_role("button", name="Protect alpha…").click()
-    expect(details.get_by_label("Reason for the protection")).to_be_focused()
     page.keyboard.type("the demo")
     page.keyboard.press("Enter")
 
-    expect(get_row(page)).to_contain_text("🔒 Protected: the demo")
-    expect(get_row(page).locator(".message")).to_have_text("alpha is protected.")
-    expect(details).to_contain_text(re.compile("Protected by .* at .*: the demo"))
-    expect(page.get_by_role("button", name="Remove protection from alpha")).to_be_focused()
+    expect(get_lock(page, "the demo")).to_be_visible()
+    if place == "drawer":
+        section = get_drawer(page).get_by_role("region", name="Protection")
+        expect(section).to_contain_text(re.compile(r"Protected by local-owner on .* \(.* ago\): the demo"))
+        expect(section.get_by_role("button", name="Remove protection…")).to_be_focused()
+    else:
+        expect(page.get_by_role("button", name="More actions for alpha")).to_be_focused()
     assert alpha.service.get("/api/protections").json()["protections"][0]["reason"] == "the demo"
-
-
-def test_protection_requires_a_reason(alpha: Panel, visit: Visit) -> None:
-    page = visit()
-    details = open_details(page)
-    details.get_by_role("button", name="Protect alpha…").click()
-
-    page.keyboard.type("  ")
-    details.get_by_role("button", name="Protect", exact=True).click()
-
-    expect(get_row(page).locator(".message")).to_have_text("Enter a reason for the protection.")
-    expect(details.get_by_label("Reason for the protection")).to_be_focused()
-    page.keyboard.press("Escape")
-    expect(details.get_by_role("button", name="Protect alpha…")).to_be_focused()
-    assert alpha.service.get("/api/protections").json()["total"] == 0
 
 
 def test_removing_protection_requires_confirmation(alpha: Panel, visit: Visit) -> None:
     protect(alpha, "the demo")
     page = visit()
-    details = open_details(page)
+    drawer = open_drawer(page)
 
-    details.get_by_role("button", name="Remove protection from alpha").click()
-    expect(details).to_contain_text("Remove protection from alpha?")
-    expect(details.get_by_role("button", name="Remove protection", exact=True)).to_be_focused()
+    drawer.get_by_role("button", name="Remove protection…").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Remove protection from alpha?")
+    expect(dialog).to_contain_text("the demo")
+    expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
     assert alpha.service.get("/api/protections").json()["total"] == 1
-    page.keyboard.press("Enter")
+    dialog.get_by_role("button", name="Remove protection").click()
 
-    expect(get_row(page).locator(".protection")).to_be_empty()
-    expect(get_row(page).locator(".buttons button")).to_have_text(["Stop", "Restart"])
-    expect(details.get_by_role("button", name="Protect alpha…")).to_be_focused()
-
-
-def test_refresh_keeps_a_half_typed_reason(alpha: Panel, visit: Visit) -> None:
-    page = visit()
-    details = open_details(page)
-    details.get_by_role("button", name="Protect alpha…").click()
-    page.keyboard.type("the de")
-    alpha.set("a", name="aleph")
-    alpha.sync()
-
-    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-
-    expect(get_row(page)).to_contain_text("aleph")
-    expect(details.get_by_label("Reason for the protection")).to_have_value("the de")
-    expect(details.get_by_label("Reason for the protection")).to_be_focused()
+    expect(get_lock(page, "the demo")).to_have_count(0)
+    expect(drawer.get_by_role("button", name="Stop alpha")).to_be_visible()
+    expect(drawer.get_by_role("button", name="Protect…")).to_be_focused()
 
 
 def test_refresh_shows_protection_added_elsewhere(alpha: Panel, visit: Visit) -> None:
@@ -121,7 +101,7 @@ def test_refresh_shows_protection_added_elsewhere(alpha: Panel, visit: Visit) ->
 
     page.get_by_role("button", name="Refresh data").click()
 
-    expect(get_row(page)).to_contain_text("🔒 Protected: the demo")
+    expect(get_lock(page, "the demo")).to_be_visible()
     expect(page.locator("#selection [data-kind=stop]")).to_have_text("Stop 1")
 
 
@@ -140,6 +120,6 @@ def test_hostile_reason_stays_text(alpha: Panel, visit: Visit) -> None:
 
     page = visit()
 
-    expect(get_row(page)).to_contain_text(f"🔒 Protected: {HOSTILE['markup']}")
-    expect(open_details(page)).to_contain_text(HOSTILE["markup"])
-    assert page.locator("#instances :is(img, script)").count() == 0
+    expect(get_lock(page, HOSTILE["markup"])).to_be_visible()
+    expect(open_drawer(page)).to_contain_text(HOSTILE["markup"])
+    assert page.locator("main :is(img, script), aside :is(img, script)").count() == 0

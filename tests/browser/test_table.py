@@ -209,11 +209,15 @@ def test_hostile_names_stay_text_and_fit_the_layout(panel: Panel, visit: Visit, 
     page = visit(viewport=viewport)
     expect(page.locator("tr[data-id]")).to_have_count(len(HOSTILE) + 2)
 
-    for name in page.locator("button.name").all():
-        name.click()
+    for row in page.locator("#instances tbody tr").all():
+        row.get_by_role("button").first.click()
+        drawer = page.get_by_role("complementary")
+        expect(drawer.get_by_role("heading").first).to_be_focused()
+        assert drawer.evaluate("element => element.scrollWidth <= element.clientWidth")
+        page.keyboard.press("Escape")
 
     assert sorted(list_names(page)) == sorted([*(" ".join(name.split()) for name in HOSTILE.values()), "odd", "ports"])
-    assert page.locator("#instances :is(img, script)").count() == 0
+    assert page.locator("main :is(img, script), aside :is(img, script)").count() == 0
     assert "hacked" not in page.title()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     cells = page.locator("#instances tbody :is(th, td)")
@@ -241,41 +245,3 @@ def test_search_stays_responsive_with_10000_instances(panel: Panel, visit: Visit
     assert max(one["normalized"] for one in rest) < 1_000
     # A page of rows goes and another one comes.
     assert max(one["rows"] for one in [first, *rest]) <= 200
-
-
-def test_row_opens_to_its_details(panel: Panel, visit: Visit) -> None:
-    panel.hold(
-        {
-            "id": "a1",
-            "name": "alpha",
-            "imageUrl": "docker.io/team/image:1",
-            "rootfsSize": 60,
-            "portMappings": [{"port": 8188, "type": "http", "endpoint": "https://alpha.example.invalid"}],
-            "statusError": {"state": "ImagePullFailed", "message": "no such tag"},
-        }
-    )
-    page = visit()
-    name = page.get_by_role("button", name="alpha", exact=True)
-    expect(page.locator("tr[data-id=a1] .status-error")).to_have_text("no such tag")
-
-    name.click()
-
-    details = page.locator("tr.detail")
-    expect(name).to_have_attribute("aria-expanded", "true")
-    for words in ("a1", "docker.io/team/image:1", "60 GB", "Port 8188 (http)", "https://alpha.example.invalid"):
-        expect(details).to_contain_text(words)
-    for words in ("Created", "Last started", "Last changed", "ImagePullFailed no such tag"):
-        expect(details).to_contain_text(words)
-    name.click()
-    expect(details).to_have_count(0)
-
-
-def test_endpoint_is_copied_by_one_press(panel: Panel, visit: Visit) -> None:
-    panel.hold({"id": "a1", "name": "alpha"})
-    page = visit(permissions=["clipboard-read", "clipboard-write"])
-    page.get_by_role("button", name="alpha", exact=True).click()
-
-    page.get_by_role("button", name="Copy ID").click()
-
-    expect(page.locator("#status")).to_have_text("Copied: a1")
-    assert page.evaluate("navigator.clipboard.readText()") == "a1"

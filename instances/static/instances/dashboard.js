@@ -5,14 +5,17 @@ import {createCards} from './cards/cards.js';
 import {createFragments} from './cards/fragment.js';
 import {createConfirm} from './confirm.js';
 import {isDisabled} from './elements.js';
+import {createHelp} from './help.js';
 import {createAddress} from './list/address.js';
 import {createAnnotation} from './list/annotation.js';
 import {createDetails} from './list/details.js';
 import {createFilters, EMPTY} from './list/filters.js';
 import {createInventory} from './list/inventory.js';
+import {createMenu} from './list/menu.js';
 import {createNothing} from './list/nothing.js';
 import {createPager} from './list/pager.js';
 import {createProtection} from './list/protection.js';
+import {createRecordings} from './list/recordings.js';
 import {createRowActions} from './list/row-actions.js';
 import {createRowMessages} from './list/row-messages.js';
 import {createRows} from './list/rows.js';
@@ -65,36 +68,53 @@ const pager = createPager({address});
 const nothing = createNothing({inventory});
 const ask = createConfirm();
 const messages = createRowMessages({
-    getRow: id => rows.get(id),
+    getRow: findPlace,
     getName: id => inventory.get(id)?.name || id,
     render,
 });
-const protection = createProtection({messages, refreshAnew: live.refreshAnew, render});
-const annotation = createAnnotation({
+const protection = createProtection({
+    ask,
+    inventory,
     messages,
+    refreshAnew: live.refreshAnew,
+    render,
+    getOpener: id => findPlace(id)?.querySelector('.more'),
+});
+const annotation = createAnnotation({
     statusLine,
     getSelected: () => selection.listIds(),
     refreshAnew: live.refreshAnew,
     render,
 });
 const stopAll = createStopAll({inventory, overview, isProtected: id => !protection.permits('stop', id), statusLine});
-const details = createDetails({table, protection, annotation, statusLine, render});
 const rowActions = createRowActions({
     ask,
     inventory,
     messages,
     protection,
-    getRow: id => rows.get(id),
+    getRow: findPlace,
     refresh: live.refresh,
     render,
 });
+const menu = createMenu({inventory, protection, canRequest: rowActions.canRequest});
+const recordings = createRecordings({render: () => details.render()});
+const details = createDetails({
+    address,
+    inventory,
+    protection,
+    annotation,
+    recordings,
+    parts: [rowActions.update, menu.updateRow, messages.update],
+    getRow: id => rows.get(id),
+    statusLine,
+});
+const help = createHelp();
 const selection = createSelection({inventory, canRequest: isPossible, preview: operations.preview, render});
 const rows = createRows({
     table,
     getRequest: rowActions.getRequest,
-    getDetails: details.update,
     // Messages come last: an action may have something new to say.
-    parts: [protection.updateRow, selection.updateRow, rowActions.update, messages.update],
+    parts: [protection.updateRow, selection.updateRow, rowActions.update, menu.updateRow, messages.update],
 });
 
 const actions = {
@@ -106,10 +126,17 @@ const actions = {
     ...messages.actions,
     ...protection.actions,
     ...annotation.actions,
+    ...menu.actions,
+    ...help.actions,
     ...selection.actions,
     ...operations.actions,
     'stop-all': () => operations.preview('stop', null, stopAll.count()),
 };
+
+// Returns where an instance is shown to the visitor: in the drawer that has the focus, or in its row.
+function findPlace(id) {
+    return details.getFocused(id) || rows.get(id);
+}
 
 function isPossible(kind, one) {
     return canRequest(kind, one) && protection.permits(kind, one.id);
@@ -130,6 +157,7 @@ function render() {
     stopAll.render();
     nothing.render(found);
     cards.render();
+    details.render();
 }
 
 function renderTitle() {
@@ -179,7 +207,7 @@ function show(hadFailed) {
 
 // Forgets instances that are gone, and the messages of an outage that is over.
 function forget(services, hadFailed) {
-    for (const feature of [details, messages, rowActions, selection, protection, annotation]) {
+    for (const feature of [messages, rowActions, selection]) {
         feature.forgetUnknown(inventory.has);
     }
     statusLine.forgetError(error => isOver(error, services, hadFailed));
@@ -203,7 +231,7 @@ root.addEventListener('click', event => {
     const button = event.target.closest('[data-do]');
     const link = event.target.closest('th[data-column] a, #pager a, #cards a[href^="?"]');
     if (button && !isDisabled(button)) {
-        actions[button.dataset.do](button, button.closest('tr'), event);
+        actions[button.dataset.do](button, button.closest('[data-id]'), event);
     } else if (link && !event.metaKey && !event.ctrlKey && !event.shiftKey && inventory.instances !== null) {
         event.preventDefault();
         follow(link);
@@ -215,12 +243,14 @@ root.addEventListener('submit', event => {
         return;
     }
     event.preventDefault();
-    actions[event.target.dataset.submit]?.(event.target, event.target.closest('tr'));
+    actions[event.target.dataset.submit]?.(event.target, event.target.closest('[data-id]'));
 });
 root.addEventListener('keydown', event => {
     // In a dialog Escape closes that, by the browser.
-    if (event.key === 'Escape' && !event.target.closest('dialog')) {
-        [operations, protection, annotation, toolbar].some(feature => feature.takeBack(event.target));
+    if (event.key === 'Escape' && !event.target.closest('dialog')
+        && [operations, annotation, toolbar].some(feature => feature.takeBack(event.target))) {
+        // The drawer stays open.
+        event.preventDefault();
     }
 });
 

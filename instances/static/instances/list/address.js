@@ -19,6 +19,7 @@ export function createAddress({groups, columns, onChange, onStep}) {
             owner: given.get('owner') || '',
             project: given.get('project') || '',
             attention: REASONS.includes(attention) ? attention : '',
+            instance: given.get('instance') || '',
             ordering: columns.includes(ordering.replace(/^-/, '')) ? ordering : '',
             page: Number.isInteger(page) && page > 0 ? page : 1,
         };

@@ -1,111 +1,140 @@
-// Open rows: the fields that have no column in the table; a button copies those that a command line needs.
+// The drawer of an instance: what it shows follows the page's address, so that it can be shared and Back closes it.
 
-import {clone, set} from '../elements.js';
-import {sayAge, sayCost, sayInstanceCost, sayMoment} from '../words.js';
-import {removeUnknown} from './inventory.js';
+import {createDrawer} from '../drawer.js';
+import {find, make, set, setText} from '../elements.js';
+import {getLabel} from '../statuses.js';
+import {describe, describeCost, describePorts, fill, makeSection} from './facts.js';
 
-const BILLING = {onDemand: 'On-demand', spot: 'Spot', monthly: 'Monthly'};
+// `parts` fill their own elements of the drawer, as they do in a row; `recordings` are what the service has recorded.
+export function createDetails({address, inventory, protection, annotation, recordings, parts, getRow, statusLine}) {
+    const element = makeDrawer([annotation.section, protection.section, recordings.section]);
+    const drawer = createDrawer(element, {onClose});
+    const notice = element.querySelector('.drawer-notice');
+    let id = ''; // of the instance that is shown
+    let known = null; // the instance as it was last
 
-export function createDetails({table, protection, annotation, statusLine, render}) {
-    const details = new Map(); // id → its open row
+    document.body.append(element);
 
-    // Returns the open row of an instance, up to date; null when it isn't open.
-    function update(one) {
-        const detail = details.get(one.id);
-        if (!detail) {
-            return null;
+    // Opens, updates or closes the drawer as the address says.
+    function render() {
+        const wanted = address.query.instance;
+        if (wanted !== id) {
+            wanted ? begin(wanted) : drawer.close();
         }
-        // As many as the visitor's role sees: one more would make the table lay out a column that isn't there.
-        const columns = [...table.tHead.rows[0].cells].filter(cell => getComputedStyle(cell).display !== 'none');
-        set(detail.cells[0], 'colSpan', columns.length);
-        protection.updateDetails(detail, one);
-        annotation.updateDetails(detail, one);
-        const look = JSON.stringify(one);
-        if (detail.dataset.shown !== look) {
-            detail.dataset.shown = look;
-            detail.querySelector('dl').replaceChildren(...describe(one).flatMap(makeEntry));
+        if (id) {
+            update();
         }
-        return detail;
     }
 
-    function toggle(button, row) {
-        const {id} = row.dataset;
-        const isOpen = details.delete(id);
-        if (!isOpen) {
-            const detail = clone('detail-template');
-            detail.dataset.id = id;
-            details.set(id, detail);
-        }
-        button.setAttribute('aria-expanded', String(!isOpen));
-        render();
+    function begin(wanted) {
+        id = wanted;
+        known = null;
+        element.dataset.id = id;
+        element.scrollTop = 0;
+        annotation.begin();
+        recordings.begin(id);
+        drawer.open(() => getRow(wanted)?.querySelector('.name'));
     }
 
-    async function copy(button) {
-        const words = button.parentElement.querySelector('bdi');
+    function update() {
+        const present = inventory.get(id);
+        known = present || known;
+        // An empty inventory says nothing about an instance.
+        const isGone = !present && inventory.hasCopy;
+        const shown = known && {...known, ...isGone ? {actions: []} : {}};
+        setText(element.querySelector('h2 bdi'), known?.name || id);
+        setText(notice, sayNotice(isGone));
+        set(element.querySelector('.drawer-tools'), 'hidden', !known);
+        for (const section of element.querySelectorAll('[data-needs-instance]')) {
+            set(section, 'hidden', !known);
+        }
+        if (known) {
+            updateKnown(shown, isGone);
+        }
+        recordings.update(known, JSON.stringify([present, protection.get(id)]));
+    }
+
+    function updateKnown(one, isGone) {
+        const status = find(element, '.status');
+        setText(status, isGone ? 'Removed' : getLabel(one.status));
+        set(status, 'title', one.status);
+        set(status.dataset, 'group', isGone ? 'gone' : one.group);
+        fill(element.querySelector('.facts'), describe(one));
+        fill(element.querySelector('.ports'), describePorts(one.portMappings));
+        fill(element.querySelector('.costs'), describeCost(one, recordings.costs));
+        for (const updatePart of parts) {
+            updatePart(element, one);
+        }
+        protection.updateSection(one, isGone);
+        annotation.updateSection(one, isGone);
+    }
+
+    function sayNotice(isGone) {
+        if (!isGone) {
+            return known ? '' : 'The cache is empty, so the instance is not known yet.';
+        }
+        return known
+            ? 'This instance no longer exists at Novita. Below is what was known.'
+            : 'No instance has this ID. It was removed, or the address is wrong.';
+    }
+
+    function onClose() {
+        id = '';
+        known = null;
+        if (address.query.instance) {
+            address.change({instance: ''}, {isStep: false});
+        }
+    }
+
+    // Another instance takes the place of the one that is shown: Back closes the drawer in one step.
+    function open(_button, row) {
+        if (row.dataset.id === id) {
+            drawer.close();
+        } else {
+            address.change({instance: row.dataset.id}, {isStep: !id});
+        }
+    }
+
+    async function copy({dataset: {text}}) {
         try {
-            await navigator.clipboard.writeText(words.textContent);
-            statusLine.tell(`Copied: ${words.textContent}`);
+            await navigator.clipboard.writeText(text);
+            statusLine.tell(`Copied: ${text}`);
         } catch {
-            getSelection().selectAllChildren(words);
-            statusLine.tell("The browser doesn't allow copying here. The text is selected.", true);
+            const words = [...element.querySelectorAll('dd bdi')].find(one => one.textContent === text);
+            if (words?.checkVisibility()) {
+                getSelection().selectAllChildren(words);
+            }
+            statusLine.tell(`The browser doesn't allow copying here. Copy this text yourself: ${text}`, true);
         }
     }
 
     return {
-        update,
-        forgetUnknown: isKnown => removeUnknown(details, isKnown),
-        actions: {open: toggle, copy},
+        render,
+        // The drawer if the focus is in it: the place of what happens to this instance.
+        getFocused: wanted => wanted === id && element.contains(document.activeElement) ? element : null,
+        actions: {open, copy},
     };
 }
 
-function describe(one) {
-    return [
-        {title: 'ID', text: one.id, canBeCopied: true},
-        {title: 'Product', text: `${one.productName} (${one.productId})`},
-        {title: 'CPUs, memory', text: `${one.cpuNum ?? '?'} CPUs, ${one.memoryGb ?? '?'} GB`},
-        {title: 'Image', text: one.imageUrl, canBeCopied: true},
-        {title: 'Disk', text: one.rootfsSizeGb === null ? '?' : `${one.rootfsSizeGb} GB`},
-        {title: 'Region', text: `${one.region} (${one.clusterId})`},
-        {title: 'Billing', text: describeBilling(one)},
-        {title: 'Price', text: one.pricePerHour === null ? 'not known' : sayCost(one.pricePerHour)},
-        {title: 'Cost now', text: sayInstanceCost(one)},
-        {title: 'Owner', text: one.owner},
-        {title: 'Project', text: one.project},
-        ...describePorts(one.portMappings),
-        {title: 'Created', text: sayTime(one.createdAt)},
-        {title: 'Last started', text: sayTime(one.lastStartedAt)},
-        {title: 'Last stopped', text: sayTime(one.lastStoppedAt)},
-        {title: 'Ends', text: one.endTime ? sayTime(one.endTime) : 'never'},
-        {title: 'Last changed', text: sayTime(one.changedAt)},
-        ...one.statusError ? [{title: "Novita's error", text: `${one.statusError.state} ${one.statusError.message}`}] : [],
-    ];
-}
-
-function describeBilling({billingMode, spotStatus}) {
-    return [BILLING[billingMode] || billingMode, spotStatus].filter(Boolean).join(', ') || '?';
-}
-
-function describePorts(mappings) {
-    return mappings.length
-        ? mappings.map(({port, type, endpoint}) => ({title: `Port ${port ?? '?'} (${type})`, text: endpoint, canBeCopied: true}))
-        : [{title: 'Ports', text: 'none'}];
-}
-
-function sayTime(time) {
-    return time ? `${sayMoment(time)} (${sayAge(time)})` : 'never';
-}
-
-function makeEntry({title, text, canBeCopied}) {
-    const term = document.createElement('dt');
-    const value = document.createElement('dd');
-    const words = document.createElement('bdi');
-    term.textContent = title;
-    words.textContent = text || '–';
-    value.append(words);
-    if (canBeCopied && text) {
-        const button = clone('copy-template');
-        button.setAttribute('aria-label', `Copy ${title}`);
-        value.append(' ', button);
-    }
-    return [term, value];
+function makeDrawer(sections) {
+    return make('aside', {id: 'instance', class: 'drawer', hidden: '', 'aria-labelledby': 'instance-name'},
+        make('div', {class: 'drawer-head'},
+            make('h2', {id: 'instance-name', class: 'name', tabindex: -1}, make('bdi', {})),
+            make('button', {type: 'button', class: 'is-plain', 'aria-label': 'Close', 'data-close': ''}, '×'),
+            make('div', {class: 'drawer-tools'},
+                make('span', {class: 'status'}),
+                make('div', {class: 'actions'}, make('div', {class: 'buttons'})),
+                make('button', {
+                    type: 'button',
+                    class: 'more is-plain',
+                    'aria-haspopup': 'menu',
+                    'aria-expanded': 'false',
+                    'data-do': 'menu',
+                }, '···'))),
+        make('div', {class: 'drawer-content'},
+            make('p', {class: 'drawer-notice', role: 'status'}),
+            makeSection('Overview', make('dl', {class: 'facts'})),
+            makeSection('Connect', make('dl', {class: 'ports'})),
+            makeSection('Cost', make('dl', {class: 'costs'})),
+            ...sections));
 }

@@ -1,12 +1,21 @@
-// Protection of one instance: the mark in its row, and the form and the question in its details.
+// Protection of one instance: the lock in its row, its section in the drawer, and the questions of both.
 
-import {find, set, setDisabled, setText} from '../elements.js';
+import {find, make, set, setText} from '../elements.js';
 import {send} from '../session.js';
-import {removeUnknown} from './inventory.js';
+import {sayAge, sayMoment} from '../words.js';
+import {makeSection} from './facts.js';
 
-export function createProtection({messages, refreshAnew, render}) {
+const SVG = 'http://www.w3.org/2000/svg';
+const LOCK = 'M4 7V5a4 4 0 0 1 8 0v2h1v8H3V7zm2 0h4V5a2 2 0 0 0-4 0z';
+
+// `ask` is that of confirm.js; `getOpener(id)` returns what gets the focus after a question whose opener is gone.
+export function createProtection({ask, inventory, messages, refreshAnew, render, getOpener}) {
     let protections = new Map(); // id → {instanceId, reason, protectedBy, protectedAt}
-    const questions = new Map(); // id → 'protect' or 'unprotect', while its details show that question
+    const busy = new Set(); // ids whose protection is being changed
+    const words = make('p', {});
+    const protect = make('button', {type: 'button', 'data-do': 'protect', 'data-needs': 'operator'}, 'Protect…');
+    const unprotect = make('button', {type: 'button', 'data-do': 'unprotect', 'data-needs': 'admin'}, 'Remove protection…');
+    const section = makeSection('Protection', words, protect, unprotect);
 
     // Takes the protections as the service lists them; null: unknown, so that the last known stay.
     function take(listed) {
@@ -21,106 +30,104 @@ export function createProtection({messages, refreshAnew, render}) {
     }
 
     function updateRow(row, one) {
+        const lock = find(row, '.protection');
         const protection = protections.get(one.id);
-        setText(find(row, '.protection'), protection ? `🔒 Protected: ${protection.reason}` : '');
+        const text = protection ? `Protected: ${protection.reason}` : '';
+        if (protection && !lock.firstElementChild) {
+            lock.append(makeLock());
+        }
+        set(lock, 'hidden', !protection);
+        set(lock, 'title', text);
+        set(lock, 'ariaLabel', text || null);
     }
 
-    function updateDetails(detail, one) {
+    function updateSection(one, isGone) {
         const protection = protections.get(one.id);
-        const name = one.name || one.id;
-        if (questions.get(one.id) === (protection ? 'protect' : 'unprotect')) {
-            // Another visitor was faster.
-            questions.delete(one.id);
-        }
-        const question = questions.get(one.id);
-        const focused = detail.contains(document.activeElement) ? document.activeElement : null;
-        const protect = detail.querySelector('[data-do=protect]');
-        const unprotect = detail.querySelector('[data-do=unprotect]');
-        setText(detail.querySelector('.protected-words'), sayProtection(protection));
-        set(protect, 'ariaLabel', `Protect ${name}…`);
-        set(unprotect, 'ariaLabel', `Remove protection from ${name}`);
-        set(protect, 'hidden', Boolean(protection || question));
-        set(unprotect, 'hidden', Boolean(!protection || question));
-        set(detail.querySelector('form'), 'hidden', question !== 'protect');
-        set(detail.querySelector('.confirm'), 'hidden', question !== 'unprotect');
-        setText(detail.querySelector('.confirm span'),
-            `Remove protection from ${name}? It can then be stopped and restarted, and Stop all includes it.`);
-        if (focused?.closest('[hidden]')) {
-            (protection ? unprotect : protect).focus({preventScroll: true});
+        const focused = document.activeElement;
+        setText(words, protection ? sayProtection(protection) : 'Not protected. Stop all includes it.');
+        set(protect, 'hidden', Boolean(protection) || isGone);
+        set(unprotect, 'hidden', !protection);
+        if (section.contains(focused) && focused.hidden) {
+            [protect, unprotect].find(button => button.checkVisibility())?.focus({preventScroll: true});
         }
     }
 
-    function sayProtection(protection) {
-        if (!protection) {
-            return 'Not protected. Stop all includes it.';
-        }
-        const when = new Date(protection.protectedAt).toLocaleString();
-        const by = protection.protectedBy ? ` by ${protection.protectedBy}` : '';
-        return `Protected${by} at ${when}: ${protection.reason}`;
+    function sayProtection({reason, protectedBy, protectedAt}) {
+        const by = protectedBy ? ` by ${protectedBy}` : '';
+        return `Protected${by} on ${sayMoment(protectedAt)} (${sayAge(protectedAt)}): ${reason}`;
     }
 
-    function openQuestion(detail, question) {
-        questions.set(detail.dataset.id, question);
-        render();
-        detail.querySelector(question === 'protect' ? 'input' : '[data-do=unprotect-now]').focus();
-    }
-
-    // Returns whether the element lies in details with an open question.
-    function takeBack(element) {
-        const detail = element.closest('tr.detail');
-        const question = detail && questions.get(detail.dataset.id);
-        if (!question) {
-            return false;
-        }
-        questions.delete(detail.dataset.id);
-        render();
-        detail.querySelector(`[data-do=${question}]`).focus();
-        return true;
-    }
-
-    function submit(form, detail) {
-        const reason = form.elements.reason.value.trim();
-        if (reason) {
-            change(detail, 'POST', {reason});
-        } else {
-            form.elements.reason.focus();
-            messages.refuse(detail.dataset.id, 'Enter a reason for the protection.');
-            render();
+    async function askToProtect(id) {
+        const answer = await ask({
+            title: 'Protect',
+            name: getName(id),
+            sentences: ['The panel then refuses to stop or restart it, and Stop all leaves it out, until the protection is removed.'],
+            field: {label: 'Reason', maxLength: 500},
+            action: 'Protect',
+            findOpener: () => getOpener(id),
+        });
+        if (answer) {
+            await change(id, 'POST', {reason: answer.text});
         }
     }
 
-    async function change(detail, method, body) {
-        const {id} = detail.dataset;
-        const button = detail.querySelector(`[data-busy=${method}]`);
-        if (button.getAttribute('aria-disabled') === 'true') {
+    async function askToRemove(id) {
+        const protection = protections.get(id);
+        const answer = await ask({
+            title: 'Remove protection from',
+            name: getName(id),
+            facts: protection ? sayProtection(protection) : '',
+            sentences: ['It can then be stopped and restarted, and Stop all includes it.'],
+            action: 'Remove protection',
+            isDanger: true,
+            findOpener: () => getOpener(id),
+        });
+        if (answer) {
+            await change(id, 'DELETE');
+        }
+    }
+
+    function getName(id) {
+        return inventory.get(id)?.name || id;
+    }
+
+    async function change(id, method, body) {
+        if (busy.has(id)) {
             return;
         }
-        setDisabled(button, true);
+        busy.add(id);
         try {
-            const result = await send(method, `/api/instances/${encodeURIComponent(id)}/protect`, body);
-            messages.tell(id, `${result.message.replace(/\.$/, '')}.`);
-            detail.querySelector('form').reset();
+            await send(method, `/api/instances/${encodeURIComponent(id)}/protect`, body);
+            messages.tell(id, body ? 'Protected.' : 'Protection removed.');
         } catch (error) {
             messages.fail(id, error);
         }
-        setDisabled(button, false);
+        busy.delete(id);
         render();
         await refreshAnew();
     }
 
     return {
+        section,
         take,
+        get: id => protections.get(id),
         permits,
         updateRow,
-        updateDetails,
-        takeBack,
-        forgetUnknown: isKnown => removeUnknown(questions, isKnown),
+        updateSection,
         actions: {
-            protect: (_button, detail) => openQuestion(detail, 'protect'),
-            'protect-now': submit,
-            unprotect: (_button, detail) => openQuestion(detail, 'unprotect'),
-            'unprotect-now': (_button, detail) => change(detail, 'DELETE'),
-            'protection-cancel': takeBack,
+            protect: (_button, holder) => askToProtect(holder.dataset.id),
+            unprotect: (_button, holder) => askToRemove(holder.dataset.id),
         },
     };
+}
+
+function makeLock() {
+    const svg = document.createElementNS(SVG, 'svg');
+    const path = document.createElementNS(SVG, 'path');
+    for (const [name, value] of Object.entries({width: 14, height: 14, viewBox: '0 0 16 16', fill: 'currentColor'})) {
+        svg.setAttribute(name, value);
+    }
+    path.setAttribute('d', LOCK);
+    svg.append(path);
+    return svg;
 }

@@ -4,9 +4,9 @@ import {clone, find, set, setText} from '../elements.js';
 import {getLabel} from '../statuses.js';
 import {capitalize, sayAge, sayInstanceCost, sayMoment} from '../words.js';
 
-// `getRequest(id)` is the action that was sent and has no answer yet; `getDetails(one)` the open row below; `parts` are
-// the features that fill their own elements of a row.
-export function createRows({table, getRequest, getDetails, parts}) {
+// `getRequest(id)` is the action that was sent and has no answer yet; `parts` are the features that fill their own
+// elements of a row.
+export function createRows({table, getRequest, parts}) {
     const body = table.tBodies[0];
     const rows = new Map(); // id → its row on this page
 
@@ -15,10 +15,10 @@ export function createRows({table, getRequest, getDetails, parts}) {
         for (const id of [...rows.keys()].filter(one => !ids.has(one))) {
             rows.delete(id);
         }
-        arrange(shown.flatMap(one => {
+        arrange(shown.map(one => {
             const row = rows.get(one.id) || makeRow(one.id);
             update(row, one);
-            return [row, getDetails(one)].filter(Boolean);
+            return row;
         }));
     }
 

@@ -1,0 +1,289 @@
+"""The drawer of an instance, and the menu of its row."""
+
+import re
+import time
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.conftest import NARROW, WIDE, Panel, Visit, Witness
+
+pytestmark = pytest.mark.xdist_group("browser 2")
+
+ALPHA = {
+    "id": "a1",
+    "name": "alpha",
+    "imageUrl": "docker.io/team/image:1",
+    "rootfsSize": 60,
+    "gpuNum": "2",
+    "instancePrice": "35000",
+    "lastStartedAt": str(int(time.time()) - 400_000),
+    "portMappings": [
+        {"port": 8188, "type": "http", "endpoint": "https://alpha.example.invalid"},
+        {"port": 22, "type": "tcp", "endpoint": "alpha.example.invalid:30022"},
+        {"port": 80, "type": "http", "endpoint": "javascript:alert(1)"},
+    ],
+    "statusError": {"state": "ImagePullFailed", "message": "no such tag"},
+}
+BETA = {"id": "b2", "name": "beta"}
+
+
+@pytest.fixture
+def two(panel: Panel) -> Panel:
+    panel.hold(ALPHA, BETA)
+    return panel
+
+
+def open_drawer(page: Page, name: str = "alpha") -> Locator:
+    page.get_by_role("button", name=name, exact=True).click()
+    return get_drawer(page, name)
+
+
+def get_drawer(page: Page, name: str = "alpha") -> Locator:
+    return page.get_by_role("complementary", name=name)
+
+
+@pytest.mark.usefixtures("two")
+def test_drawer_has_what_is_known_of_the_instance(visit: Visit) -> None:
+    drawer = open_drawer(visit())
+
+    overview = drawer.get_by_role("region", name="Overview")
+    for words in ("ImagePullFailed: no such tag", "a1", "docker.io/team/image:1", "60 GB", "Running (running)"):
+        expect(overview).to_contain_text(words)
+    for words in ("Created", "Last started", "Last stopped", "Ends", "Last changed", "Billing"):
+        expect(overview).to_contain_text(words)
+    connect = drawer.get_by_role("region", name="Connect")
+    link = connect.get_by_role("link", name="https://alpha.example.invalid")
+    expect(link).to_have_attribute("rel", "noopener noreferrer")
+    expect(connect).to_contain_text("ssh root@alpha.example.invalid -p 30022")
+    expect(connect.get_by_text("javascript:alert(1)")).to_be_visible()
+    expect(connect.get_by_role("link")).to_have_count(1)
+    cost = drawer.get_by_role("region", name="Cost")
+    expect(cost).to_contain_text("$0.70/h, from this instance at Novita")
+    expect(cost).to_contain_text(re.compile(r"Since the start≈ \$77\.\d\d \(4 days at \$0\.70/h\)"))
+    expect(cost).to_contain_text(re.compile(r"Last 30 days\$0\.0\d, [\d.]+ GPU hours\. Recorded since "))
+
+
+@pytest.mark.usefixtures("two")
+def test_drawer_takes_the_focus_and_gives_it_back(visit: Visit) -> None:
+    page = visit()
+    drawer = open_drawer(page)
+    expect(drawer.get_by_role("heading", name="alpha")).to_be_focused()
+    expect(page).to_have_url(re.compile(r"\?instance=a1$"))
+
+    page.keyboard.press("Escape")
+    expect(drawer).to_be_hidden()
+    expect(page.get_by_role("button", name="alpha", exact=True)).to_be_focused()
+    open_drawer(page).get_by_role("button", name="Close").click()
+
+    expect(drawer).to_be_hidden()
+    expect(page.get_by_role("button", name="alpha", exact=True)).to_be_focused()
+    expect(page).to_have_url(re.compile(r"/$"))
+
+
+@pytest.mark.usefixtures("two")
+def test_address_of_the_drawer_can_be_shared_and_back_closes_it(visit: Visit) -> None:
+    page = visit("/?search=a")
+    open_drawer(page)
+    open_drawer(page, "beta")
+    other = visit(page.url)
+    expect(get_drawer(other, "beta")).to_be_visible()
+    expect(other.get_by_role("searchbox")).to_have_value("a")
+
+    page.go_back()
+
+    expect(page.get_by_role("complementary")).to_have_count(0)
+    expect(page.get_by_role("searchbox")).to_have_value("a")
+    page.go_forward()
+    expect(get_drawer(page, "beta")).to_be_visible()
+
+
+@pytest.mark.usefixtures("two")
+def test_unknown_address_says_so(visit: Visit, witness: Witness) -> None:
+    witness.allow("status of 404")
+    drawer = get_drawer(visit("/?instance=nope"), "nope")
+
+    expect(drawer).to_contain_text("No instance has this ID. It was removed, or the address is wrong.")
+    expect(drawer.get_by_role("region", name="Overview")).to_be_hidden()
+    expect(drawer.get_by_role("button")).to_have_count(1)
+
+
+def test_removed_instance_keeps_what_was_known(two: Panel, visit: Visit) -> None:
+    page = visit()
+    drawer = open_drawer(page)
+    two.novita.change(remove=["a1"])
+    two.sync()
+
+    page.get_by_role("button", name="Refresh data").click()
+
+    expect(drawer).to_contain_text("This instance no longer exists at Novita.")
+    expect(drawer).to_contain_text("docker.io/team/image:1")
+    expect(drawer.get_by_role("button", name="Stop alpha")).to_have_count(0)
+    expect(drawer.get_by_role("button", name="Protect…")).to_be_hidden()
+
+
+def test_refresh_keeps_focus_selection_and_typed_text(two: Panel, visit: Visit) -> None:
+    page = visit()
+    drawer = open_drawer(page)
+    drawer.get_by_role("button", name="Edit…").click()
+    expect(drawer.get_by_role("textbox", name="Owner")).to_be_focused()
+    page.keyboard.type("ad")
+    drawer.get_by_text("docker.io/team/image:1").select_text()
+    drawer.get_by_role("textbox", name="Note").focus()
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('#instance .facts bdi'))")
+    selected = page.evaluate("String(getSelection())")
+    two.set("a1", name="aleph")
+    two.sync()
+
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+    expect(get_drawer(page, "aleph")).to_be_visible()
+    expect(page.get_by_role("textbox", name="Owner")).to_have_value("ad")
+    expect(page.get_by_role("textbox", name="Note")).to_be_focused()
+    assert page.evaluate("String(getSelection())") == selected != ""
+
+
+def test_drawer_stands_beside_the_table_and_covers_a_small_screen(two: Panel, visit: Visit) -> None:
+    page = visit()
+    drawer = open_drawer(page)
+    page.get_by_role("searchbox").fill("beta")
+    expect(drawer).to_be_visible()
+    page.get_by_role("searchbox").fill("")
+
+    page.set_viewport_size(NARROW)
+
+    expect(drawer).to_be_in_viewport(ratio=1)
+    # The rest is out of reach for keyboard, pointer and screen reader.
+    expect(page.get_by_role("main", include_hidden=True)).to_have_js_property("inert", True)
+    drawer.get_by_role("heading", name="alpha").focus()
+    for _ in range(25):
+        page.keyboard.press("Tab")
+        # After its last element the browser's own controls follow.
+        assert page.evaluate("document.activeElement.matches('body, #instance *')")
+    page.set_viewport_size(WIDE)
+    expect(page.get_by_role("main")).to_have_js_property("inert", False)
+
+
+def test_endpoint_is_copied_by_one_press(two: Panel, visit: Visit) -> None:
+    page = visit(permissions=["clipboard-read", "clipboard-write"])
+
+    open_drawer(page).get_by_role("button", name="Copy Port 8188 (http)").click()
+
+    expect(page.locator("#status")).to_have_text("Copied: https://alpha.example.invalid")
+    assert page.evaluate("navigator.clipboard.readText()") == "https://alpha.example.invalid"
+
+
+def test_history_tells_who_did_what(two: Panel, visit: Visit) -> None:
+    assert two.service.post("/api/instances/a1/protect", json={"reason": "the demo"}).ok
+    page = visit()
+    history = open_drawer(page).get_by_role("region", name="History")
+    expect(history.get_by_role("listitem").first).to_contain_text("Protected.by local-owner. Reason: the demo")
+    expect(history).to_contain_text("The GPUs run; price: $0.70/h.")
+
+    two.service.session.delete(f"{two.service.url}/api/instances/a1/protect")
+    page.get_by_role("button", name="Refresh data").click()
+
+    expect(history.get_by_role("listitem").first).to_contain_text("Protection removed.")
+
+
+@pytest.mark.usefixtures("two")
+def test_unreadable_history_is_told_beside_the_rest(visit: Visit, witness: Witness) -> None:
+    witness.allow("Failed to load resource")
+    page = visit()
+    page.route(re.compile("/history|/api/costs/"), lambda route: route.abort())
+
+    drawer = open_drawer(page)
+
+    expect(drawer.get_by_role("region", name="History")).to_contain_text("The service can't be reached.")
+    expect(drawer.get_by_role("region", name="Cost")).to_contain_text("The service can't be reached.")
+    expect(drawer.get_by_role("region", name="Overview")).to_contain_text("docker.io/team/image:1")
+
+
+def test_stop_is_offered_and_answered_in_the_drawer(two: Panel, visit: Visit) -> None:
+    page = visit()
+    drawer = open_drawer(page)
+
+    drawer.get_by_role("button", name="Stop alpha").click()
+    page.get_by_role("dialog").get_by_role("button", name="Stop", exact=True).click()
+
+    expect(drawer).to_contain_text("Stop requested.")
+    expect(drawer.get_by_role("button", name="Start alpha")).to_be_visible()
+
+
+# --- The menu
+
+
+def open_menu(page: Page, name: str = "alpha") -> Locator:
+    page.get_by_role("button", name=f"More actions for {name}").click()
+    return page.get_by_role("menu", name=f"Actions for {name}")
+
+
+@pytest.mark.usefixtures("two")
+def test_menu_works_by_keyboard(visit: Visit) -> None:
+    page = visit()
+    button = page.get_by_role("button", name="More actions for alpha")
+    button.focus()
+    page.keyboard.press("Enter")
+    menu = page.get_by_role("menu", name="Actions for alpha")
+    expect(menu.get_by_role("menuitem")).to_have_text(
+        ["Restart…", "Protect…", "Copy ID", "Copy endpoint", "Open Novita's console"]
+    )
+    expect(menu.get_by_role("menuitem", name="Restart…")).to_be_focused()
+
+    page.keyboard.press("ArrowUp")
+    expect(menu.get_by_role("menuitem", name="Open Novita's console")).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    expect(menu.get_by_role("menuitem", name="Protect…")).to_be_focused()
+    page.keyboard.press("c")
+    expect(menu.get_by_role("menuitem", name="Copy ID")).to_be_focused()
+    page.keyboard.press("Escape")
+
+    expect(menu).to_be_hidden()
+    expect(button).to_be_focused()
+    expect(button).to_have_attribute("aria-expanded", "false")
+
+
+def test_menu_offers_what_is_possible(panel: Panel, visit: Visit) -> None:
+    panel.hold({"id": "b2", "name": "beta", "status": "exited", "portMappings": []}, ALPHA)
+    assert panel.service.post("/api/instances/a1/protect", json={"reason": "the demo"}).ok
+    page = visit()
+
+    expect(open_menu(page, "beta").get_by_role("menuitem")).to_have_text(
+        ["Protect…", "Copy ID", "Open Novita's console"]
+    )
+    page.get_by_role("searchbox").click()
+    expect(page.get_by_role("menu")).to_have_count(0)
+    items = open_menu(page).get_by_role("menuitem")
+    expect(items).to_have_text(["Remove protection…", "Copy ID", "Copy endpoint", "Open Novita's console"])
+    expect(items.last).to_have_attribute("href", "https://novita.ai/gpu-instance/console/instances")
+    expect(items.last).to_have_attribute("rel", "noopener noreferrer")
+
+
+@pytest.mark.usefixtures("two")
+def test_restart_from_the_menu_asks_first(two: Panel, visit: Visit) -> None:
+    page = visit()
+    restarts = two.novita.count_calls("restart")
+    open_menu(page).get_by_role("menuitem", name="Restart…").click()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="More actions for alpha")).to_be_focused()
+    assert two.novita.count_calls("restart") == restarts
+    open_menu(page).get_by_role("menuitem", name="Restart…").click()
+
+    page.get_by_role("dialog").get_by_role("button", name="Restart", exact=True).click()
+
+    expect(page.get_by_role("row", name="alpha")).to_contain_text("Restart")
+    expect(page.get_by_role("row", name="alpha").locator(".status")).to_have_text(re.compile("Restart"))
+    assert two.novita.count_calls("restart") == restarts + 1
+
+
+@pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_menu_is_on_the_screen_wherever_its_row_is(panel: Panel, visit: Visit, viewport: dict[str, int]) -> None:
+    panel.hold(*({"id": f"id{number:02}", "name": f"vm-{number:02}"} for number in range(30)))
+    page = visit("/?ordering=name", viewport=viewport)
+    button = page.get_by_role("button", name="More actions for vm-15")
+
+    for place in ("start", "end"):
+        button.evaluate("(element, block) => element.scrollIntoView({block})", place)
+        expect(open_menu(page, "vm-15")).to_be_in_viewport(ratio=1)
+        page.keyboard.press("Escape")
