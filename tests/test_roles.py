@@ -4,10 +4,11 @@ fails, and so does one that does something for whom it refuses.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import pytest
+from django.contrib import admin
 from django.contrib.admindocs.views import extract_views_from_urlpatterns, simplify_regex
 from django.contrib.auth.models import Group, User
 from django.contrib.sessions.models import Session
@@ -18,7 +19,10 @@ from django.utils import timezone
 from drf_spectacular.generators import SchemaGenerator
 from fakeredis import FakeRedis
 from pytest_django import Settings
+from rest_framework.settings import api_settings
 
+from instances.access.roles import RoleRequired
+from instances.admin.records import RecordAdmin
 from instances.inventory.sync import synchronize
 from instances.models import (
     Annotation,
@@ -167,38 +171,24 @@ def make_user(role: Role | None, name: str = "ann") -> User:
     return user
 
 
-def make_clients() -> Iterator[tuple[str, int, Client, bool]]:
-    """Yield who asks, the role, a client that asks so, and whether by a token: the lowest role first."""
-    yield "nobody", -1, ApiClient(), False
-    yield "wrong token", -1, ApiClient(headers={"Authorization": f"Bearer nvp_{'0' * 64}"}), True
-    for role in (*Role, None):
-        name = "superuser" if role is None else role.label
-        user = make_user(role, name)
+# Those for whom each route is tried, the lowest role first.
+SESSIONS: Final = {"nobody": -1, **{role.label: int(role) for role in Role}}
+
+
+def make_client(who: str) -> Client:
+    """Make a client of nobody, of a user with this role, of a superuser, or of one's token."""
+    if who == "nobody":
+        return ApiClient()
+    if who == "wrong token":
+        return ApiClient(headers={"Authorization": f"Bearer nvp_{'0' * 64}"})
+    name = who.removesuffix("'s token")
+    user = make_user(None if name == "superuser" else next(role for role in Role if role.label == name), who)
+    if name == who:
         client = ApiClient()
         client.force_login(user)
-        yield name, Role.ADMIN if role is None else role, client, False
-        _, text = Token.objects.create(user=user, name=name, role=role.label if role else "admin")
-        token_client = ApiClient(headers={"Authorization": f"Bearer {text}"})
-        yield f"{name}'s token", Role.ADMIN if role is None else role, token_client, True
-
-
-class Stock:
-    """Tells what has changed since the last request that may change something."""
-
-    def __init__(self, novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
-        self._sources = novita, raw_redis
-        self._taken: tuple[Any, ...] = ()
-
-    def take(self) -> None:
-        """Take stock, unless the last one is still in force."""
-        self._taken = self._taken or take_stock(*self._sources)
-
-    def forget(self) -> None:
-        self._taken = ()
-
-    def list_changes(self) -> list[tuple[Any, Any]]:
-        before, self._taken = self._taken, take_stock(*self._sources)
-        return [pair for pair in zip(before, self._taken, strict=True) if pair[0] != pair[1]]
+        return client
+    _, text = Token.objects.create(user=user, name=name, role=name if name in ROLES else "admin")
+    return ApiClient(headers={"Authorization": f"Bearer {text}"})
 
 
 # The limits count refused requests, too; and what was read at Novita is kept for some minutes.
@@ -254,10 +244,14 @@ def pages_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- No route is missing here
 
 
+def list_views() -> Any:
+    """Return every view with the pattern of its route."""
+    return extract_views_from_urlpatterns(get_resolver().url_patterns)
+
+
 def list_routes() -> set[str]:
     """Return every route that there is, without the slash that may stand at its end."""
-    routes = extract_views_from_urlpatterns(get_resolver().url_patterns)
-    return {simplify_regex(regex).replace("\\", "").rstrip("/") for _, regex, _, _ in routes}
+    return {simplify_regex(regex).replace("\\", "").rstrip("/") for _, regex, _, _ in list_views()}
 
 
 def test_every_route_has_its_entry_here() -> None:
@@ -282,36 +276,78 @@ def test_every_method_of_the_api_has_its_entry_here() -> None:
 # --- The API
 
 
+def test_each_view_of_the_api_takes_the_same_logins_and_requires_a_role() -> None:
+    views = {view.cls for view, regex, _, _ in list_views() if simplify_regex(regex).startswith("/api/")}
+
+    assert len(views) > 5
+    for view in views:
+        assert view.authentication_classes == api_settings.DEFAULT_AUTHENTICATION_CLASSES, view
+        assert view.permission_classes == [RoleRequired], view
+
+
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("template", [*API, *API_PAGES])
 def test_the_api_does_for_each_role_what_it_may(
     account: Mapping[str, str], novita: NovitaAnswers, raw_redis: FakeRedis, template: str
 ) -> None:
-    path = find_path(template, account)
-    stock = Stock(novita, raw_redis)
-    wrong = []
-    for who, role, client, _ in make_clients():
-        stock.forget()
-        for method in METHODS:
-            needed = API.get(template, {}).get(method, VIEWER)
-            stock.take() if role < needed else stock.forget()
+    for who, role in SESSIONS.items():
+        # What a method answers that isn't there depends on no role from viewer on.
+        methods = METHODS if role <= VIEWER else sorted({"GET", *API.get(template, {})})
+        wrong = list_wrong_answers(account, novita, raw_redis, template, who, role, methods)
+        assert wrong == [], who
 
-            answer = client.generic(method, path, _write_body(template, method), "application/json")
 
-            if role == -1:
-                is_right = answer.status_code == 401 and is_refusal(answer, method, "NOT_AUTHENTICATED")
-                # The page of the documentation is made for browsers, which are led to the login.
-                is_right |= template == "/api/docs" and method == "GET" and answer.status_code == 302
-            elif role < needed:
-                is_right = answer.status_code == 403 and is_refusal(answer, method, "NOT_ALLOWED")
-            else:
-                is_right = answer.status_code not in {401, 403, 500} and _has_method(template, method, answer)
-            if role < needed and (changes := stock.list_changes()):
-                wrong.append(f"{who} {method}: {changes}")
-            if not is_right:
-                wrong.append(f"{who} {method}: {answer.status_code}")
+TOKENS: Final = {
+    "wrong token": -1,
+    **{f"{role.label}'s token": int(role) for role in Role},
+    "superuser": int(ADMIN),
+    "superuser's token": int(ADMIN),
+}
 
-    assert wrong == []
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    "template", ["/api/instances/<pk>/protect", "/api/operations", "/api/cache/clear", "/api/docs"]
+)
+def test_a_token_does_what_its_role_may(
+    account: Mapping[str, str], novita: NovitaAnswers, raw_redis: FakeRedis, template: str
+) -> None:
+    """All views take tokens as they take sessions, so some stand for all."""
+    for who, role in TOKENS.items():
+        assert list_wrong_answers(account, novita, raw_redis, template, who, role, METHODS) == [], who
+
+
+def list_wrong_answers(
+    account: Mapping[str, str],
+    novita: NovitaAnswers,
+    raw_redis: FakeRedis,
+    template: str,
+    who: str,
+    role: int,
+    methods: Iterable[str],
+) -> list[str]:
+    """Send a request with each method. Return those whose answer is wrong, and what refused ones have changed."""
+    path, client, wrong = find_path(template, account), make_client(who), []
+    refused = [method for method in methods if role < API.get(template, {}).get(method, VIEWER)]
+    # The refused ones first: nothing may change by them.
+    before = take_stock(novita, raw_redis) if refused else None
+    for method in refused:
+        answer = client.generic(method, path, _write_body(template, method), "application/json")
+        if role == -1:
+            is_right = answer.status_code == 401 and is_refusal(answer, method, "NOT_AUTHENTICATED")
+            # The page of the documentation is made for browsers, which are led to the login.
+            is_right |= template == "/api/docs" and method == "GET" and answer.status_code == 302
+        else:
+            is_right = answer.status_code == 403 and is_refusal(answer, method, "NOT_ALLOWED")
+        if not is_right:
+            wrong.append(f"{method}: {answer.status_code}")
+    if refused and (after := take_stock(novita, raw_redis)) != before:
+        wrong.append(f"{refused}: {before} → {after}")
+    for method in sorted(set(methods) - set(refused), key=METHODS.index):
+        answer = client.generic(method, path, _write_body(template, method), "application/json")
+        if answer.status_code in {401, 403, 500} or not _has_method(template, method, answer):
+            wrong.append(f"{method}: {answer.status_code}")
+    return wrong
 
 
 def _write_body(template: str, method: str) -> bytes | str:
@@ -427,49 +463,83 @@ def test_only_an_admin_cancels_a_stop_of_all(
 # --- The pages
 
 
+def test_all_records_have_the_same_permissions() -> None:
+    for model, model_admin in admin.site._registry.items():
+        if model._meta.model_name not in RECORDS:
+            continue
+        assert isinstance(model_admin, RecordAdmin), model
+        assert model_admin.role_to_view == VIEWER, model
+        for name in ("view", "add", "change", "delete", "module"):
+            method = getattr(type(model_admin), f"has_{name}_permission")
+            assert method is getattr(RecordAdmin, f"has_{name}_permission"), (model, name)
+
+
+def stands_for_others(template: str) -> bool:
+    """Tell whether a page is not one of those that all records have, or is that of the first record."""
+    record = re.fullmatch(r"/admin/instances/(\w+)(/.*)?", template)
+    return record is None or record[1] not in RECORDS[1:] or PAGES[template] == (VIEWER, OPERATOR)
+
+
 @pytest.mark.usefixtures("pages_rendered_once")
 @pytest.mark.parametrize("template", PAGES, ids=lambda template: template or "/")
 def test_a_page_does_for_each_role_what_it_may(
     account: Mapping[str, str], novita: NovitaAnswers, raw_redis: FakeRedis, template: str
 ) -> None:
     path = f"{find_path(template, account)}/" if template else "/"
+    is_first = stands_for_others(template)
+    # Tokens are for the API.
+    whom = {**SESSIONS, "superuser's token": -1} if is_first else {"nobody": -1, "none": 0, "admin": int(ADMIN)}
+    for who, role in whom.items():
+        methods = METHODS if is_first and role in {Role.NONE, VIEWER} else ("GET", "POST", "DELETE")
+        wrong = list_wrong_pages(novita, raw_redis, template, path, who, role, methods)
+        assert wrong == [], who
+
+
+def list_wrong_pages(
+    novita: NovitaAnswers,
+    raw_redis: FakeRedis,
+    template: str,
+    path: str,
+    who: str,
+    role: int,
+    methods: Iterable[str],
+) -> list[str]:
+    """Send a request with each method. Return those whose answer is wrong, and what refused ones have changed."""
     reader, sender = PAGES[template]
-    stock = Stock(novita, raw_redis)
-    wrong = []
-    for who, role, client, has_token in make_clients():
-        stock.forget()
-        if has_token and who != "superuser's token":
-            continue
-        if has_token:
-            role = -1  # Tokens are for the API.
-        for method in METHODS:
-            needed = reader if method in READS else sender
-            if method not in READS and method != "POST":
-                needed = min(reader, sender)  # Django takes them for a GET, or doesn't have them.
-            stock.take() if role < needed else stock.forget()
+    # Django takes other methods for a GET, or doesn't have them.
+    needed = {"POST": sender, **dict.fromkeys(READS, reader)}
+    refused = [method for method in methods if role < needed.get(method, min(reader, sender))]
+    client, wrong = make_client(who), []
+    # The refused ones first: nothing may change by them.
+    before = take_stock(novita, raw_redis) if refused else None
+    for method in refused:
+        answer = client.generic(method, path)
+        if role == -1:
+            is_right = is_login(answer)
+        else:
+            is_right = answer.status_code == 403 and (b"Not allowed" in answer.content or method == "HEAD")
+        if not is_right:
+            wrong.append(f"{method}: {answer.status_code}")
+    if refused and (after := take_stock(novita, raw_redis)) != before:
+        wrong.append(f"{refused}: {before} → {after}")
+    for method in sorted(set(methods) - set(refused), key=METHODS.index):
+        answer = client.generic(method, path)
+        is_right = not is_login(answer) and answer.status_code not in {401, 403, 500}
+        if not is_right and not (template == AUTOCOMPLETE and answer.status_code == 403):
+            wrong.append(f"{method}: {answer.status_code}")
+        if template == "/admin/logout" and method == "POST":
+            client.force_login(User.objects.get(username=who))
+    return wrong
 
-            answer = client.generic(method, path)
 
-            is_led_to_login = answer.status_code == 302 and "/login/?next=" in answer["Location"]
-            if role == -1:
-                is_right = is_led_to_login
-            elif role < needed:
-                is_right = answer.status_code == 403 and (b"Not allowed" in answer.content or method == "HEAD")
-            else:
-                is_right = not is_led_to_login and answer.status_code not in {401, 403, 500}
-                is_right |= template == AUTOCOMPLETE and answer.status_code == 403
-            if role < needed and (changes := stock.list_changes()):
-                wrong.append(f"{who} {method}: {changes}")
-            if not is_right:
-                wrong.append(f"{who} {method}: {answer.status_code}")
-            if template == "/admin/logout" and role >= VIEWER and method == "POST":
-                client.force_login(User.objects.get(username=who))
-
-    assert wrong == []
+def is_login(answer: Any) -> bool:
+    return answer.status_code == 302 and "/login/?next=" in answer["Location"]
 
 
 @pytest.mark.usefixtures("pages_rendered_once")
-@pytest.mark.parametrize("template", [*API, *API_PAGES, *PAGES], ids=lambda template: template or "/")
+@pytest.mark.parametrize(
+    "template", [*API, *API_PAGES, *filter(stands_for_others, PAGES)], ids=lambda template: template or "/"
+)
 def test_reading_changes_nothing(
     account: Mapping[str, str], novita: NovitaAnswers, raw_redis: FakeRedis, template: str
 ) -> None:
