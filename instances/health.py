@@ -12,7 +12,7 @@ from django.db import DatabaseError, connection
 
 from instances import redis_client
 from instances.costs import balance
-from instances.errors import CacheUnavailable
+from instances.errors import CacheUnavailable, NovitaRejectedKey
 from instances.fallback import database
 from instances.inventory import store
 from instances.inventory.sharing import Shared
@@ -26,6 +26,10 @@ POLICY_SECONDS: Final = 5
 WAIT_SECONDS: Final = 1.0
 # Other codes say nothing about Novita: they come from the lease, Redis or a shutdown.
 _NOVITA_CODES: Final = "NOVITA_"
+_NO_WORKER: Final = (
+    "No worker is running: operations are not verified, and webhooks are not delivered. "
+    "Start one: celery -A novita_site worker"
+)
 # Two queries of the ORM take longer than the rest of a probe.
 _WORK: Final = """
     SELECT EXISTS(SELECT 1 FROM instances_operation WHERE finished_at IS NULL)
@@ -72,7 +76,7 @@ def _judge(state: store.State | None, warnings: list[str]) -> Health:
     if trouble:
         warnings.append(f"The database can't be used: {trouble}. Stops are still sent, and recorded later.")
     elif state and not state.has_worker and _has_work():
-        warnings.append("No worker is running: operations are not verified, and webhooks are not delivered.")
+        warnings.append(_NO_WORKER)
     return Health(
         status="unhealthy" if state is None else "degraded" if warnings else "healthy",
         services={
@@ -91,15 +95,17 @@ def _find_warnings(state: store.State) -> list[str]:
     warnings = []
     if state.error:
         since = f" since {_say_time(state.failing_since)}" if state.failing_since else ""
-        warnings.append(f"Synchronization has been failing{since}: {state.error}")
+        cure = f" {NovitaRejectedKey.suggestion}" if state.code == NovitaRejectedKey.code else ""
+        warnings.append(f"Synchronization has been failing{since}: {state.error}{cure}")
     if state.freshness.as_of is None and state.cleared_at:
         warnings.append("The cache was cleared. The next synchronization fills it.")
     elif state.freshness.as_of is None and state.last_sync:
         warnings.append("The cached inventory was lost. The next synchronization restores it.")
     elif state.freshness.as_of is None:
         warnings.append("The account has not been synchronized yet.")
-    elif state.freshness.is_stale:
-        warnings.append(f"The data is stale: it was read at {_say_time(state.freshness.as_of)}.")
+    elif state.freshness.is_stale and not state.error:
+        read_at = _say_time(state.freshness.as_of)
+        warnings.append(f"The data is stale: it was read at {read_at}. Synchronize, or check NOVITA_SYNC_INTERVAL.")
     policy = _find_policy()
     if policy and policy != "noeviction":
         warnings.append(f"Redis may evict the inventory: its maxmemory-policy is {policy}. Set it to noeviction.")

@@ -1,4 +1,4 @@
-"""The styles of the panel's own pages as one file, and the dashboard's modules as another.
+"""The styles of a page as one file, and its modules as another.
 
 Each is made from the separate files when a process first sends it.
 Sixty files were sixty requests, and their headers alone took 45 kB. Comments and indentation are left out. A module
@@ -10,21 +10,26 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-_STYLES: Final = [
-    f"instances/styles/{name}.css"
-    for name in (
-        *("tokens", "base", "bar", "buttons", "forms", "confirm", "banners", "plain", "cards", "charts", "toolbar"),
-        *("filters", "table", "status", "selection", "plan", "lists", "operation", "targets", "pager", "drawer"),
-        *("instance", "menu"),
-    )
-]
-_STYLE_BUNDLE: Final = "instances/pages.bundle.css"
+# Bundle → its style sheets, in the order of the cascade.
+_STYLES: Final = {
+    "instances/pages.bundle.css": (
+        *("tokens", "base", "bar", "buttons", "forms", "confirm", "banners", "plain"),
+        *("cards", "charts"),
+        *("toolbar", "filters", "table", "status", "selection", "pager"),
+        *("plan", "lists", "operation", "targets"),
+        *("drawer", "instance", "menu"),
+    ),
+    # After those of Django's admin, of Swagger UI, and of Django REST framework.
+    "instances/records.bundle.css": ("tokens", "bar", "records", "record-forms"),
+    "instances/docs.bundle.css": ("tokens", "bar", "api-docs"),
+    "instances/api.bundle.css": ("tokens", "bar", "browsable-api"),
+}
 # Bundle → its first module.
 _MODULES: Final = {
     "instances/dashboard.bundle.js": "instances/dashboard.js",
     "instances/page.bundle.js": "instances/page.js",
 }
-NAMES: Final = frozenset({_STYLE_BUNDLE, *_MODULES})
+NAMES: Final = frozenset({*_STYLES, *_MODULES})
 
 _IMPORT: Final = re.compile(r"^import (?:\* as (\w+)|\{([^}]*)\}) from '(\.[^']+)';$", re.MULTILINE)
 _EXPORT: Final = re.compile(r"^export (?=(?:async )?(?:function|class|const) (\w+))", re.MULTILINE)
@@ -34,8 +39,8 @@ Read = Callable[[str], bytes | None]
 
 def build(name: str, read: Read) -> bytes:
     """Return a bundle; `read` returns a static file by its name. Raises ValueError for what a bundle can't express."""
-    if name == _STYLE_BUNDLE:
-        return "\n".join(_shorten_style(_read(one, read)) for one in _STYLES).encode()
+    if name in _STYLES:
+        return "\n".join(_shorten_style(_read(f"instances/styles/{one}.css", read)) for one in _STYLES[name]).encode()
     modules: dict[str, str] = {}
     _add_module(_MODULES[name], read, modules, [])
     return "\n".join(modules.values()).encode()

@@ -139,7 +139,8 @@ def test_service_after_a_failed_sync_is_degraded_and_gives_the_reason(
     assert body["services"]["novita"] == "down"
     assert body["sync"]["lastError"] == words
     assert body["sync"]["lastErrorCode"] == client.post("/api/instances/sync").json()["code"]
-    assert re.fullmatch(rf"Synchronization has been failing since \S+ \S+ UTC: {re.escape(words)}", body["warnings"][0])
+    assert re.match(rf"Synchronization has been failing since \S+ \S+ UTC: {re.escape(words)}", body["warnings"][0])
+    assert ("Set NOVITA_API_KEY" in body["warnings"][0]) is ("key" in words)
     assert [body["sync"][name] for name in ("available", "lastSync", "cacheSize")] == [True, before["lastSync"], 2]
 
 
@@ -169,7 +170,9 @@ def test_stale_inventory_is_a_warning(client: Client, settings: Settings) -> Non
 
     as_of = body["sync"]["lastSync"].replace("T", " ").replace("Z", " UTC")
     assert body["status"] == "degraded"
-    assert body["warnings"] == [f"The data is stale: it was read at {as_of}."]
+    assert body["warnings"] == [
+        f"The data is stale: it was read at {as_of}. Synchronize, or check NOVITA_SYNC_INTERVAL."
+    ]
 
 
 @database
@@ -352,7 +355,10 @@ def test_missing_worker_is_a_warning_only_when_it_has_tasks(client: Client) -> N
     body = read_health(client)
 
     assert body["status"] == "degraded"
-    assert body["warnings"] == ["No worker is running: operations are not verified, and webhooks are not delivered."]
+    assert body["warnings"] == [
+        "No worker is running: operations are not verified, and webhooks are not delivered. "
+        "Start one: celery -A novita_site worker"
+    ]
     store.note_worker()
     assert read_health(client)["status"] == "healthy"
 

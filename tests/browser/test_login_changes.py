@@ -88,7 +88,7 @@ def test_ended_login_is_shown_before_a_button_is_pressed(
     come_back(page)
 
     expect(page.locator(NOTICE)).to_have_text("You are logged out. Log in again.")
-    expect(page.locator("#warnings")).to_contain_text("you are logged out")
+    expect(page.locator("#live")).to_contain_text("Logged out since")
     expect(page.get_by_role("row", name="trainer")).to_be_visible()
     press_sync(page)
     expect(page.locator("#status")).to_have_text("You are logged out. Log in again.")
@@ -129,9 +129,9 @@ def test_page_recovers_after_a_login_in_another_tab(
     come_back(page)
     expect(page.locator(NOTICE)).to_contain_text("You are logged out.")
     page.get_by_role("button", name="Refresh data").click()
-    # The banner has the reason; the notice has it, too, with a link to log in.
+    # The notice has the reason, and a link to log in.
     expect(page.locator("#status-error")).to_have_text("Not refreshed.")
-    expect(page.locator("#warnings")).to_contain_text("you are logged out")
+    expect(page.locator("#live")).to_contain_text("Logged out since")
     expect(log_in(context, "admin").get_by_role("row", name="trainer")).to_be_visible()
 
     come_back(page)

@@ -8,7 +8,9 @@ const failureRegion = document.getElementById('failure');
 const warningRegion = document.getElementById('warning');
 
 export function showBanners(inventory, warnings) {
-    const failure = inventory.failure ? sayFailure(inventory) : '';
+    // A login that has ended has its own notice, with the way to log in.
+    const hasReason = inventory.failure && !(inventory.failure.error instanceof LoggedOut);
+    const failure = hasReason ? sayFailure(inventory.failure) : '';
     show(failureRegion, failure ? [failure] : []);
     // A warning that says the same as the failure stands once.
     show(warningRegion, failure ? warnings.filter(text => !failure.startsWith(text)) : warnings);
@@ -18,13 +20,8 @@ export function hasBanners() {
     return Boolean(failureRegion.firstElementChild || warningRegion.firstElementChild);
 }
 
-function sayFailure({failure: {error, since}, instances}) {
-    const clock = since ? sayClock(since) : '';
-    if (error instanceof LoggedOut) {
-        return `Not refreshed${clock && ` since ${clock}`}: you are logged out.`;
-    }
-    const words = [nameFailure(error), clock && `Failing since ${clock}.`, instances && 'The list below is older.'];
-    return words.filter(Boolean).join(' ');
+function sayFailure({error, since}) {
+    return [nameFailure(error), since && `Failing since ${sayClock(since)}.`, 'The page keeps trying.'].filter(Boolean).join(' ');
 }
 
 // A banner that stays is not touched, so that it is announced once, when it appears.

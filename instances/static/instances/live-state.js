@@ -2,6 +2,7 @@
 // the same (pages/bar.py).
 
 import {set, setText} from './elements.js';
+import {LoggedOut} from './service.js';
 import {sayAge, sayClock, sayMoment} from './words.js';
 
 // The word for a failed synchronization, by the code of the error.
@@ -42,7 +43,7 @@ export function createLiveState({inventory, overview}) {
             return ['trouble', 'Redis unreachable', synced];
         }
         if (failure) {
-            return ['trouble', 'Not refreshed', failure.since ? ` since ${sayClock(failure.since)}` : ''];
+            return ['trouble', failure.error instanceof LoggedOut ? 'Logged out' : 'Not refreshed', failure.since ? ` since ${sayClock(failure.since)}` : ''];
         }
         if (sync.lastError) {
             return ['trouble', FAILURES[sync.lastErrorCode] ?? 'Synchronization failing', synced];

@@ -23,7 +23,7 @@ export function createOverview() {
         }
         const body = await answer.json();
         if (!answer.ok) {
-            throw new Error(body.message);
+            throw new Error([body.message, body.suggestion].filter(Boolean).join(' '));
         }
         value = body;
         isReachable = true;

@@ -51,7 +51,7 @@ export function createInventory({overview, asOf}) {
         }
         const body = await answer.json();
         if (!answer.ok) {
-            throw new Error(body.message);
+            throw new Error([body.message, body.suggestion].filter(Boolean).join(' '));
         }
         take(body.instances);
         revision = getRevision(answer);
