@@ -8,7 +8,7 @@ import pytest
 from django.test import Client
 
 from instances.costs import ledger
-from instances.models import AuditEntry, MeteredInstance, Operation, Target, UsageInterval
+from instances.models import AuditEntry, MeteredInstance, Operation, SyncRun, Target, UsageInterval
 from tests.novita_answers import NovitaAnswers, make_row
 
 pytestmark = pytest.mark.django_db
@@ -77,7 +77,7 @@ def test_events_of_all_sources_stand_in_one_order(client: Client) -> None:
         {
             "at": "2026-01-15T12:01:00Z",
             "kind": "change",
-            "message": "The GPUs run; price: $0.70/h.",
+            "message": "GPUs charged; price: $0.70/h.",
             "actor": "",
             "reason": "",
             "operationId": None,
@@ -114,9 +114,9 @@ def test_each_action_has_its_sentence(client: Client, action: str, fields: dict[
 @pytest.mark.parametrize(
     ("state", "price", "is_inferred", "message"),
     [
-        (State.GPU, None, False, "The GPUs run; price: not known."),
-        (State.GPU, 0, False, "The GPUs run; prepaid."),
-        (State.GPU, 1.5, True, "The GPUs run; price: $1.50/h. Not observed: known from Novita's times."),
+        (State.GPU, None, False, "GPUs charged; price: not known."),
+        (State.GPU, 0, False, "GPUs in use, prepaid."),
+        (State.GPU, 1.5, True, "GPUs charged; price: $1.50/h. Not observed: known from Novita's times."),
         (State.STORAGE, 0, False, "Stopped."),
         (State.STORAGE, 0.01, False, "Stopped; price of the disk: $0.01/h."),
         (State.NOTHING, None, False, "Being created; nothing is charged yet."),
@@ -131,24 +131,40 @@ def test_each_change_has_its_sentence(
     assert read(client)[0]["message"] == message
 
 
+def test_state_that_went_on_is_no_change(client: Client) -> None:
+    observe(0, State.GPU, 1)
+    observe(1, State.GPU, 1, is_inferred=True)
+    observe(2, State.STORAGE, 0)
+    observe(3, State.GPU, 1)
+
+    assert [event["at"] for event in read(client)] == [f"2026-01-15T12:0{minute}:00Z" for minute in (3, 2, 0)]
+
+
+def test_change_made_elsewhere_is_told(client: Client) -> None:
+    outside = [{"id": "b", "name": "", "change": "started"}, {"id": "a", "name": "", "change": "stopped"}]
+    SyncRun.objects.create(started_at=NOON, trigger="interval", outcome="succeeded", outside=outside, outside_count=2)
+
+    assert [event["message"] for event in read(client)] == ["Stopped outside this panel."]
+
+
 def test_reason_of_a_protection_is_told(client: Client) -> None:
     act(0, "protection.set", reason="the demo")
 
     assert read(client)[0]["reason"] == "the demo"
 
 
-def test_history_has_the_newest_20_in_three_queries(
+def test_history_has_the_newest_20_in_four_queries(
     client: Client, django_assert_num_queries: Callable[[int], Any]
 ) -> None:
     for minutes in range(0, 75, 3):
         act(minutes, "instance.stop")
         stop_all(minutes + 1, "confirmed")
-        observe(minutes + 2, State.GPU, 1)
+        observe(minutes + 2, State.GPU, minutes)
 
     # The first request creates the visitor.
     read(client)
 
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(4):
         events = read(client)
 
     assert len(events) == 20

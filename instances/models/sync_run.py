@@ -73,6 +73,9 @@ class SyncRun(models.Model):
 
     class Meta:
         ordering = ("-started_at", "-pk")
+        indexes = [
+            models.Index(fields=["started_at"], condition=models.Q(outside_count__gt=0), name="outside_runs"),
+        ]
         verbose_name = "synchronization"
         verbose_name_plural = "sync history"
 

@@ -1,20 +1,23 @@
-"""What happened to one instance: what people did, what operations did, and what was observed; the newest first."""
+"""What happened to one instance: what people and operations did, what was done elsewhere, what was observed."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from itertools import zip_longest
 from typing import Final, Literal
 
 from instances.access import audit
 from instances.errors import InstanceNotFound
 from instances.instance import clean_text
 from instances.inventory import store
-from instances.models import Action, AuditEntry, Target, UsageInterval
+from instances.models import Action, AuditEntry, SyncRun, Target, UsageInterval
 from instances.models.usage import PRICE_UNITS_PER_USD
 from instances.operations import wording
 
 LIMIT: Final = 20
+# The newest synchronizations that met a change made elsewhere: so many are searched for those of the instance.
+SEARCHED_RUNS: Final = 200
 
 # Actions on one instance → the noun for one that failed.
 _ACTIONS: Final = {
@@ -30,7 +33,7 @@ _State = UsageInterval.State
 
 @dataclass(frozen=True)
 class Event:
-    """`kind` tells the source: the activity, an operation, or the ledger of what was observed."""
+    """`kind` tells the source: the activity, an operation, or what synchronizations observed."""
 
     at: datetime
     kind: Literal["action", "operation", "change"]
@@ -41,9 +44,14 @@ class Event:
 
 
 def read(instance_id: str, limit: int = LIMIT) -> list[Event]:
-    """Return the newest events, with three queries. Raises InstanceNotFound for an instance that left no trace."""
+    """Return the newest events, with four queries. Raises InstanceNotFound for an instance that left no trace."""
     known_id = clean_text(instance_id, 128)
-    events = [*_read_actions(known_id, limit), *_read_operations(known_id, limit), *_read_changes(known_id, limit)]
+    events = [
+        *_read_actions(known_id, limit),
+        *_read_operations(known_id, limit),
+        *_read_outside(known_id),
+        *_read_changes(known_id, limit),
+    ]
     if not events and store.find_instance(instance_id)[1] is None:
         raise InstanceNotFound
     return sorted(events, key=lambda event: event.at, reverse=True)[:limit]
@@ -85,18 +93,31 @@ def _read_operations(instance_id: str, limit: int) -> Iterator[Event]:
         )
 
 
+def _read_outside(instance_id: str) -> Iterator[Event]:
+    """Yield what was done elsewhere, at the time of the synchronization that met it."""
+    runs = SyncRun.objects.filter(outside_count__gt=0).values_list("started_at", "outside")
+    for at, outside in runs[:SEARCHED_RUNS]:
+        for one in outside:
+            if one["id"] == instance_id:
+                yield Event(at, "change", f"{one['change'].capitalize()} outside this panel.")
+
+
 def _read_changes(instance_id: str, limit: int) -> Iterator[Event]:
-    """Yield what the ledger of costs has observed."""
-    for interval in UsageInterval.objects.filter(instance__instance_id=instance_id)[:limit]:
-        inferred = " Not observed: known from Novita's times." if interval.is_inferred else ""
-        yield Event(interval.began_at, "change", f"{_say_state(interval)}{inferred}")
+    """Yield what the ledger of costs has observed. What merely went on is no change."""
+    # One more than wanted tells whether the last one is a change.
+    intervals = list(UsageInterval.objects.filter(instance__instance_id=instance_id)[: limit + 1])
+    for interval, earlier in zip_longest(intervals[:limit], intervals[1:]):
+        message = _say_state(interval)
+        if earlier is None or message != _say_state(earlier):
+            inferred = " Not observed: known from Novita's times." if interval.is_inferred else ""
+            yield Event(interval.began_at, "change", f"{message}{inferred}")
 
 
 def _say_state(interval: UsageInterval) -> str:
     price = "not known" if interval.price is None else f"${Decimal(interval.price) / PRICE_UNITS_PER_USD:,.2f}/h"
     match interval.state:
         case _State.GPU:
-            return "The GPUs run; prepaid." if interval.price == 0 else f"The GPUs run; price: {price}."
+            return "GPUs in use, prepaid." if interval.price == 0 else f"GPUs charged; price: {price}."
         case _State.STORAGE:
             return f"Stopped; price of the disk: {price}." if interval.price else "Stopped."
         case _State.NOTHING:

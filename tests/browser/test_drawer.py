@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import NARROW, WIDE, Panel, Visit, Witness
+from tests.system.processes import wait_until
 
 pytestmark = pytest.mark.xdist_group("browser 2")
 
@@ -48,7 +49,7 @@ def test_drawer_has_what_is_known_of_the_instance(visit: Visit) -> None:
     drawer = open_drawer(visit())
 
     overview = drawer.get_by_role("region", name="Overview")
-    for words in ("ImagePullFailed: no such tag", "a1", "docker.io/team/image:1", "60 GB", "Running (running)"):
+    for words in ("ImagePullFailed: no such tag", "a1", "docker.io/team/image:1", "60 GB", "Running"):
         expect(overview).to_contain_text(words)
     for words in ("Created", "Last started", "Last stopped", "Ends", "Last changed", "Billing"):
         expect(overview).to_contain_text(words)
@@ -178,7 +179,7 @@ def test_history_tells_who_did_what(two: Panel, visit: Visit) -> None:
     page = visit()
     history = open_drawer(page).get_by_role("region", name="History")
     expect(history.get_by_role("listitem").first).to_contain_text("Protected.by local-owner. Reason: the demo")
-    expect(history).to_contain_text("The GPUs run; price: $0.70/h.")
+    expect(history).to_contain_text("GPUs charged; price: $0.70/h.")
 
     two.service.session.delete(f"{two.service.url}/api/instances/a1/protect")
     page.get_by_role("button", name="Refresh data").click()
@@ -273,8 +274,7 @@ def test_restart_from_the_menu_asks_first(two: Panel, visit: Visit) -> None:
     page.get_by_role("dialog").get_by_role("button", name="Restart", exact=True).click()
 
     expect(page.get_by_role("row", name="alpha")).to_contain_text("Restart")
-    expect(page.get_by_role("row", name="alpha").locator(".status")).to_have_text(re.compile("Restart"))
-    assert two.novita.count_calls("restart") == restarts + 1
+    wait_until(lambda: two.novita.count_calls("restart") == restarts + 1, "the restart is requested")
 
 
 @pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])

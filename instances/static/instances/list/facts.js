@@ -16,7 +16,7 @@ export function describe(one) {
     return [
         ...error ? [{title: "Novita's error", text: error, isError: true}] : [],
         {title: 'ID', text: one.id, copy: one.id},
-        {title: 'Status', text: `${getLabel(one.status)} (${one.status})`},
+        {title: 'Status', text: sayStatus(one.status)},
         {title: 'GPU', text: `${one.gpuNum ? `${one.gpuNum} × ` : ''}${one.productName}`},
         {title: 'CPU, memory', text: `${one.cpuNum ?? '?'} CPUs, ${one.memoryGb ?? '?'} GB`},
         {title: 'Disk', text: one.rootfsSizeGb === null ? '' : `${one.rootfsSizeGb} GB`},
@@ -32,6 +32,12 @@ export function describe(one) {
         {title: 'Ends', text: sayTime(one.endTime)},
         {title: 'Last changed', text: sayTime(one.changedAt)},
     ];
+}
+
+// The word for people, and Novita's own where that differs.
+function sayStatus(status) {
+    const label = getLabel(status);
+    return label.toLowerCase() === status.toLowerCase() ? label : `${label} (${status})`;
 }
 
 export function describePorts(mappings) {

@@ -68,6 +68,7 @@ export function createRecordings({render}) {
     function takeEvents(answer, error) {
         events = answer ? answer.events : events;
         setText(words, error || (events.length ? '' : 'Nothing is recorded yet.'));
+        words.hidden = !words.textContent;
         words.classList.toggle('is-error', Boolean(error));
     }
 
