@@ -14,7 +14,7 @@ from typing import Final
 _STYLES: Final = {
     "instances/pages.bundle.css": (
         *("tokens", "base", "bar", "buttons", "forms", "confirm", "banners", "plain"),
-        *("cards", "charts"),
+        *("cards", "charts", "reports"),
         *("toolbar", "filters", "table", "status", "selection", "pager"),
         *("plan", "lists", "operation", "targets"),
         *("drawer", "instance", "menu"),

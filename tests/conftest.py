@@ -20,6 +20,7 @@ import responses
 from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import Client, SimpleTestCase, TransactionTestCase
+from django.utils.safestring import SafeString
 from django_redis import get_redis_connection
 from fakeredis import FakeRedis, FakeServer
 from xdist.scheduler import LoadScopeScheduling
@@ -31,6 +32,7 @@ from instances.fallback import database, journal, kept, standby
 from instances.inventory import store
 from instances.novita.client import get_novita
 from instances.operations import protections
+from instances.pages import cards
 from novita_site.env import is_loopback
 from novita_site.log import LineFormatter
 from tests.novita_answers import NovitaAnswers
@@ -149,6 +151,7 @@ def redis_server() -> Iterator[FakeServer]:
     store._kept = None
     overview._last = (float("-inf"), "")
     reads._known_health.clear()
+    cards._last_line = (float("-inf"), 0, SafeString())
     limits.memory.clear()
     outages.redis.reset()
     outages.database.reset()

@@ -65,7 +65,16 @@ class _Billed:
 
 def compare(period: Period) -> Bill:
     """Return each day (UTC) of a period of whole days."""
-    billed = _read_billed(period.begin, period.end)
+    return _compare(period, _read_billed(period))
+
+
+def find_known(period: Period) -> Bill | None:
+    """Return the comparison without waiting for Novita; None if nobody has read the bill lately."""
+    known = _find_shared(_make_key(period))
+    return None if known is None else _compare(period, known)
+
+
+def _compare(period: Period, billed: _Billed) -> Bill:
     points = reports.read_history(period.began_ms, period.ended_ms, reports.DAY_MS)
     since_ms = reports.find_beginning() or 0
     today = timezone.now().date()
@@ -80,9 +89,9 @@ def compare(period: Period) -> Bill:
     return Bill(days, billed.error)
 
 
-def _read_billed(begin: datetime, end: datetime) -> _Billed:
+def _read_billed(period: Period) -> _Billed:
     """Return what Novita billed. Readers within some minutes share one read of Novita."""
-    key = f"{redis_client.BILLS}{begin:%Y%m%d}-{end:%Y%m%d}"
+    key = _make_key(period)
     known = _find_shared(key)
     if known is not None:
         return known
@@ -90,7 +99,7 @@ def _read_billed(begin: datetime, end: datetime) -> _Billed:
     try:
         budget = Budget(CALL_SECONDS)
         for category in CATEGORIES:
-            for one in get_novita().list_bills(category, begin, end, budget):
+            for one in get_novita().list_bills(category, period.begin, period.end, budget):
                 day = one.began_at.date()
                 amounts[day] = amounts.get(day, Decimal(0)) + one.amount
         found = _Billed(amounts)
@@ -102,6 +111,10 @@ def _read_billed(begin: datetime, end: datetime) -> _Billed:
     except CacheUnavailable as exc:
         log.debug("bills not kept in Redis: %s", exc)
     return found
+
+
+def _make_key(period: Period) -> str:
+    return f"{redis_client.BILLS}{period.begin:%Y%m%d}-{period.end:%Y%m%d}"
 
 
 def _find_shared(key: str) -> _Billed | None:

@@ -28,12 +28,17 @@ def choose_step(length_ms: int) -> int:
     return next((step for days, step in _STEPS if length_ms <= days * DAY_MS), DAY_MS)
 
 
-def find_levels(pieces: Sequence[Piece], from_ms: int, to_ms: int, step_ms: int) -> list[Level]:
-    """Return the levels of each step until the last observation.
+def find_end(pieces: Sequence[Piece], from_ms: int) -> int:
+    """Return the end of the last piece. The time since the last observation is neither observed nor a gap yet."""
+    return max((piece[3] for piece in pieces), default=from_ms)
+
+
+def find_levels(pieces: Sequence[Piece], from_ms: int, step_ms: int) -> list[Level]:
+    """Return the levels of each step until the last piece.
 
     A step that was observed for most of its time counts with that part of it.
     """
-    to_ms = min(to_ms, max((piece[3] for piece in pieces), default=from_ms))
+    to_ms = find_end(pieces, from_ms)
     return [_find_level(point) for point in reports.sum_by_time(pieces, from_ms, to_ms, step_ms)]
 
 

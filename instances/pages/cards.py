@@ -10,11 +10,12 @@ from urllib.parse import urlencode
 
 from django.conf import settings
 from django.db import DatabaseError
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from instances import health
-from instances.costs import balance, burn, reports, trend
+from instances.costs import balance, burn, ledger, reports, trend
 from instances.errors import CacheUnavailable
 from instances.instance import GROUPS, format_time
 from instances.inventory import attention, store
@@ -115,7 +116,7 @@ def draw_trend() -> SafeString:
     try:
         observed_now = reports.read_observed_ms()
         if observed_now != observed_ms or time.monotonic() - drawn_at > LINE_SECONDS:
-            line = _draw_line(observed_now)
+            line = _draw_line()
             _last_line = (time.monotonic(), observed_now, line)
     except DatabaseError as exc:
         log.debug("no burn rate over time: %s", exc)
@@ -123,11 +124,10 @@ def draw_trend() -> SafeString:
     return line + _say_runway()
 
 
-def _draw_line(observed_ms: int) -> SafeString:
-    end_ms = observed_ms
-    begin_ms = end_ms - LINE_MS
-    pieces = list(reports.read_pieces(begin_ms, end_ms))
-    levels = trend.find_levels(pieces, begin_ms, end_ms, LINE_STEP_MS)
+def _draw_line() -> SafeString:
+    begin_ms = ledger.to_ms(timezone.now()) - LINE_MS
+    pieces = list(reports.read_pieces(begin_ms, begin_ms + LINE_MS))
+    levels = trend.find_levels(pieces, begin_ms, LINE_STEP_MS)
     known = [one.usd_per_hour for one in levels if one.usd_per_hour is not None]
     if not known:
         return SafeString()
@@ -136,7 +136,7 @@ def _draw_line(observed_ms: int) -> SafeString:
         f"${known[-1]:,.2f} last."
     )
     points = [charts.Point(one.at_ms, one.usd_per_hour) for one in levels]
-    return charts.draw_spark(points, begin_ms, end_ms, sentence)
+    return charts.draw_spark(points, begin_ms, trend.find_end(pieces, begin_ms), sentence)
 
 
 def _say_runway() -> SafeString:

@@ -5,7 +5,7 @@ chart has any width, and its texts keep their size. A value of None was not obse
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -22,7 +22,9 @@ TOP: Final = 16
 AXIS_HEIGHT: Final = 24
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
-_STEPS: Final = (1, 2, 2.5, 5, 10)
+_STEPS: Final = (1, 1.2, 1.6, 2, 2.4, 3, 4, 5, 6, 8, 10)
+# Labels that are closer than this share of the width would overlap.
+LABEL_SHARE: Final = 0.3
 # The space between ticks, for each longest period that it suits.
 _TICKS: Final = (
     (30 * HOUR_MS, 4 * HOUR_MS),
@@ -117,9 +119,9 @@ def draw_spark(points: Sequence[Point], begin_ms: int, end_ms: int, sentence: st
 
 
 def draw_line(
-    points: Sequence[Point], begin_ms: int, end_ms: int, *, sentence: str, last: str, peak: str
+    points: Sequence[Point], begin_ms: int, end_ms: int, *, sentence: str, say: Callable[[float], str]
 ) -> SafeString:
-    """Return a line over time with its axis; `last` labels its last value, and `peak` its highest."""
+    """Return a line over time with its axes; `say` writes a value. Labels are the last value and the highest one."""
     top = find_top([point.value for point in points])
     line, area = draw_paths(points, begin_ms, end_ms, top)
     plot = format_html(
@@ -132,27 +134,33 @@ def draw_line(
         area,
         line,
     )
-    labels = _draw_labels(points, begin_ms, end_ms, top, last, peak)
-    return _draw_frame(find_ticks(begin_ms, end_ms), plot + labels, sentence)
+    labels = _draw_labels(points, begin_ms, end_ms, top, say)
+    scale = (say(top), say(top / 2))
+    return _draw_frame(find_ticks(begin_ms, end_ms), plot + labels, sentence, scale)
 
 
-def _draw_labels(points: Sequence[Point], begin_ms: int, end_ms: int, top: float, last: str, peak: str) -> SafeString:
-    known = [point for point in points if point.value is not None]
+def _draw_labels(
+    points: Sequence[Point], begin_ms: int, end_ms: int, top: float, say: Callable[[float], str]
+) -> SafeString:
+    known = [(number, point.value) for number, point in enumerate(points) if point.value is not None]
     if not known:
-        return format_html('<text class="chart-note" x="50%" y="{}">Not observed</text>', TOP + PLOT_HEIGHT // 2)
-    highest = max(known, key=lambda point: (point.value or 0, point.at_ms))
-    marks = [(known[-1], 1.0 if known[-1] is points[-1] else None, last)]
-    if highest.value != known[-1].value:
-        marks.append((highest, None, peak))
-    return format_html_join(
+        return format_html('<text x="50%" y="{}">Not observed</text>', TOP + PLOT_HEIGHT // 2)
+
+    def find_share(number: int) -> float:
+        return (points[number].at_ms - begin_ms) / (end_ms - begin_ms)
+
+    (number, last), (at, peak) = known[-1], max(known, key=lambda one: one[1])
+    share = 1.0 if number == len(points) - 1 else find_share(number + 1)
+    marks = [(share, last)]
+    if peak > last and share - find_share(at) > LABEL_SHARE:
+        marks.append((find_share(at), peak))
+    texts = format_html_join(
         "",
         '<text class="chart-value{}" x="{}%" y="{}">{}</text>',
-        (
-            (_find_anchor(share), _percent(share), _find_y(point.value or 0, top) - 4, label)
-            for point, given, label in marks
-            for share in [given if given is not None else (point.at_ms - begin_ms) / (end_ms - begin_ms)]
-        ),
+        ((_find_anchor(share), _percent(share), _find_y(value, top) - 6, say(value)) for share, value in marks),
     )
+    end = format_html('<circle class="chart-end" cx="{}%" cy="{}" r="3"/>', _percent(share), _find_y(last, top))
+    return end + texts
 
 
 def _find_anchor(share: float) -> str:
@@ -163,8 +171,8 @@ def _find_y(value: float, top: float) -> int:
     return TOP + round(PLOT_HEIGHT * (1 - value / top))
 
 
-def draw_columns(columns: Sequence[Column], *, sentence: str) -> SafeString:
-    """Return stacked columns, one for each day, with an axis of days."""
+def draw_columns(columns: Sequence[Column], *, sentence: str, say: Callable[[float], str]) -> SafeString:
+    """Return stacked columns, one for each day, with axes; `say` writes a value."""
     top = find_top([sum(column.values) for column in columns])
     slot = 100 / max(1, len(columns))
     parts = []
@@ -189,14 +197,22 @@ def draw_columns(columns: Sequence[Column], *, sentence: str) -> SafeString:
         for number, column in enumerate(columns)
         if number % every == 0
     ]
-    return _draw_frame(ticks, rects, sentence, has_marks=False)
+    return _draw_frame(ticks, rects, sentence, (say(top), say(top / 2)), is_line=False)
 
 
 def find_ticks(begin_ms: int, end_ms: int) -> list[Tick]:
     """Return round times (UTC) in a period: hours of a day or two, else days."""
     length = end_ms - begin_ms
     space = next((space for longest, space in _TICKS if length <= longest), 30 * DAY_MS)
-    form = "%H:%M" if space < 12 * HOUR_MS else "%a %H:%M" if space < DAY_MS else "%-d %b"
+    form = (
+        "%H:%M"
+        if space < 12 * HOUR_MS
+        else "%a %H:%M"
+        if space < DAY_MS
+        else "%-d %b"
+        if length < 300 * DAY_MS
+        else "%b %Y"
+    )
     first = -(-begin_ms // space) * space
     # A label at either end would be cut.
     places = [at for at in range(first, end_ms, space) if 0.03 < (at - begin_ms) / length < 0.97]
@@ -206,18 +222,29 @@ def find_ticks(begin_ms: int, end_ms: int) -> list[Tick]:
     ]
 
 
-def _draw_frame(ticks: Sequence[Tick], inside: SafeString, sentence: str, *, has_marks: bool = True) -> SafeString:
-    """Return the chart's SVG: lines of the scale at its top, half and 0, the content, and the axis."""
+def _draw_frame(
+    ticks: Sequence[Tick], inside: SafeString, sentence: str, scale: tuple[str, str], *, is_line: bool = True
+) -> SafeString:
+    """Return the chart's SVG: the lines of the scale at its top, half and 0, the content, the labels, the axis."""
     base = TOP + PLOT_HEIGHT
     grid = format_html_join(
         "",
         '<line class="chart-grid" x1="0" x2="100%" y1="{0}" y2="{0}"/>',
         ((y,) for y in (TOP, TOP + PLOT_HEIGHT // 2, base)),
     )
+    steps = format_html_join(
+        "",
+        '<text class="chart-scale{}" x="{}%" y="{}">{}</text>',
+        # A line ends with a label, and the last column is mostly low: today's.
+        (
+            ("" if is_line else " is-last", 0 if is_line else 100, y - 4, label)
+            for y, label in zip((TOP, TOP + PLOT_HEIGHT // 2), scale, strict=True)
+        ),
+    )
     marks = format_html_join(
         "",
         '<line class="chart-grid{0}" x1="{1}%" x2="{1}%" y1="{2}" y2="{3}"/>',
-        ((" is-minor" if tick.is_minor else "", _percent(tick.share), base, base + 4) for tick in ticks if has_marks),
+        ((" is-minor" if tick.is_minor else "", _percent(tick.share), base, base + 4) for tick in ticks if is_line),
     )
     labels = format_html_join(
         "",
@@ -225,11 +252,12 @@ def _draw_frame(ticks: Sequence[Tick], inside: SafeString, sentence: str, *, has
         ((" is-minor" if tick.is_minor else "", _percent(tick.share), base + 18, tick.label) for tick in ticks),
     )
     return format_html(
-        '<svg class="chart-plot" width="100%" height="{}" role="img"><title>{}</title>{}{}{}{}</svg>',
+        '<svg class="chart-plot" width="100%" height="{}" role="img"><title>{}</title>{}{}{}{}{}</svg>',
         base + AXIS_HEIGHT,
         sentence,
         grid,
         inside,
+        steps,
         marks,
         labels,
     )

@@ -1,7 +1,9 @@
-// What each page with a bar has: menus, and a login that may change in another tab.
+// What each page with a bar has: menus, a login that may change in another tab, and charts that stay fresh.
 
+import {createFragments} from './cards/fragment.js';
 import {watchMenus} from './menus.js';
 import {watchLogin} from './session.js';
 
 watchMenus();
 watchLogin();
+createFragments();
