@@ -1,6 +1,7 @@
 """What every answer keeps to, whatever it holds: who may keep it, how it is encoded, and that HEAD has no body."""
 
 import gzip
+from functools import cache
 from io import BytesIO
 from typing import Any
 
@@ -11,7 +12,7 @@ from django.test import Client, RequestFactory
 
 from novita_site.middleware import accepts_gzip
 from tests.novita_answers import NovitaAnswers, make_row
-from tests.test_headers import REFUSALS, ROUTES, account  # noqa: F401 - a fixture
+from tests.test_headers import REFUSALS, ROUTES_OF_EACH_KIND, account  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.django_db
 
@@ -44,6 +45,11 @@ HTML = {"accept": "text/html"}
         ("gzip;q=-1", False),
     ],
 )
+def test_gzip_is_accepted_as_the_header_says(header: str, is_accepted: bool) -> None:
+    assert accepts_gzip(header) == is_accepted
+
+
+@pytest.mark.parametrize(("header", "is_accepted"), [("br, gzip;q=0.8", True), ("*", True), ("gzip;q=0, *", False)])
 def test_gzip_goes_to_who_accepts_it(client: Client, novita: NovitaAnswers, header: str, is_accepted: bool) -> None:
     novita.lists(*(make_row(f"i{number}") for number in range(20)))
     client.post("/api/instances/sync")
@@ -65,7 +71,7 @@ def test_without_the_header_nothing_is_compressed() -> None:
 
 
 @pytest.mark.usefixtures("account")
-@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize("path", ROUTES_OF_EACH_KIND)
 def test_no_cache_keeps_what_is_somebodys_own(client: Client, path: str) -> None:
     for headers in (HTML, {"accept": "application/json"}):
         answer: Any = client.get(path, headers=headers)
@@ -107,6 +113,11 @@ def test_no_cache_keeps_a_login(client: Client, settings: Any) -> None:
 # --- HEAD
 
 
+@cache
+def make_handler() -> WSGIHandler:
+    return WSGIHandler()
+
+
 def ask_server(method: str, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
     """Ask as a server does. Django's own client drops bodies where there must be none."""
     told: list[Any] = []
@@ -117,7 +128,7 @@ def ask_server(method: str, path: str, **headers: str) -> tuple[int, dict[str, s
         "wsgi.input": BytesIO(),
         **headers,
     }
-    answer = WSGIHandler()(environ, lambda status, headers, exc_info=None: told.extend([status, dict(headers)]))
+    answer = make_handler()(environ, lambda status, headers, exc_info=None: told.extend([status, dict(headers)]))
     body = b"".join(answer)
     # Its files; closing the answer would close the test's database with them.
     for close in getattr(answer, "_resource_closers", ()):
@@ -126,7 +137,7 @@ def ask_server(method: str, path: str, **headers: str) -> tuple[int, dict[str, s
 
 
 @pytest.mark.usefixtures("account")
-@pytest.mark.parametrize("path", [*ROUTES, "/nope", "/api/instances/nope"])
+@pytest.mark.parametrize("path", [*ROUTES_OF_EACH_KIND, "/nope", "/api/instances/nope"])
 def test_head_has_no_body_and_the_headers_of_get(path: str) -> None:
     for accept in ("text/html", "application/json"):
         got = ask_server("GET", path, HTTP_ACCEPT=accept)
