@@ -15,7 +15,7 @@ from instances.access.roles import find_role
 from instances.api import overview
 from instances.instance import GROUPS, STATUSES, get_status
 from instances.inventory import attention, queries, store
-from instances.pages import bar, cards
+from instances.pages import bar, cards, details
 from instances.pages.frame import viewers_only
 
 PAGE_SIZE = 100
@@ -80,6 +80,8 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "script_cookie": settings.SCRIPT_COOKIE_NAME,
         "without_script": urlencode({**query, "script": "off"}),
         "rows": [] if has_script else _describe_rows(matches, state),
+        "details": None if has_script else _describe_details(request.GET.get("instance", ""), instances),
+        "without_details": urlencode(query),
         "matches": f"{total} of {len(instances)} match" if total != len(instances) else "",
         "nothing": _say_nothing(listing),
         "pager": _describe_pager(query, total),
@@ -111,6 +113,10 @@ def _say_instance_cost(shown: Mapping[str, Any]) -> str:
     if shown["prepaid"]:
         return "prepaid"
     return "not known" if shown["costPerHour"] is None else f"${shown['costPerHour']:,.2f}/h"
+
+
+def _describe_details(instance_id: str, instances: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    return details.describe(instance_id, instances) if instance_id else None
 
 
 def _describe_stop_all(listing: store.Listing | None, state: overview.Overview) -> bar.StopAll:

@@ -15,15 +15,15 @@ class Section(NamedTuple):
     facts: Sequence[tuple[str, str]]
 
 
-def describe(instance_id: str, instances: Sequence[Mapping[str, Any]], *, cost: str) -> dict[str, Any]:
-    """Return the title and the sections of the instance with this id; `cost` is what it costs now."""
+def describe(instance_id: str, instances: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the title and the sections of the instance with this id, or a notice that there is none."""
     one = next((one for one in instances if one["id"] == instance_id), None)
     if one is None:
         return {"title": instance_id, "notice": GONE, "sections": []}
     sections = [
         Section("Overview", [*_describe_overview(one)]),
         Section("Connect", [*_describe_ports(one["portMappings"])]),
-        Section("Cost", [("Price", _say_price(one)), ("Cost now", cost)]),
+        Section("Cost", [("Price", _say_price(one)), ("Cost now", _say_cost(one))]),
         Section("Owner and project", [("Owner", one["owner"] or ""), ("Project", one["project"] or "")]),
     ]
     return {"title": one["name"] or one["id"], "notice": "", "sections": sections}
@@ -65,6 +65,12 @@ def _describe_ports(mappings: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str
         yield f"Port {_or_unknown(mapping['port'])}{kind}", mapping["endpoint"]
     if not mappings:
         yield "Ports", "none"
+
+
+def _say_cost(one: Mapping[str, Any]) -> str:
+    if one["prepaid"]:
+        return "prepaid"
+    return "not known" if one["costPerHour"] is None else f"${one['costPerHour']:,.2f}/h"
 
 
 def _say_price(one: Mapping[str, Any]) -> str:

@@ -105,7 +105,7 @@ def test_unknown_address_says_so(visit: Visit, witness: Witness) -> None:
     drawer = get_drawer(visit("/?instance=nope"), "nope")
 
     expect(drawer).to_contain_text("No instance has this ID. It was removed, or the address is wrong.")
-    expect(drawer.get_by_role("region", name="Overview")).to_be_hidden()
+    expect(drawer.get_by_role("region")).to_have_count(0)
     expect(drawer.get_by_role("button")).to_have_count(1)
 
 
@@ -121,6 +121,10 @@ def test_removed_instance_keeps_what_was_known(two: Panel, visit: Visit) -> None
     expect(drawer).to_contain_text("docker.io/team/image:1")
     expect(drawer.get_by_role("button", name="Stop alpha")).to_have_count(0)
     expect(drawer.get_by_role("button", name="Protect…")).to_be_hidden()
+    # Its address still leads to its history.
+    other = get_drawer(visit(page.url), "a1")
+    expect(other).to_contain_text("No instance has this ID.")
+    expect(other.get_by_role("region", name="History")).to_contain_text("Deleted outside this panel.")
 
 
 def test_refresh_keeps_focus_selection_and_typed_text(two: Panel, visit: Visit) -> None:
@@ -163,6 +167,36 @@ def test_drawer_stands_beside_the_table_and_covers_a_small_screen(two: Panel, vi
         assert page.evaluate("document.activeElement.matches('body, #instance *')")
     page.set_viewport_size(WIDE)
     expect(page.get_by_role("main")).to_have_js_property("inert", False)
+
+
+TIMES = {"Created", "Last started", "Last stopped", "Ends", "Last changed"}
+LIST_FACTS = """sections => sections.flatMap(one => [...one.querySelectorAll('dt')].map(term => (
+    [term.textContent, term.nextElementSibling.querySelector('bdi').textContent]
+)))"""
+
+
+@pytest.mark.usefixtures("two")
+def test_page_without_script_has_the_same_facts(visit: Visit) -> None:
+    drawer = open_drawer(visit())
+    expect(drawer.get_by_role("region", name="History").get_by_role("listitem").first).to_be_visible()
+    facts = drawer.locator("section").evaluate_all(LIST_FACTS)
+    page = visit("/?search=a&instance=a1", java_script_enabled=False)
+
+    plain = page.get_by_role("region", name="alpha").evaluate_all(LIST_FACTS)
+
+    # Ages need the script, and what is recorded stands in /admin/.
+    left_out = {"Since the start", "Last 30 days", "Note", "SSH"}
+    assert [title for title, _ in plain] == [title for title, _ in facts if title not in left_out]
+    assert [one for one in plain if one[0] not in TIMES] == [one for one in facts if one[0] not in left_out | TIMES]
+    page.get_by_role("link", name="Close").click()
+    expect(page).to_have_url(re.compile("search=a"))
+    expect(page.get_by_role("region", name="alpha")).to_have_count(0)
+
+
+def test_unknown_address_says_so_without_script(panel: Panel, visit: Visit) -> None:
+    page = visit("/?instance=nope", java_script_enabled=False)
+
+    expect(page.get_by_role("region", name="nope")).to_contain_text("No instance has this ID.")
 
 
 def test_endpoint_is_copied_by_one_press(two: Panel, visit: Visit) -> None:
@@ -261,7 +295,6 @@ def test_menu_offers_what_is_possible(panel: Panel, visit: Visit) -> None:
     expect(items.last).to_have_attribute("rel", "noopener noreferrer")
 
 
-@pytest.mark.usefixtures("two")
 def test_restart_from_the_menu_asks_first(two: Panel, visit: Visit) -> None:
     page = visit()
     restarts = two.novita.count_calls("restart")

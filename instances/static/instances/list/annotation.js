@@ -26,6 +26,7 @@ export function createAnnotation({statusLine, getSelected, refreshAnew, render})
 
     function toggle(isOpen) {
         form.hidden = !isOpen;
+        list.hidden = isOpen;
         button.hidden = isOpen;
         setText(failure, '');
     }

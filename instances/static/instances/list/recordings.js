@@ -34,6 +34,8 @@ export function createRecordings({render}) {
             readAnew(one);
         }
         show();
+        // Of an unknown instance there is nothing to say.
+        section.hidden = !one && !events?.length;
     }
 
     function readAnew(one) {
