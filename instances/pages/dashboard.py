@@ -60,7 +60,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "page": "instances",
         "bar_part": "instances/dashboard/bar.html",
         "bar_menu": "instances/dashboard/bar_menu.html",
-        "live": bar.describe_live(found, has_script=not is_off),
+        "live": bar.describe_live(found, has_script=has_script),
         "stop_all": _describe_stop_all(listing, state),
         "role": find_role(request).label,
         "cards": cards.describe(listing, found),
