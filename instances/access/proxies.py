@@ -146,7 +146,12 @@ def is_local_owner(request: HttpRequest) -> bool:
 
     Each request is judged alone. Any web page can make the owner's browser send a request that looks forwarded.
     """
-    return not settings.REQUIRE_LOGIN and is_loopback(request.META.get("REMOTE_ADDR", "")) and not is_forwarded(request)
+    address = request.META.get("REMOTE_ADDR", "")
+    return not settings.REQUIRE_LOGIN and _is_this_machine(address) and not is_forwarded(request)
+
+
+# Most requests come from the same addresses.
+_is_this_machine = lru_cache(maxsize=256)(is_loopback)
 
 
 def is_forwarded(request: HttpRequest) -> bool:

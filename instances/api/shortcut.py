@@ -166,7 +166,10 @@ def _complete(request: _Request, answer: Answer) -> Answer:
     headers = answer.headers
     headers["Content-Length"] = str(len(answer.body))
     if len(answer.body) >= _GZIP_LENGTH and "Content-Encoding" not in headers:
-        answer = _compress(request, answer)
+        if "gzip" in request.META.get("HTTP_ACCEPT_ENCODING", ""):
+            answer = _compress(request, answer)
+        elif "Accept-Encoding" not in headers["Vary"]:
+            headers["Vary"] += ", Accept-Encoding"
     for name, value in list_headers(is_secure=request.is_secure()):
         answer.headers.setdefault(name, value)
     answer.headers["X-Request-Id"] = request.request_id
