@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-import uuid
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -127,9 +126,9 @@ def write_error(sock: Any, status: int, reason: str, message: str) -> None:
 def make_answer(error: "PanelError", status: int, reason: str, *, is_head: bool) -> bytes:
     """Return an error in the format of the API, with the headers that Django would add."""
     from instances.answers import describe
-    from novita_site.middleware import HEADERS
+    from novita_site.middleware import HEADERS, make_request_id
 
-    body = json.dumps(describe(error, uuid.uuid4().hex[:16])).encode()
+    body = json.dumps(describe(error, make_request_id())).encode()
     headers = {
         **HEADERS,
         "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'",

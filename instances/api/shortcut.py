@@ -6,7 +6,6 @@ words the refusals. `tests/test_shortcut.py` sends the same requests both ways a
 """
 
 import logging
-import uuid
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -25,7 +24,7 @@ from instances.api import reads
 from instances.api.reads import Answer
 from instances.errors import InstanceNotFound, PanelError
 from novita_site import log as logs
-from novita_site.middleware import list_headers, reduce_encoding
+from novita_site.middleware import list_headers, make_request_id, reduce_encoding
 from novita_site.roles import Role
 
 log = logging.getLogger(__name__)
@@ -69,7 +68,7 @@ class _Request(WSGIRequest):
         reduce_encoding(self.META)
         set_client_address(self.META)
         self.method = "GET"
-        self.request_id = uuid.uuid4().hex[:16]
+        self.request_id = make_request_id()
 
 
 def shorten(application: Application) -> Application:
