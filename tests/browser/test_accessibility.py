@@ -94,6 +94,20 @@ def test_failures_pass_axe(panel: Panel, visit: Visit, witness: Witness) -> None
     assert find_violations(page) == []
 
 
+def test_drawer_and_menu_pass_axe(panel: Panel, visit: Visit) -> None:
+    error = {"state": "Bad", "message": "broken"}
+    ports = [{"port": 8188, "type": "http", "endpoint": "https://alpha.example.invalid"}]
+    panel.hold({"id": "a", "name": "alpha", "statusError": error, "portMappings": ports})
+    assert panel.service.post("/api/instances/a/protect", json={"reason": "y" * 300}).ok
+    page = visit("/?instance=a")
+    drawer = page.get_by_role("complementary", name="alpha")
+    drawer.get_by_role("button", name="Edit…").click()
+    expect(drawer.get_by_role("textbox", name="Owner")).to_be_focused()
+    drawer.get_by_role("button", name="More actions for alpha").click()
+
+    assert find_violations(page, WIDE, NARROW) == []
+
+
 def open_stop_all(page: Page, count: int) -> None:
     page.get_by_role("button", name="Stop all").click()
     expect(page.get_by_label(f"Enter {count} to stop")).to_be_focused()
@@ -105,7 +119,7 @@ def test_dialog_passes_axe(panel: Panel, visit: Visit) -> None:
     page = visit()
     page.get_by_role("checkbox", name="Select all").check()
     page.get_by_role("button", name="alpha", exact=True).click()
-    expect(page.get_by_role("region", name="History").get_by_role("listitem").first).to_be_visible()
+    expect(page.get_by_role("group", name="History").get_by_role("listitem").first).to_be_visible()
     assert find_violations(page, WIDE, NARROW) == []
     page.keyboard.press("Escape")
 

@@ -54,7 +54,7 @@ def test_stop_of_one_says_what_it_saves(visit: Visit) -> None:
 @pytest.mark.usefixtures("fleet")
 def test_owner_project_and_note_are_edited_in_the_drawer(visit: Visit) -> None:
     page = visit()
-    section = open_drawer(page).get_by_role("region", name="Owner and project")
+    section = open_drawer(page).get_by_role("group", name="Owner and project")
     section.get_by_role("button", name="Edit…").click()
     expect(section.get_by_role("textbox", name="Owner")).to_be_focused()
 
@@ -112,7 +112,7 @@ def test_owner_is_set_for_a_selection(visit: Visit) -> None:
     page.locator("#selection-annotation").get_by_role("button", name="Save").click()
 
     expect(page.locator("#status-words")).to_have_text("2 instances annotated.")
-    expect(open_drawer(page).get_by_role("region", name="Owner and project")).to_contain_text("ada")
+    expect(open_drawer(page).get_by_role("group", name="Owner and project")).to_contain_text("ada")
 
 
 def test_rows_are_filtered_by_owner(fleet: Panel, visit: Visit) -> None:

@@ -48,18 +48,18 @@ def get_drawer(page: Page, name: str = "alpha") -> Locator:
 def test_drawer_has_what_is_known_of_the_instance(visit: Visit) -> None:
     drawer = open_drawer(visit())
 
-    overview = drawer.get_by_role("region", name="Overview")
+    overview = drawer.get_by_role("group", name="Overview")
     for words in ("ImagePullFailed: no such tag", "a1", "docker.io/team/image:1", "60 GB", "Running"):
         expect(overview).to_contain_text(words)
     for words in ("Created", "Last started", "Last stopped", "Ends", "Last changed", "Billing"):
         expect(overview).to_contain_text(words)
-    connect = drawer.get_by_role("region", name="Connect")
+    connect = drawer.get_by_role("group", name="Connect")
     link = connect.get_by_role("link", name="https://alpha.example.invalid")
     expect(link).to_have_attribute("rel", "noopener noreferrer")
     expect(connect).to_contain_text("ssh root@alpha.example.invalid -p 30022")
     expect(connect.get_by_text("javascript:alert(1)")).to_be_visible()
     expect(connect.get_by_role("link")).to_have_count(1)
-    cost = drawer.get_by_role("region", name="Cost")
+    cost = drawer.get_by_role("group", name="Cost")
     expect(cost).to_contain_text("$0.70/h, from this instance at Novita")
     expect(cost).to_contain_text(re.compile(r"Since the start≈ \$77\.\d\d \(4 days at \$0\.70/h\)"))
     expect(cost).to_contain_text(re.compile(r"Last 30 days\$0\.0\d, [\d.]+ GPU hours\. Recorded since "))
@@ -67,9 +67,10 @@ def test_drawer_has_what_is_known_of_the_instance(visit: Visit) -> None:
 
 @pytest.mark.usefixtures("two")
 def test_drawer_takes_the_focus_and_gives_it_back(visit: Visit) -> None:
-    page = visit()
+    page = visit(reduced_motion="reduce")
     drawer = open_drawer(page)
     expect(drawer.get_by_role("heading", name="alpha")).to_be_focused()
+    assert page.evaluate("document.getAnimations().length") == 0
     expect(page).to_have_url(re.compile(r"\?instance=a1$"))
 
     page.keyboard.press("Escape")
@@ -105,7 +106,7 @@ def test_unknown_address_says_so(visit: Visit, witness: Witness) -> None:
     drawer = get_drawer(visit("/?instance=nope"), "nope")
 
     expect(drawer).to_contain_text("No instance has this ID. It was removed, or the address is wrong.")
-    expect(drawer.get_by_role("region")).to_have_count(0)
+    expect(drawer.get_by_role("group")).to_have_count(0)
     expect(drawer.get_by_role("button")).to_have_count(1)
 
 
@@ -124,7 +125,7 @@ def test_removed_instance_keeps_what_was_known(two: Panel, visit: Visit) -> None
     # Its address still leads to its history.
     other = get_drawer(visit(page.url), "a1")
     expect(other).to_contain_text("No instance has this ID.")
-    expect(other.get_by_role("region", name="History")).to_contain_text("Deleted outside this panel.")
+    expect(other.get_by_role("group", name="History")).to_contain_text("Deleted outside this panel.")
 
 
 def test_refresh_keeps_focus_selection_and_typed_text(two: Panel, visit: Visit) -> None:
@@ -178,7 +179,7 @@ LIST_FACTS = """sections => sections.flatMap(one => [...one.querySelectorAll('dt
 @pytest.mark.usefixtures("two")
 def test_page_without_script_has_the_same_facts(visit: Visit) -> None:
     drawer = open_drawer(visit())
-    expect(drawer.get_by_role("region", name="History").get_by_role("listitem").first).to_be_visible()
+    expect(drawer.get_by_role("group", name="History").get_by_role("listitem").first).to_be_visible()
     facts = drawer.locator("section").evaluate_all(LIST_FACTS)
     page = visit("/?search=a&instance=a1", java_script_enabled=False)
 
@@ -211,7 +212,7 @@ def test_endpoint_is_copied_by_one_press(two: Panel, visit: Visit) -> None:
 def test_history_tells_who_did_what(two: Panel, visit: Visit) -> None:
     assert two.service.post("/api/instances/a1/protect", json={"reason": "the demo"}).ok
     page = visit()
-    history = open_drawer(page).get_by_role("region", name="History")
+    history = open_drawer(page).get_by_role("group", name="History")
     expect(history.get_by_role("listitem").first).to_contain_text("Protected.by local-owner. Reason: the demo")
     expect(history).to_contain_text("GPUs charged; price: $0.70/h.")
 
@@ -229,9 +230,9 @@ def test_unreadable_history_is_told_beside_the_rest(visit: Visit, witness: Witne
 
     drawer = open_drawer(page)
 
-    expect(drawer.get_by_role("region", name="History")).to_contain_text("The service can't be reached.")
-    expect(drawer.get_by_role("region", name="Cost")).to_contain_text("The service can't be reached.")
-    expect(drawer.get_by_role("region", name="Overview")).to_contain_text("docker.io/team/image:1")
+    expect(drawer.get_by_role("group", name="History")).to_contain_text("The service can't be reached.")
+    expect(drawer.get_by_role("group", name="Cost")).to_contain_text("The service can't be reached.")
+    expect(drawer.get_by_role("group", name="Overview")).to_contain_text("docker.io/team/image:1")
 
 
 def test_stop_is_offered_and_answered_in_the_drawer(two: Panel, visit: Visit) -> None:

@@ -67,7 +67,7 @@ def test_instance_is_protected_with_a_reason(alpha: Panel, visit: Visit, place: 
 
     expect(get_lock(page, "the demo")).to_be_visible()
     if place == "drawer":
-        section = get_drawer(page).get_by_role("region", name="Protection")
+        section = get_drawer(page).get_by_role("group", name="Protection")
         expect(section).to_contain_text(re.compile(r"Protected by local-owner on .* \(.* ago\): the demo"))
         expect(section.get_by_role("button", name="Remove protection…")).to_be_focused()
     else:

@@ -107,7 +107,7 @@ function sayTime(time) {
 }
 
 export function makeSection(title, ...children) {
-    return make('section', {'aria-label': title, 'data-needs-instance': ''}, make('h3', {}, title), ...children);
+    return make('section', {role: 'group', 'aria-label': title, 'data-needs-instance': ''}, make('h3', {}, title), ...children);
 }
 
 // Shows the facts in a list, and changes only what differs.

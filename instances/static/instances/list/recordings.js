@@ -11,7 +11,7 @@ const NOTHING = {cost: 0, gpuHours: 0, gapSeconds: 0, inferredSeconds: 0, unpric
 export function createRecordings({render}) {
     const list = make('ol', {});
     const words = make('p', {class: 'quiet', role: 'status'});
-    const section = make('section', {'aria-label': 'History', class: 'history'}, make('h3', {}, 'History'), words, list);
+    const section = make('section', {role: 'group', 'aria-label': 'History', class: 'history'}, make('h3', {}, 'History'), words, list);
     let id = '';
     let mark = null; // what the recordings were read for
     let readAt = 0;
@@ -85,10 +85,10 @@ export function createRecordings({render}) {
         }
     }
 
-    function makeItem({at, message, actor, reason}) {
+    function makeItem({at, message, actor, reason, operationId}) {
         const item = make('li', {},
             make('time', {datetime: at, title: sayMoment(at)}),
-            make('span', {}, message));
+            operationId ? make('a', {href: `/admin/instances/operation/${operationId}/change/`}, message) : make('span', {}, message));
         const more = [actor && `by ${actor}`, reason && `Reason: ${reason}`].filter(Boolean);
         if (more.length) {
             item.append(make('span', {class: 'quiet'}, make('bdi', {}, more.join('. '))));
