@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from instances import outages
 from instances.access import audit
-from instances.costs import balance, burn, products, recording
+from instances.costs import balance, burn, hours, products, recording
 from instances.errors import CacheUnavailable
 from instances.inventory import additions, store
 from instances.models import Token
@@ -104,6 +104,12 @@ def read_balance() -> None:
 
 
 @shared_task
+def sum_hours() -> None:
+    """Sum the hours of the ledger that are over."""
+    hours.sum_up()
+
+
+@shared_task
 def forget_old() -> None:
     """Delete old records and expired tokens."""
     records.forget_old()
@@ -124,6 +130,7 @@ SCHEDULE: Final[list[tuple[Callable[[], object], float]]] = [
     (deliver_webhooks, 0),
     (refresh_prices.delay, 60),
     (read_balance.delay, 30),
+    (sum_hours.delay, 60),
     (forget_sessions.delay, 600),
     (forget_old.delay, 86400),
 ]

@@ -12,10 +12,10 @@ import pytest
 from django.db import OperationalError
 from django.utils import timezone
 
-from instances.costs import ledger, recording, reports
+from instances.costs import hours, ledger, recording, reports
 from instances.costs.ledger import State
 from instances.instance import Instance, from_novita
-from instances.models import MeteredInstance, UsageInterval
+from instances.models import HourSums, LedgerState, MeteredInstance, UsageInterval
 from instances.simulator import Account
 
 # A week has thousands of synchronizations, which a busy machine takes minutes for.
@@ -153,12 +153,13 @@ def test_sums_of_a_week_agree_to_the_cent() -> None:
 
     known = check(week)
 
+    assert hours.sum_up() == 2 * 24 - 1
     days = reports.read_history(begin, end, reports.DAY_MS)
-    hours = reports.read_history(begin, end, reports.HOUR_MS)
+    by_hour = reports.read_history(begin, end, reports.HOUR_MS)
     used = reports.read_instances(begin, end)
     assert len(days) == 2
-    assert len(hours) == 2 * 24
-    for sums in ([point.sums for point in days], [point.sums for point in hours], [one.sums for one in used]):
+    assert len(by_hour) == 2 * 24
+    for sums in ([point.sums for point in days], [point.sums for point in by_hour], [one.sums for one in used]):
         assert abs(Fraction(sum(one.usd for one in sums)) - known) < CENT
         assert sum(one.gap for one in sums) == sum(one.sums.gap for one in used)
         assert sum(one.gpu for one in sums) == sum(one.sums.gpu for one in used)
@@ -183,6 +184,51 @@ def test_time_that_repeats_after_the_clock_was_set_back_counts_once() -> None:
             assert end <= following.began_ms
     spans = list_spans()
     assert max(end for _, _, end in spans) == (week.now - SYNC_SECONDS + error) * 1000
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("step", [reports.HOUR_MS, reports.DAY_MS])
+def test_history_of_summed_hours_is_that_of_the_intervals(step: int) -> None:
+    week = run(7, 1)
+    # From and to a time within an hour.
+    period = BEGIN * 1000 + 1_234_567, (BEGIN + 20 * HOUR) * 1000 + 765_432
+    before = reports.read_history(*period, step)
+
+    hours.sum_up()
+    week.synchronize()
+    # The intervals within the summed hours are no longer needed.
+    inner = {"began_ms__gt": period[0] + 2 * HOUR * 1000, "ended_ms__lt": period[1] - 2 * HOUR * 1000}
+    assert UsageInterval.objects.filter(**inner).delete()[0] > 100
+
+    assert reports.read_history(*period, step) == before
+
+
+@pytest.mark.usefixtures("clock")
+def test_hours_are_summed_once() -> None:
+    week = run(8, 1)
+    first = hours.sum_up()
+    week.now += HOUR
+    week.synchronize()
+
+    assert first == 23
+    assert hours.sum_up() == 1
+    assert hours.sum_up() == 0
+
+
+@pytest.mark.usefixtures("clock")
+def test_summed_hours_that_repeat_after_the_clock_was_set_back_are_summed_again() -> None:
+    week = run(9, 1)
+    hours.sum_up()
+    week.synchronize(clock_error=-6 * HOUR)
+    for _ in range(3 * HOUR // SYNC_SECONDS):
+        week.now += SYNC_SECONDS
+        week.synchronize(clock_error=-6 * HOUR)
+    period = BEGIN * 1000, (BEGIN + DAY) * 1000
+    by_intervals = [point.sums for point in reports.read_history(*period, reports.HOUR_MS)]
+    HourSums.objects.all().delete()
+    LedgerState.objects.update(summed_ms=None)
+
+    assert [point.sums for point in reports.read_history(*period, reports.HOUR_MS)] == by_intervals
 
 
 def test_observation_that_arrives_late_is_ignored() -> None:

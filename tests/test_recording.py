@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from instances.costs import recording
-from instances.models import LedgerState, MeteredInstance, UsageInterval
+from instances.models import HourSums, LedgerState, MeteredInstance, UsageInterval
 from tests.novita_answers import NovitaAnswers, make_row
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_pauses")]
@@ -62,6 +62,28 @@ def test_unconfirmed_instance_is_not_observed(client: Client, novita: NovitaAnsw
     assert interval.state == UsageInterval.State.GAP
 
 
+def test_removed_instance_has_no_open_interval(client: Client, novita: NovitaAnswers) -> None:
+    novita.lists(make_row("a"))
+    novita.lists(make_row("a", status="removed"))
+    client.post("/api/instances/sync")
+
+    client.post("/api/instances/sync")
+
+    assert not UsageInterval.objects.filter(ended_ms=None).exists()
+
+
+@pytest.mark.parametrize("field", ["gpuNum", "rootfsSize"])
+def test_damaged_number_does_not_end_the_ledger(client: Client, novita: NovitaAnswers, field: str) -> None:
+    novita.lists(make_row("a", instancePrice="35000"))
+    novita.lists(*(make_row(status, status=status, **{field: "9" * 19}) for status in ("running", "exited")))
+    client.post("/api/instances/sync")
+
+    client.post("/api/instances/sync")
+
+    states = UsageInterval.objects.filter(ended_ms=None).values_list("instance__instance_id", "state")
+    assert dict(states) == {"running": UsageInterval.State.GPU, "exited": UsageInterval.State.STORAGE}
+
+
 def measure_bytes() -> int:
     with connection.cursor() as cursor:
         cursor.execute("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")
@@ -92,8 +114,11 @@ def test_ledger_keeps_400_days() -> None:
         ended = now - days * day
         UsageInterval.objects.create(instance=instance, state=1, began_ms=ended - 1, ended_ms=ended)
     UsageInterval.objects.create(instance=kept, state=1, began_ms=now - 500 * day)
+    for days in (401, 399):
+        HourSums.objects.create(began_ms=now - days * day, sums=[])
 
     recording.forget_old()
 
     assert [one.instance_id for one in MeteredInstance.objects.all()] == ["kept"]
     assert UsageInterval.objects.count() == 2
+    assert HourSums.objects.get().began_ms == now - 399 * day

@@ -13,7 +13,16 @@ from django.utils import timezone
 from fakeredis import FakeServer
 
 from instances import tasks
-from instances.models import AuditEntry, Operation, Target, WebhookDelivery
+from instances.models import (
+    AuditEntry,
+    HourSums,
+    LedgerState,
+    MeteredInstance,
+    Operation,
+    Target,
+    UsageInterval,
+    WebhookDelivery,
+)
 from novita_site.celery import app
 from tests.novita_answers import API, NovitaAnswers, make_row
 from tests.operation_steps import Json, order, show
@@ -220,6 +229,17 @@ def test_price_list_reaches_the_inventory(client: Client, novita: NovitaAnswers)
     tasks.refresh_prices()
 
     assert client.get("/api/instances/a").json()["pricePerHour"] == 0.35
+
+
+def test_worker_sums_the_hours_of_the_ledger() -> None:
+    hour = 3_600_000
+    instance = MeteredInstance.objects.create(instance_id="a")
+    UsageInterval.objects.create(instance=instance, state=1, began_ms=hour, ended_ms=3 * hour, price=10**10, gpus=2)
+    LedgerState.objects.create(observed_ms=3 * hour, digest="x")
+
+    tasks.sum_hours()
+
+    assert list(HourSums.objects.values_list("began_ms", flat=True)) == [hour, 2 * hour]
 
 
 def test_price_list_waits_for_redis(redis_server: FakeServer) -> None:

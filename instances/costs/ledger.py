@@ -17,6 +17,7 @@ State = UsageInterval.State
 
 # Novita's times are cut to whole seconds.
 SECOND_MS: Final = 1000
+HOUR_MS: Final = 3_600_000
 _STATES: Final = {"gpu": State.GPU, "storage": State.STORAGE, "nothing": State.NOTHING, None: State.GAP}
 
 
@@ -106,8 +107,6 @@ def advance(before: Span | None, facts: Facts | None, last_ms: int, now_ms: int,
 
 def _bridge(before: Span, facts: Facts | None, last_ms: int, now_ms: int, *, is_gap: bool) -> list[Span]:
     """Return the intervals between two observations."""
-    if last_ms == now_ms:
-        return []
     if facts is None:
         return [Span(State.GAP, last_ms, now_ms)]
     events = _list_events(before.state, facts, last_ms, now_ms)

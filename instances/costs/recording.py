@@ -14,7 +14,7 @@ from django.utils import timezone
 from instances.costs import ledger
 from instances.costs.ledger import Facts, Span, State
 from instances.instance import Instance, clean_text
-from instances.models import LedgerState, MeteredInstance, UsageInterval
+from instances.models import HourSums, LedgerState, MeteredInstance, UsageInterval
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +89,8 @@ def _record(observation: Observation, now_ms: int, pause_ms: int) -> None:
             return
         _forget_since(now_ms)
         last_ms = now_ms
+        if record.summed_ms is not None:
+            record.summed_ms = min(record.summed_ms, now_ms // ledger.HOUR_MS * ledger.HOUR_MS)
         if record.began_ms is not None:
             record.began_ms = min(now_ms, record.began_ms)
     facts: dict[str, Facts] = {}
@@ -187,6 +189,7 @@ def _forget_since(now_ms: int) -> None:
     log.warning("the clock was set back: the ledger of costs is recorded again from this time on")
     UsageInterval.objects.filter(began_ms__gte=now_ms).delete()
     UsageInterval.objects.filter(ended_ms__gt=now_ms).update(ended_ms=now_ms)
+    HourSums.objects.filter(began_ms__gt=now_ms - ledger.HOUR_MS).delete()
 
 
 def forget_old() -> None:
@@ -194,3 +197,4 @@ def forget_old() -> None:
     oldest = ledger.to_ms(timezone.now() - timedelta(days=KEEP_DAYS))
     UsageInterval.objects.filter(ended_ms__lt=oldest).delete()
     MeteredInstance.objects.filter(intervals=None).delete()
+    HourSums.objects.filter(began_ms__lt=oldest).delete()

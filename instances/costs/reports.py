@@ -6,6 +6,7 @@ Sums are exact: of whole numbers, and rounded only where they are shown.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import chain
 from typing import Final
 
 from django.db.models import Q
@@ -15,10 +16,10 @@ from instances.costs import ledger
 from instances.costs.labels import Labels, read_book
 from instances.costs.ledger import State
 from instances.costs.recording import get_longest_pause_ms
-from instances.models import LedgerState, MeteredInstance, UsageInterval
+from instances.models import HourSums, LedgerState, MeteredInstance, UsageInterval
 from instances.models.usage import PRICE_UNITS_PER_USD
 
-HOUR_MS: Final = 3_600_000
+HOUR_MS: Final = ledger.HOUR_MS
 DAY_MS: Final = 24 * HOUR_MS
 # The groups of a report that are not times.
 GROUPS: Final = ("instance", "owner", "project", "gpu", "region")
@@ -27,7 +28,8 @@ GROUPS: Final = ("instance", "owner", "project", "gpu", "region")
 # A part of an interval within a report's time: instance, state, begin, end, price, GPUs, whether it is inferred. Plain
 # tuples, since a ledger has many.
 Piece = tuple[int, int, int, int, int | None, int, bool]
-# What a piece adds per millisecond to each of the sums, in their order.
+# What a piece adds per millisecond to each of the sums, in their order. HourSums stores them so: when they change, a
+# migration must delete its rows and `summed_ms`.
 Rates = tuple[int, int, int, int, int, int]
 # Comparing with members of an enumeration takes longer than all the rest.
 _GAP, _NOTHING = int(State.GAP), int(State.NOTHING)
@@ -127,8 +129,20 @@ class Point:
 
 
 def read_history(from_ms: int, to_ms: int, step_ms: int) -> list[Point]:
-    """Return the sums of each hour or day (UTC) until now. The first and the last one may be parts."""
-    return sum_by_time(read_pieces(from_ms, to_ms), from_ms, to_ms, step_ms)
+    """Return the sums of each hour or day (UTC) until now. The first and the last one may be parts.
+
+    Hours that a worker has summed are read instead of their intervals: a month of a large account has millions.
+    """
+    summed_ms = LedgerState.objects.values_list("summed_ms", flat=True).order_by("pk").first() or 0
+    first_ms, last_ms = -(-from_ms // HOUR_MS) * HOUR_MS, min(to_ms // HOUR_MS * HOUR_MS, summed_ms)
+    if first_ms >= last_ms:
+        return sum_by_time(read_pieces(from_ms, to_ms), from_ms, to_ms, step_ms)
+    pieces = chain(read_pieces(from_ms, first_ms), read_pieces(last_ms, to_ms))
+    points = sum_by_time(pieces, from_ms, to_ms, step_ms)
+    hours = HourSums.objects.filter(began_ms__gte=first_ms, began_ms__lt=last_ms)
+    for began_ms, sums in hours.values_list("began_ms", "sums").order_by():
+        points[began_ms // step_ms - from_ms // step_ms].sums.add(tuple(sums), 1)
+    return points
 
 
 def sum_by_time(pieces: Iterable[Piece], from_ms: int, to_ms: int, step_ms: int) -> list[Point]:

@@ -9,13 +9,14 @@ from instances.models.operation import Operation, Target
 from instances.models.protection import Protection
 from instances.models.sync_run import SyncRun
 from instances.models.token import Token
-from instances.models.usage import LedgerState, MeteredInstance, UsageInterval
+from instances.models.usage import HourSums, LedgerState, MeteredInstance, UsageInterval
 from instances.models.webhook import WebhookAttempt, WebhookDelivery
 
 __all__ = [
     "Action",
     "Annotation",
     "AuditEntry",
+    "HourSums",
     "Identity",
     "LabelRule",
     "LedgerState",

@@ -71,11 +71,23 @@ class UsageInterval(models.Model):
         return None if self.ended_ms is None else datetime.fromtimestamp(self.ended_ms / 1000, UTC)
 
 
+class HourSums(models.Model):
+    """The sums of all instances in one hour (UTC), as `costs.reports.Sums` has them: reports need not add them up."""
+
+    began_ms = models.BigIntegerField("began", primary_key=True)
+    # As JSON, since no integer of a database holds them.
+    sums = models.JSONField()
+
+    def __str__(self) -> str:
+        return f"hour from {datetime.fromtimestamp(self.began_ms / 1000, UTC):%Y-%m-%d %H:%M} UTC"
+
+
 class LedgerState(models.Model):
     """The first and the last observation of the account: a single row."""
 
     began_ms = models.BigIntegerField(null=True, help_text="When the first recorded synchronization began to read.")
     observed_ms = models.BigIntegerField(help_text="When the last recorded synchronization began to read.")
+    summed_ms = models.BigIntegerField(null=True, help_text="The hours before are summed.")
     digest = models.CharField(max_length=64, help_text="Identifies everything that the ledger records of the account.")
 
     def __str__(self) -> str:
