@@ -1,5 +1,7 @@
 """How synchronizations write the ledger of costs."""
 
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -8,9 +10,13 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from instances.costs import recording
+from instances.costs import ledger, recording
+from instances.instance import from_novita
 from instances.models import HourSums, LedgerState, MeteredInstance, UsageInterval
 from tests.novita_answers import NovitaAnswers, make_row
+
+NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
+State = UsageInterval.State
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_pauses")]
 
@@ -62,6 +68,59 @@ def test_unconfirmed_instance_is_not_observed(client: Client, novita: NovitaAnsw
     assert interval.state == UsageInterval.State.GAP
 
 
+def observe(seconds: float, digest: str = "same", **fields: Any) -> None:
+    """Record an observation of one running instance, at a time after noon."""
+    row = make_row("a", instancePrice="35000", lastStartedAt="0", **fields)
+    at = NOON + timedelta(seconds=seconds)
+    recording.observe(recording.Observation(at, digest, lambda: [from_novita(row)]))
+
+
+def list_states() -> list[tuple[int, float, float | None]]:
+    """Return state, begin and end of the intervals, in seconds after noon."""
+    noon = ledger.to_ms(NOON)
+    rows = UsageInterval.objects.order_by("began_ms").values_list("state", "began_ms", "ended_ms")
+    return [
+        (state, (began - noon) / 1000, None if ended is None else (ended - noon) / 1000) for state, began, ended in rows
+    ]
+
+
+def test_unchanged_account_after_a_pause_leaves_a_gap() -> None:
+    for seconds in (0, 60, 3660, 3720):
+        observe(seconds)
+
+    assert list_states() == [(State.GPU, 0, 60), (State.GAP, 60, 3660), (State.GPU, 3660, None)]
+
+
+def test_longest_pause_is_two_intervals(settings: Any) -> None:
+    settings.NOVITA_STALE_AFTER, settings.NOVITA_SYNC_INTERVAL = 180, 600
+    for seconds in (0, 1200, 2401):
+        observe(seconds)
+
+    assert list_states() == [(State.GPU, 0, 1200), (State.GAP, 1200, 2401), (State.GPU, 2401, None)]
+
+
+def test_unchanged_account_after_the_clock_was_set_back_is_recorded_again() -> None:
+    for seconds in (0, 60, 120, -3600, -3540):
+        observe(seconds)
+
+    assert list_states() == [(State.GPU, -3600, None)]
+    state = LedgerState.objects.get()
+    assert state.began_ms == ledger.to_ms(NOON - timedelta(hours=1))
+    assert state.observed_ms == ledger.to_ms(NOON - timedelta(seconds=3540))
+
+
+def test_renamed_instance_is_renamed_in_the_ledger() -> None:
+    observe(0, "first")
+    observe(60, "second", name="other", clusterName="EU", productName="H100", billingMode="spot")
+
+    instance = MeteredInstance.objects.get()
+    assert instance.name == "other"
+    assert instance.region == "EU"
+    assert instance.gpu == "H100"
+    assert instance.billing_mode == "spot"
+    assert list_states() == [(State.GPU, 0, None)]
+
+
 def test_removed_instance_has_no_open_interval(client: Client, novita: NovitaAnswers) -> None:
     novita.lists(make_row("a"))
     novita.lists(make_row("a", status="removed"))
@@ -74,9 +133,12 @@ def test_removed_instance_has_no_open_interval(client: Client, novita: NovitaAns
 
 @pytest.mark.parametrize("field", ["gpuNum", "rootfsSize"])
 def test_damaged_number_does_not_end_the_ledger(client: Client, novita: NovitaAnswers, field: str) -> None:
-    novita.lists(make_row("a", instancePrice="35000"))
-    novita.lists(*(make_row(status, status=status, **{field: "9" * 19}) for status in ("running", "exited")))
-    client.post("/api/instances/sync")
+    novita.lists(
+        *(
+            make_row(status, status=status, instancePrice="35000", **{field: "9" * 19})
+            for status in ("running", "exited")
+        )
+    )
 
     client.post("/api/instances/sync")
 

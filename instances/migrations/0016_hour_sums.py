@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('instances', '0014_outside_changes'),
+        ('instances', "0015_outside_runs"),
     ]
 
     operations = [
