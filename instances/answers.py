@@ -147,10 +147,12 @@ def _is_for_a_script(request: HttpRequest) -> bool:
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
     """Answer a request that Django itself refuses: an unknown host, a malformed request."""
     if isinstance(exception, DisallowedHost):
-        return to_response(InvalidRequest("The host name of the address is not in ALLOWED_HOSTS."), request)
-    if isinstance(exception, BadRequest):
-        return to_response(InvalidRequest(str(exception)), request)
-    return to_response(InvalidRequest(), request)
+        error = InvalidRequest("The host name of the address is not in ALLOWED_HOSTS.")
+    else:
+        error = InvalidRequest(str(exception) if isinstance(exception, BadRequest) else None)
+    if _is_for_a_script(request) or "text/html" not in request.headers.get("Accept", ""):
+        return to_response(error, request)
+    return render(request, "400.html", {"error": error}, status=HTTPStatus.BAD_REQUEST)
 
 
 def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:

@@ -13,6 +13,7 @@ from django.conf import settings as project
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
+from fakeredis import FakeServer
 from pytest_django import Settings
 
 from instances.models import SyncRun
@@ -165,6 +166,8 @@ def test_the_page_of_a_bug_is_strict_and_keeps_to_it() -> None:
     assert_strict(answer)
     assert find_problems(answer.content.decode()) == []
     assert b"FAKE-SECRET" not in answer.content
+    assert b'class="bar"' in answer.content
+    assert b"Back to the dashboard" in answer.content
 
 
 @pytest.mark.parametrize(
@@ -235,6 +238,28 @@ def test_a_template_of_ours_writes_nothing_inline(template: Path) -> None:
 )
 def test_the_inspector_sees(html: str) -> None:
     assert find_problems(f"<p><p><p><p>{html}")
+
+
+def test_page_of_an_unknown_address_needs_neither_database_nor_redis(client: Client, redis_server: FakeServer) -> None:
+    client.force_login(User.objects.create_superuser("ann"))
+    redis_server.connected = False
+
+    with connection.execute_wrapper(Mock(side_effect=Exception("no database"))):
+        answer = client.get("/nope", headers=HTML)
+
+    assert answer.status_code == 404
+    assert 'class="bar"' in answer.content.decode()
+    assert "Back to the dashboard" in answer.content.decode()
+
+
+def test_browser_at_an_unknown_host_gets_a_page(client: Client) -> None:
+    answer = client.get("/", headers={**HTML, "Host": "evil.test"})
+
+    assert answer.status_code == 400
+    assert_strict(answer)
+    assert find_problems(answer.content.decode()) == []
+    assert "ALLOWED_HOSTS" in answer.content.decode()
+    assert "evil.test" not in answer.content.decode()
 
 
 @pytest.mark.parametrize("path", ["/nope", "/admin/nope/"])

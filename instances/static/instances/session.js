@@ -50,6 +50,8 @@ async function readSession() {
     for (const field of document.querySelectorAll('input[name=csrfmiddlewaretoken]')) {
         field.value = token;
     }
+    // The browsable API's script sends this variable.
+    globalThis.csrftoken = token;
     if (root) {
         root.dataset.role = session.role;
     }
