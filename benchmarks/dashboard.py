@@ -35,7 +35,7 @@ class Bench:
         self.service, self.novita, self.browser = service, novita, browser
 
     def new_context(self) -> BrowserContext:
-        return self.browser.new_context(base_url=self.service.url, viewport={"width": 1200, "height": 800})
+        return self.browser.new_context(base_url=self.service.url, viewport={"width": 1280, "height": 800})
 
 
 @contextmanager

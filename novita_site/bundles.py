@@ -15,7 +15,7 @@ _STYLES: Final = {
     "instances/pages.bundle.css": (
         *("tokens", "base", "bar", "buttons", "forms", "confirm", "banners", "plain"),
         *("cards", "charts", "reports"),
-        *("toolbar", "filters", "table", "status", "selection", "pager"),
+        *("toolbar", "popups", "table", "columns", "status", "selection", "pager"),
         *("plan", "lists", "operation", "targets"),
         *("drawer", "instance", "menu"),
     ),

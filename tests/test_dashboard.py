@@ -2,12 +2,14 @@
 
 import html
 import re
+from datetime import datetime
 from unittest.mock import Mock
 from urllib.parse import parse_qsl
 
 import pytest
 from django.db import OperationalError, connection
 from django.test import Client
+from django.utils import timezone
 from fakeredis import FakeServer
 from pytest_django import DjangoAssertNumQueries, Settings
 
@@ -19,8 +21,11 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def account(client: Client, novita: NovitaAnswers) -> None:
-    """250 instances; every fifth is stopped and in another region."""
-    rows = [make_row(f"{number:03}", createdAt=str(1_760_000_000 + number)) for number in range(250)]
+    """250 instances; every fifth is stopped and in another region. The first ones cost the most."""
+    rows = [
+        make_row(f"{number:03}", createdAt=str(1_760_000_000 + number), instancePrice=str(90_000 - number))
+        for number in range(250)
+    ]
     for row in rows[::5]:
         row |= {"status": "exited", "clusterId": "eu-1", "clusterName": "EU-01 (Frankfurt)"}
     novita.lists(*rows)
@@ -34,7 +39,31 @@ def read(client: Client, address: str = "/") -> str:
 
 
 def list_names(page: str) -> list[str]:
-    return [html.unescape(name) for name in re.findall(r'<th scope="row"><bdi>(.*?)</bdi>', page)]
+    return [
+        html.unescape(name) for name in re.findall(r'<th scope="row".*?><a .*?><bdi.*?>(.*?)</bdi>', read_body(page))
+    ]
+
+
+def read_body(page: str) -> str:
+    """Return the table's rows; the templates of the script follow below."""
+    return page.partition("<tbody>")[2].partition("</tbody>")[0]
+
+
+def list_cells(page: str, column: str) -> list[str]:
+    """Return the texts of a column."""
+    return [
+        re.sub("<.*?>", "", cell) for cell in re.findall(rf'<td class="col-{column}".*?>(.*?)</td>', read_body(page))
+    ]
+
+
+def list_tabs(page: str) -> dict[str, str]:
+    """Return the number in each visible tab, by its word; that of the current one in brackets."""
+    found = re.findall(r'<a href="[^"]*" data-\w+="\w*"(.*?)>(.*?) <span>(.*?)</span></a>', page)
+    return {
+        word: f"[{number}]" if "aria-current" in state else number
+        for state, word, number in found
+        if "hidden" not in state
+    }
 
 
 def read_figure(page: str, name: str) -> str:
@@ -52,58 +81,143 @@ def test_the_figures_tell_how_it_stands(client: Client) -> None:
 
 
 @pytest.mark.usefixtures("account")
-def test_the_newest_hundred_come_first_and_the_rest_is_a_link_away(client: Client) -> None:
+def test_the_most_expensive_hundred_come_first_and_the_rest_is_a_link_away(client: Client) -> None:
     page = read(client)
 
-    assert list_names(page) == [f"name-{number:03}" for number in range(249, 149, -1)]
-    assert "Page 1 of 3" in page
-    assert list_names(read(client, "/?page=3")) == [f"name-{number:03}" for number in range(49, -1, -1)]
+    running = [f"name-{number:03}" for number in range(250) if number % 5]
+    assert list_names(page) == running[:100]
+    assert 'name="page" value="1"' in page
+    assert list_names(read(client, "/?page=3")) == [f"name-{number:03}" for number in range(0, 250, 5)]
 
 
 @pytest.mark.usefixtures("account")
 @pytest.mark.parametrize(
     ("address", "matches", "first"),
     [
-        ("/?search=NAME-01", "10 of 250 match", "name-019"),
-        ("/?search=frankfurt", "50 of 250 match", "name-245"),
-        ("/?group=stopped", "50 of 250 match", "name-245"),
+        ("/?search=NAME-01", "10 of 250 match", "name-011"),
+        ("/?search=frankfurt", "50 of 250 match", "name-000"),
+        ("/?group=stopped", "50 of 250 match", "name-000"),
+        ("/?group=moving", "0 of 250 match", None),
+        ("/?attention=error", "0 of 250 match", None),
+        ("/?gpu=rtx+4090", "250 instances", "name-001"),
         ("/?region=EU-01+(Frankfurt)&group=running", "0 of 250 match", None),
-        ("/?ordering=name", "", "name-000"),
+        ("/?ordering=name", "250 instances", "name-000"),
+        ("/?ordering=costPerHour", "250 instances", "name-000"),
+        ("/?ordering=-createdAt", "250 instances", "name-249"),
         ("/?group=stopped&ordering=-name&page=1", "50 of 250 match", "name-245"),
     ],
 )
 def test_an_address_shows_what_it_asks_for(client: Client, address: str, matches: str, first: str | None) -> None:
     page = read(client, address)
 
-    assert f'<span id="matches">{matches}</span>' in page
+    assert f'<span id="matches" role="status">{matches}</span>' in page
     assert (list_names(page) or [None])[0] == first
 
 
 @pytest.mark.usefixtures("account")
+def test_each_tab_counts_what_matches_the_other_filters(client: Client) -> None:
+    assert list_tabs(read(client)) == {"All": "[250]", "Running": "200", "Moving": "0", "Stopped": "50", "Errors": "0"}
+
+    page = read(client, "/?search=name-01&group=running")
+
+    assert list_tabs(page) == {"All": "10", "Running": "[8]", "Moving": "0", "Stopped": "2", "Errors": "0"}
+    assert 'href="?search=name-01&amp;group=stopped"' in page
+
+
+def test_tab_for_other_statuses_stands_there_when_it_is_needed(client: Client, novita: NovitaAnswers) -> None:
+    novita.lists(make_row("a"), make_row("b", status="dreaming"), make_row("c", spotStatus="reclaiming"))
+    client.post("/api/instances/sync")
+
+    assert "Other" in list_tabs(read(client))
+    assert "Spot reclaims" not in list_tabs(read(client))
+
+    assert list_tabs(read(client, "/?attention=spotReclaim"))["Spot reclaims"] == "[1]"
+
+
+@pytest.mark.usefixtures("account")
 @pytest.mark.parametrize(
-    "address", ["/?page=0", "/?page=-1", "/?page=x", "/?page=²", "/?group=nope", "/?ordering=nope", "/?nope=1"]
+    "address",
+    [
+        "/?page=0",
+        "/?page=-1",
+        "/?page=x",
+        "/?page=²",
+        "/?group=nope",
+        "/?group=starting",
+        "/?ordering=nope",
+        "/?columns=nope",
+        "/?nope=1",
+    ],
 )
 def test_what_makes_no_sense_in_an_address_counts_as_absent(client: Client, address: str) -> None:
     assert list_names(read(client, address)) == list_names(read(client))
 
 
-@pytest.mark.usefixtures("account")
-def test_a_heading_sorts_and_sorts_the_other_way_round(client: Client) -> None:
-    page = read(client, "/?ordering=name&group=stopped")
+def read_headings(client: Client, address: str) -> dict[str, tuple[str, dict[str, str]]]:
+    """Return each heading's order, and the query that a press leads to."""
+    found = re.findall(r'data-column="(\w+)"[^>]*? aria-sort="(\w+)"[^>]*><a href="\?(.*?)"', read(client, address))
+    return {name: (sort, dict(parse_qsl(html.unescape(link)))) for name, sort, link in found}
 
-    headings = re.findall(r'data-column="(\w+)" aria-sort="(\w+)"><a href="\?(.*?)"', page)
-    sorts = {name: (sort, dict(parse_qsl(html.unescape(link)))) for name, sort, link in headings}
-    assert sorts["name"] == ("ascending", {"group": "stopped", "ordering": "-name", "page": "1"})
-    assert sorts["status"] == ("none", {"group": "stopped", "ordering": "status", "page": "1"})
+
+@pytest.mark.usefixtures("account")
+def test_a_heading_sorts_then_the_other_way_round_then_not_at_all(client: Client) -> None:
+    first = read_headings(client, "/?group=stopped")
+    assert first["name"] == ("none", {"group": "stopped", "ordering": "name"})
+    assert first["costPerHour"] == ("none", {"group": "stopped", "ordering": "-costPerHour"})
+
+    assert read_headings(client, "/?ordering=name")["name"] == ("ascending", {"ordering": "-name"})
+    assert read_headings(client, "/?ordering=-name")["name"] == ("descending", {})
+    assert read_headings(client, "/?ordering=-costPerHour")["costPerHour"] == (
+        "descending",
+        {"ordering": "costPerHour"},
+    )
+
+
+@pytest.mark.usefixtures("account")
+def test_columns_of_a_shared_view_are_in_its_address(client: Client) -> None:
+    assert 'id="instances" class="card lacks-owner"' in read(client)
+
+    page = read(client, "/?columns=name,status,price")
+
+    table = re.search(r'id="instances" class="(.*?)"', page)
+    assert table
+    hidden = {name.removeprefix("hides-") for name in table[1].split() if name.startswith("hides-")}
+    assert hidden == {"gpu", "up", "spent", "created", "owner", "project", "region", "billing"}
+
+
+def test_a_row_says_what_its_instance_costs_and_since_when(
+    client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hour_ago = {"lastStartedAt": "1767225600", "createdAt": "1767225600"}
+    novita.lists(
+        make_row("a", instancePrice="12500000", gpuNum="2", **hour_ago),
+        make_row("b", **hour_ago),
+        make_row("c", instancePrice="500", billingMode="monthly", **hour_ago),
+        make_row("d", status="exited", rootfsSize=60, **hour_ago),
+        make_row("e", statusError={"state": "ImagePullFailed", "message": ""}, createdAt="0"),
+    )
+    client.post("/api/instances/sync")
+    monkeypatch.setattr(timezone, "now", lambda: datetime.fromisoformat("2026-01-01T01:59:00Z"))
+
+    page = read(client)
+
+    assert list_names(page) == ["name-e", "name-b", "name-a", "name-c", "name-d"]
+    assert list_cells(page, "price") == ["unknown", "unknown", "250.00", "prepaid", "0.00"]
+    assert list_cells(page, "up")[1:] == ["1 h", "1 h", "1 h", "–"]
+    assert list_cells(page, "spent") == ["–", "–", "$496", "–", "–"]
+    assert list_cells(page, "created") == ["–", "1 h ago", "1 h ago", "1 h ago", "1 h ago"]
+    assert list_cells(page, "status")[0] == "Running ImagePullFailed"
 
 
 def test_an_empty_account_is_not_an_empty_cache(client: Client, novita: NovitaAnswers) -> None:
-    assert "The cache is empty" in read(client)
+    assert "Never synchronized with Novita.ai." in read(client)
 
     novita.lists()
     client.post("/api/instances/sync")
 
     assert "There are no instances in the account" in read(client)
+    client.post("/api/cache/clear")
+    assert "The cache is empty" in read(client)
 
 
 def test_redis_away_is_said_and_not_shown_as_nothing(client: Client, redis_server: FakeServer) -> None:
@@ -143,12 +257,12 @@ def test_a_hostile_name_is_text(client: Client, novita: NovitaAnswers) -> None:
 
 @pytest.mark.usefixtures("account")
 def test_a_protected_instance_says_so_with_its_reason(client: Client) -> None:
-    Protection.objects.create(instance_id="249", reason="<b>the demo</b> of Friday")
+    Protection.objects.create(instance_id="001", reason="<b>the demo</b> of Friday")
     Protection.objects.create(instance_id="000", reason="on another page")
 
     page = read(client)
 
-    assert re.findall(r"🔒[^<]*", page) == ["🔒 Protected: &lt;b&gt;the demo&lt;/b&gt; of Friday"]
+    assert re.findall(r'aria-label="(Protected[^"]*)"', page) == ["Protected: &lt;b&gt;the demo&lt;/b&gt; of Friday"]
 
 
 @pytest.mark.usefixtures("account")
@@ -217,5 +331,4 @@ def test_page_without_script_shows_costs(client: Client, novita: NovitaAnswers) 
         "≈ $17/day",
         " · 1 price unknown",
     ]
-    assert '<td data-label="Cost" class="cost">$0.70/h</td>' in page
-    assert '<td data-label="Cost" class="cost">not known</td>' in page
+    assert list_cells(page, "price") == ["unknown", "0.70"]

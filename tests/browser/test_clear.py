@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Panel, Visit
+from tests.browser.conftest import Panel, Visit, confirm
 from tests.system.processes import Novita, ended, wait_until
 
 pytestmark = pytest.mark.xdist_group("browser 1")
@@ -33,7 +33,7 @@ def panel(shared_panel: Panel) -> Panel:
 
 def clear(page: Page) -> None:
     page.get_by_role("button", name="Clear cache").click()
-    page.locator("#clear-confirm").get_by_role("button", name="Clear cache").click()
+    confirm(page)
 
 
 def test_cleared_cache_is_filled_within_seconds(panel: Panel, visit: Visit) -> None:

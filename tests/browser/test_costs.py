@@ -97,9 +97,9 @@ def test_rows_show_and_are_sorted_by_cost(panel: Panel, visit: Visit) -> None:
     )
     page = visit()
 
-    page.get_by_role("link", name="Cost", exact=True).click()
+    page.get_by_role("link", name="$/h", exact=True).click()
 
-    expect(page.locator("tbody .cost")).to_have_text(["not known", "$0.70/h", "$2.00/h"])
+    expect(page.locator("tbody .col-price")).to_have_text(["2.00", "0.70", "unknown"])
 
 
 @pytest.mark.usefixtures("fleet")
@@ -118,9 +118,10 @@ def test_owner_is_set_for_a_selection(visit: Visit) -> None:
 def test_rows_are_filtered_by_owner(fleet: Panel, visit: Visit) -> None:
     assert fleet.service.session.put(fleet.service.url + "/api/instances/a/annotation", json={"owner": "Grace"}).ok
     page = visit()
-    expect(page.locator("#filters [name=project]")).to_be_hidden()
+    page.get_by_role("button", name="Filters").click()
+    expect(page.get_by_role("combobox", name="Project")).to_be_hidden()
 
-    page.locator("#filters [name=owner]").select_option("Grace")
+    page.get_by_role("combobox", name="Owner").select_option("Grace")
 
     expect(page.locator("tbody tr")).to_have_count(1)
     expect(page).to_have_url(re.compile("owner=Grace"))

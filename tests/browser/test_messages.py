@@ -127,7 +127,7 @@ def test_message_about_cleared_cache_is_updated_when_filled(panel: Panel, visit:
     page = visit()
     expect(page.locator("tr[data-id]")).to_have_count(1)
     press(page, "Clear cache")
-    page.locator("#clear-confirm").get_by_role("button", name="Clear cache").click()
+    confirm(page)
     status = page.locator("#status-words")
     expect(status).to_have_text("Cleared 1 instance from the cache. The next synchronization fills it.")
 

@@ -10,8 +10,8 @@ from tests.browser.conftest import Panel, Visit
 pytestmark = pytest.mark.xdist_group("browser with a worker")
 
 ROWS = [
-    {"id": "a", "name": "alpha"},
-    {"id": "b", "name": "beta"},
+    {"id": "a", "name": "alpha", "instancePrice": "100000", "gpuNum": "1"},
+    {"id": "b", "name": "beta", "instancePrice": "250000", "gpuNum": "1"},
     {"id": "c", "name": "gamma", "status": "exited"},
     {"id": "d", "name": "delta", "status": "exited"},
 ]
@@ -47,24 +47,27 @@ def test_bar_shows_only_while_instances_are_selected(rows: Panel, visit: Visit) 
 
     choose(page, "alpha", "beta")
 
-    expect(get_words(page)).to_have_text("2 selected")
+    expect(get_words(page)).to_have_text("2 selected · $3.50/h")
+    table = page.locator("#instances").bounding_box()
     page.get_by_role("button", name="Clear selection").click()
     expect(get_words(page)).to_be_empty()
     expect(page.get_by_role("button", name="Clear selection")).to_be_hidden()
     expect(page.get_by_role("checkbox", name="Select all 4 that match")).to_be_focused()
     assert list_chosen(page) == []
+    # The bar moves nothing.
+    assert page.locator("#instances").bounding_box() == table
 
 
 def test_hidden_instances_stay_selected_and_are_counted(rows: Panel, visit: Visit) -> None:
     page = visit("/?ordering=name")
     choose(page, "alpha", "beta", "gamma")
 
-    page.get_by_label("Status").select_option("running")
-    expect(get_words(page)).to_have_text("3 selected, 1 of them hidden by the filter")
+    page.get_by_role("link", name="Running 2").click()
+    expect(get_words(page)).to_have_text(re.compile(r"^3 selected · \S+, 1 of them hidden by the filter$"))
     page.get_by_role("columnheader", name="Name").get_by_role("link").click()
     page.get_by_role("button", name="Clear filters").click()
 
-    expect(get_words(page)).to_have_text("3 selected")
+    expect(get_words(page)).to_have_text(re.compile(r"^3 selected · \S+$"))
     assert list_chosen(page) == ["gamma", "beta", "alpha"]
 
 
@@ -76,7 +79,7 @@ def test_refresh_keeps_selection_without_removed_instances(rows: Panel, visit: V
 
     page.get_by_role("button", name="Refresh data").click()
 
-    expect(get_words(page)).to_have_text("2 selected")
+    expect(get_words(page)).to_contain_text("2 selected ·")
     assert sorted(list_chosen(page)) == ["aleph", "gamma"]
 
 
@@ -88,11 +91,11 @@ def test_heading_box_selects_all_matches(rows: Panel, visit: Visit) -> None:
 
     heading.click()
 
-    expect(get_words(page)).to_have_text("2 selected")
+    expect(get_words(page)).to_contain_text("2 selected ·")
     expect(heading).to_have_accessible_name("Select all 2 that match")
     assert heading.evaluate("box => box.checked && !box.indeterminate")
     page.get_by_role("button", name="Clear filters").click()
-    expect(get_words(page)).to_have_text("2 selected")
+    expect(get_words(page)).to_contain_text("2 selected ·")
     assert heading.evaluate("box => box.indeterminate")
 
 
@@ -103,9 +106,9 @@ def test_heading_box_selects_matches_on_other_pages(panel: Panel, visit: Visit) 
 
     page.locator("thead").get_by_role("checkbox").check()
 
-    expect(get_words(page)).to_have_text("150 selected, 50 on other pages")
+    expect(get_words(page)).to_have_text(re.compile("^150 selected · .*, 50 on other pages$"))
     page.get_by_role("link", name="Next").click()
-    expect(get_words(page)).to_have_text("150 selected, 100 on other pages")
+    expect(get_words(page)).to_have_text(re.compile("^150 selected · .*, 100 on other pages$"))
     assert len(list_chosen(page)) == 50
 
 
@@ -115,14 +118,15 @@ def test_shift_selects_a_range(rows: Panel, visit: Visit) -> None:
 
     page.get_by_role("checkbox", name="Select delta").click(modifiers=["Shift"])
 
-    expect(get_words(page)).to_have_text("3 selected")
+    expect(get_words(page)).to_contain_text("3 selected ·")
     assert list_chosen(page) == ["alpha", "beta", "delta"]
 
 
 def test_each_button_counts_the_instances_it_applies_to(rows: Panel, visit: Visit) -> None:
     page = visit()
     choose(page, "alpha", "beta", "gamma")
-    expect(page.locator("#selection button")).to_have_text(["Start 1", "Stop 2", "Restart 2", "Clear selection"])
+    buttons = page.locator(".selection-buttons").get_by_role("button")
+    expect(buttons).to_have_text(["Start 1", "Stop 2", "Restart 2", "Set owner…", "Clear selection"])
 
     page.get_by_role("checkbox", name="Select gamma").uncheck()
 
@@ -170,7 +174,7 @@ def test_selection_works_by_keyboard(rows: Panel, visit: Visit) -> None:
     page.get_by_role("checkbox", name="Select alpha").focus()
 
     page.keyboard.press("Space")
-    expect(get_words(page)).to_have_text("1 selected")
+    expect(get_words(page)).to_contain_text("1 selected ·")
     page.get_by_role("button", name="Stop 1").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("button", name="Stop 1 instance")).to_be_focused()
@@ -178,6 +182,8 @@ def test_selection_works_by_keyboard(rows: Panel, visit: Visit) -> None:
 
     expect(page.get_by_role("button", name="Stop 1", exact=True)).to_be_focused()
     assert rows.list_operations() == []
+    page.keyboard.press("Escape")
+    expect(get_words(page)).to_be_empty()
 
 
 def test_selection_is_absent_without_script(rows: Panel, visit: Visit) -> None:

@@ -6,21 +6,18 @@ import {createFragments} from './cards/fragment.js';
 import {createConfirm} from './confirm.js';
 import {isDisabled} from './elements.js';
 import {createHelp} from './help.js';
-import {createAddress} from './list/address.js';
 import {createAnnotation} from './list/annotation.js';
 import {createDetails} from './list/details.js';
-import {createFilters, EMPTY} from './list/filters.js';
 import {createInventory} from './list/inventory.js';
+import {createKeyboard} from './list/keyboard.js';
+import {createList} from './list/list.js';
 import {createMenu} from './list/menu.js';
-import {createNothing} from './list/nothing.js';
-import {createPager} from './list/pager.js';
 import {createProtection} from './list/protection.js';
 import {createRecordings} from './list/recordings.js';
 import {createRowActions} from './list/row-actions.js';
 import {createRowMessages} from './list/row-messages.js';
 import {createRows} from './list/rows.js';
 import {createSelection} from './list/selection.js';
-import {createSorting} from './list/sorting.js';
 import {createLive} from './live.js';
 import {createLiveState} from './live-state.js';
 import {watchMenus} from './menus.js';
@@ -36,7 +33,6 @@ import {createToolbar} from './toolbar.js';
 
 const root = document.getElementById('dashboard');
 const table = document.getElementById('instances');
-const form = document.getElementById('filters');
 
 const statusLine = createStatusLine();
 const overview = createOverview();
@@ -49,24 +45,22 @@ const live = createLive({
     hasFailed: () => inventory.failure !== null,
     onTick: tick,
 });
-const toolbar = createToolbar({inventory, live, statusLine});
+const ask = createConfirm();
+const toolbar = createToolbar({ask, inventory, live, statusLine});
 const liveState = createLiveState({inventory, overview});
 const operations = createOperations({root, onChange: renderTitle, refresh: live.refresh});
 
-const address = createAddress({
-    groups: [...form.elements.group.options].map(option => option.value),
-    columns: [...table.tHead.querySelectorAll('[data-column]')].map(heading => heading.dataset.column),
-    onChange: render,
-    onStep: () => {
-        filters.fill();
-        render();
-    },
+const list = createList({
+    table,
+    form: document.getElementById('filters'),
+    inventory,
+    getRows: () => rows,
+    getSelection: () => selection,
+    getRedis: () => overview.isReachable ? overview.value.health.services.redis : 'unknown',
+    onShown: () => details.render(),
 });
-const filters = createFilters({form, address, inventory});
-const sorting = createSorting({head: table.tHead, address});
-const pager = createPager({address});
-const nothing = createNothing({inventory});
-const ask = createConfirm();
+const {render} = list;
+const selection = createSelection({table, inventory, canRequest: isPossible, preview: operations.preview, render});
 const messages = createRowMessages({
     getRow: findPlace,
     getName: id => inventory.get(id)?.name || id,
@@ -99,7 +93,7 @@ const rowActions = createRowActions({
 const menu = createMenu({inventory, protection, canRequest: rowActions.canRequest});
 const recordings = createRecordings({render: () => details.render()});
 const details = createDetails({
-    address,
+    address: list.address,
     inventory,
     protection,
     annotation,
@@ -109,7 +103,6 @@ const details = createDetails({
     statusLine,
 });
 const help = createHelp();
-const selection = createSelection({inventory, canRequest: isPossible, preview: operations.preview, render});
 const rows = createRows({
     table,
     getRequest: rowActions.getRequest,
@@ -119,8 +112,9 @@ const rows = createRows({
 
 const actions = {
     ...toolbar.actions,
+    ...statusLine.actions,
     ...live.actions,
-    ...filters.actions,
+    ...list.actions,
     ...details.actions,
     ...rowActions.actions,
     ...messages.actions,
@@ -140,24 +134,6 @@ function findPlace(id) {
 
 function isPossible(kind, one) {
     return canRequest(kind, one) && protection.permits(kind, one.id);
-}
-
-function render() {
-    filters.render();
-    sorting.render();
-    renderTitle();
-    if (inventory.instances === null) {
-        return;
-    }
-    const found = sorting.sort(filters.select());
-    const shown = pager.cut(found);
-    rows.render(shown);
-    filters.renderMatches(found.length);
-    selection.renderBar(found, shown);
-    stopAll.render();
-    nothing.render(found);
-    cards.render();
-    details.render();
 }
 
 function renderTitle() {
@@ -203,6 +179,11 @@ function show(hadFailed) {
     showBanners(inventory, health ? health.warnings : []);
     rows.showAge(inventory.failure !== null);
     render();
+    renderTitle();
+    if (inventory.instances !== null) {
+        stopAll.render();
+        cards.render();
+    }
 }
 
 // Forgets instances that are gone, and the messages of an outage that is over.
@@ -216,25 +197,13 @@ function forget(services, hadFailed) {
     toolbar.tellFilled();
 }
 
-function follow(link) {
-    const heading = link.closest('[data-column]');
-    if (heading) {
-        sorting.follow(heading);
-    } else if (link.dataset.page) {
-        address.change({page: Number(link.dataset.page)}, {isStep: true});
-    } else {
-        address.change({...EMPTY, ...Object.fromEntries(new URLSearchParams(link.search)), page: 1}, {isStep: true});
-    }
-}
-
 root.addEventListener('click', event => {
     const button = event.target.closest('[data-do]');
-    const link = event.target.closest('th[data-column] a, #pager a, #cards a[href^="?"]');
+    const link = event.target.closest('#content a[href]');
     if (button && !isDisabled(button)) {
         actions[button.dataset.do](button, button.closest('[data-id]'), event);
-    } else if (link && !event.metaKey && !event.ctrlKey && !event.shiftKey && inventory.instances !== null) {
+    } else if (link && !event.metaKey && !event.ctrlKey && !event.shiftKey && inventory.instances !== null && list.follow(link)) {
         event.preventDefault();
-        follow(link);
     }
 });
 root.addEventListener('submit', event => {
@@ -248,23 +217,24 @@ root.addEventListener('submit', event => {
 root.addEventListener('keydown', event => {
     // In a dialog Escape closes that, by the browser.
     if (event.key === 'Escape' && !event.target.closest('dialog')
-        && [operations, annotation, toolbar].some(feature => feature.takeBack(event.target))) {
+        && [list, operations, annotation, selection].some(feature => feature.takeBack(event.target))) {
         // The drawer stays open.
         event.preventDefault();
     }
 });
 
+root.dataset.hasScript = '';
 for (const element of document.querySelectorAll('.needs-script')) {
     element.hidden = false;
 }
-filters.render();
-sorting.render();
+render();
 for (const element of document.querySelectorAll('.without-script')) {
     element.hidden = true;
 }
 // The rows come from the browser's cache or from the API; the server needn't send them with the next page.
 // biome-ignore lint/suspicious/noDocumentCookie: the Cookie Store API exists only over TLS, and not in every browser.
 document.cookie = `${root.dataset.scriptCookie}=1; Path=/; Max-Age=604800; SameSite=Lax`;
+createKeyboard({table, search: list.search, help: help.actions.help});
 watchMenus();
 session.watchLogin();
 live.start();

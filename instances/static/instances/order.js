@@ -1,8 +1,42 @@
-// The order of names, and which texts count as equal. The rules are those of queries.py: a page looks the same with and
-// without its script.
+// The order of names and of instances, and which texts count as equal. The rules are those of queries.py: a page looks
+// the same with and without its script.
+
+import {needsAttention} from './cards/attention.js';
+
+export const URGENCY = 'attention';
+const RANKS = {error: 0, starting: 1, stopping: 1, other: 2, running: 3, stopped: 4, gone: 5};
+const ASCII = /^[\0-\x7f]*$/;
 
 export function fold(text) {
-    return text.normalize('NFKC').toUpperCase().toLowerCase().normalize('NFKC');
+    // Most texts, and there are ten of each instance.
+    return ASCII.test(text) ? text.toLowerCase() : text.normalize('NFKC').toUpperCase().toLowerCase().normalize('NFKC');
+}
+
+// Returns the key that sorts an instance by a column; an unknown value comes before all others.
+export function getSortKey(one, column, now) {
+    const value = {
+        upFor: () => -findStart(one),
+        spent: () => findSpent(one, now),
+    }[column]?.() ?? one[column];
+    return typeof value === 'string' ? getNaturalKey(value) : typeof value === 'number' && !Number.isNaN(value) ? [value] : [];
+}
+
+// Sorts first what may need somebody. Among running instances an unknown price comes first.
+export function getUrgencyKey(one) {
+    const rank = RANKS[needsAttention(one, 'error') ? 'error' : one.group] ?? RANKS.other;
+    const cost = rank === RANKS.running ? -(one.costPerHour ?? Infinity) : 0;
+    return [rank, cost, ...getNaturalKey(one.name)];
+}
+
+// Since when a running instance runs, in milliseconds; NaN when it isn't running, or that isn't known.
+export function findStart(one) {
+    return one.group === 'running' ? Date.parse(one.lastStartedAt) : NaN;
+}
+
+// About how many USD a running instance has cost since its start; NaN when that isn't known.
+export function findSpent(one, now) {
+    return one.prepaid || one.pricePerHour === null || now === null ? NaN
+        : Math.max(0, now - findStart(one)) / 3_600_000 * one.pricePerHour;
 }
 
 // Words and the numbers between them; a number as its length and its digits, which puts 2 before 10.

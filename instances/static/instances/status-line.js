@@ -1,15 +1,29 @@
-// The status line: the progress, result or error of a toolbar button. The error of an outage goes with the outage.
+// The status line: the progress, result or error of a toolbar button. A result goes after a while, an error stays until
+// somebody closes it; the error of an outage goes with the outage.
 
-import {isDisabled} from './elements.js';
+import {isDisabled, make} from './elements.js';
+
+const RESULT_SECONDS = 10;
 
 export function createStatusLine() {
     const line = document.getElementById('status');
     const words = document.getElementById('status-words');
     const alert = document.getElementById('status-error');
     let lastError = null;
+    let timer = 0;
+
+    line.append(make('button', {type: 'button', class: 'is-plain', 'data-do': 'close-status', 'aria-label': 'Close the message'}));
+
+    function tell(text, isError = false) {
+        show(text, isError);
+        if (!isError) {
+            timer = setTimeout(() => show(''), 1000 * RESULT_SECONDS);
+        }
+    }
 
     // Screen readers announce an error at once and other texts at the next pause.
-    function tell(text, isError = false) {
+    function show(text, isError = false) {
+        clearTimeout(timer);
         const [told, silent] = isError ? [alert, words] : [words, alert];
         silent.textContent = '';
         told.textContent = text;
@@ -23,7 +37,7 @@ export function createStatusLine() {
         }
         button.setAttribute('aria-disabled', 'true');
         button.setAttribute('aria-busy', 'true');
-        tell(text);
+        show(text);
         try {
             tell(await work());
         } catch (error) {
@@ -38,7 +52,7 @@ export function createStatusLine() {
     function forgetError(isOver) {
         if (lastError && isOver(lastError)) {
             if (alert.textContent === lastError.message) {
-                tell('');
+                show('');
             }
             lastError = null;
         }
@@ -51,5 +65,5 @@ export function createStatusLine() {
         }
     }
 
-    return {tell, run, forgetError, amend};
+    return {tell, run, forgetError, amend, actions: {'close-status': () => show('')}};
 }

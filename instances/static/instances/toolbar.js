@@ -1,4 +1,4 @@
-// The toolbar: refresh, synchronize, and clear the cache after a second press.
+// The actions on the whole account: refresh, synchronize, and clear the cache after a confirmation.
 
 import {Outage} from './service.js';
 import {send} from './session.js';
@@ -8,9 +8,8 @@ import {count} from './words.js';
 const MAX_FILL_TRIES = 8;
 const FILL_PAUSE_MS = 700;
 
-export function createToolbar({inventory, live, statusLine}) {
-    const clearButton = document.querySelector('.toolbar [data-do=clear]');
-    const question = document.getElementById('clear-confirm');
+// `ask` is that of confirm.js.
+export function createToolbar({ask, inventory, live, statusLine}) {
     let cleared = ''; // the message about a cleared cache, until the cache is filled
 
     async function refresh() {
@@ -34,8 +33,8 @@ export function createToolbar({inventory, live, statusLine}) {
             unchanged: result.novitaInstances - result.added - result.changed,
         };
         const parts = Object.entries(numbers).filter(([, number]) => number > 0).map(([word, number]) => `${number} ${word}`);
-        parts.push(`${(result.duration / 1000).toFixed(1)} s`);
-        return `${count(result.novitaInstances)}: ${parts.join(', ')}. ${result.errors.join(' ')}`;
+        const seconds = (result.duration / 1000).toFixed(1);
+        return `Synchronized: ${[count(result.novitaInstances), ...parts].join(', ')}, in ${seconds} s. ${result.errors.join(' ')}`;
     }
 
     async function clear() {
@@ -64,34 +63,25 @@ export function createToolbar({inventory, live, statusLine}) {
         }
     }
 
-    function showQuestion(isShown) {
-        question.hidden = !isShown;
-        question.querySelector('span').textContent =
-            `Clear the cache (${count((inventory.instances || []).length)})? The list stays empty until the next synchronization.`;
-        (isShown ? question.querySelector('button') : clearButton).focus();
-    }
-
-    // Returns whether the question was open.
-    function takeBack() {
-        const isOpen = !question.hidden;
-        if (isOpen) {
-            showQuestion(false);
+    async function askToClear(button) {
+        const number = count((inventory.instances || []).length);
+        const isSure = await ask({
+            title: 'Clear the cache',
+            sentences: [`${number} cached. The list stays empty until the next synchronization.`, 'Nothing changes at Novita.ai.'],
+            action: 'Clear cache',
+            isDanger: true,
+        });
+        if (isSure) {
+            await statusLine.run(button, 'Clearing the cache…', clear);
         }
-        return isOpen;
     }
 
     return {
         tellFilled,
-        takeBack,
         actions: {
             refresh: button => statusLine.run(button, 'Refreshing…', refresh),
             sync: button => statusLine.run(button, 'Synchronizing with Novita.ai…', sync),
-            clear: () => showQuestion(true),
-            'clear-now': () => {
-                showQuestion(false);
-                statusLine.run(clearButton, 'Clearing the cache…', clear);
-            },
-            'clear-cancel': () => showQuestion(false),
+            clear: askToClear,
         },
     };
 }

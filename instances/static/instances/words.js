@@ -9,8 +9,12 @@ export function capitalize(word) {
     return word[0].toUpperCase() + word.slice(1);
 }
 
+// Made once: a format takes longer to make than a hundred numbers to write.
+const cents = new Intl.NumberFormat('en-US', {minimumFractionDigits: 2, maximumFractionDigits: 2});
+const dollars = new Intl.NumberFormat('en-US', {maximumFractionDigits: 0});
+
 export function sayUsd(amount, digits = 2) {
-    return `$${amount.toLocaleString('en-US', {minimumFractionDigits: digits, maximumFractionDigits: digits})}`;
+    return `$${(digits ? cents : dollars).format(amount)}`;
 }
 
 // Returns an amount in USD per hour.
@@ -39,6 +43,22 @@ export function sayAge(time) {
     const seconds = passed < -AHEAD_SECONDS ? -passed : Math.max(0, passed);
     const [unit, size] = seconds < 60 ? ['s', 1] : seconds < 3600 ? ['min', 60] : seconds < 172800 ? ['h', 3600] : ['days', 86400];
     return passed < -AHEAD_SECONDS ? `in ${Math.round(seconds / size)} ${unit}` : `${Math.floor(seconds / size)} ${unit} ago`;
+}
+
+// Says a time in its largest unit.
+export function saySpan(seconds) {
+    const [unit, size] = seconds < 3600 ? ['min', 60] : seconds < 172800 ? ['h', 3600] : ['d', 86400];
+    return seconds < 60 ? '< 1 min' : `${Math.floor(seconds / size)} ${unit}`;
+}
+
+// Returns an amount in USD, without cents where they don't matter.
+export function sayMoney(amount) {
+    return sayUsd(amount, amount < 100 ? 2 : 0);
+}
+
+// Returns what an instance costs per hour in its present status, without the unit.
+export function sayPrice({prepaid, costPerHour}) {
+    return prepaid ? 'prepaid' : costPerHour === null ? 'unknown' : cents.format(costPerHour);
 }
 
 export function sayMoment(time) {

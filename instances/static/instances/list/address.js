@@ -1,26 +1,22 @@
-// The page's address: it holds search, filters, order and page number, for links and for the browser's Back button.
+// The page's address: it holds search, filters, order, columns and page number, for links and for the Back button.
 
-import {REASONS} from '../cards/attention.js';
+// A choice that the page doesn't offer counts as absent, as in the server's view. `choices` maps parameters to theirs.
+const TEXTS = ['search', 'gpu', 'region', 'owner', 'project'];
 
-// Values other than `groups` and `columns` count as absent, as in the server's view.
-export function createAddress({groups, columns, onChange, onStep}) {
+export function createAddress({choices, orderings, columns, onChange, onStep}) {
     let query = readQuery();
 
     function readQuery() {
         const given = new URLSearchParams(location.search);
+        const read = name => given.get(name) || '';
         const page = Number(given.get('page'));
-        const group = given.get('group') || '';
-        const ordering = given.get('ordering') || '';
-        const attention = given.get('attention') || '';
+        const ordering = read('ordering');
         return {
-            search: given.get('search') || '',
-            group: groups.includes(group) ? group : '',
-            region: given.get('region') || '',
-            owner: given.get('owner') || '',
-            project: given.get('project') || '',
-            attention: REASONS.includes(attention) ? attention : '',
-            instance: given.get('instance') || '',
-            ordering: columns.includes(ordering.replace(/^-/, '')) ? ordering : '',
+            instance: read('instance'),
+            ...Object.fromEntries(TEXTS.map(name => [name, read(name)])),
+            ...Object.fromEntries(Object.entries(choices).map(([name, values]) => [name, values.includes(read(name)) ? read(name) : ''])),
+            ordering: orderings.includes(ordering.replace(/^-/, '')) ? ordering : '',
+            columns: read('columns').split(',').filter(name => columns.includes(name)).join(','),
             page: Number.isInteger(page) && page > 0 ? page : 1,
         };
     }
@@ -37,10 +33,13 @@ export function createAddress({groups, columns, onChange, onStep}) {
 
     // With `isStep` the Back button returns to the state before.
     function change(changes, {isStep}) {
-        const link = makeLink(changes);
-        history[isStep ? 'pushState' : 'replaceState'](null, '', link === '?' ? location.pathname : link);
-        query = readQuery();
+        show(makeLink(changes), isStep);
         onChange();
+    }
+
+    function show(link, isStep) {
+        history[isStep ? 'pushState' : 'replaceState'](history.state, '', link === '?' ? location.pathname : link);
+        query = readQuery();
     }
 
     addEventListener('popstate', () => {
@@ -54,5 +53,10 @@ export function createAddress({groups, columns, onChange, onStep}) {
         },
         makeLink,
         change,
+        // As a press on the link, without a request.
+        follow(link) {
+            show(link, true);
+            onStep();
+        },
     };
 }

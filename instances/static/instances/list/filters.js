@@ -1,75 +1,124 @@
-// Search and filters: their fields, and which instances match.
+// Search, status tabs and filters: their fields, and which instances match.
 
 import {needsAttention} from '../cards/attention.js';
-import {setText} from '../elements.js';
+import {set, setText} from '../elements.js';
 import {compareKeys, compareTexts, fold, getNaturalKey} from '../order.js';
-import {getGroupLabel} from '../statuses.js';
+import {isMoving} from '../statuses.js';
 
-const FIELDS = ['search', 'group', 'region', 'owner', 'project', 'attention'];
-// The fields whose choices are the values of the instances.
-const CHOICES = ['region', 'owner', 'project'];
+// The filters whose choices are the values of the instances: each with the field.
+const CHOICES = {gpu: 'productName', region: 'region', owner: 'owner', project: 'project'};
+const FIELDS = ['search', ...Object.keys(CHOICES)];
+// As many tabs always stand there, the other ones when they have instances or are chosen.
+const ALWAYS = 5;
 
-export const EMPTY = Object.fromEntries(FIELDS.map(name => [name, '']));
+const EMPTY = Object.fromEntries([...FIELDS, 'group', 'attention'].map(name => [name, '']));
 
 export function createFilters({form, address, inventory}) {
-    const {search: searchField, group: groupField} = form.elements;
+    const searchField = form.elements.search;
+    const tabs = listTabs(form);
+    const order = form.elements.ordering;
+    const counts = new Map(); // tab → the number of instances that match the other filters
+    let offered = null; // the instances whose values are the choices
 
-    function select() {
-        const {group, region, search, owner, project, attention} = address.query;
-        const [foldedSearch, foldedRegion, foldedOwner, foldedProject] = [search, region, owner, project].map(fold);
-        return inventory.instances.filter(one =>
-            (!group || one.group === group) &&
-            (!attention || needsAttention(one, attention)) &&
-            (!foldedRegion || fold(one.region) === foldedRegion || fold(one.clusterId) === foldedRegion) &&
-            (!foldedOwner || fold(one.owner || '') === foldedOwner) &&
-            (!foldedProject || fold(one.project || '') === foldedProject) &&
-            (!foldedSearch || inventory.matches(one, foldedSearch)));
+    // On a phone the table has no headings to press.
+    if (!order.options.length) {
+        const headings = [...document.querySelectorAll('#instances [data-column]')];
+        order.append(new Option('Attention first', ''), ...headings.map(one => new Option(one.textContent, (one.dataset.first || '') + one.dataset.column)));
+    }
+
+    // Returns the matches in the order of `sorted`.
+    function select(sorted) {
+        const {group, attention} = address.query;
+        const found = selectByFields(sorted);
+        for (const {name, value} of tabs) {
+            if (name !== 'attention' || value === 'error' || value === attention) {
+                counts.set(`${name} ${value}`, name ? found.filter(one => isIn(one, name, value)).length : found.length);
+            }
+        }
+        return found.filter(one => (!group || isIn(one, 'group', group)) && (!attention || isIn(one, 'attention', attention)));
+    }
+
+    function selectByFields(sorted) {
+        const [search, gpu, region, owner, project] = FIELDS.map(name => fold(address.query[name]));
+        const isEqual = (value, wanted) => fold(value || '') === wanted;
+        const tests = [
+            search && (one => inventory.matches(one, search)),
+            gpu && (one => fold(one.productName).includes(gpu) || fold(one.productId).includes(gpu)),
+            region && (one => isEqual(one.region, region) || isEqual(one.clusterId, region)),
+            owner && (one => isEqual(one.owner, owner)),
+            project && (one => isEqual(one.project, project)),
+        ].filter(Boolean);
+        return tests.length ? sorted.filter(one => tests.every(test => test(one))) : sorted;
+    }
+
+    function isIn(one, name, value) {
+        return name === 'attention' ? needsAttention(one, value) : value === 'moving' ? isMoving(one) : one.group === value;
     }
 
     function render() {
-        if (inventory.instances !== null) {
-            renderGroups();
-            CHOICES.forEach(renderChoices);
+        if (inventory.instances !== offered) {
+            offered = inventory.instances;
+            Object.keys(CHOICES).forEach(renderChoices);
         }
-        for (const name of FIELDS) {
+        for (const name of [...FIELDS, 'ordering']) {
             const field = form.elements[name];
             if (field.value !== address.query[name] && document.activeElement !== field) {
                 field.value = address.query[name];
             }
         }
-        form.querySelector('[data-do=clear-filters]').hidden = !FIELDS.some(name => address.query[name]);
+        const chosen = Object.keys(CHOICES).filter(name => address.query[name]).length;
+        setText(document.getElementById('filter-count'), chosen ? ` · ${chosen}` : '');
+        form.querySelector('[data-do=clear-filters]').hidden = !Object.keys(EMPTY).some(name => address.query[name]);
+        tabs.forEach(renderTab);
     }
 
-    function renderGroups() {
-        for (const option of [...groupField.options].filter(one => one.value)) {
-            setText(option, `${getGroupLabel(option.value)} (${inventory.countGroup(option.value)})`);
+    function renderTab({tab, name, value}, at) {
+        const {group, attention} = address.query;
+        const isCurrent = group === (name === 'group' ? value : '') && attention === (name === 'attention' ? value : '');
+        const link = address.makeLink({group: '', attention: '', ...name && {[name]: value}, page: 1});
+        if (tab.getAttribute('href') !== link) {
+            tab.href = link;
+        }
+        set(tab, 'ariaCurrent', isCurrent ? 'true' : null);
+        if (inventory.instances !== null) {
+            const number = counts.get(`${name} ${value}`);
+            set(tab, 'hidden', at >= ALWAYS && !isCurrent && (name === 'attention' || !number));
+            setText(tab.querySelector('span'), inventory.hasCopy ? String(number ?? '') : '');
         }
     }
 
     function renderChoices(name) {
         const field = form.elements[name];
-        const known = new Set(inventory.instances.map(one => one[name]).filter(Boolean));
+        const known = new Set(inventory.instances.map(one => one[CHOICES[name]]).filter(Boolean));
         if (address.query[name]) {
             known.add(address.query[name]);
         }
-        const order = (a, b) => compareKeys(getNaturalKey(a), getNaturalKey(b)) || compareTexts(a, b);
-        const values = ['', ...[...known].sort(order)];
+        const compare = (a, b) => compareKeys(getNaturalKey(a), getNaturalKey(b)) || compareTexts(a, b);
+        const values = ['', ...[...known].sort(compare)];
         if (values.join('\n') !== [...field.options].map(option => option.value).join('\n')) {
             field.replaceChildren(...values.map(value => new Option(value || 'All', value)));
             field.value = address.query[name];
         }
-        field.parentElement.hidden = name !== 'region' && !known.size;
+        field.parentElement.hidden = ['owner', 'project'].includes(name) && !known.size;
+        if (name === 'owner') {
+            document.getElementById('instances').classList.toggle('lacks-owner', !known.size);
+        }
     }
 
     function renderMatches(number) {
         const total = inventory.instances.length;
-        setText(document.getElementById('matches'), number === total ? '' : `${number} of ${total} match`);
+        const words = number === total ? `${total} instance${total === 1 ? '' : 's'}` : `${number} of ${total} match`;
+        setText(document.getElementById('matches'), words);
     }
 
     // After a step back the fields follow the address, even one that has the focus.
     function fill() {
-        for (const name of FIELDS) {
-            form.elements[name].value = address.query[name];
+        for (const name of [...FIELDS, 'ordering']) {
+            const field = form.elements[name];
+            if (field.tagName === 'SELECT' && ![...field.options].some(option => option.value === address.query[name])) {
+                field.add(new Option(address.query[name]));
+            }
+            field.value = address.query[name];
         }
     }
 
@@ -83,5 +132,23 @@ export function createFilters({form, address, inventory}) {
         address.change({[target.name]: target.value, page: 1}, {isStep: false});
     });
 
-    return {select, render, renderMatches, fill, actions: {'clear-filters': clear}};
+    return {
+        select,
+        render,
+        renderMatches,
+        fill,
+        focus() {
+            searchField.focus();
+            searchField.select();
+        },
+        actions: {'clear-filters': clear},
+    };
+}
+
+// Returns the tabs, each with its parameter and value: of a group, of a reason for attention, or of neither.
+export function listTabs(form) {
+    return [...form.querySelectorAll('.tabs a')].map(tab => {
+        const {group, attention} = tab.dataset;
+        return {tab, name: group ? 'group' : attention ? 'attention' : '', value: group || attention || ''};
+    });
 }

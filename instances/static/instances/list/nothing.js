@@ -1,35 +1,48 @@
-// The text in place of an empty table: the reason, and a button that helps.
+// The text in place of an empty table: the reason, and one button that helps.
 
 import {make} from '../elements.js';
+
+const SYNC = {do: 'sync', words: 'Sync now', needs: 'operator'};
+const REFRESH = {do: 'refresh', words: 'Refresh data'};
+const KINDS = {
+    unread: {words: 'No instances can be shown. The page tries again by itself.', cure: REFRESH},
+    'no-redis': {
+        words: "Redis can't be reached, so no instances can be shown. The service reconnects automatically.",
+        cure: REFRESH,
+    },
+    first: {words: 'Never synchronized with Novita.ai.', cure: SYNC},
+    syncing: {words: 'Synchronizing with Novita.ai…'},
+    emptied: {words: 'The cache is empty. A synchronization fills it.', cure: SYNC},
+    none: {words: 'There are no instances in the account.', cure: SYNC},
+    'no-match': {words: 'No instances match.', cure: {do: 'clear-filters', words: 'Clear filters'}},
+};
 
 export function createNothing({inventory}) {
     const element = document.getElementById('nothing');
 
-    function render(found) {
-        const {hasCopy, instances, isSyncing} = inventory;
-        const kind = found.length ? '' : !hasCopy ? 'emptied' : !instances.length ? 'none' : 'no-match';
-        const look = kind === 'emptied' ? `${kind} ${isSyncing}` : kind;
+    // `found` are the matches; null while there is no list. `redis` is its state by /health.
+    function render(found, redis) {
+        const kind = findKind(found, redis);
+        const role = document.getElementById('dashboard').dataset.role;
+        const look = `${kind} ${role}`;
         if (element.dataset.shown === look) {
             return;
         }
         element.dataset.shown = look;
         element.replaceChildren();
-        if (!kind) {
-            return;
+        if (kind) {
+            const {words, cure} = KINDS[kind];
+            const own = cure?.needs && role === 'viewer' ? REFRESH : cure;
+            element.append(make('p', {}, words), ...own ? [make('button', {type: 'button', 'data-do': own.do}, own.words)] : []);
         }
-        const words = document.createElement('p');
-        words.textContent = {
-            emptied: isSyncing ? 'The cache is empty. Synchronizing…' : 'The cache is empty. A synchronization fills it.',
-            none: 'There are no instances in the account.',
-            'no-match': 'No instances match.',
-        }[kind];
-        element.append(words);
-        const cure = {emptied: ['sync', 'Sync now'], 'no-match': ['clear-filters', 'Clear filters']}[kind];
-        if (cure) {
-            const button = make('button', {type: 'button', 'data-needs': 'operator'});
-            [button.dataset.do, button.textContent] = cure;
-            element.append(button);
+    }
+
+    function findKind(found, redis) {
+        const {asOf, hasCopy, instances, isSyncing} = inventory;
+        if (found === null) {
+            return redis === 'down' ? 'no-redis' : inventory.failure ? 'unread' : '';
         }
+        return found.length ? '' : !hasCopy ? isSyncing ? 'syncing' : asOf ? 'emptied' : 'first' : instances.length ? 'no-match' : 'none';
     }
 
     return {render};

@@ -1,51 +1,54 @@
-// The pages of the table.
+// The pages of the table: the one before, the one after, and any by its number.
+
+import {make, set, setText} from '../elements.js';
 
 const PAGE_SIZE = 100;
 
 export function createPager({address}) {
     const pager = document.getElementById('pager');
+    const [previous, next] = ['Previous', 'Next'].map(words => make('a', {}, words));
+    const field = make('input', {inputmode: 'numeric', autocomplete: 'off', maxlength: 6, size: 3});
+    const size = make('span', {});
+    let pages = 1;
 
-    // Returns the instances of the page that the address names, and shows the links to the others.
+    pager.replaceChildren(previous, make('form', {'data-submit': 'go-to-page'}, make('label', {}, 'Page ', field), ' of ', size), next);
+
+    // Returns the instances of the page that the address names, and shows the way to the others.
     function cut(found) {
-        const pages = Math.max(1, Math.ceil(found.length / PAGE_SIZE));
+        pages = Math.max(1, Math.ceil(found.length / PAGE_SIZE));
         const page = Math.min(address.query.page, pages);
-        render(page, pages);
+        set(pager, 'hidden', pages === 1);
+        renderLink(previous, page - 1, page > 1);
+        renderLink(next, page + 1, page < pages);
+        setText(size, String(pages));
+        if (field.dataset.shown !== String(page)) {
+            field.dataset.shown = String(page);
+            field.value = page;
+        }
         return found.slice((page - 1) * PAGE_SIZE, page * PAGE_SIZE);
     }
 
-    function render(page, pages) {
-        const look = `${page} ${pages}`;
-        if (pager.dataset.shown === look) {
-            return;
-        }
-        const hadFocus = pager.contains(document.activeElement);
-        pager.dataset.shown = look;
-        pager.replaceChildren();
-        if (pages === 1) {
-            return;
-        }
-        const words = document.createElement('span');
-        words.textContent = `Page ${page} of ${pages}`;
-        const parts = [words];
-        if (page > 1) {
-            parts.unshift(makePageLink('Previous', page - 1));
-        }
-        if (page < pages) {
-            parts.push(makePageLink('Next', page + 1));
-        }
-        pager.append(...parts);
-        if (hadFocus) {
-            (pager.querySelector('a:last-of-type') || words).focus();
+    // Without a page in that direction the link stays, as a word.
+    function renderLink(link, page, isPossible) {
+        const hadFocus = link === document.activeElement;
+        set(link.dataset, 'page', String(page));
+        if (isPossible) {
+            link.href = address.makeLink({page});
+        } else {
+            link.removeAttribute('href');
+            if (hadFocus) {
+                field.focus();
+            }
         }
     }
 
-    function makePageLink(title, page) {
-        const link = document.createElement('a');
-        link.textContent = title;
-        link.href = address.makeLink({page});
-        link.dataset.page = page;
-        return link;
+    function goTo() {
+        const wanted = Number.parseInt(field.value, 10);
+        const page = Math.min(Math.max(wanted || address.query.page, 1), pages);
+        field.dataset.shown = '';
+        address.change({page}, {isStep: true});
+        field.select();
     }
 
-    return {cut};
+    return {cut, actions: {'go-to-page': goTo}};
 }

@@ -1,58 +1,75 @@
 // The selection: the boxes of the rows and of the heading, and the bar with its counts and buttons.
 
-import {find, set, setDisabled, setText} from '../elements.js';
-import {capitalize, PAST} from '../words.js';
+import {find, make, set, setDisabled, setText} from '../elements.js';
+import {capitalize, PAST, sayCost} from '../words.js';
 import {removeUnknown} from './inventory.js';
 
 // `canRequest(kind, one)` says whether an operation of that kind can include the instance; `preview(kind, ids, number)`
 // opens the dialog.
-export function createSelection({inventory, canRequest, preview, render}) {
-    const bar = document.getElementById('selection');
+export function createSelection({table, inventory, canRequest, preview, render}) {
+    const words = make('p', {role: 'status'});
+    const buttons = ['start', 'stop', 'restart'].map(kind => makeButton('act-on-selected', '', {'data-kind': kind}));
+    const tools = make('div', {class: 'selection-buttons'},
+        ...buttons, makeButton('annotate-selected', 'Set owner…'), makeButton('clear-selection', 'Clear selection'));
+    const bar = make('div', {id: 'selection', 'data-needs': 'operator', role: 'group', 'aria-label': 'The selected instances'},
+        words, tools, makeForm());
     const allBox = document.getElementById('select-all');
     const selected = new Set(); // ids
-    let matching = []; // the ids that match the filter, in the order shown, on all pages
+    let matching = []; // the instances that match the filter, in the order shown, on all pages
     let lastSelected = ''; // where a range by Shift begins
 
+    table.before(bar);
+
     function updateRow(row, one) {
-        const box = find(row, '.select input');
+        const box = find(row, '.col-select input');
+        row.classList.toggle('is-selected', selected.has(one.id));
         set(box, 'checked', selected.has(one.id));
         set(box, 'ariaLabel', `Select ${one.name || one.id}`);
     }
 
     function renderBar(found, shown) {
-        matching = found.map(one => one.id);
-        setText(document.getElementById('selection-words'), describe(new Set(shown.map(one => one.id))));
+        matching = found;
+        const chosen = listSelected();
+        setText(words, describe(chosen, shown));
         bar.classList.toggle('is-shown', selected.size > 0);
-        set(document.getElementById('selection-buttons'), 'hidden', !selected.size);
-        set(document.getElementById('selection-owner'), 'hidden', !selected.size);
-        for (const button of bar.querySelectorAll('[data-kind]')) {
+        set(tools, 'hidden', !selected.size);
+        for (const button of buttons) {
             const {kind} = button.dataset;
-            const possible = countPossible(kind);
+            const possible = chosen.filter(one => canRequest(kind, one)).length;
             setText(button, `${capitalize(kind)} ${possible}`);
             set(button, 'title', possible ? '' : `None of the selected instances can be ${PAST[kind]} now.`);
             setDisabled(button, !possible);
         }
-        const number = matching.filter(id => selected.has(id)).length;
+        const number = selected.size ? matching.filter(one => selected.has(one.id)).length : 0;
         set(allBox, 'hidden', false);
         set(allBox, 'checked', number > 0 && number === matching.length);
         set(allBox, 'indeterminate', number > 0 && number < matching.length);
         set(allBox, 'ariaLabel', `Select all ${matching.length} that match`);
     }
 
-    function describe(onPage) {
+    function describe(chosen, shown) {
+        if (!chosen.length) {
+            return '';
+        }
         const matches = new Set(matching);
-        const chosen = listSelected();
-        const hidden = chosen.filter(one => !matches.has(one.id)).length;
-        const elsewhere = chosen.filter(one => matches.has(one.id) && !onPage.has(one.id)).length;
-        return !selected.size ? '' : [
-            `${selected.size} selected`,
+        const onPage = new Set(shown);
+        const hidden = chosen.filter(one => !matches.has(one)).length;
+        const elsewhere = chosen.filter(one => matches.has(one) && !onPage.has(one)).length;
+        return [
+            `${chosen.length} selected · ${sayCosts(chosen)}`,
             hidden && `${hidden} of them hidden by the filter`,
             elsewhere && `${elsewhere} on other pages`,
         ].filter(Boolean).join(', ');
     }
 
+    function sayCosts(chosen) {
+        const unknown = chosen.filter(one => one.costPerHour === null).length;
+        const sum = chosen.reduce((total, one) => total + (one.costPerHour || 0), 0);
+        return unknown === chosen.length ? 'price unknown' : `${sayCost(sum)}${unknown ? ` + ${unknown} unknown` : ''}`;
+    }
+
     function listSelected() {
-        return inventory.instances.filter(one => selected.has(one.id));
+        return selected.size ? inventory.instances.filter(one => selected.has(one.id)) : [];
     }
 
     function countPossible(kind) {
@@ -68,9 +85,10 @@ export function createSelection({inventory, canRequest, preview, render}) {
 
     function selectOne(box, row, event) {
         const {id} = row.dataset;
-        const [from, to] = [matching.indexOf(lastSelected), matching.indexOf(id)].sort((a, b) => a - b);
+        const [from, to] = [lastSelected, id].map(end => matching.findIndex(one => one.id === end)).sort((a, b) => a - b);
         lastSelected = id;
-        select(event.shiftKey && from >= 0 ? matching.slice(from, to + 1) : [id], box.checked);
+        const range = event.shiftKey && from >= 0 ? matching.slice(from, to + 1) : [];
+        select(range.length ? range.map(one => one.id) : [id], box.checked);
     }
 
     function clear() {
@@ -83,12 +101,31 @@ export function createSelection({inventory, canRequest, preview, render}) {
         updateRow,
         renderBar,
         listIds: () => [...selected],
+        // Returns whether there was something to clear.
+        takeBack() {
+            const isAny = selected.size > 0;
+            selected.clear();
+            render();
+            return isAny;
+        },
         forgetUnknown: isKnown => removeUnknown(selected, isKnown),
         actions: {
             select: selectOne,
-            'select-all': box => select(matching, box.checked),
+            'select-all': box => select(matching.map(one => one.id), box.checked),
             'clear-selection': clear,
             'act-on-selected': ({dataset: {kind}}) => preview(kind, [...selected], countPossible(kind)),
         },
     };
+}
+
+function makeButton(action, words, attributes) {
+    return make('button', {type: 'button', 'data-do': action, ...attributes}, words);
+}
+
+// The form that annotation.js owns.
+function makeForm() {
+    const field = (name, words) => make('label', {}, words, ' ', make('input', {name, maxlength: 100, autocomplete: 'off'}));
+    return make('form', {id: 'selection-annotation', 'data-submit': 'annotate-selected-now', novalidate: '', hidden: ''},
+        field('owner', 'Owner'), field('project', 'Project'), make('button', {type: 'submit'}, 'Save'),
+        makeButton('annotate-selected-cancel', 'Cancel'));
 }

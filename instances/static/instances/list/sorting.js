@@ -1,60 +1,64 @@
 // The order of the rows, and the headings that change it.
 
-import {compareKeys, compareTexts, getNaturalKey} from '../order.js';
+import {getNow} from '../clock.js';
+import {set} from '../elements.js';
+import {compareKeys, compareTexts, getSortKey, getUrgencyKey, URGENCY} from '../order.js';
 
-const DEFAULT_ORDERING = '-createdAt';
+const MINUTE_MS = 60_000;
 
 export function createSorting({head, address}) {
     // Column → instance → its key. A refresh keeps the objects of unchanged instances.
     const keys = new Map();
+    let sorted = null; // {instances, ordering, minute, list}: a search needs the same order again and again
 
-    function getOrdering() {
-        const ordering = address.query.ordering || DEFAULT_ORDERING;
-        return {name: ordering.replace(/^-/, ''), isDescending: ordering.startsWith('-')};
-    }
-
-    // Returns a sorted copy.
-    function sort(found) {
-        const {name, isDescending} = getOrdering();
-        const sorted = found.map(one => [getKey(name, one), one]);
-        sorted.sort(([keyA, a], [keyB, b]) => {
-            const order = compareKeys(keyA, keyB) || compareTexts(a.id, b.id);
-            return isDescending ? -order : order;
-        });
-        return sorted.map(([, one]) => one);
-    }
-
-    function getKey(name, one) {
-        if (!keys.has(name)) {
-            keys.set(name, new WeakMap());
+    // Returns all instances in the order of the address.
+    function sort(instances) {
+        const ordering = address.query.ordering || URGENCY;
+        const column = getColumn(ordering);
+        const minute = column === 'spent' ? Math.floor((getNow() ?? 0) / MINUTE_MS) : 0;
+        if (sorted?.instances !== instances || sorted.ordering !== ordering || sorted.minute !== minute) {
+            sorted = {instances, ordering, minute, list: makeSorted(instances, ordering, column)};
         }
-        const known = keys.get(name);
+        return sorted.list;
+    }
+
+    function makeSorted(instances, ordering, column) {
+        const sign = ordering.startsWith('-') ? -1 : 1;
+        return instances.map(one => [getKey(column, one), one])
+            .sort(([keyA, a], [keyB, b]) => sign * (compareKeys(keyA, keyB) || compareTexts(a.id, b.id)))
+            .map(([, one]) => one);
+    }
+
+    function getKey(column, one) {
+        if (column === 'spent') {
+            return getSortKey(one, column, getNow());
+        }
+        if (!keys.has(column)) {
+            keys.set(column, new WeakMap());
+        }
+        const known = keys.get(column);
         if (!known.has(one)) {
-            known.set(one, makeKey(one[name]));
+            known.set(one, column === URGENCY ? getUrgencyKey(one) : getSortKey(one, column));
         }
         return known.get(one);
     }
 
+    // A press on a heading sorts by it, then the other way round, then as at first.
     function render() {
-        const {name, isDescending} = getOrdering();
+        const {ordering} = address.query;
         for (const heading of head.querySelectorAll('[data-column]')) {
-            const {column} = heading.dataset;
-            const order = column !== name ? 'none' : isDescending ? 'descending' : 'ascending';
-            const next = order === 'ascending' ? `-${column}` : column;
-            heading.setAttribute('aria-sort', order);
+            const {column, first = ''} = heading.dataset;
+            const second = first ? '' : '-';
+            const isSorted = Boolean(ordering) && getColumn(ordering) === column;
+            const next = !isSorted ? first + column : ordering === first + column ? second + column : '';
+            set(heading, 'ariaSort', !isSorted ? 'none' : ordering.startsWith('-') ? 'descending' : 'ascending');
             heading.querySelector('a').href = address.makeLink({ordering: next, page: 1});
-            heading.dataset.next = next;
         }
     }
 
-    function follow(heading) {
-        address.change({ordering: heading.dataset.next, page: 1}, {isStep: true});
-    }
-
-    return {sort, render, follow};
+    return {sort, render};
 }
 
-// An unknown value comes before all others.
-function makeKey(value) {
-    return typeof value === 'string' ? getNaturalKey(value) : typeof value === 'number' ? getNaturalKey(value.toFixed(5)) : [];
+function getColumn(ordering) {
+    return ordering.replace(/^-/, '');
 }
