@@ -235,14 +235,19 @@ def test_unreadable_history_is_told_beside_the_rest(visit: Visit, witness: Witne
     expect(drawer.get_by_role("group", name="Overview")).to_contain_text("docker.io/team/image:1")
 
 
-def test_stop_is_offered_and_answered_in_the_drawer(two: Panel, visit: Visit) -> None:
-    page = visit()
+@pytest.mark.usefixtures("two")
+def test_stop_is_offered_and_answered_in_the_drawer(visit: Visit) -> None:
+    # On a small screen the rest of the page is inert; the question and what a screen reader hears are not.
+    page = visit(viewport=NARROW)
     drawer = open_drawer(page)
 
     drawer.get_by_role("button", name="Stop alpha").click()
     page.get_by_role("dialog").get_by_role("button", name="Stop", exact=True).click()
 
     expect(drawer).to_contain_text("Stop requested.")
+    heard = page.get_by_role("status").filter(has_text="alpha: ")
+    expect(heard).to_have_text("alpha: Stop requested.")
+    assert heard.evaluate("element => element.closest('[inert]') === null")
     expect(drawer.get_by_role("button", name="Start alpha")).to_be_visible()
 
 

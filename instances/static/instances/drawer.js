@@ -33,10 +33,10 @@ export function createDrawer(element, {onClose}) {
         }
     }
 
-    // In front of the page the drawer is modal: neither the focus nor a screen reader leaves it.
+    // In front of the page the drawer is modal: neither the focus nor a screen reader leaves it, but results are heard.
     function updateRest() {
         for (const other of document.body.children) {
-            if (other !== element) {
+            if (other !== element && !other.matches('[role=status]')) {
                 other.inert = !element.hidden && isNarrow.matches;
             }
         }

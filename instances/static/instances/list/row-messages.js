@@ -9,7 +9,8 @@ const RESULT_SECONDS = 20;
 export function createRowMessages({getRow, getName, render}) {
     const messages = new Map(); // id → {words, isError, error}
     const announcer = make('p', {class: 'visually-hidden', role: 'status'});
-    document.getElementById('content').append(announcer);
+    // Outside of what a drawer makes inert.
+    document.body.append(announcer);
 
     function update(row, one) {
         const message = messages.get(one.id);
