@@ -11,7 +11,7 @@ from instances import answers
 from instances.access import sso
 from instances.access.admin_site import PanelLoginView
 from instances.api.views import HealthView, livez, readyz
-from instances.pages import costs
+from instances.pages import activity, costs
 from instances.pages.dashboard import dashboard
 
 LOGIN_CONTEXT = {"site_header": admin.site.site_header, "sso_name": urlsplit(settings.OIDC_ISSUER).hostname}
@@ -23,6 +23,7 @@ if settings.HAS_SSO:
 urlpatterns = [
     *sso_urls,
     path("", dashboard, name="dashboard"),
+    path("activity/", activity.activity, name="activity"),
     path("costs/", costs.costs, name="costs"),
     path("costs/charts/", costs.cost_charts, name="cost_charts"),
     path("costs/bill/", costs.cost_bill, name="cost_bill"),

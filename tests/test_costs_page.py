@@ -52,7 +52,7 @@ def test_page_has_the_sums_of_the_period_and_a_row_for_each_instance(client: Cli
         ["name-a", "H100", "ada", "llm", "98.0", "$196.00", "", "2.0 h"],
         ["name-b", "RTX 4090", "", "", "11.0", "$5.00", "", ""],
     ]
-    assert 'href="/?search=a"' in page
+    assert 'href="/?instance=a"' in page
 
 
 @pytest.mark.usefixtures("week")

@@ -28,6 +28,7 @@ PAGES = {
     "/": 200,
     "/?search=a&group=running&region=x&ordering=-name&page=2": 200,
     "/costs/": 200,
+    "/activity/": 200,
     "/admin/": 200,
     "/admin/instances/": 200,
     "/admin/instances/syncrun/": 200,

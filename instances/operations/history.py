@@ -20,7 +20,7 @@ LIMIT: Final = 20
 SEARCHED_RUNS: Final = 200
 
 # Actions on one instance → the noun for one that failed.
-_ACTIONS: Final = {
+ACTIONS: Final = {
     Action.START_INSTANCE: "Start",
     Action.STOP_INSTANCE: "Stop",
     Action.RESTART_INSTANCE: "Restart",
@@ -58,13 +58,13 @@ def read(instance_id: str, limit: int = LIMIT) -> list[Event]:
 
 
 def _read_actions(instance_id: str, limit: int) -> Iterator[Event]:
-    for entry in AuditEntry.objects.filter(target=instance_id, action__in=_ACTIONS)[:limit]:
+    for entry in AuditEntry.objects.filter(target=instance_id, action__in=ACTIONS)[:limit]:
         reason = entry.reason if entry.action == Action.SET_PROTECTION else ""
-        yield Event(entry.at, "action", _say_action(entry), entry.actor, reason)
+        yield Event(entry.at, "action", say_action(entry), entry.actor, reason)
 
 
-def _say_action(entry: AuditEntry) -> str:
-    noun = _ACTIONS[Action(entry.action)]
+def say_action(entry: AuditEntry) -> str:
+    noun = ACTIONS[Action(entry.action)]
     if entry.outcome != audit.DONE:
         return f"{noun} failed: {entry.error or entry.outcome}"
     match entry.action:

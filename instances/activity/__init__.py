@@ -1,0 +1,1 @@
+"""The activity: one timeline of what people, operations and synchronizations did, read from the existing records."""
