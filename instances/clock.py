@@ -35,14 +35,14 @@ def seconds_until(moment: datetime) -> float:
     A process reads the clock when it first gets the moment, and then counts by a steady clock: setting the time does
     not end a deadline.
     """
-    return _find_end(moment) - _steady()
+    return _find_end(moment) - steady()
 
 
 @lru_cache(maxsize=4096)
 def _find_end(moment: datetime) -> float:
-    return _steady() + (moment - timezone.now()).total_seconds()
+    return steady() + (moment - timezone.now()).total_seconds()
 
 
-def _steady() -> float:
+def steady() -> float:
     """Return the seconds of a clock that can't be set. On Linux it continues while the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

@@ -204,6 +204,39 @@ class NothingToRestore(PanelError):
     suggestion = "Name a finished stop, or send kind and ids."
 
 
+class PolicyNotFound(PanelError):
+    status = HTTPStatus.NOT_FOUND
+    code = "POLICY_NOT_FOUND"
+    message = "The policy does not exist."
+    suggestion = "GET /api/policies lists the policies."
+
+
+class NameTaken(PanelError):
+    status = HTTPStatus.CONFLICT
+    code = "NAME_TAKEN"
+    message = "Another policy has this name, so nothing was saved."
+
+
+class FindingNotFound(PanelError):
+    status = HTTPStatus.NOT_FOUND
+    code = "FINDING_NOT_FOUND"
+    message = "The finding does not exist."
+    suggestion = "GET /api/policies/findings lists the findings."
+
+
+class FindingEnded(PanelError):
+    status = HTTPStatus.CONFLICT
+    code = "INVALID_STATE"
+    message = "The finding has ended, or its stop is requested already, so it can't be snoozed."
+
+
+class LinkNotValid(PanelError):
+    status = HTTPStatus.GONE
+    code = "LINK_NOT_VALID"
+    message = "This link was used already, has expired, or is not complete."
+    suggestion = "Snooze on the dashboard, or use the link of a newer message."
+
+
 class SyncInProgress(PanelError):
     status = HTTPStatus.CONFLICT
     code = "SYNC_IN_PROGRESS"

@@ -36,6 +36,8 @@ PRODUCTS_TURN: Final = f"{_TAG}:products-turn"
 BALANCE: Final = f"{_TAG}:balance"
 BALANCE_TURN: Final = f"{_TAG}:balance-turn"
 BILLS: Final = f"{_TAG}:bills:"
+# The last metrics of each instance.
+METRICS: Final = f"{_TAG}:metrics:"
 PROBE: Final = f"{_TAG}:probe"
 # Records that the database could not store, by the database's id.
 KEPT: Final = f"{_TAG}:kept:"

@@ -20,6 +20,7 @@ from instances.inventory import additions, store
 from instances.models import Token
 from instances.notifications import webhooks
 from instances.operations import emergency, records, rounds
+from instances.policies import evaluation, watch
 
 log = logging.getLogger(__name__)
 
@@ -110,11 +111,21 @@ def sum_hours() -> None:
 
 
 @shared_task
+def evaluate_policies() -> None:
+    """Judge what the policies apply to, and stop what is due, when it is this worker's turn."""
+    try:
+        evaluation.run()
+    except CacheUnavailable as exc:
+        outages.note_redis_error(exc)
+
+
+@shared_task
 def forget_old() -> None:
     """Delete old records and expired tokens."""
     records.forget_old()
     audit.forget_old()
     recording.forget_old()
+    evaluation.forget_old()
     Token.objects.filter(expiry__lt=timezone.now()).delete()
 
 
@@ -131,6 +142,7 @@ SCHEDULE: Final[list[tuple[Callable[[], object], float]]] = [
     (refresh_prices.delay, 60),
     (read_balance.delay, 30),
     (sum_hours.delay, 60),
+    (evaluate_policies.delay, watch.EVALUATE_SECONDS),
     (forget_sessions.delay, 600),
     (forget_old.delay, 86400),
 ]

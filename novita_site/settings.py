@@ -103,6 +103,13 @@ BALANCE_WARN_HOURS = env.integer("BALANCE_WARN_HOURS", 24, 0, 8760)
 # An instance that runs for more days needs attention.
 LONG_RUNNING_DAYS = env.integer("LONG_RUNNING_DAYS", 7, 0, 3650)
 
+# --- Policies
+
+# Off: no policy stops anything. Findings are recorded all the same.
+POLICIES = env.flag("POLICIES", default=True)
+# The calls for metrics that all workers together send to Novita.
+METRICS_CALLS_PER_MINUTE = env.integer("METRICS_CALLS_PER_MINUTE", 60, 0, 6000)
+
 # --- Webhooks
 
 WEBHOOK_SECRET = env.webhook_secrets("WEBHOOK_SECRET")

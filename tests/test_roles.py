@@ -67,6 +67,13 @@ API: Final[Mapping[str, Mapping[str, Role]]] = {
     "/api/annotations": {"PUT": OPERATOR},
     "/api/protections": {"GET": VIEWER},
     "/api/start-freeze": {"GET": VIEWER, "PUT": ADMIN, "DELETE": ADMIN},
+    "/api/policies": {"GET": VIEWER, "POST": ADMIN},
+    "/api/policies/<pk>": {"GET": VIEWER, "PUT": ADMIN, "DELETE": ADMIN},
+    "/api/policies/<pk>/confirm-stop": {"POST": ADMIN},
+    "/api/policies/switch": {"PUT": ADMIN},
+    "/api/policies/findings": {"GET": VIEWER},
+    "/api/policies/findings/<pk>": {"GET": VIEWER},
+    "/api/policies/findings/<pk>/snooze": {"POST": OPERATOR, "DELETE": OPERATOR},
     "/api/costs": {"GET": VIEWER},
     "/api/costs/history": {"GET": VIEWER},
     "/api/costs/instances": {"GET": VIEWER},
@@ -85,11 +92,11 @@ API_PAGES: Final = (
     "/api/instances.csv",
     "/api/costs/<report>.csv",
 )
-OPEN: Final = ("/health", "/livez", "/readyz", "/login", "/logout", "/admin/login")
+OPEN: Final = ("/health", "/livez", "/readyz", "/login", "/logout", "/admin/login", "/snooze/<str:signed>")
 
 RECORDS: Final = (
     *("syncrun", "operation", "target", "protection", "webhookdelivery", "auditentry"),
-    *("usageinterval", "annotation", "startfreeze"),
+    *("usageinterval", "annotation", "startfreeze", "finding", "snooze"),
 )
 
 
@@ -117,6 +124,12 @@ def _list_pages() -> Iterator[tuple[str, tuple[int, int]]]:
     for page in ("", "/add", "/<path:object_id>/change", "/<path:object_id>/delete", "/<path:object_id>/history"):
         yield f"/admin/instances/labelrule{page}", (ADMIN, ADMIN)
     yield "/admin/instances/labelrule/<path:object_id>", (VIEWER, VIEWER)
+    yield "/admin/instances/policy/switch", (VIEWER, ADMIN)
+    for page in ("", "/<path:object_id>", "/<path:object_id>/history"):
+        yield f"/admin/instances/policy{page}", (VIEWER, VIEWER)
+    yield "/admin/instances/policy/<path:object_id>/change", (VIEWER, ADMIN)
+    for page in ("/add", "/<path:object_id>/delete"):
+        yield f"/admin/instances/policy{page}", (ADMIN, ADMIN)
     yield "/admin/auth/user/<path:object_id>/change", (ADMIN, ADMIN)
     yield "/admin/auth/user/<id>/password", (ADMIN, ADMIN)
 
@@ -128,6 +141,10 @@ BODIES: Final[Mapping[str, Mapping[str, Any]]] = {
     "/api/instances/<pk>/annotation": {"owner": "ann"},
     "/api/annotations": {"ids": ["a"], "owner": "ann"},
     "/api/start-freeze": {"until": None, "reason": "trains"},
+    "/api/policies": {"name": "Idle", "rule": "idle"},
+    "/api/policies/<pk>/confirm-stop": {"name": "Cap"},
+    "/api/policies/switch": {"on": False},
+    "/api/policies/findings/<pk>/snooze": {"for": "1h"},
 }
 
 

@@ -7,6 +7,7 @@ from rest_framework.routers import SimpleRouter
 
 from instances.api import description  # noqa: F401 - importing it registers the extension
 from instances.api.costs import AnnotationViewSet, CostViewSet
+from instances.api.policies import FindingViewSet, PolicyViewSet
 from instances.api.start_freeze import StartFreezeViewSet
 from instances.api.views import (
     ApiRootView,
@@ -24,6 +25,9 @@ router.trailing_slash = "/?"
 router.register("instances", InstanceViewSet, basename="instance")
 router.register("operations", OperationViewSet, basename="operation")
 router.register("protections", ProtectionViewSet, basename="protection")
+# Before the policies, whose ids could be any text.
+router.register("policies/findings", FindingViewSet, basename="finding")
+router.register("policies", PolicyViewSet, basename="policy")
 router.register("costs", CostViewSet, basename="cost")
 router.register("cache", CacheViewSet, basename="cache")
 

@@ -421,6 +421,8 @@ class ApiRootView(ApiView):
             "operations": "operation-list",
             "protections": "protection-list",
             "startFreeze": "start-freeze",
+            "policies": "policy-list",
+            "findings": "finding-list",
             "costs": "cost-list",
             "overview": "overview",
             "cacheStats": "cache-stats",

@@ -6,6 +6,7 @@ from instances.models.fields import ReadableEncoder
 from instances.models.freeze import StartFreeze
 from instances.models.identity import Identity
 from instances.models.operation import Operation, Target
+from instances.models.policy import EvaluationState, Finding, FindingState, FindingStep, Policy, Snooze, SnoozeLink
 from instances.models.protection import Protection
 from instances.models.sync_run import SyncRun
 from instances.models.token import Token
@@ -16,14 +17,21 @@ __all__ = [
     "Action",
     "Annotation",
     "AuditEntry",
+    "EvaluationState",
+    "Finding",
+    "FindingState",
+    "FindingStep",
     "HourSums",
     "Identity",
     "LabelRule",
     "LedgerState",
     "MeteredInstance",
     "Operation",
+    "Policy",
     "Protection",
     "ReadableEncoder",
+    "Snooze",
+    "SnoozeLink",
     "StartFreeze",
     "SyncRun",
     "Target",

@@ -1,0 +1,189 @@
+"""Policies, their findings and snoozes as admin pages, with the button that switches all acting off."""
+
+from typing import Any
+
+from django import forms
+from django.conf import settings
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect
+from django.urls import URLPattern, path
+from django.views.decorators.http import require_POST
+
+from instances.access.audit import get_actor
+from instances.access.roles import find_role
+from instances.admin.accounts import AccountAdmin
+from instances.admin.columns import name_column, text_column, time_column
+from instances.admin.filters import NameFilter
+from instances.admin.records import RecordAdmin, check_press
+from instances.models import Finding, Policy, Snooze
+from instances.policies import editing, finding_list, watch
+from novita_site.roles import Role
+
+MAX_STEPS = 100
+
+
+class PolicyForm(forms.ModelForm):  # type: ignore[type-arg]  # Django takes no argument at run time
+    confirmed_name = forms.CharField(
+        label="budget: confirm by the name",
+        required=False,
+        max_length=100,
+        help_text="Type the policy's name, so that a budget policy in the mode stop may stop instances.",
+    )
+
+    class Meta:
+        model = Policy
+        fields = editing.FIELDS
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or {}
+        policy = Policy(**{name: cleaned.get(name) for name in editing.FIELDS if cleaned.get(name) is not None})
+        for name, problem in editing.find_problems(policy).items():
+            if name not in self.errors:
+                self.add_error(name, problem)
+        typed = cleaned.get("confirmed_name")
+        if typed and (cleaned.get("rule") != Policy.Rule.BUDGET or typed != cleaned.get("name")):
+            self.add_error("confirmed_name", "This is not the name of a budget policy.")
+        return cleaned
+
+
+@admin.register(Policy)
+class PolicyAdmin(AccountAdmin):
+    """The policies. Each change is recorded, and lets the policy's findings begin again with a warning."""
+
+    role_to_view = Role.VIEWER
+    form = PolicyForm
+    change_list_template = "admin/instances/policy/change_list.html"
+    list_display = ("name", "rule", "mode", "is_on", "shown_scope", "changed_by", "shown_change")
+    list_filter = ("rule", "mode", "is_on")
+    search_fields = ("name", "name_pattern", "owner", "project")
+    fieldsets = (
+        (None, {"fields": ("name", "mode", "is_on", "rule")}),
+        (
+            "Applies to",
+            {
+                "fields": ("name_pattern", "region", "gpu", "owner", "project", "billing_mode"),
+                "description": "An empty field applies to all. Protected instances are never included.",
+            },
+        ),
+        ("Idle", {"fields": ("threshold_percent", "window_minutes", "start_grace_minutes")}),
+        ("Lease", {"fields": ("max_hours",)}),
+        ("Schedule", {"fields": ("hours", "time_zone", "excepted_days", "hand_start_hours")}),
+        ("Budget", {"fields": ("max_usd_per_hour", "min_runway_hours", "confirmed_name", "stop_confirmed_by")}),
+        ("Guards", {"fields": ("warning_minutes", "max_stops_per_hour")}),
+    )
+    readonly_fields = ("stop_confirmed_by",)
+
+    shown_change = time_column("changed_at", "changed")
+
+    @admin.display(description="applies to")
+    def shown_scope(self, policy: Policy) -> str:
+        parts = (policy.name_pattern, policy.gpu, policy.region, policy.owner, policy.project, policy.billing_mode)
+        return ", ".join(filter(None, parts)) or "all instances"
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        if self.has_change_permission(request, obj):
+            return self.fieldsets
+        # A reader confirms nothing.
+        return [
+            (title, {**options, "fields": tuple(name for name in options["fields"] if name != "confirmed_name")})
+            for title, options in self.fieldsets
+        ]
+
+    def save_model(self, request: HttpRequest, obj: Policy, form: Any, change: bool) -> None:
+        editing.save(obj, actor=get_actor(request))
+        if typed := form.cleaned_data.get("confirmed_name"):
+            editing.confirm_stop(obj, typed, actor=get_actor(request))
+
+    def delete_model(self, request: HttpRequest, obj: Policy) -> None:
+        editing.delete(obj, actor=get_actor(request))
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Policy]) -> None:
+        for policy in queryset:
+            self.delete_model(request, policy)
+
+    def get_urls(self) -> list[URLPattern]:
+        switch = self.admin_site.admin_view(require_POST(self.switch))
+        return [path("switch/", switch, name="instances_policy_switch"), *super().get_urls()]
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        state = watch.read_state()
+        own = {
+            "may_switch": find_role(request) >= Role.ADMIN and settings.POLICIES,
+            "is_off": state.is_switched_off or not settings.POLICIES,
+            "switched_by": state.switched_by if settings.POLICIES else "POLICIES=off",
+        }
+        return super().changelist_view(request, {**(extra_context or {}), **own})
+
+    def switch(self, request: HttpRequest) -> HttpResponseBase:
+        if find_role(request) < Role.ADMIN:
+            raise PermissionDenied
+        check_press(request)
+        state = editing.switch(is_off=not watch.read_state().is_switched_off, actor=get_actor(request))
+        words = "No policy stops anything now." if state.is_switched_off else "Policies in the mode stop act again."
+        messages.success(request, words)
+        return redirect("admin:instances_policy_changelist")
+
+
+@admin.register(Finding)
+class FindingAdmin(RecordAdmin):
+    list_display = ("shown_name", "policy_name", "mode", "state", "shown_message", "shown_begin", "shown_end")
+    list_filter = ("state", "mode", ("policy_name", NameFilter), "began_at")
+    search_fields = ("instance_id", "name", "policy_name", "reason")
+    fields = (
+        *(
+            "policy_name",
+            "policy_version",
+            "mode",
+            "name",
+            "instance_id",
+            "state",
+            "reason",
+            "obstacle",
+            "usd_per_hour",
+        ),
+        *("shown_since", "shown_begin", "shown_warning", "shown_plan", "shown_due", "shown_stop", "shown_end"),
+        "operation_id",
+    )
+    readonly_fields = (
+        *("shown_since", "shown_begin", "shown_warning", "shown_plan", "shown_due", "shown_stop", "shown_end"),
+    )
+    csv_fields = (
+        *("policy_name", "mode", "instance_id", "name", "state", "reason", "since", "usd_per_hour", "began_at"),
+        *("warned_at", "due_at", "stopping_at", "ended_at", "operation_id"),
+    )
+
+    shown_name = name_column
+    shown_since = time_column("since", "since")
+    shown_begin = time_column("began_at", "began")
+    shown_warning = time_column("warned_at", "warned")
+    shown_plan = time_column("stops_at", "stops")
+    shown_due = time_column("due_at", "due")
+    shown_stop = time_column("stopping_at", "stop requested")
+    shown_end = time_column("ended_at", "ended")
+
+    @admin.display(description="result")
+    def shown_message(self, finding: Finding) -> str:
+        return finding_list.say(finding)
+
+    def get_page_context(self, request: HttpRequest, record: Any) -> dict[str, Any]:
+        return {"steps": record.steps.all()[:MAX_STEPS]}
+
+
+@admin.register(Snooze)
+class SnoozeAdmin(RecordAdmin):
+    list_display = ("shown_name", "policy", "shown_end", "by", "shown_reason", "shown_time", "shown_removed")
+    list_filter = (("by", NameFilter), "at")
+    list_select_related = ("policy",)
+    search_fields = ("instance_id", "name", "by", "reason")
+    fields = ("name", "instance_id", "policy", "shown_end", "by", "reason", "shown_time", "shown_removed", "removed_by")
+    readonly_fields = ("shown_end", "shown_time", "shown_removed")
+    csv_fields = ("instance_id", "name", "policy__name", "until", "by", "reason", "at", "removed_at", "removed_by")
+
+    shown_name = name_column
+    shown_reason = text_column("reason", "reason")
+    shown_end = time_column("until", "until")
+    shown_time = time_column("at", "when")
+    shown_removed = time_column("removed_at", "removed")

@@ -1,0 +1,1 @@
+"""Policies that warn of instances which cost money for nothing, and stop them when that is switched on."""

@@ -1,0 +1,90 @@
+"""Reads findings for people: each with its snooze and one sentence that says what happens next."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from django.utils import timezone
+
+from instances.instance import format_time
+from instances.models import Finding, FindingState, Policy, Snooze
+
+OPEN: Final = "open"
+
+
+@dataclass(frozen=True)
+class Described:
+    finding: Finding
+    snooze: Snooze | None
+    message: str
+
+
+@dataclass(frozen=True)
+class Page:
+    findings: Sequence[Described]
+    total: int
+
+
+def read(
+    *, state: str | None = None, policy: int | None = None, instance: str | None = None, page: int = 1, size: int = 50
+) -> Page:
+    """Return a page of findings, the newest first. Raises DatabaseError."""
+    found = Finding.objects.all()
+    if state == OPEN:
+        found = found.filter(ended_at=None)
+    elif state:
+        found = found.filter(state=state)
+    if policy is not None:
+        found = found.filter(policy=policy)
+    if instance is not None:
+        found = found.filter(instance_id=instance)
+    shown = list(found.select_related("policy")[(page - 1) * size : page * size])
+    return Page(_describe_all(shown), found.count())
+
+
+def describe(finding: Finding) -> Described:
+    return _describe_all([finding])[0]
+
+
+def _describe_all(findings: Sequence[Finding]) -> list[Described]:
+    snoozed = [one.instance_id for one in findings if one.state == FindingState.SNOOZED]
+    in_force = Snooze.objects.filter(removed_at=None, until__gt=timezone.now(), instance_id__in=snoozed)
+    snoozes = list(in_force) if snoozed else []
+    described = []
+    for finding in findings:
+        snooze = next((one for one in snoozes if _covers(one, finding)), None)
+        described.append(Described(finding, snooze, say(finding, snooze)))
+    return described
+
+
+def _covers(snooze: Snooze, finding: Finding) -> bool:
+    is_own = snooze.policy_id in (None, finding.policy_id)
+    return finding.state == FindingState.SNOOZED and is_own and snooze.instance_id == finding.instance_id
+
+
+def say(finding: Finding, snooze: Snooze | None = None) -> str:
+    """Return the sentence on a finding: "Stops at 2026-01-15T18:30:00Z: no work above 5 % since 17:00."."""
+    reason = finding.reason
+    match finding.state:
+        case FindingState.WARNED if finding.stops_at:
+            return f"{_say_plan(finding)} at {format_time(finding.stops_at)}: {reason}"
+        case FindingState.DUE:
+            return finding.obstacle or f"{_say_due(finding)}: {reason}"
+        case FindingState.STOPPING:
+            return f"Stopping: {reason}"
+        case FindingState.SNOOZED if snooze:
+            why = f": {snooze.reason}" if snooze.reason else "."
+            return f"Snoozed until {format_time(snooze.until)} by {snooze.by}{why}"
+        case FindingState.UNKNOWN:
+            return f"Not judged: {reason}"
+    return reason
+
+
+def _say_plan(finding: Finding) -> str:
+    return {Policy.Mode.STOP: "Stops", Policy.Mode.OBSERVE: "Would stop"}.get(Policy.Mode(finding.mode), "Due")
+
+
+def _say_due(finding: Finding) -> str:
+    return {Policy.Mode.STOP: "Stops next", Policy.Mode.OBSERVE: "Would be stopped by now"}.get(
+        Policy.Mode(finding.mode), "Due"
+    )

@@ -1,0 +1,1 @@
+"""How busy the running instances are, by Novita's metrics. One call tells about one instance's last hour."""
