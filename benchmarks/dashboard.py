@@ -171,7 +171,7 @@ def _time_protection(bench: Bench, page: Page, instance_id: str, number: int) ->
     reason = f"reason {number}"
     began = time.monotonic()
     assert bench.service.post(f"/api/instances/{instance_id}/protect", json={"reason": reason}).ok
-    page.locator(".protection", has_text=reason).wait_for(timeout=60_000)
+    page.locator(f".protection[title$='{reason}']").wait_for(timeout=60_000)
     return time.monotonic() - began
 
 

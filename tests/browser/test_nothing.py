@@ -13,7 +13,7 @@ pytestmark = pytest.mark.xdist_group("browser 2")
 def test_account_without_instances_says_so(visit: Visit) -> None:
     page = visit()
 
-    expect(page.locator("#nothing")).to_have_text("There are no instances in the account.")
+    expect(page.locator("#nothing p")).to_have_text("There are no instances in the account.")
     expect(page.locator("#nothing button")).to_have_text("Sync now")
     expect(page.locator("#figure-total")).to_have_text("0")
 

@@ -236,27 +236,27 @@ def rename_at_novita(panel: Panel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "element", "text"),
+    ("change", "element"),
     [
-        (stop_one, "tr[data-id=a] .status", "Stopping"),
-        (protect_one, "tr[data-id=a] .protection", "Protected: the demo"),
-        (stop_all, "#operation-summary", "Stopping 1 instance"),
-        (rename_at_novita, "tr[data-id=a] th", "omega"),
-        (Panel.clear, "#nothing", "The cache is empty."),
+        (stop_one, "tr[data-id=a] :text('Stopping')"),
+        (protect_one, "tr[data-id=a] [title='Protected: the demo']"),
+        (stop_all, "#operation :text('Stopping 1')"),
+        (rename_at_novita, "tr[data-id=a] th :text('omega')"),
+        (Panel.clear, "#nothing :text('The cache is empty.')"),
     ],
 )
 def test_change_made_elsewhere_is_shown_after_3_seconds(
-    panel: Panel, stop_clock: Clock, change: Callable[[Panel], None], element: str, text: str
+    panel: Panel, stop_clock: Clock, change: Callable[[Panel], None], element: str
 ) -> None:
     panel.hold({"id": "a", "name": "alpha"})
     page = open_page(stop_clock)
     stop_clock.pass_by(5)
-    expect(page.locator(element)).not_to_contain_text(text)
+    expect(page.locator(element)).to_have_count(0)
 
     change(panel)
     stop_clock.pass_by(3)
 
-    expect(page.locator(element)).to_contain_text(text)
+    expect(page.locator(element).first).to_be_visible()
 
 
 def test_refresh_can_be_paused(panel: Panel, stop_clock: Clock) -> None:
@@ -295,7 +295,7 @@ def test_failed_refresh_keeps_rows_names_its_start_and_recovers(
 
     expect(page.locator("#warnings")).to_contain_text(re.compile(r"can't be reached. Failing since \d+:\d+:\d+"))
     expect(page.locator("tr[data-id] th")).to_have_text("alpha")
-    expect(page.locator("#instances")).to_have_class("is-old")
+    expect(page.locator("#instances")).to_have_class(re.compile("is-old"))
     assert page.title().startswith("⚠")
     # One attempt after three to four seconds, however long the failure lasts.
     assert stop_clock.pass_by(35).count("/api/overview") == 10
@@ -304,7 +304,7 @@ def test_failed_refresh_keeps_rows_names_its_start_and_recovers(
     stop_clock.pass_by(4)
 
     expect(page.locator("#warnings")).to_be_empty()
-    expect(page.locator("#instances")).not_to_have_class("is-old")
+    expect(page.locator("#instances")).not_to_have_class(re.compile("is-old"))
     assert page.title() == "(1) Novita panel"
 
 

@@ -65,7 +65,7 @@ export function createViews({address, getColumns, note}) {
     }
 
     return {
-        parts: [make('h3', {}, 'Saved views'), list, form],
+        parts: [make('h2', {}, 'Saved views'), list, form],
         render,
         actions: {'save-view': save, 'delete-view': remove},
     };
