@@ -260,7 +260,8 @@ def used_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def test_a_port_in_use_stops_the_start(settings: Settings, used_port: int) -> None:
+def test_a_port_in_use_stops_the_start(settings: Settings, monkeypatch: pytest.MonkeyPatch, used_port: int) -> None:
+    monkeypatch.setattr("instances.management.commands.up.PORT_SECONDS", 0.1)
     settings.HOST, settings.PORT = "127.0.0.1", used_port
 
     with pytest.raises(CommandError, match=rf"^PORT: can't listen on 127\.0\.0\.1:{used_port} \(.*\)\..* set PORT"):

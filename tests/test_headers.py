@@ -80,7 +80,7 @@ ROUTES_OF_EACH_KIND = [
 
 
 @pytest.fixture
-def account(novita: NovitaAnswers) -> None:
+def account(novita: NovitaAnswers, no_pauses: None) -> None:
     """A record of each kind, all with the number 1 where they are counted."""
     novita.lists(make_row("1"))
     synchronize("command")
