@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.timeout(900)]
 
 BEGIN = 1_765_152_000  # Monday, 2025-12-08T00:00:00Z
 WEEK, DAY, HOUR = 7 * 86_400, 86_400, 3600
-SYNC_SECONDS = 150
+SYNC_SECONDS = 300
 CENT = Fraction(1, 100)
 
 
@@ -134,7 +134,7 @@ def test_ledger_of_a_week_equals_the_meter_wherever_it_observed() -> None:
 
     known = check(week)
 
-    assert week.changes > 3000
+    assert week.changes > 1500
     # Everything else is in gaps: together they are all that the meter has.
     gaps = sum(
         (measure(week, id_, row.began_ms, end) for id_, row, end in list_spans() if row.state == State.GAP),
@@ -148,7 +148,7 @@ def test_ledger_of_a_week_equals_the_meter_wherever_it_observed() -> None:
 
 @pytest.mark.usefixtures("clock")
 def test_sums_of_a_week_agree_to_the_cent() -> None:
-    week = run(2, 2)
+    week = run(4, 2)
     begin, end = BEGIN * 1000, week.now * 1000
 
     known = check(week)
