@@ -16,6 +16,7 @@ from responses import matchers
 
 from instances import health, redis_client
 from instances.costs import balance, ledger
+from instances.instance import format_time
 from instances.models import Annotation, AuditEntry, LabelRule, LedgerState, MeteredInstance, UsageInterval
 from tests.novita_answers import NovitaAnswers, make_refusal, make_row
 
@@ -175,6 +176,17 @@ def test_balance_shows_the_hours_that_are_left(client: Client, novita: NovitaAns
     assert shown["asOf"]
 
 
+def test_used_up_balance_lasts_for_no_time(client: Client, novita: NovitaAnswers) -> None:
+    sync(client, novita, make_row("a", instancePrice="100000"))
+    answer_balance(novita, json={"availableBalance": "-50000"})
+    balance.refresh(None)
+
+    shown = read(client, "/api/costs")["balance"]
+
+    assert shown["available"] == -5.0
+    assert shown["hoursLeft"] == 0.0
+
+
 def test_balance_is_read_once_in_five_minutes(novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
     answer_balance(novita)
 
@@ -242,6 +254,19 @@ def test_health_warns_of_a_low_balance(
     assert any("balance" in warning for warning in warnings) is is_low
 
 
+@pytest.mark.parametrize(("limit", "is_low"), [(0, False), (12, False), (13, True)])
+def test_limit_of_a_low_balance_is_a_setting(
+    client: Client, raw_redis: FakeRedis, monkeypatch: pytest.MonkeyPatch, settings: Any, limit: int, is_low: bool
+) -> None:
+    settings.BALANCE_WARN_HOURS = limit
+    monkeypatch.setattr(health, "_find_low_balance", health._say_low_balance)
+    raw_redis.set(redis_client.BALANCE, '{"available": "25", "per_hour": "2", "error": ""}')
+
+    warnings = read(client, "/health")["warnings"]
+
+    assert any("balance" in warning for warning in warnings) is is_low
+
+
 # --- Over time
 
 
@@ -284,6 +309,15 @@ def test_history_by_hour_begins_and_ends_within_an_hour(client: Client) -> None:
         ("2026-01-15T09:00:00Z", 2.0),
         ("2026-01-15T10:00:00Z", 0.5),
     ]
+
+
+@pytest.mark.usefixtures("now")
+def test_history_ends_now(client: Client) -> None:
+    record("a", (State.GPU, 5, None, 2.0))
+
+    points = read(client, "/api/costs/history?step=hour&from=2026-01-15&to=2026-01-15")["points"]
+
+    assert points[-1]["at"] == "2026-01-15T11:00:00Z"
 
 
 @pytest.mark.usefixtures("now")
@@ -366,10 +400,11 @@ def test_time_at_unknown_prices_alone_has_an_unknown_cost(client: Client) -> Non
 def test_report_says_since_when_the_ledger_knows(client: Client, novita: NovitaAnswers, report: str) -> None:
     assert read(client, f"/api/costs/{report}")["since"] is None
     sync(client, novita, make_row("a"))
-    since = read(client, "/api/costs")["asOf"]
+    first = ledger.to_ms(timezone.now()) - 3_600_000
+    LedgerState.objects.update(began_ms=first)
     sync(client, novita, make_row("a", status="exited"))
 
-    assert read(client, f"/api/costs/{report}")["since"] == since
+    assert read(client, f"/api/costs/{report}")["since"] == format_time(datetime.fromtimestamp(first / 1000, UTC))
 
 
 @pytest.mark.usefixtures("now")
@@ -454,6 +489,15 @@ def test_day_without_bills_is_not_billed_yet(client: Client, novita: NovitaAnswe
     days = read(client, "/api/costs/bill?from=2026-01-13&to=2026-01-15")["days"]
 
     assert [day["billed"] for day in days] == [None, None, None]
+
+
+@pytest.mark.usefixtures("now")
+def test_day_without_bills_cost_nothing_once_it_is_older(client: Client, novita: NovitaAnswers) -> None:
+    novita.mock.get(f"{BILLING}/bill/list", json={"bills": []})
+
+    days = read(client, "/api/costs/bill?from=2026-01-11&to=2026-01-14")["days"]
+
+    assert [day["billed"] for day in days] == [0.0, 0.0, None, None]
 
 
 @pytest.mark.usefixtures("now")

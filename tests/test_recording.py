@@ -131,13 +131,12 @@ def test_removed_instance_has_no_open_interval(client: Client, novita: NovitaAns
     assert not UsageInterval.objects.filter(ended_ms=None).exists()
 
 
-@pytest.mark.parametrize("field", ["gpuNum", "rootfsSize"])
-def test_damaged_number_does_not_end_the_ledger(client: Client, novita: NovitaAnswers, field: str) -> None:
+@pytest.mark.parametrize(
+    ("field", "number"), [("gpuNum", "9" * 19), ("gpuNum", "-1"), ("rootfsSize", "9" * 19), ("rootfsSize", "-1")]
+)
+def test_damaged_number_does_not_end_the_ledger(client: Client, novita: NovitaAnswers, field: str, number: str) -> None:
     novita.lists(
-        *(
-            make_row(status, status=status, instancePrice="35000", **{field: "9" * 19})
-            for status in ("running", "exited")
-        )
+        *(make_row(status, status=status, instancePrice="35000", **{field: number}) for status in ("running", "exited"))
     )
 
     client.post("/api/instances/sync")

@@ -810,7 +810,15 @@ def test_command_serves_until_it_is_stopped(ending: signal.Signals) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    ["--port 65536", "--port x", "--instances -1", "--latency -1", "--step-seconds nan", "--page-base 2"],
+    [
+        "--port 65536",
+        "--port x",
+        "--instances -1",
+        "--latency -1",
+        "--step-seconds nan",
+        "--page-base 2",
+        "--time-factor 0.5",
+    ],
 )
 def test_command_refuses_invalid_values(arguments: str) -> None:
     with run_command(*arguments.split()) as process:
