@@ -213,6 +213,23 @@ def test_restore_leaves_out_what_was_stopped_already(client: Client, account: An
     assert "stopped no instance" in restore(client, body, 409)["message"]
 
 
+def test_restore_of_a_start_is_refused(client: Client, account: Any) -> None:
+    body = client.post("/api/operations", {"kind": "start", "ids": ["c"]}).json()
+    account.settle()
+    move_on(body, 2)
+
+    assert "stopped no instance" in restore(client, body, 409)["message"]
+
+
+def test_restore_of_instances_that_are_all_removed_is_refused(client: Client, account: Any) -> None:
+    body = order(client, ids=["a"])
+    account.settle()
+    move_on(body, 2)
+    del account.rows["a"]
+
+    assert "stopped no instance" in restore(client, body, 409)["message"]
+
+
 def test_restore_of_a_running_stop_waits_for_its_result(client: Client, account: Any) -> None:
     body = order(client, ids=["a"])
 

@@ -12,7 +12,7 @@ from django.db.models import Count, QuerySet
 from django.utils import timezone
 
 from instances.errors import NothingToRestore, NothingToRetry, OperationNotFound
-from instances.instance import REMOVED_STATUS, clean_texts
+from instances.instance import clean_texts
 from instances.inventory.queries import NaturalKey, get_natural_key
 from instances.models import Operation, Target
 
@@ -110,9 +110,7 @@ def list_stopped(snapshot: Snapshot) -> list[str]:
     if snapshot.operation.finished_at is None:
         raise NothingToRestore("This operation is still running.", suggestion="Wait for its result.")
     confirmed = [
-        target.instance_id
-        for target in snapshot.targets
-        if target.state == Target.State.CONFIRMED and target.attempts and target.status != REMOVED_STATUS
+        target.instance_id for target in snapshot.targets if target.state == Target.State.CONFIRMED and target.attempts
     ]
     if snapshot.operation.kind != "stop" or not confirmed:
         raise NothingToRestore
