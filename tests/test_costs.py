@@ -15,7 +15,7 @@ from fakeredis import FakeRedis
 from responses import matchers
 
 from instances import health, redis_client
-from instances.costs import balance, ledger
+from instances.costs import balance, burn, ledger
 from instances.instance import format_time
 from instances.models import Annotation, AuditEntry, LabelRule, LedgerState, MeteredInstance, UsageInterval
 from tests.novita_answers import NovitaAnswers, make_refusal, make_row
@@ -152,6 +152,13 @@ def test_burn_rate_needs_a_bounded_number_of_queries(
 
     with django_assert_max_num_queries(2):
         read(client, "/api/costs")
+
+
+def test_burn_rate_is_computed_once_for_a_revision() -> None:
+    found = burn.find(7, [])
+
+    assert burn.find(7, []) is found
+    assert burn.find(8, []) is not found
 
 
 # --- The balance
@@ -514,13 +521,16 @@ def test_day_that_is_not_over_is_not_billed_yet(client: Client, novita: NovitaAn
 @pytest.mark.parametrize(
     "body", [[], {"bills": 1}, {"bills": [{}]}, {"bills": [{"startTime": "1", "amount": None}]}, {"bills": [None]}]
 )
-def test_bill_that_can_not_be_read_leaves_the_estimate(client: Client, novita: NovitaAnswers, body: Any) -> None:
+def test_bill_that_can_not_be_read_leaves_the_estimate(
+    client: Client, novita: NovitaAnswers, raw_redis: FakeRedis, body: Any
+) -> None:
     novita.mock.get(f"{BILLING}/bill/list", json=body)
     record("a", (State.GPU, 36, 12, 2.0))
 
     answer = read(client, "/api/costs/bill?from=2026-01-14&to=2026-01-14")
     read(client, "/api/costs/bill?from=2026-01-14&to=2026-01-14")
 
+    assert 0 < raw_redis.ttl(f"{redis_client.BILLS}20260114-20260115") <= 60
     assert answer["days"] == [{"date": "2026-01-14", "estimated": 48.0, "billed": None, "difference": None}]
     assert "bill can't be read" in answer["error"]
     assert len(novita.mock.calls) == 1
@@ -696,6 +706,26 @@ def test_deleted_rule_no_longer_gives_an_owner(client: Client, novita: NovitaAns
     DjangoClient().post(f"/admin/instances/labelrule/{rule.pk}/delete/", {"post": "yes"})
 
     assert read(client, "/api/instances/a")["owner"] is None
+
+
+def test_selected_rules_are_deleted_with_a_record_of_each(client: Client, novita: NovitaAnswers) -> None:
+    rules = [LabelRule.objects.create(pattern=pattern, owner="ada") for pattern in ("*", "x*")]
+    sync(client, novita, make_row("a"))
+    form = {"action": "delete_selected", "_selected_action": [rule.pk for rule in rules], "post": "yes"}
+
+    DjangoClient().post("/admin/instances/labelrule/", form)
+
+    assert read(client, "/api/instances/a")["owner"] is None
+    assert AuditEntry.objects.filter(action="rules.change").count() == 2
+
+
+def test_first_rule_by_position_counts(client: Client, novita: NovitaAnswers) -> None:
+    LabelRule.objects.create(pattern="*", owner="late", position=20)
+    LabelRule.objects.create(pattern="name-?", owner="early", position=5)
+    sync(client, novita, make_row("a"), make_row("bb"))
+
+    assert read(client, "/api/instances/a")["owner"] == "early"
+    assert read(client, "/api/instances/bb")["owner"] == "late"
 
 
 @pytest.mark.parametrize("kind", ["usageinterval", "annotation", "labelrule"])
