@@ -33,10 +33,11 @@ export function createDrawer(element, {onClose}) {
         }
     }
 
-    // In front of the page the drawer is modal: neither the focus nor a screen reader leaves it, but results are heard.
+    // In front of the page the drawer is modal: neither the focus nor a screen reader leaves it, but for dialogs and for
+    // results, which are heard.
     function updateRest() {
-        for (const other of document.body.children) {
-            if (other !== element && !other.matches('[role=status]')) {
+        for (const other of document.querySelectorAll('body > :not(#content, [role=status]), #content > :not(dialog)')) {
+            if (other !== element) {
                 other.inert = !element.hidden && isNarrow.matches;
             }
         }

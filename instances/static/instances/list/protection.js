@@ -5,9 +5,6 @@ import {send} from '../session.js';
 import {sayAge, sayMoment} from '../words.js';
 import {makeSection} from './facts.js';
 
-const SVG = 'http://www.w3.org/2000/svg';
-const LOCK = 'M4 7V5a4 4 0 0 1 8 0v2h1v8H3V7zm2 0h4V5a2 2 0 0 0-4 0z';
-
 // `ask` is that of confirm.js; `getOpener(id)` returns what gets the focus after a question whose opener is gone.
 export function createProtection({ask, inventory, messages, refreshAnew, render, getOpener}) {
     let protections = new Map(); // id → {instanceId, reason, protectedBy, protectedAt}
@@ -33,9 +30,6 @@ export function createProtection({ask, inventory, messages, refreshAnew, render,
         const lock = find(row, '.protection');
         const protection = protections.get(one.id);
         const text = protection ? `Protected: ${protection.reason}` : '';
-        if (protection && !lock.firstElementChild) {
-            lock.append(makeLock());
-        }
         set(lock, 'hidden', !protection);
         set(lock, 'title', text);
         set(lock, 'ariaLabel', text || null);
@@ -119,15 +113,4 @@ export function createProtection({ask, inventory, messages, refreshAnew, render,
             unprotect: (_button, holder) => askToRemove(holder.dataset.id),
         },
     };
-}
-
-function makeLock() {
-    const svg = document.createElementNS(SVG, 'svg');
-    const path = document.createElementNS(SVG, 'path');
-    for (const [name, value] of Object.entries({width: 14, height: 14, viewBox: '0 0 16 16', fill: 'currentColor'})) {
-        svg.setAttribute(name, value);
-    }
-    path.setAttribute('d', LOCK);
-    svg.append(path);
-    return svg;
 }
