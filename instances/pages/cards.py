@@ -48,7 +48,7 @@ def describe(listing: store.Listing | None, found: health.Health) -> dict[str, A
         "is_stale": bool(listing and is_known and listing.freshness.is_stale),
         "total": len(instances),
         "running": groups["running"],
-        "starting": groups["starting"],
+        "moving": _say_moving(groups["starting"], groups["stopping"]),
         "gpus": sum(one["gpuNum"] or 0 for one in instances if one["group"] == "running"),
         "segments": _describe_segments(groups, len(instances)),
         # Without any known price, the sum is unknown, too.
@@ -81,6 +81,12 @@ def say_reason(reason: attention.Reason, number: int) -> str:
     }[reason]
 
 
+def _say_moving(starting: int, stopping: int) -> str:
+    if starting and stopping:
+        return f"{starting + stopping} moving"
+    return f"{starting} starting" if starting else f"{stopping} stopping" if stopping else ""
+
+
 def _describe_segments(groups: Mapping[str, int], total: int) -> dict[str, Any]:
     """Return the bar of the groups: where each begins, its width in percent, and a sentence."""
     parts, begin = [], 0.0
@@ -99,7 +105,7 @@ def _describe_gpus(burning: burn.Burn) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [
         {
             "name": name or "Unknown GPU",
-            "link": urlencode({"search": name}),
+            "link": urlencode({"gpu": name}),
             "per_hour": say_usd(amount),
             "width": f"{100 * amount / shown[0][1]:.1f}",
         }

@@ -126,16 +126,16 @@ class Panel:
             if operation["finishedAt"] is None:
                 self.service.post(f"/api/operations/{operation['id']}/cancel")
         tables = ("target", "operation", "protection")
-        self._change_records(*(f"DELETE FROM instances_{table}" for table in tables))  # noqa: S608 - the names above
+        self.change_records(*(f"DELETE FROM instances_{table}" for table in tables))  # noqa: S608 - the names above
 
     def let_time_run_out(self) -> None:
         """Move the deadline of all running operations to now."""
-        self._change_records(
+        self.change_records(
             "UPDATE instances_operation SET deadline_at = datetime('now'), next_round_at = datetime('now') "
             "WHERE finished_at IS NULL"
         )
 
-    def _change_records(self, *statements: str) -> None:
+    def change_records(self, *statements: str) -> None:
         connection = sqlite3.connect(self._database, timeout=PATIENCE_MS / 1000)
         with connection:
             for statement in statements:

@@ -168,6 +168,7 @@ function show(hadFailed) {
     cards.showRedis(health ? health.services.redis : 'unknown');
     if (health) {
         operations.take(overview.value.operations);
+        fragments.follow(overview.value.operations);
         protection.take(overview.value.protections);
     }
     if (!inventory.failure) {

@@ -23,12 +23,13 @@ export function createCards({inventory}) {
         const instances = hasCopy ? inventory.instances : [];
         const say = text => (hasCopy ? text : '–');
         const running = instances.filter(one => one.group === 'running');
-        const starting = instances.filter(one => one.group === 'starting').length;
         const gpus = running.reduce((sum, one) => sum + (one.gpuNum || 0), 0);
         setText(get('figure-total'), say(String(instances.length)));
         setText(get('figure-running'), say(String(running.length)));
         setText(get('figure-of'), hasCopy ? `of ${instances.length} · ${gpus} GPU${end(gpus)}` : '');
-        show(get('figure-starting'), starting ? `${starting} starting` : '');
+        show(get('figure-moving'), sayMoving(...['starting', 'stopping'].map(group => (
+            instances.filter(one => one.group === group).length
+        ))));
         renderSegments(instances);
         renderBurn(instances, hasCopy);
         renderGpus(instances, hasCopy);
@@ -74,7 +75,7 @@ export function createCards({inventory}) {
             if (cost) {
                 const [link, bar, amount] = row.children;
                 setText(link, name || 'Unknown GPU');
-                setAttribute(link, 'href', `?${new URLSearchParams({search: name})}`);
+                setAttribute(link, 'href', `?${new URLSearchParams({gpu: name})}`);
                 setAttribute(bar.lastElementChild, 'width', `${(100 * cost / found[0][1]).toFixed(1)}%`);
                 setText(amount, sayUsd(cost));
             }
@@ -112,6 +113,13 @@ export function createCards({inventory}) {
     }
 
     return {render, showRedis, tick};
+}
+
+function sayMoving(starting, stopping) {
+    if (starting && stopping) {
+        return `${starting + stopping} moving`;
+    }
+    return starting ? `${starting} starting` : stopping ? `${stopping} stopping` : '';
 }
 
 function end(number) {

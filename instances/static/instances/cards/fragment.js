@@ -7,6 +7,7 @@ const REFRESH_MS = 300_000;
 export function createFragments() {
     const elements = [...document.querySelectorAll('[data-fragment]')];
     const etags = new WeakMap();
+    let running = new Set(); // the ids of operations
 
     async function read(element) {
         const headers = etags.has(element) ? {'If-None-Match': etags.get(element)} : {};
@@ -29,8 +30,17 @@ export function createFragments() {
     for (const element of elements.filter(one => 'fragmentFirst' in one.dataset)) {
         read(element);
     }
+    // An operation that has ended shows in the charts.
+    function follow(operations) {
+        const now = new Set((operations || []).filter(one => one.finishedAt === null).map(one => one.id));
+        if ([...running].some(id => !now.has(id))) {
+            refresh();
+        }
+        running = now;
+    }
+
     if (elements.length) {
         setInterval(refresh, REFRESH_MS);
     }
-    return {refresh};
+    return {follow};
 }
