@@ -456,7 +456,7 @@ def test_bill_shows_each_day_beside_the_estimate(client: Client, novita: NovitaA
 
 
 @pytest.mark.usefixtures("now")
-def test_day_before_the_ledger_has_no_estimate(client: Client, novita: NovitaAnswers) -> None:
+def test_day_before_the_ledger_is_not_compared(client: Client, novita: NovitaAnswers) -> None:
     record("a", (State.GPU, 30, None, 2.0))
     LedgerState.objects.update(began_ms=ledger.to_ms(NOON) - 30 * 3_600_000)
     answer_bills(novita, ("2026-01-13", "30000"), ("2026-01-14", "360000"))
@@ -465,7 +465,7 @@ def test_day_before_the_ledger_has_no_estimate(client: Client, novita: NovitaAns
     days = read(client, "/api/costs/bill?from=2026-01-13&to=2026-01-15")["days"]
 
     assert days == [
-        {"date": "2026-01-13", "estimated": None, "billed": 3.0, "difference": None},
+        {"date": "2026-01-13", "estimated": 0.0, "billed": 3.0, "difference": None},
         {"date": "2026-01-14", "estimated": 36.0, "billed": 36.0, "difference": 0.0},
         {"date": "2026-01-15", "estimated": 24.0, "billed": None, "difference": None},
     ]

@@ -10,7 +10,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from instances.costs import ledger, recording
+from instances.costs import hours, ledger, recording, reports
 from instances.instance import from_novita
 from instances.models import HourSums, LedgerState, MeteredInstance, UsageInterval
 from tests.novita_answers import NovitaAnswers, make_row
@@ -107,6 +107,23 @@ def test_unchanged_account_after_the_clock_was_set_back_is_recorded_again() -> N
     state = LedgerState.objects.get()
     assert state.began_ms == ledger.to_ms(NOON - timedelta(hours=1))
     assert state.observed_ms == ledger.to_ms(NOON - timedelta(seconds=3540))
+
+
+def test_hours_that_repeat_with_nothing_have_no_sums(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.NOVITA_STALE_AFTER = 100_000
+    monkeypatch.setattr(timezone, "now", lambda: NOON + timedelta(hours=3))
+    period = ledger.to_ms(NOON), ledger.to_ms(NOON + timedelta(hours=2))
+    for seconds in (0, 7200):
+        observe(seconds)
+    hours.sum_up()
+    assert [point.sums.gpu for point in reports.read_history(*period, reports.HOUR_MS)] == [3_600_000, 3_600_000]
+
+    for seconds in (-3600, 10_800):
+        at = NOON + timedelta(seconds=seconds)
+        recording.observe(recording.Observation(at, "empty", lambda: []))
+    hours.sum_up()
+
+    assert [point.sums.gpu for point in reports.read_history(*period, reports.HOUR_MS)] == [0, 0]
 
 
 def test_renamed_instance_is_renamed_in_the_ledger() -> None:

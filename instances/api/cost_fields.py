@@ -167,9 +167,11 @@ class UsedListSerializer(serializers.Serializer[Any]):
 
 class BilledDaySerializer(serializers.Serializer[Any]):
     date = serializers.DateField()
-    estimated = serializers.FloatField(allow_null=True, help_text="By the ledger; null: the ledger began later.")
+    estimated = serializers.FloatField(help_text="By the ledger; 0 before it began.")
     billed = serializers.FloatField(allow_null=True, help_text="Before vouchers; null: not billed yet.")
-    difference = serializers.FloatField(allow_null=True, help_text="billed - estimated")
+    difference = serializers.FloatField(
+        allow_null=True, help_text="billed - estimated; null: not billed yet, or the ledger began later."
+    )
 
 
 @extend_schema_serializer(many=False)

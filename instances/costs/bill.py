@@ -32,15 +32,17 @@ BILLED_AFTER: Final = timedelta(days=2)
 
 @dataclass(frozen=True)
 class Day:
-    """`billed` is None when Novita has not billed the day yet, and `estimated` when the ledger began later."""
+    """`billed` is None when Novita has not billed the day yet."""
 
     date: date
-    estimated: Decimal | None
+    estimated: Decimal
     billed: Decimal | None
+    # False: the ledger began later, so there is nothing to compare.
+    is_recorded: bool = True
 
     @property
     def difference(self) -> Decimal | None:
-        return None if self.billed is None or self.estimated is None else self.billed - self.estimated
+        return self.billed - self.estimated if self.billed is not None and self.is_recorded else None
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,8 @@ def _compare(period: Period, billed: _Billed) -> Bill:
     for point in points:
         day = datetime.fromtimestamp(point.at_ms / 1000, UTC).date()
         is_billed = not billed.error and day < today and (day <= last or today - day > BILLED_AFTER)
-        is_recorded = point.at_ms + reports.DAY_MS > since_ms
-        estimated = point.sums.known_usd if is_recorded else None
-        days.append(Day(day, estimated, billed.amounts.get(day, Decimal(0)) if is_billed else None))
+        amount = billed.amounts.get(day, Decimal(0)) if is_billed else None
+        days.append(Day(day, point.sums.usd, amount, point.at_ms + reports.DAY_MS > since_ms))
     return Bill(days, billed.error)
 
 
