@@ -5,8 +5,10 @@ live-state.js and stop-all.js say the same in the open page.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
+
+from django.utils import timezone
 
 from instances.errors import NovitaRejectedKey, NovitaTimeout, NovitaUnavailable
 from instances.health import Health
@@ -18,6 +20,9 @@ _FAILURES: Final = {
     NovitaTimeout.code: "Novita unreachable",
     NovitaRejectedKey.code: "API key rejected",
 }
+
+
+HALF_DAY: Final = timedelta(hours=12)
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ def describe_live(found: Health, *, has_script: bool) -> Live:
 
 
 def _say_clock(moment: datetime) -> str:
-    return f"{moment:%H:%M} UTC"
+    return f"{moment:%H:%M} UTC" if timezone.now() - moment < HALF_DAY else f"{moment:%b %-d, %H:%M} UTC"
 
 
 @dataclass(frozen=True)

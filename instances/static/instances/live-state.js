@@ -1,9 +1,10 @@
 // The live state in the bar: a word for how fresh the page is, and the time that belongs to it. The server's HTML says
 // the same (pages/bar.py).
 
+import {getNow} from './clock.js';
 import {set, setText} from './elements.js';
 import {LoggedOut} from './service.js';
-import {sayAge, sayClock, sayMoment} from './words.js';
+import {sayAge, sayMoment} from './words.js';
 
 // The word for a failed synchronization, by the code of the error.
 const FAILURES = {
@@ -11,6 +12,15 @@ const FAILURES = {
     NOVITA_TIMEOUT: 'Novita unreachable',
     NOVITA_REJECTED_KEY: 'API key rejected',
 };
+
+const HALF_DAY_MS = 43200000;
+
+// Returns the time of day, with the day if that was some time ago.
+function sayStart(time) {
+    const isOld = Math.abs((getNow() ?? Date.now()) - new Date(time)) > HALF_DAY_MS;
+    const day = isOld ? {month: 'short', day: 'numeric'} : {};
+    return new Date(time).toLocaleString([], {...day, hour: 'numeric', minute: '2-digit'});
+}
 
 export function createLiveState({inventory, overview}) {
     const element = document.getElementById('live');
@@ -43,7 +53,7 @@ export function createLiveState({inventory, overview}) {
             return ['trouble', 'Redis unreachable', synced];
         }
         if (failure) {
-            return ['trouble', failure.error instanceof LoggedOut ? 'Logged out' : 'Not refreshed', failure.since ? ` since ${sayClock(failure.since)}` : ''];
+            return ['trouble', failure.error instanceof LoggedOut ? 'Logged out' : 'Not refreshed', failure.since ? ` since ${sayStart(failure.since)}` : ''];
         }
         if (sync.lastError) {
             return ['trouble', FAILURES[sync.lastErrorCode] ?? 'Synchronization failing', synced];
@@ -51,7 +61,7 @@ export function createLiveState({inventory, overview}) {
         if (!inventory.hasCopy) {
             return ['waiting', inventory.isSyncing ? 'Synchronizing…' : 'Not synchronized', ''];
         }
-        return sync.isStale ? ['stale', 'Stale', ` since ${sayClock(asOf)}`] : ['live', 'Live', synced];
+        return sync.isStale ? ['stale', 'Stale', ` since ${sayStart(asOf)}`] : ['live', 'Live', synced];
     }
 
     return {tick};
