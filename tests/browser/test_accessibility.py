@@ -11,6 +11,11 @@ from tests.browser.conftest import NARROW, WIDE, Panel, Visit, Witness, confirm
 
 pytestmark = pytest.mark.xdist_group("browser with a worker")
 
+# Rules that the packages' own pages break; no style sheet can mend that.
+FOREIGN = {
+    "/api/docs": ("nested-interactive", "region"),
+    "/api/instances/stop-all": ("html-has-lang", "landmark-", "region"),
+}
 ROWS = [
     {"id": "a", "name": "alpha"},
     {"id": "b", "name": "beta", "status": "exited"},
@@ -37,7 +42,7 @@ COLOUR_RULES = {"type": "rule", "values": ["color-contrast", "link-in-text-block
 # Colours that change with the theme take some time to do so.
 RUN_AXE = """async options => {
     const changes = document.getAnimations().filter(one => one instanceof CSSTransition);
-    await Promise.all(changes.map(one => one.finished));
+    await Promise.allSettled(changes.map(one => one.finished));
     return (await axe.run(options)).violations;
 }"""
 
@@ -70,12 +75,16 @@ def find_violations(page: Page, *viewports: ViewportSize) -> list[str]:
 def test_dashboard_passes_axe(panel: Panel, visit: Visit) -> None:
     panel.hold(*ROWS)
     panel.age(hours=1)
-    page = visit("/?search=")
+    page = visit()
     expect(page.locator("tr[data-id]")).to_have_count(len(ROWS))
     page.get_by_role("button", name="Refresh data").click()
     expect(page.locator("#status")).to_contain_text("Refreshed")
+<<<<<<< HEAD
     page.get_by_role("checkbox", name="Select alpha").check()
     page.get_by_role("button", name="View").click()
+=======
+    page.get_by_role("button", name="alpha", exact=True).click()
+>>>>>>> e27217f (wip)
 
     assert find_violations(page, WIDE, NARROW) == []
 
@@ -180,15 +189,33 @@ def test_empty_list_passes_axe(panel: Panel, visit: Visit, search: str) -> None:
     assert find_violations(page) == []
 
 
-@pytest.mark.parametrize("path", ["/admin/instances/syncrun/", "/admin/instances/syncrun/{run}/change/"])
-def test_records_pass_axe(panel: Panel, visit: Visit, path: str) -> None:
+PAGES = [
+    "/costs/",
+    "/activity/",
+    "/admin/",
+    "/admin/instances/syncrun/",
+    "/admin/instances/syncrun/{run}/change/",
+    "/admin/instances/token/add/",
+    "/api/instances/stop-all",
+    "/api/docs",
+    "/nope",
+]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_page_passes_axe_and_fits_a_phone(panel: Panel, visit: Visit, witness: Witness, path: str) -> None:
+    witness.allow("status of 40[45]")
     panel.hold(*ROWS)
-    page = visit("/admin/instances/syncrun/")
+    page = visit("/admin/instances/syncrun/" if "{run}" in path else path)
     if "{run}" in path:
         page.locator("#result_list tbody th a").first.click()
         expect(page.get_by_text("gamma")).to_be_visible()
+    page.wait_for_load_state("networkidle")
 
-    assert find_violations(page) == []
+    found = find_violations(page)
+    page.set_viewport_size(NARROW)
+    assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
+    assert [violation for violation in found if not violation.startswith(FOREIGN.get(path, ()))] == []
 
 
 def test_keyboard_reaches_every_control_with_a_visible_focus(panel: Panel, visit: Visit) -> None:
