@@ -79,12 +79,8 @@ def test_dashboard_passes_axe(panel: Panel, visit: Visit) -> None:
     expect(page.locator("tr[data-id]")).to_have_count(len(ROWS))
     page.get_by_role("button", name="Refresh data").click()
     expect(page.locator("#status")).to_contain_text("Refreshed")
-<<<<<<< HEAD
     page.get_by_role("checkbox", name="Select alpha").check()
     page.get_by_role("button", name="View").click()
-=======
-    page.get_by_role("button", name="alpha", exact=True).click()
->>>>>>> e27217f (wip)
 
     assert find_violations(page, WIDE, NARROW) == []
 
