@@ -38,6 +38,11 @@ BALANCE_TURN: Final = f"{_TAG}:balance-turn"
 BILLS: Final = f"{_TAG}:bills:"
 # The last metrics of each instance.
 METRICS: Final = f"{_TAG}:metrics:"
+# How many calls for metrics were sent in a slot of time, and when the next may be sent after a refusal.
+METRICS_SLOT: Final = f"{_TAG}:metrics-slot:"
+METRICS_PAUSE: Final = f"{_TAG}:metrics-pause"
+# The instances whose metrics somebody looks at, each until a time.
+METRICS_WATCHED: Final = f"{_TAG}:metrics-watched"
 PROBE: Final = f"{_TAG}:probe"
 # Records that the database could not store, by the database's id.
 KEPT: Final = f"{_TAG}:kept:"

@@ -20,7 +20,8 @@ from instances.inventory import additions, store
 from instances.models import Token
 from instances.notifications import webhooks
 from instances.operations import emergency, records, rounds
-from instances.policies import evaluation, watch
+from instances.policies import evaluation, metrics, watch
+from instances.utilization import sampling
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +112,17 @@ def sum_hours() -> None:
 
 
 @shared_task
+def sample_metrics() -> None:
+    """Read the metrics that policies and open pages want, as far as the limit allows."""
+    if is_ending.is_set():
+        return
+    try:
+        metrics.sample()
+    except CacheUnavailable as exc:
+        outages.note_redis_error(exc)
+
+
+@shared_task
 def evaluate_policies() -> None:
     """Judge what the policies apply to, and stop what is due, when it is this worker's turn."""
     try:
@@ -142,6 +154,7 @@ SCHEDULE: Final[list[tuple[Callable[[], object], float]]] = [
     (refresh_prices.delay, 60),
     (read_balance.delay, 30),
     (sum_hours.delay, 60),
+    (sample_metrics.delay, sampling.SLOT_SECONDS),
     (evaluate_policies.delay, watch.EVALUATE_SECONDS),
     (forget_sessions.delay, 600),
     (forget_old.delay, 86400),

@@ -56,6 +56,7 @@ API: Final[Mapping[str, Mapping[str, Role]]] = {
     "/api/instances/stop-all": {"POST": ADMIN},
     "/api/instances/<pk>": {"GET": VIEWER},
     "/api/instances/<pk>/history": {"GET": VIEWER},
+    "/api/instances/<pk>/utilization": {"GET": VIEWER},
     "/api/instances/<pk>/start": {"POST": OPERATOR},
     "/api/instances/<pk>/stop": {"POST": OPERATOR},
     "/api/instances/<pk>/restart": {"POST": OPERATOR},

@@ -9,6 +9,7 @@ from instances.api import description  # noqa: F401 - importing it registers the
 from instances.api.costs import AnnotationViewSet, CostViewSet
 from instances.api.policies import FindingViewSet, PolicyViewSet
 from instances.api.start_freeze import StartFreezeViewSet
+from instances.api.utilization import UtilizationViewSet
 from instances.api.views import (
     ApiRootView,
     CacheViewSet,
@@ -45,6 +46,11 @@ urlpatterns = [
         r"^/instances/(?P<pk>[^/]+)/annotation/?$",
         AnnotationViewSet.as_view({"get": "show", "put": "set"}),
         name="instance-annotation",
+    ),
+    re_path(
+        r"^/instances/(?P<pk>[^/]+)/utilization/?$",
+        UtilizationViewSet.as_view({"get": "show"}),
+        name="instance-utilization",
     ),
     re_path(r"^/annotations/?$", AnnotationViewSet.as_view({"put": "set_many"}), name="annotations"),
     re_path(

@@ -30,6 +30,7 @@ from instances.instance import ActionName, Instance, MalformedInstance, from_nov
 from instances.novita import failures, paging
 from instances.novita.billing import Balance, Bill, parse_balance, parse_bills
 from instances.novita.catalog import Cluster, Product, parse_clusters, parse_products
+from instances.novita.metrics import Metrics, parse_metrics
 from instances.outgoing import egress
 from instances.outgoing.deadline import Budget
 from novita_site import __version__
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 
 API_PATH: Final = "/gpu-instance/openapi/v1"
 BILLING_PATH: Final = "/openapi/v1/billing"
+METRICS_PATH: Final = "/openapi/v1/metrics/gpu/instance"
 USER_AGENT: Final = f"novita-panel/{__version__}"
 RETRIES: Final = 3
 MAX_RETRY_AFTER_SECONDS: Final = 30
@@ -133,6 +135,21 @@ class Novita:
             "endTime": int(end.timestamp()),
         }
         return parse_bills(self._list(f"{BILLING_PATH}/bill/list", query, budget))
+
+    def read_metrics(
+        self, instance_id: str, begin: datetime, end: datetime, interval_seconds: int, budget: Budget
+    ) -> Metrics:
+        """Read the metrics of an instance, with a single attempt: everything else is more important."""
+        query: Mapping[str, str | int] = {
+            "instanceId": instance_id,
+            "startTime": int(begin.timestamp()),
+            "endTime": int(end.timestamp()),
+            "interval": interval_seconds,
+        }
+        body = self._call("GET", METRICS_PATH, budget, query=query)
+        if body is failures.NOT_JSON:
+            raise NovitaBadAnswer("Novita's answer is not JSON.")
+        return parse_metrics(body)
 
     def _list(self, path: str, query: Mapping[str, str | int], budget: Budget) -> Any:
         """Read a list, where "not found" can only mean a wrong address."""

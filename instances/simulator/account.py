@@ -11,10 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
+from instances.simulator import load
 from instances.simulator.answers import Answer, Refusal, Row, invalid, invalid_state
 from instances.simulator.meter import STEPS, Meter
 from instances.simulator.routes import MOVES, STARTING_POINT
 from instances.simulator.rows import FIRST_MOVES, SLOW_CREATION, add_details, build_row
+
+# The fields of a request that changes the account.
+CHANGES = frozenset({"add", "set", "remove", "running"})
+MAX_METRICS_SECONDS = 86_400
 
 
 @dataclass(eq=False, slots=True)
@@ -100,6 +105,8 @@ class Account:
         self.page_base, self.step_seconds = page_base, step_seconds
         self._clock = clock or make_clock(1)
         self.meter = Meter()
+        # Instance → its chosen script of load.
+        self._loads: dict[str, str] = {}
         self._lock = threading.RLock()
         self._rng = random.Random(seed)
         self._numbers = itertools.count(instances)
@@ -168,8 +175,14 @@ class Account:
 
         Raises Refusal for an invalid request, and then changes nothing.
         """
-        allowed = 'send any of {"add": [rows], "set": {id: {field: value}}, "remove": [ids], "running": true}'
-        if not isinstance(wanted, dict) or not wanted.keys() <= {"add", "set", "remove", "running"}:
+        allowed = (
+            'send any of {"add": [rows], "set": {id: {field: value}}, "remove": [ids], "running": true, '
+            f'"load": {{id: one of {", ".join(load.SCRIPTS)}}}, "reclaim": [ids]}}'
+        )
+        if not isinstance(wanted, dict) or not wanted.keys() <= {*CHANGES, "load", "reclaim"}:
+            raise invalid(allowed)
+        loads, reclaimed = wanted.get("load", {}), wanted.get("reclaim", [])
+        if not isinstance(loads, dict) or not all(one in load.SCRIPTS for one in map(str, loads.values())):
             raise invalid(allowed)
         added, changed, removed = wanted.get("add", []), wanted.get("set", {}), wanted.get("remove", [])
         if not (
@@ -180,6 +193,8 @@ class Account:
             and isinstance(removed, list)
             and all(isinstance(instance_id, str) for instance_id in removed)
             and wanted.get("running", True) is True
+            and isinstance(reclaimed, list)
+            and all(isinstance(instance_id, str) for instance_id in reclaimed)
         ):
             raise invalid(allowed)
         with self._lock:
@@ -187,13 +202,16 @@ class Account:
             rows = {row["id"]: row for row in ({**self.build_fresh_row(), **row} for row in added)}
             if len(rows) < len(added) or rows.keys() & self._instances.keys():
                 raise invalid("an added id already exists")
-            if unknown := {*changed, *removed} - self._instances.keys() - rows.keys():
+            if unknown := {*changed, *removed, *loads, *reclaimed} - self._instances.keys() - rows.keys():
                 raise invalid(f"no such instance: {min(unknown)}")
             self._instances.update({instance_id: Instance(row) for instance_id, row in rows.items()})
             for row in rows.values():
                 self.meter.note(row, self._clock())
             for instance_id, fields in changed.items():
                 self._set(self._instances[instance_id], fields)
+            self._loads.update(loads)
+            for instance_id in reclaimed:
+                self._reclaim(self._instances[instance_id])
             for instance_id in removed:
                 self._remove(instance_id)
             if "running" in wanted:
@@ -220,6 +238,24 @@ class Account:
             bills = self.meter.list_bills(cycle, query.get("productCategory", ""), begin, end, self._clock())
             owner = query.get("ownerId", "")
             return {"bills": [bill for bill in bills if owner in ("", bill["ownerID"])]}
+
+    def read_metrics(self, instance_id: str, query: dict[str, str]) -> Row:
+        """Return an instance's metrics. A bad parameter is answered by the last 60 seconds, as Novita does."""
+        given = [query.get(name, "") for name in ("startTime", "endTime", "interval")]
+        begin, end, interval = (int(text) if re.fullmatch("[0-9]{1,12}", text) else 0 for text in given)
+        with self._lock:
+            row, now = self._find(instance_id).row, int(self._clock())
+            if interval <= 15 or not 0 < begin <= end - 60 or end - begin > MAX_METRICS_SECONDS:
+                begin, end, interval = now - load.LAG_SECONDS - 60, now, 30
+            script = self._loads.get(instance_id) or load.choose(row)
+            return load.describe(row, script, begin, end, interval, now)
+
+    def _reclaim(self, instance: Instance) -> None:
+        """Announce that a spot instance is taken back, and take it back two steps later."""
+        now = self._clock()
+        due = now + 2 * self.step_seconds
+        self._set(instance, {"spotStatus": "reclaiming", "spotReclaimTime": str(int(due))})
+        self._schedule(instance, [(due, "exited")])
 
     def remove_any(self, instances: list[Instance]) -> None:
         """Remove a random one of these instances at once."""
@@ -261,6 +297,8 @@ class Account:
                 row |= {"spotStatus": "running", "spotReclaimTime": "0"}
         elif status == "exited":
             row["lastStoppedAt"] = str(int(at))
+            if row["spotStatus"] == "reclaiming":
+                row["spotStatus"] = "terminated"
 
     def _schedule(self, instance: Instance, plan: list[tuple[float, str]]) -> None:
         instance.plan = plan

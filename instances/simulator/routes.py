@@ -2,6 +2,7 @@
 
 BASE_PATH = "/gpu-instance/openapi/v1"
 BILLING_PATH = "/openapi/v1/billing"
+METRICS_PATH = "/openapi/v1/metrics/gpu/instance"
 ROUTES = {
     f"{BASE_PATH}/gpu/instances": ("GET", "list"),
     f"{BASE_PATH}/gpu/instance": ("GET", "get"),
@@ -13,6 +14,7 @@ ROUTES = {
     f"{BASE_PATH}/clusters": ("GET", "clusters"),
     f"{BILLING_PATH}/balance/detail": ("GET", "balance"),
     f"{BILLING_PATH}/bill/list": ("GET", "bills"),
+    METRICS_PATH: ("GET", "metrics"),
 }
 MOVES = {
     "start": ("toStart", "starting", "running"),

@@ -157,6 +157,8 @@ class Exchange(BaseHTTPRequestHandler):
                     return json_answer(self.server.account.read_balance())
                 case "bills":
                     return json_answer(self.server.account.list_bills(self.call.query))
+                case "metrics":
+                    return json_answer(self.server.account.read_metrics(self.read_instance_id(), self.call.query))
                 case _:
                     return self.answer_action()
         except Refusal as refusal:

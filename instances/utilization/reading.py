@@ -3,14 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
 
+from instances.novita.metrics import Sample
 
-class Sample(NamedTuple):
-    """A value in percent. Out of range or not finite: Novita sent it so."""
-
-    at: datetime
-    value: float
+__all__ = ["Reading", "Sample"]
 
 
 @dataclass(frozen=True)
