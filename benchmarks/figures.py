@@ -100,6 +100,8 @@ def list_readers(instances: int, found: Mapping[str, float]) -> Iterator[Figure]
     yield Figure(
         "mixed listings, during a sync", at, found["mixed"], f"of {found['listings']:.0f}", goal=0, is_least=False
     )
+    yield Figure("web process that synchronizes and sends lists, peak memory", at, found["web_peak_mb"], "MB")
+    yield Figure("web process that also searches, peak memory", at, found["web_peak_with_search_mb"], "MB")
 
 
 def list_boots(times: Mapping[str, float]) -> Iterator[Figure]:

@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 PAUSE_SECONDS = 0.02
+LISTING_PAUSE_SECONDS = 0.1
 
 # A process of its own from the first instruction on: none of this module needs Django.
 SPAWN = multiprocessing.get_context("spawn")
@@ -67,17 +68,24 @@ def read_one(pipe: Connection, port: int, instances: int) -> None:
 
 
 def read_listings(pipe: Connection, port: int) -> None:
-    reader, kinds, etag = Reader(port), list[str](), ""
+    """Read the whole listing again and again; one that has not changed is judged as before."""
+    reader, kinds, last, kind = Reader(port), list[str](), b"", ""
     while True:
-        answer, body = reader.get("/api/instances", **{"Accept-Encoding": "gzip", "If-None-Match": etag})
-        if answer.status == 200:
-            etag = answer.headers["ETag"] or ""
-            text = zlib.decompress(body, wbits=31)
-            old, new = text.count(b'"imageUrl":"v1"'), text.count(b'"imageUrl":"v2"')
-            total = int(text.rpartition(b'"total":')[2].strip(b"}"))
-            kinds.append("mixed" if old + new != total or (old and new) else "new" if new else "old")
+        answer, body = reader.get("/api/instances", **{"Accept-Encoding": "gzip"})
+        if answer.status != 200:
+            kind = f"refused with {answer.status}"
+        elif body != last:
+            last, kind = body, _judge(zlib.decompress(body, wbits=31))
+        kinds.append(kind)
         if pipe.poll():
             pipe.recv()
             pipe.send(kinds)
             kinds = []
-        time.sleep(PAUSE_SECONDS)
+        time.sleep(LISTING_PAUSE_SECONDS)
+
+
+def _judge(listing: bytes) -> str:
+    """Tell which version of the instances a listing has: "old", "new", or "mixed"."""
+    old, new = listing.count(b'"imageUrl":"v1"'), listing.count(b'"imageUrl":"v2"')
+    total = int(listing.rpartition(b'"total":')[2].strip(b"}"))
+    return "mixed" if old + new != total or (old and new) else "new" if new else "old"

@@ -171,11 +171,11 @@ def test_a_refusal_has_an_id_too(client: Client, headers: dict[str, str]) -> Non
 def test_a_bug_has_its_id_in_the_log(log_stream: io.StringIO) -> None:
     client = ApiClient(raise_request_exception=False)
 
-    with connection.execute_wrapper(Mock(side_effect=Exception("a bug"))):
+    with connection.execute_wrapper(Mock(side_effect=RuntimeError("a bug"))):
         answer = client.get("/api/instances")
 
     assert f"[{answer['X-Request-Id']}] Internal Server Error" in log_stream.getvalue()
-    assert "Exception: a bug" in log_stream.getvalue()
+    assert "RuntimeError: a bug" in log_stream.getvalue()
 
 
 def test_the_caller_cant_choose_the_id(client: Client) -> None:

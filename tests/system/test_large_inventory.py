@@ -1,10 +1,16 @@
 """A large inventory in a real Redis: its limits on arguments and on Lua's stack are not those of a Redis in memory."""
 
 import json
+import re
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
-from tests.system.processes import ROOT, Redis
+import requests
+
+from tests.system.conftest import Start
+from tests.system.processes import ROOT, Novita, Redis
 
 COUNT = 20_000
 SCRIPT = f"""
@@ -47,3 +53,43 @@ def test_every_row_of_a_large_inventory_is_written_and_read(environment: dict[st
         "cleared": COUNT,
     }
     assert redis_process.client.info("commandstats")["cmdstat_hscan"]["calls"] >= 2 * COUNT // 1000
+
+
+# Read in three parts.
+MANY = 2500
+# The rendered answer, and the rows.
+LISTS = ["/api/instances", "/api/instances?ordering=name"]
+READINGS, SYNCS, MOST_SYNCS = 40, 6, 60
+
+
+def read_versions(address: str, found: list[list[str]], is_over: threading.Event) -> None:
+    """Read a list again and again. Add the versions of its instances for each answer."""
+    with requests.Session() as session:
+        while not is_over.is_set():
+            answer = session.get(address, timeout=60)
+            found.append(re.findall('"imageUrl":"(v[0-9]+)"', answer.text))
+
+
+def test_no_listing_mixes_two_synchronizations(start_service: Start, novita: Novita) -> None:
+    service = start_service(NOVITA_SYNC_INTERVAL="0", NOVITA_SYNC_ON_STARTUP="0").wait_until_alive()
+    ids = [f"{number:016x}" for number in range(MANY)]
+    novita.change(add=[{"id": id_, "imageUrl": "v0"} for id_ in ids])
+    assert service.post("/api/instances/sync").ok
+    is_over, found = threading.Event(), {path: list[list[str]]() for path in LISTS}
+
+    with ThreadPoolExecutor(len(LISTS)) as pool:
+        readers = [pool.submit(read_versions, service.url + path, found[path], is_over) for path in LISTS]
+        for number in range(1, MOST_SYNCS):
+            novita.change(set={id_: {"imageUrl": f"v{number}"} for id_ in ids})
+            assert service.post("/api/instances/sync").ok
+            if number >= SYNCS and all(len(answers) >= READINGS for answers in found.values()):
+                break
+        is_over.set()
+        for reader in readers:
+            reader.result()
+
+    for answers in found.values():
+        assert {len(versions) for versions in answers} == {MANY}
+        assert [set(versions) for versions in answers if len(set(versions)) > 1] == []
+        assert len(answers) >= READINGS
+        assert len({versions[0] for versions in answers}) > 2, "the readers meet several synchronizations"
