@@ -110,11 +110,13 @@ def measure_cost(instances: int) -> dict[str, float]:
     """Return the CPU ms per instance of a synchronization, and the peak memory of the process that ran it, in MB."""
     with ExitStack() as stack:
         setting = Setting(stack, instances, latency_seconds=0)
-        return {
-            f"{name}_{key}": value
-            for name in ("all_new", "unchanged")
-            for key, value in run_sync_apart(setting.environment, instances).items()
-        }
+        found = {}
+        for name in ("all_new", "unchanged", "all_changed"):
+            if name == "all_changed":
+                setting.novita.change(set={readers.get_id(number): {"imageUrl": "v2"} for number in range(instances)})
+            cost = run_sync_apart(setting.environment, instances)
+            found |= {f"{name}_{key}": value for key, value in cost.items()}
+        return found
 
 
 def run_sync_apart(environment: dict[str, str], instances: int) -> dict[str, float]:
