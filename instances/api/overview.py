@@ -29,7 +29,7 @@ SHOWN_OPERATIONS: Final = 20
 # A minute more than a dashboard shows a result.
 RECENT: Final = timedelta(minutes=16)
 # Within this time, all readers of a process share one read of the database.
-SHARED_SECONDS: Final = 0.2
+SHARED_SECONDS: Final = 0.05
 # What the page shows of an operation at rest. It reads a running one by itself.
 _SHOWN_FIELDS: Final = ("pk", "state", "listed_at", "finished_at", "superseded_by")
 
