@@ -143,7 +143,7 @@ def test_tab_for_other_statuses_stands_there_when_it_is_needed(client: Client, n
         "/?page=x",
         "/?page=²",
         "/?group=nope",
-        "/?group=starting",
+        "/?group=none",
         "/?ordering=nope",
         "/?columns=nope",
         "/?nope=1",

@@ -16,7 +16,7 @@ CHOICES: Final = {"gpu": "productName", "region": "region", "owner": "owner", "p
 _TITLES: Final = {"gpu": "GPU", "region": "Region", "owner": "Owner", "project": "Project"}
 MAX_LENGTH: Final = 200
 
-# Parameter, value, word. The first five always stand there; the other ones when they have instances or are chosen.
+# Parameter, value, word. The first five always stand there, two more when they have instances, all when chosen.
 _TABS: Final = (
     ("", "", "All"),
     ("group", "running", GROUPS["running"].label),
@@ -25,10 +25,13 @@ _TABS: Final = (
     ("attention", "error", "Errors"),
     ("group", "other", GROUPS["other"].label),
     ("group", "gone", GROUPS["gone"].label),
+    ("group", "starting", GROUPS["starting"].label),
+    ("group", "stopping", GROUPS["stopping"].label),
     ("attention", "longRunning", "Long-running"),
     ("attention", "spotReclaim", "Spot reclaims"),
 )
 _ALWAYS: Final = 5
+_WITH_INSTANCES: Final = 7
 _GROUPS: Final = frozenset(value for name, value, _ in _TABS if name == "group")
 
 
@@ -66,7 +69,7 @@ def describe_tabs(instances: Sequence[Mapping[str, Any]] | None, query: Mapping[
                 "label": label,
                 "count": count,
                 "is_current": is_current,
-                "is_hidden": number >= _ALWAYS and not is_current and (name == "attention" or not count),
+                "is_hidden": number >= (_WITH_INSTANCES if count else _ALWAYS) and not is_current,
                 "link": urlencode({**link, **({name: value} if name else {})}),
             }
         )

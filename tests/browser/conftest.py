@@ -268,6 +268,14 @@ def show_operations(page: Page, *operations: dict[str, Any]) -> None:
     page.route("**/api/operations/*", show)
 
 
+def refresh(page: Page) -> None:
+    """Press *Refresh data*. Beside a drawer it stands in a menu."""
+    button = page.get_by_role("button", name="Refresh data")
+    if not button.is_visible():
+        page.get_by_role("button", name="Actions", exact=True).click()
+    button.click()
+
+
 def confirm(page: Page) -> None:
     """Press the button of the open dialog that carries the action out."""
     page.get_by_role("dialog").get_by_role("button").last.click()

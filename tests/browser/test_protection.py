@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import Panel, Visit
+from tests.browser.conftest import Panel, Visit, refresh
 from tests.browser.test_drawer import get_drawer, open_drawer, open_menu
 from tests.browser.test_table import HOSTILE
 
@@ -99,7 +99,7 @@ def test_refresh_shows_protection_added_elsewhere(alpha: Panel, visit: Visit) ->
     expect(page.locator("#selection [data-kind=stop]")).to_have_text("Stop 2")
     protect(alpha, "the demo")
 
-    page.get_by_role("button", name="Refresh data").click()
+    refresh(page)
 
     expect(get_lock(page, "the demo")).to_be_visible()
     expect(page.locator("#selection [data-kind=stop]")).to_have_text("Stop 1")

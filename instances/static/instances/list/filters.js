@@ -8,8 +8,9 @@ import {isMoving} from '../statuses.js';
 // The filters whose choices are the values of the instances: each with the field.
 const CHOICES = {gpu: 'productName', region: 'region', owner: 'owner', project: 'project'};
 const FIELDS = ['search', ...Object.keys(CHOICES)];
-// As many tabs always stand there, the other ones when they have instances or are chosen.
+// As many tabs always stand there, or when they have instances; the other ones when they are chosen.
 const ALWAYS = 5;
+const WITH_INSTANCES = 7;
 
 const EMPTY = Object.fromEntries([...FIELDS, 'group', 'attention'].map(name => [name, '']));
 
@@ -82,7 +83,7 @@ export function createFilters({form, address, inventory}) {
         set(tab, 'ariaCurrent', isCurrent ? 'true' : null);
         if (inventory.instances !== null) {
             const number = counts.get(`${name} ${value}`);
-            set(tab, 'hidden', at >= ALWAYS && !isCurrent && (name === 'attention' || !number));
+            set(tab, 'hidden', at >= (number ? WITH_INSTANCES : ALWAYS) && !isCurrent);
             setText(tab.querySelector('span'), inventory.hasCopy ? String(number ?? '') : '');
         }
     }
