@@ -40,6 +40,13 @@ def test_dry_run_of_stop_all_says_what_it_saves(client: Client) -> None:
     assert get_money(order(client, dryRun=True)) == [2.35, None, 1, 1]
 
 
+def test_instance_that_is_stopping_already_adds_nothing_to_what_a_stop_saves(client: Client, account: Any) -> None:
+    account.change("b", "stopping", instancePrice="100000", gpuNum="2")
+    client.post("/api/instances/sync")
+
+    assert get_money(order(client, dryRun=True)) == [0.35, None, 1, 1]
+
+
 @pytest.mark.usefixtures("account")
 def test_answer_of_stop_all_says_what_it_saves(client: Client) -> None:
     assert get_money(order(client)) == [2.35, None, 1, 1]

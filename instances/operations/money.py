@@ -14,7 +14,7 @@ from instances.operations.observing import read_copy
 # Targets in these states are, or are about to be, as requested.
 _COUNTED = (Target.State.PENDING, Target.State.REQUESTED, Target.State.CONFIRMED)
 # The groups of statuses in which the request changes no cost.
-_UNCHANGED = {"stop": {"stopped", "gone"}, "start": {"running", "starting"}}
+_UNCHANGED = {"stop": {"stopping", "stopped", "gone"}, "start": {"running", "starting"}}
 
 
 @dataclass(frozen=True)
