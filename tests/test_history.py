@@ -26,7 +26,8 @@ def read(client: Client, id_: str = "a", status: int = 200) -> list[Json]:
 
 def act(minutes: float, action: str, **fields: str) -> None:
     at = NOON + timedelta(minutes=minutes)
-    AuditEntry.objects.create(at=at, actor="ann", action=action, **{"target": "a", "outcome": "done", **fields})
+    given = {"target": "a", "outcome": "done", "request_id": f"request {minutes}", **fields}
+    AuditEntry.objects.create(at=at, actor="ann", action=action, **given)
 
 
 def stop_all(minutes: float, state: str, **fields: Any) -> Operation:
@@ -138,6 +139,16 @@ def test_state_that_went_on_is_no_change(client: Client) -> None:
     observe(3, State.GPU, 1)
 
     assert [event["at"] for event in read(client)] == [f"2026-01-15T12:0{minute}:00Z" for minute in (3, 2, 0)]
+
+
+def test_request_of_an_operation_is_told_once(client: Client) -> None:
+    operation = stop_all(0, "confirmed")
+    Operation.objects.filter(pk=operation.pk).update(request_id="of all")
+    act(1, "instance.stop", request_id="of all")
+    act(2, "instance.stop", request_id="")
+    act(3, "protection.set", request_id="of all")
+
+    assert [event["kind"] for event in read(client)] == ["action", "operation"]
 
 
 def test_change_made_elsewhere_is_told(client: Client) -> None:

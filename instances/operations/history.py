@@ -7,11 +7,13 @@ from decimal import Decimal
 from itertools import zip_longest
 from typing import Final, Literal
 
+from django.db.models import Q
+
 from instances.access import audit
 from instances.errors import InstanceNotFound
 from instances.instance import clean_text
 from instances.inventory import store
-from instances.models import Action, AuditEntry, SyncRun, Target, UsageInterval
+from instances.models import Action, AuditEntry, Operation, SyncRun, Target, UsageInterval
 from instances.models.usage import PRICE_UNITS_PER_USD
 from instances.operations import wording
 
@@ -58,7 +60,10 @@ def read(instance_id: str, limit: int = LIMIT) -> list[Event]:
 
 
 def _read_actions(instance_id: str, limit: int) -> Iterator[Event]:
-    for entry in AuditEntry.objects.filter(target=instance_id, action__in=ACTIONS)[:limit]:
+    # Those of an operation's targets are told with the operation.
+    operations = Operation.objects.filter(targets__instance_id=instance_id).values("request_id")
+    of_targets = Q(action__startswith="instance.") & (Q(request_id="") | Q(request_id__in=operations))
+    for entry in AuditEntry.objects.filter(~of_targets, target=instance_id, action__in=ACTIONS)[:limit]:
         reason = entry.reason if entry.action == Action.SET_PROTECTION else ""
         yield Event(entry.at, "action", say_action(entry), entry.actor, reason)
 

@@ -213,6 +213,7 @@ def test_history_tells_who_did_what(two: Panel, visit: Visit) -> None:
     assert two.service.post("/api/instances/a1/protect", json={"reason": "the demo"}).ok
     page = visit()
     history = open_drawer(page).get_by_role("group", name="History")
+    expect(history.get_by_role("link", name="All activity")).to_have_attribute("href", "/activity/?instance=a1")
     expect(history.get_by_role("listitem").first).to_contain_text("Protected.by local-owner. Reason: the demo")
     expect(history).to_contain_text("GPUs charged; price: $0.70/h.")
 

@@ -11,7 +11,8 @@ const NOTHING = {cost: 0, gpuHours: 0, gapSeconds: 0, inferredSeconds: 0, unpric
 export function createRecordings({render}) {
     const list = make('ol', {});
     const words = make('p', {class: 'quiet', role: 'status'});
-    const section = make('section', {role: 'group', 'aria-label': 'History', class: 'history'}, make('h3', {}, 'History'), words, list);
+    const link = make('a', {}, 'All activity of this instance');
+    const section = make('section', {role: 'group', 'aria-label': 'History', class: 'history'}, make('h3', {}, 'History'), words, list, link);
     let id = '';
     let mark = null; // what the recordings were read for
     let readAt = 0;
@@ -25,6 +26,7 @@ export function createRecordings({render}) {
         costs = {month: null, error: ''};
         list.replaceChildren();
         list.dataset.shown = '';
+        link.href = `/activity/?instance=${encodeURIComponent(id)}`;
     }
 
     // Reads anew when the instance or its protection (`newMark`) has changed, and after some time.
