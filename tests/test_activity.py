@@ -9,9 +9,9 @@ import pytest
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from instances.activity import timeline
+from instances.activity import actions, timeline
 from instances.activity.events import Event, Filter, read_cursor
-from instances.models import AuditEntry, Operation, SyncRun, Target
+from instances.models import Action, AuditEntry, Operation, SyncRun, Target
 
 pytestmark = pytest.mark.django_db
 
@@ -77,6 +77,19 @@ def test_each_record_is_a_line_with_who_what_and_result(client: Client) -> None:
         ["Logins", "eve", "Log in", "Wrong username or password."],
         ["Logins", "ann", "Log in", "Done."],
     ]
+
+
+@pytest.mark.parametrize("action", sorted(set(Action) - set(actions._LEFT_OUT)))
+def test_every_action_has_words(client: Client, action: str) -> None:
+    act(action, target="a", target_name="alpha")
+
+    assert action not in read(client)[0][2]
+
+
+def test_action_of_a_later_version_keeps_its_name(client: Client) -> None:
+    act("future.action")
+
+    assert read(client)[0][2] == "future.action"
 
 
 def test_lines_link_to_their_records_and_instances(client: Client) -> None:

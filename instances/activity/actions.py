@@ -25,12 +25,15 @@ _KINDS: Final[dict[str, Kind]] = {
     Action.SET_ANNOTATION: "action",
     Action.FREEZE_STARTS: "action",
     Action.UNFREEZE_STARTS: "action",
+    Action.SNOOZE: "action",
+    Action.UNSNOOZE: "action",
     Action.CANCEL_OPERATION: "operation",
 }
+_ON_INSTANCE: Final = {*history.ACTIONS, Action.SNOOZE, Action.UNSNOOZE}
 # An operation is an event of its own.
 _LEFT_OUT: Final = (Action.START_OPERATION, Action.STOP_OPERATION, Action.RESTART_OPERATION)
 # The words for what somebody did or tried; {} is the target. The name of an instance follows.
-_WORDS: Final = {
+_WORDS: Final[dict[str, str]] = {
     Action.LOGIN: "Log in",
     Action.LOGOUT: "Log out",
     Action.SYNC: "Synchronize",
@@ -52,7 +55,17 @@ _WORDS: Final = {
     Action.REVOKE_TOKEN: "Revoke the token {}",
     Action.CHANGE_RULES: "Change the owner rule {}",
     Action.RESEND_WEBHOOK: "Send a webhook again",
+    Action.ADD_POLICY: "Add the policy {}",
+    Action.CHANGE_POLICY: "Change the policy {}",
+    Action.DELETE_POLICY: "Delete the policy {}",
+    Action.CONFIRM_POLICY: "Confirm that the policy {} may stop instances",
+    Action.SWITCH_POLICIES: "Switch all policies",
+    Action.SNOOZE: "Snooze",
+    Action.UNSNOOZE: "End the snooze of",
 }
+
+# What these say after the change is their result.
+_WITH_RESULT: Final = {Action.FREEZE_STARTS, Action.SNOOZE, Action.SWITCH_POLICIES}
 
 
 def read(wanted: Filter, limit: int) -> Iterator[Event]:
@@ -76,7 +89,7 @@ def _find_condition(wanted: Filter) -> Q:
 def _describe(entry: AuditEntry) -> Event:
     kind: Kind = _KINDS.get(entry.action, "settings")
     is_done = entry.outcome == audit.DONE
-    is_on_instance = entry.action in history.ACTIONS
+    is_on_instance = entry.action in _ON_INSTANCE
     return Event(
         Place(entry.at, SOURCE, entry.pk),
         kind,
@@ -94,10 +107,10 @@ def _describe(entry: AuditEntry) -> Event:
 def _say_what(entry: AuditEntry) -> str:
     if entry.action.startswith("command."):
         return f"Run {entry.action.removeprefix('command.')} {entry.target}".rstrip()
-    return _WORDS.get(Action(entry.action), entry.action).format(entry.target_name or entry.target)
+    return _WORDS.get(entry.action, entry.action).format(entry.target_name or entry.target)
 
 
 def _say_result(entry: AuditEntry) -> str:
     if entry.action in history.ACTIONS:
         return history.say_action(entry)
-    return entry.after if entry.action == Action.FREEZE_STARTS else "Done."
+    return entry.after if entry.action in _WITH_RESULT and entry.after else "Done."

@@ -6,7 +6,8 @@ import time
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Panel, Visit, Witness
+from tests.browser.conftest import NARROW, WIDE, Panel, Visit, Witness
+from tests.browser.test_accessibility import find_violations
 
 pytestmark = pytest.mark.xdist_group("browser 2")
 
@@ -169,6 +170,24 @@ def test_costs_work_without_the_script(panel: Panel, visit: Visit, witness: Witn
     expect(page.get_by_role("img", name=re.compile("^Cost per day by Owner"))).to_be_visible()
     page.goto("/costs/?bill=read")
     expect(page.get_by_role("region", name="Estimated and billed per day")).to_be_visible()
+
+
+@pytest.mark.parametrize("address", ["/costs/?range=30d&by=owner", "/activity/"])
+def test_report_passes_axe_in_both_themes_and_widths(fleet: Panel, visit: Visit, address: str) -> None:
+    record_costs(fleet)
+    page = visit(address)
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+
+    assert find_violations(page, WIDE, NARROW) == []
+
+
+@pytest.mark.parametrize("address", ["/costs/", "/activity/"])
+def test_report_is_never_wider_than_the_screen(fleet: Panel, visit: Visit, address: str) -> None:
+    record_costs(fleet)
+    page = visit(address, viewport=NARROW)
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+
+    assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
 
 
 # --- Activity
