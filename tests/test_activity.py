@@ -69,7 +69,7 @@ def test_each_record_is_a_line_with_who_what_and_result(client: Client) -> None:
     assert read(client) == [
         ["Changes", "automatic", "Instances: 1 new", "gamma; 1 outside this panel"],
         ["Operations", "ann", "Stop of all: 2 instances “weekend”", "All 2 are stopped."],
-        ["Settings", "root (shell)", "Run migrate_all --now", "Done."],
+        ["Settings", "root (shell)", "Command migrate_all --now", "Done."],
         ["Settings", "ann", "Add the user carol", "Done."],
         ["Actions", "ann", "Protect alpha “the demo”", "Protected."],
         ["Actions", "ann", "Start beta", "No free GPU."],

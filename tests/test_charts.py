@@ -56,6 +56,12 @@ def test_line_is_an_image_with_a_sentence_and_labels_the_last_and_the_highest_va
     assert re.findall(r'class="chart-scale.*?>(.*?)<', svg) == ["$5", "$2.5"]
 
 
+def test_last_label_stands_above_the_line_that_leads_to_it() -> None:
+    labels = re.findall(r'class="chart-value.*?y="(.*?)">(.*?)<', draw([1] * 20 + [4, 2]))
+
+    assert labels == [("10", "$2")]
+
+
 def test_last_label_stands_at_the_end_of_what_was_observed() -> None:
     assert re.findall(r'<circle class="chart-end" cx="(.*?)%"', draw([1, 1, None, None])) == ["50"]
 

@@ -8,6 +8,7 @@ from unittest.mock import Mock
 import pytest
 from django.db import OperationalError, connection
 from django.test import Client
+from fakeredis import FakeServer
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from instances.costs import balance, ledger, reports, trend
@@ -115,6 +116,16 @@ def test_bad_period_is_explained_on_the_page_beside_the_last_week(client: Client
     assert len(list_cells(page, "Show as a table")) == 7
 
 
+@pytest.mark.usefixtures("week")
+def test_page_without_redis_has_the_costs_and_no_balance(client: Client, redis_server: FakeServer) -> None:
+    redis_server.connected = False
+
+    page = html.unescape(read(client))
+
+    assert "$201.00" in page
+    assert re.search(r"<dt>Balance</dt><dd>.*Redis can't be reached", page)
+
+
 def test_page_without_costs_says_so(client: Client) -> None:
     page = read(client)
 
@@ -130,6 +141,17 @@ def test_page_says_since_when_costs_are_recorded(client: Client) -> None:
 
     assert "Costs are recorded since 2026-01-11 08:00 UTC." in page
     assert list_cells(page, "Show as a table")[0] == ["2026-01-09", "", "", "not recorded"]
+
+
+@pytest.mark.usefixtures("week")
+def test_day_before_the_ledger_is_not_compared_with_its_bill(client: Client, novita: NovitaAnswers) -> None:
+    LedgerState.objects.update(began_ms=ledger.to_ms(NOON - timedelta(hours=30)))
+    answer_bills(novita, ("2026-01-13", 400_000))
+    answer_bills(novita, category="cloud_storage")
+
+    rows = list_cells(read(client, f"/costs/bill/?{BILLED}"), "Difference")
+
+    assert rows[2] == ["2026-01-13", "not recorded", "$40.00", ""]
 
 
 @pytest.mark.usefixtures("week")

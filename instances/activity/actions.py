@@ -106,7 +106,7 @@ def _describe(entry: AuditEntry) -> Event:
 
 def _say_what(entry: AuditEntry) -> str:
     if entry.action.startswith("command."):
-        return f"Run {entry.action.removeprefix('command.')} {entry.target}".rstrip()
+        return f"Command {entry.action.removeprefix('command.')} {entry.target}".rstrip()
     return _WORDS.get(entry.action, entry.action).format(entry.target_name or entry.target)
 
 

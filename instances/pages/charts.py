@@ -149,15 +149,17 @@ def _draw_labels(
     def find_share(number: int) -> float:
         return (points[number].at_ms - begin_ms) / (end_ms - begin_ms)
 
-    (number, last), (at, peak) = known[-1], max(known, key=lambda one: one[1])
+    (number, last), (highest, peak) = known[-1], max(known, key=lambda one: one[1])
     share = 1.0 if number == len(points) - 1 else find_share(number + 1)
-    marks = [(share, last)]
-    if peak > last and share - find_share(at) > LABEL_SHARE:
-        marks.append((find_share(at), peak))
+    # The label of the last value stands above the line that leads to it.
+    near = max([last, *(value for at, value in known if share - find_share(at) < LABEL_SHARE / 2)])
+    marks = [(share, last, near)]
+    if peak > near and share - find_share(highest) > LABEL_SHARE:
+        marks.append((find_share(highest), peak, peak))
     texts = format_html_join(
         "",
         '<text class="chart-value{}" x="{}%" y="{}">{}</text>',
-        ((_find_anchor(share), _percent(share), _find_y(value, top) - 6, say(value)) for share, value in marks),
+        ((_find_anchor(at), _percent(at), _find_y(height, top) - 6, say(value)) for at, value, height in marks),
     )
     end = format_html('<circle class="chart-end" cx="{}%" cy="{}" r="3"/>', _percent(share), _find_y(last, top))
     return end + texts

@@ -316,7 +316,7 @@ def _describe_bill(wish: Wish, *, is_patient: bool) -> dict[str, Any] | None:
         "days": [
             {
                 "date": one.date,
-                "estimated": one.estimated,
+                "estimated": one.estimated if one.is_recorded else None,
                 "billed": one.billed,
                 "difference": "" if one.difference is None else _say_difference(one.difference),
             }
