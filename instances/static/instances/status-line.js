@@ -28,6 +28,7 @@ export function createStatusLine() {
         silent.textContent = '';
         told.textContent = text;
         line.classList.toggle('is-error', isError);
+        line.classList.toggle('is-shown', text !== '');
     }
 
     // Runs the work of a button, which is busy meanwhile; `work` returns the result as a sentence.

@@ -4,8 +4,6 @@ import {getNow} from '../clock.js';
 import {fold} from '../order.js';
 import {request} from '../service.js';
 
-const PARTS = ['actions', 'portMappings', 'statusError'];
-
 // `asOf` is the time of the list in the server's HTML.
 export function createInventory({overview, asOf}) {
     let instances = null; // as the API lists them; null until the first answer
@@ -108,9 +106,13 @@ function getRevision(answer) {
     return number ? Number(number) : null;
 }
 
+// Compares parsed JSON.
 function isSame(before, after) {
-    return Object.keys(after).every(name => before[name] === after[name]
-        || (PARTS.includes(name) && JSON.stringify(before[name]) === JSON.stringify(after[name])));
+    if (before === after || before === null || typeof before !== 'object' || after === null || typeof after !== 'object') {
+        return before === after;
+    }
+    const names = Object.keys(after);
+    return names.length === Object.keys(before).length && names.every(name => isSame(before[name], after[name]));
 }
 
 // Removes the keys of a map or the members of a set that the account no longer has.

@@ -34,7 +34,7 @@ export function createList({table, form, inventory, getRows, getSelection, getRe
     const filters = createFilters({form, address, inventory});
     const sorting = createSorting({head: table.tHead, address});
     const pager = createPager({address});
-    const nothing = createNothing({inventory});
+    const nothing = createNothing({table, inventory});
     const columns = createColumns({table, address, note});
     const views = createViews({address, getColumns: () => columns.value, note});
     document.getElementById('view-menu').append(make('div', {class: 'pop-items'}, ...views.parts, ...columns.parts, viewNote));

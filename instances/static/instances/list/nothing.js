@@ -17,7 +17,7 @@ const KINDS = {
     'no-match': {words: 'No instances match.', cure: {do: 'clear-filters', words: 'Clear filters'}},
 };
 
-export function createNothing({inventory}) {
+export function createNothing({table, inventory}) {
     const element = document.getElementById('nothing');
 
     // `found` are the matches; null while there is no list. `redis` is its state by /health.
@@ -29,6 +29,7 @@ export function createNothing({inventory}) {
             return;
         }
         element.dataset.shown = look;
+        table.hidden = Boolean(kind);
         element.replaceChildren();
         if (kind) {
             const {words, cure} = KINDS[kind];

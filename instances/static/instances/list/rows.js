@@ -60,7 +60,7 @@ export function createRows({table, getRequest, parts}) {
         setText(status, request ? `${capitalize(request)} requested` : getLabel(one.status));
         set(status, 'title', one.status);
         set(status.dataset, 'group', request ? 'requested' : one.group);
-        status.toggleAttribute('data-has-error', Boolean(error));
+        find(row, '.col-status').toggleAttribute('data-has-error', Boolean(error));
         setTitled(row, '.status-error', error);
         setTitled(row, '.col-gpu bdi', `${one.gpuNum ? `${one.gpuNum} × ` : ''}${one.productName}`);
         setText(find(row, '.col-price'), sayPrice(one));

@@ -32,6 +32,7 @@ export function createSelection({table, inventory, canRequest, preview, render})
         const chosen = listSelected();
         setText(words, describe(chosen, shown));
         bar.classList.toggle('is-shown', selected.size > 0);
+        document.documentElement.classList.toggle('has-selection', selected.size > 0);
         set(tools, 'hidden', !selected.size);
         for (const button of buttons) {
             const {kind} = button.dataset;
