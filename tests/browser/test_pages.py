@@ -78,7 +78,7 @@ def test_theme_is_chosen_once_for_all_pages(visit: Visit, witness: Witness) -> N
     page = visit(color_scheme="light", viewport={"width": 1280, "height": 800})
     light = page.evaluate("getComputedStyle(document.body).backgroundColor")
 
-    page.get_by_role("button", name="Toggle theme").click()
+    page.get_by_role("button", name="Theme: automatic").click()
 
     for path in ("/", "/admin/", "/nope"):
         page.goto(path)
