@@ -40,6 +40,7 @@ def test_menu_has_the_pages_on_a_phone_and_closes_as_expected(visit: Visit) -> N
     menu.focus()
     page.keyboard.press("Enter")
     expect(records).to_be_visible()
+    page.keyboard.press("Tab")
     page.keyboard.press("Escape")
     expect(records).to_be_hidden()
     expect(menu).to_be_focused()

@@ -82,8 +82,7 @@ export function createLive({read, hasTrouble, hasFailed, onTick}) {
             setText(button, button.hasAttribute('aria-label') ? word : `${word} refresh`);
             button.ariaLabel &&= `${word} refresh`;
         }
-        // What happened during the pause is shown at once.
-        isPaused ? schedule() : refresh();
+        schedule();
     }
 
     function start() {
