@@ -65,6 +65,21 @@ def test_stop_all_is_the_third_stop_of_the_tab_key(panel: Panel, visit: Visit) -
     expect(page.get_by_role("button", name="Stop all")).to_be_focused()
 
 
+def test_stop_all_of_another_page_opens_its_dialog(panel: Panel, visit: Visit) -> None:
+    panel.hold({"name": "alpha"})
+    page = visit("/costs/")
+
+    for _ in range(3):
+        page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Stop all")).to_be_focused()
+    page.keyboard.press("Enter")
+
+    expect(page.get_by_role("dialog")).to_contain_text("1 instance will be stopped")
+    page.reload()
+    expect(page.get_by_role("row", name="alpha")).to_be_visible()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
 def test_disabled_stop_all_says_why_when_it_is_pressed(panel: Panel, visit: Visit) -> None:
     panel.hold({"name": "alpha", "status": "exited"})
     page = visit()

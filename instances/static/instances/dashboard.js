@@ -236,6 +236,11 @@ for (const element of document.querySelectorAll('.without-script')) {
 // biome-ignore lint/suspicious/noDocumentCookie: the Cookie Store API exists only over TLS, and not in every browser.
 document.cookie = `${root.dataset.scriptCookie}=1; Path=/; Max-Age=604800; SameSite=Lax`;
 createKeyboard({table, search: list.search, help: help.actions.help});
+// Another page's link to *Stop all*.
+if (location.hash === '#stop-all' && root.dataset.role === 'admin') {
+    history.replaceState(history.state, '', location.pathname + location.search);
+    actions['stop-all']();
+}
 watchMenus();
 session.watchLogin();
 live.start();

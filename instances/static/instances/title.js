@@ -17,7 +17,7 @@ function drawIcon(running, hasTrouble) {
     canvas.width = 64;
     canvas.height = 64;
     const pen = canvas.getContext('2d');
-    pen.fillStyle = hasTrouble ? '#ba2121' : running ? '#1b6b3a' : '#417690';
+    pen.fillStyle = hasTrouble ? '#b3231a' : running ? '#116238' : '#566072';
     pen.beginPath();
     pen.arc(32, 32, 32, 0, 2 * Math.PI);
     pen.fill();
