@@ -40,6 +40,8 @@ BILLS: Final = f"{_TAG}:bills:"
 METRICS: Final = f"{_TAG}:metrics:"
 # How many calls for metrics were sent in a slot of time, and when the next may be sent after a refusal.
 METRICS_SLOT: Final = f"{_TAG}:metrics-slot:"
+# Whether people were told that synchronizations fail.
+TOLD_FAILING: Final = f"{_TAG}:told-failing"
 METRICS_PAUSE: Final = f"{_TAG}:metrics-pause"
 # The instances whose metrics somebody looks at, each until a time.
 METRICS_WATCHED: Final = f"{_TAG}:metrics-watched"

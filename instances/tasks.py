@@ -5,22 +5,24 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Final
 
 from celery import shared_task
+from django.conf import settings
 from django.contrib.sessions.backends.db import SessionStore
 from django.db import DatabaseError, InterfaceError, close_old_connections
 from django.utils import timezone
 
-from instances import outages
+from instances import alarms, outages
 from instances.access import audit
 from instances.costs import balance, burn, hours, products, recording
 from instances.errors import CacheUnavailable
 from instances.inventory import additions, store
 from instances.models import Token
-from instances.notifications import webhooks
+from instances.notifications import events, sending, webhooks
 from instances.operations import emergency, records, rounds
-from instances.policies import evaluation, metrics, watch
+from instances.policies import evaluation, metrics, summary, watch
 from instances.utilization import sampling
 
 log = logging.getLogger(__name__)
@@ -112,6 +114,30 @@ def sum_hours() -> None:
 
 
 @shared_task
+def send_notifications() -> None:
+    for message_id in sending.list_due():
+        send_notification.delay(message_id)
+
+
+@shared_task
+def send_notification(message_id: int) -> None:
+    if not is_ending.is_set():
+        sending.send(message_id)
+
+
+@shared_task
+def watch_alarms() -> None:
+    """Tell people what has begun to fail; at its hour, the summary of yesterday."""
+    try:
+        alarms.watch()
+        now = timezone.now()
+        if now.hour == settings.NOTIFY_SUMMARY_HOUR:
+            summary.tell(now.date() - timedelta(days=1))
+    except CacheUnavailable as exc:
+        outages.note_redis_error(exc)
+
+
+@shared_task
 def sample_metrics() -> None:
     """Read the metrics that policies and open pages want, as far as the limit allows."""
     if is_ending.is_set():
@@ -138,6 +164,7 @@ def forget_old() -> None:
     audit.forget_old()
     recording.forget_old()
     evaluation.forget_old()
+    events.forget_old()
     Token.objects.filter(expiry__lt=timezone.now()).delete()
 
 
@@ -151,6 +178,8 @@ def forget_sessions() -> None:
 SCHEDULE: Final[list[tuple[Callable[[], object], float]]] = [
     (move_operations, 0),
     (deliver_webhooks, 0),
+    (send_notifications, 0),
+    (watch_alarms.delay, 30),
     (refresh_prices.delay, 60),
     (read_balance.delay, 30),
     (sum_hours.delay, 60),

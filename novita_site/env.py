@@ -35,6 +35,11 @@ REDIS_PARAMETERS = {
     *("ssl_cert_reqs", "ssl_check_hostname", "ssl_min_version", "ssl_ciphers"),
     *("ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_certfile", "ssl_keyfile", "ssl_password"),
 }
+# The events of EventKind, which can't be imported before the settings; a test compares them.
+EVENT_KINDS = {
+    *("operation.finished", "operation.failed", "sync.failing", "sync.recovered", "data.stale", "balance.low"),
+    *("policy.warning", "policy.stop", "outside.change", "spot.reclaim", "daily.summary"),
+}
 MAKE_WEBHOOK_KEY = (
     "python3 -c \"import base64, secrets; print('whsec_' + base64.b64encode(secrets.token_bytes(32)).decode())\""
 )
@@ -196,6 +201,37 @@ class Env:
                 self.refuse(name, f"{word!r} is not a port from 1 to 65535.", f"Use {default}.")
                 return []
         return [int(word) for word in words]
+
+    def public_url(self, name: str) -> str:
+        """Read the address that people open the panel by, without a slash at its end. "" when it isn't set."""
+        url = self.text(name).rstrip("/")
+        if url and not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?(/[!-~]*)?", url):
+            self.refuse(name, f"{_without_password(url)!r} is not a web address.", "Use https://panel.example.com")
+        return url
+
+    def services(self, name: str) -> list[tuple[str, frozenset[str]]]:
+        """Read the URLs of services, with spaces between them; events may stand before one: balance.low,test|slack://…
+
+        The URLs contain secrets, so a refusal names an entry by its number.
+        """
+        if not self.text(name):
+            return []
+        import apprise  # Takes 0.2 s, which only those pay who use it.
+
+        found = []
+        for number, entry in enumerate(self.text(name).split(), 1):
+            kinds, bar, url = entry.rpartition("|")
+            scheme = url.partition("://")[0]
+            wrong = [kind for kind in kinds.split(",") if kind not in EVENT_KINDS] if bar else []
+            if wrong:
+                known = ", ".join(sorted(EVENT_KINDS))
+                self.refuse(name, f"entry {number} names an unknown event.", f"Events are: {known}.")
+            elif "://" not in url or not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme) or not apprise.Apprise().add(url):
+                self.refuse(
+                    name, f"entry {number} is not the URL of a service that Apprise knows.", "See docs/settings.md."
+                )
+            found.append((url, frozenset(kinds.split(",")) if bar else frozenset()))
+        return found
 
     def novita_url(self, name: str, default: str) -> str:
         """Read the base URL that the key is sent to: https, or http on this machine. No slash at its end."""

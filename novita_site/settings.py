@@ -110,6 +110,15 @@ POLICIES = env.flag("POLICIES", default=True)
 # The calls for metrics that all workers together send to Novita.
 METRICS_CALLS_PER_MINUTE = env.integer("METRICS_CALLS_PER_MINUTE", 60, 0, 6000)
 
+# --- Notifications
+
+# The address of the panel for people, for links in messages.
+PUBLIC_URL = env.public_url("PUBLIC_URL")
+# Services that tell people of events; each may name its events: policy.warning,balance.low|mailtos://…
+NOTIFY_URLS = env.services("NOTIFY_URLS")
+# The hour (UTC) of the daily summary; -1: none.
+NOTIFY_SUMMARY_HOUR = env.integer("NOTIFY_SUMMARY_HOUR", 7, -1, 23)
+
 # --- Webhooks
 
 WEBHOOK_SECRET = env.webhook_secrets("WEBHOOK_SECRET")

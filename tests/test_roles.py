@@ -97,7 +97,7 @@ OPEN: Final = ("/health", "/livez", "/readyz", "/login", "/logout", "/admin/logi
 
 RECORDS: Final = (
     *("syncrun", "operation", "target", "protection", "webhookdelivery", "auditentry"),
-    *("usageinterval", "annotation", "startfreeze", "finding", "snooze"),
+    *("usageinterval", "annotation", "startfreeze", "finding", "snooze", "event", "message"),
 )
 
 
@@ -126,6 +126,10 @@ def _list_pages() -> Iterator[tuple[str, tuple[int, int]]]:
         yield f"/admin/instances/labelrule{page}", (ADMIN, ADMIN)
     yield "/admin/instances/labelrule/<path:object_id>", (VIEWER, VIEWER)
     yield "/admin/instances/policy/switch", (VIEWER, ADMIN)
+    yield "/admin/instances/message/<int:pk>/send-again", (VIEWER, ADMIN)
+    for page in ("", "/add", "/<path:object_id>/change", "/<path:object_id>/delete", "/<path:object_id>/history"):
+        yield f"/admin/instances/channel{page}", (ADMIN, ADMIN)
+    yield "/admin/instances/channel/<path:object_id>", (VIEWER, VIEWER)
     for page in ("", "/<path:object_id>", "/<path:object_id>/history"):
         yield f"/admin/instances/policy{page}", (VIEWER, VIEWER)
     yield "/admin/instances/policy/<path:object_id>/change", (VIEWER, ADMIN)

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -15,8 +15,10 @@ from instances.errors import CacheUnavailable, PanelError, ShuttingDown
 from instances.instance import clean_text
 from instances.inventory import encoding, store
 from instances.inventory.difference import MAX_LISTED, Difference
-from instances.inventory.outside import find_outside
-from instances.models import SyncRun
+from instances.inventory.outside import Outside, find_outside
+from instances.models import EventKind, StartFreeze, SyncRun
+from instances.models.sync_run import OutsideChange
+from instances.notifications import events
 
 log = logging.getLogger(__name__)
 
@@ -123,8 +125,6 @@ def _log(level: int, report: SyncReport, error: PanelError | None) -> None:
 def _save(report: SyncReport, error: PanelError | None) -> None:
     difference = report.difference
     outside = [] if error else find_outside(difference, report.last_sync)
-    if outside:
-        log.info("sync found %d changes that nobody requested here", len(outside))
     SyncRun.objects.create(
         started_at=report.started_at,
         trigger=report.trigger,
@@ -140,7 +140,22 @@ def _save(report: SyncReport, error: PanelError | None) -> None:
         outside_count=len(outside),
         **report.get_figures(),
     )
+    if outside:
+        log.info("sync found changes that nobody requested here: %d", len(outside))
+        _tell(outside)
     SyncRun.objects.filter(started_at__lt=timezone.now() - timedelta(days=KEEP_RUNS_DAYS)).delete()
+
+
+def _tell(outside: Sequence[Outside]) -> None:
+    """Tell people what was changed elsewhere, also when it was started although starts are frozen."""
+    lines = [f"{one['name'] or one['id']}: {one['change']}" for one in outside]
+    has_start = any(one["change"] == OutsideChange.STARTED for one in outside)
+    if has_start and (freeze := StartFreeze.list_in_force().first()):
+        lines.insert(0, f"Starts are frozen here ({freeze.reason}), and something was started elsewhere.")
+    count = len(outside)
+    title = f"{count} instance{'' if count == 1 else 's'} changed outside the panel"
+    key = hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "replace")).hexdigest()
+    events.tell(EventKind.OUTSIDE_CHANGE, key, title, lines, "/activity/")
 
 
 def _clean(value: Any) -> Any:

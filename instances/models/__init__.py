@@ -5,6 +5,7 @@ from instances.models.audit import Action, AuditEntry
 from instances.models.fields import ReadableEncoder
 from instances.models.freeze import StartFreeze
 from instances.models.identity import Identity
+from instances.models.notification import Channel, Event, EventKind, Message, MessageAttempt
 from instances.models.operation import Operation, Target
 from instances.models.policy import EvaluationState, Finding, FindingState, FindingStep, Policy, Snooze, SnoozeLink
 from instances.models.protection import Protection
@@ -17,7 +18,10 @@ __all__ = [
     "Action",
     "Annotation",
     "AuditEntry",
+    "Channel",
     "EvaluationState",
+    "Event",
+    "EventKind",
     "Finding",
     "FindingState",
     "FindingStep",
@@ -25,6 +29,8 @@ __all__ = [
     "Identity",
     "LabelRule",
     "LedgerState",
+    "Message",
+    "MessageAttempt",
     "MeteredInstance",
     "Operation",
     "Policy",

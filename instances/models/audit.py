@@ -30,6 +30,7 @@ class Action(StrEnum):
     SWITCH_POLICIES = "policies.switch"
     SNOOZE = "finding.snooze"
     UNSNOOZE = "finding.unsnooze"
+    CHANGE_CHANNELS = "channels.change"
     SET_ANNOTATION = "annotation.set"
     CHANGE_RULES = "rules.change"
     START_INSTANCE = "instance.start"

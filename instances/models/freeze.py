@@ -23,3 +23,8 @@ class StartFreeze(models.Model):
 
     def __str__(self) -> str:
         return f"freeze of {self.frozen_at:%Y-%m-%d %H:%M:%S} UTC"
+
+    @classmethod
+    def list_in_force(cls) -> "models.QuerySet[StartFreeze]":
+        has_not_ended = models.Q(ends_at=None) | models.Q(ends_at__gt=timezone.now())
+        return cls.objects.filter(has_not_ended, removed_at=None)

@@ -64,7 +64,7 @@ def register(operation: Operation, url: str) -> None:
         operation=operation,
         message_id=f"msg_{uuid.uuid4().hex}",
         receiver=receivers.read_url(url).origin,
-        sealed_url=_get_cipher().encrypt(url.encode()).decode(),
+        sealed_url=seal(url),
     )
 
 
@@ -99,6 +99,16 @@ def find_pause(tries: int) -> float | None:
     """Return the seconds between failed attempt number `tries` and the next; None after 24 h in all."""
     pauses = [min(FIRST_PAUSE_SECONDS * 2.0**number, MAX_PAUSE_SECONDS) for number in range(min(tries, 100))]
     return pauses[-1] if sum(pauses[:-1]) <= GIVE_UP_SECONDS else None
+
+
+def seal(url: str) -> str:
+    """Return a URL encrypted, for the database."""
+    return _get_cipher().encrypt(url.encode()).decode()
+
+
+def unseal(sealed_url: str) -> str:
+    """Raises InvalidToken when SECRET_KEY has changed."""
+    return _get_cipher().decrypt(sealed_url).decode()
 
 
 def _get_cipher() -> MultiFernet:
@@ -200,10 +210,12 @@ def deliver(delivery_id: int) -> None:
 def _attempt(delivery: WebhookDelivery) -> tuple[int | None, str]:
     """Send the event. Returns the receiver's status, and a sentence on the failure, "" for a success."""
     try:
-        receiver = receivers.read_url(_get_cipher().decrypt(delivery.sealed_url).decode())
+        receiver = receivers.read_url(unseal(delivery.sealed_url))
         if not settings.WEBHOOK_SECRET:
             return None, "WEBHOOK_SECRET is not set."
-        status = receivers.post(receiver, _make_headers(delivery, timezone.now()), delivery.payload.encode())
+        status = receivers.post(
+            receiver, make_headers(delivery.message_id, timezone.now(), delivery.payload), delivery.payload.encode()
+        )
     except InvalidToken:
         return None, "SECRET_KEY has changed, so the stored URL can't be decrypted."
     except (receivers.RefusedURL, receivers.NotDelivered) as exc:
@@ -214,15 +226,13 @@ def _attempt(delivery: WebhookDelivery) -> tuple[int | None, str]:
     return status, f"The receiver answered HTTP {status}{hint}."
 
 
-def _make_headers(delivery: WebhookDelivery, now: datetime) -> dict[str, str]:
-    """Return the request's headers, with a signature per secret: the receiver may still have the previous secret."""
-    signatures = [
-        Webhook(secret).sign(delivery.message_id, now, delivery.payload) for secret in settings.WEBHOOK_SECRET
-    ]
+def make_headers(message_id: str, now: datetime, payload: str) -> dict[str, str]:
+    """Return the headers of a request, with a signature per secret: the receiver may still have the previous secret."""
+    signatures = [Webhook(secret).sign(message_id, now, payload) for secret in settings.WEBHOOK_SECRET]
     return {
         "content-type": "application/json",
         "user-agent": USER_AGENT,
-        "webhook-id": delivery.message_id,
+        "webhook-id": message_id,
         "webhook-timestamp": str(int(now.timestamp())),
         "webhook-signature": " ".join(signatures),
     }

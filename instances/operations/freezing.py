@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Final
 
 from django.db import DatabaseError, transaction
-from django.db.models import Q
 from django.utils import timezone
 
 from instances.access import audit
@@ -30,7 +29,7 @@ _NAME: Final = "start-freeze"
 def find() -> StartFreeze | None:
     """Return the freeze in force, or the last known one when the database can't be read."""
     try:
-        return StartFreeze.objects.filter(_is_in_force()).first()
+        return StartFreeze.list_in_force().first()
     except DatabaseError as exc:
         log.warning("the freeze of starts can't be looked up: %s", exc)
     known = [freeze for text in kept.read(_NAME) if (freeze := _parse(text))]
@@ -38,10 +37,6 @@ def find() -> StartFreeze | None:
     if last is None or last.removed_at or (last.ends_at and last.ends_at <= timezone.now()):
         return None
     return last
-
-
-def _is_in_force() -> Q:
-    return Q(removed_at=None) & (Q(ends_at=None) | Q(ends_at__gt=timezone.now()))
 
 
 def check_start(kind: str) -> None:
@@ -69,7 +64,7 @@ def freeze(ends_at: datetime | None, reason: str, *, actor: Actor) -> StartFreez
 def unfreeze(*, actor: Actor) -> StartFreeze:
     """Remove the freeze in force. Raises NotFrozen."""
     with audit.recorded(actor, Action.UNFREEZE_STARTS) as entry, transaction.atomic():
-        frozen = StartFreeze.objects.filter(_is_in_force()).first()
+        frozen = StartFreeze.list_in_force().first()
         if frozen is None:
             raise NotFrozen
         entry.reason, entry.before = frozen.reason, wording.say_until(frozen)

@@ -9,8 +9,8 @@ from instances.access import audit
 from instances.access.audit import Actor
 from instances.fallback import standby
 from instances.instance import clean_text
-from instances.models import Action, AuditEntry, Operation, Target
-from instances.notifications import webhooks
+from instances.models import Action, AuditEntry, EventKind, Operation, Target
+from instances.notifications import events, webhooks
 from instances.operations import money, wording
 from instances.operations.observing import Observation
 from instances.operations.records import add_notes
@@ -62,8 +62,16 @@ def conclude(
         Target.objects.bulk_update(open_, ["state", "error"], batch_size=200)
         webhooks.release(operation)
     audit.save(_make_entries(operation, included))
+    _tell(operation)
     level = logging.INFO if operation.success else logging.WARNING
     log.log(level, "operation ended id=%s kind=%s result=%r", operation.pk, operation.kind, operation.result)
+
+
+def _tell(operation: Operation) -> None:
+    kind = EventKind.OPERATION_FINISHED if operation.success else EventKind.OPERATION_FAILED
+    lines = [f"Requested by {operation.requested_by}.", *([operation.reason] if operation.reason else [])]
+    path = f"/admin/instances/operation/{operation.pk}/change/"
+    events.tell(kind, str(operation.pk), operation.result, lines, path)
 
 
 def _settle(operation: Operation, target: Target, observed: Observation | None) -> None:

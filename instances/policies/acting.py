@@ -20,7 +20,7 @@ from instances.errors import PanelError
 from instances.models import Finding, FindingState, FindingStep, Operation, Policy, Snooze, Target
 from instances.operations import emergency, protections
 from instances.operations.orders import Wish
-from instances.policies import lifecycle, selection, watch
+from instances.policies import lifecycle, selection, telling, watch
 from instances.policies.judging import Account
 from instances.policies.lifecycle import Moment
 from instances.utilization.reading import Reading
@@ -134,10 +134,14 @@ def _find_snoozes(policy: Policy, at: Moment) -> Any:
 
 
 def _hold(findings: Sequence[Finding], obstacle: str) -> None:
+    asked = []
     for finding in findings:
         if finding.obstacle != obstacle:
             finding.obstacle = obstacle
             Finding.objects.filter(pk=finding.pk, state=FindingState.DUE).update(obstacle=obstacle)
+            if obstacle not in (HAS_JUST_STARTED, NEEDS_METRICS):
+                asked.append(finding)
+    telling.ask(asked, obstacle)
 
 
 def _stop(policy: Policy, findings: Sequence[Finding], ids: Sequence[str], at: Moment) -> None:

@@ -17,7 +17,7 @@ from instances.costs import balance, burn
 from instances.inventory import store
 from instances.models import Finding, FindingState, FindingStep, Policy, Snooze, SnoozeLink
 from instances.operations import protections
-from instances.policies import acting, judging, lifecycle, selection, watch
+from instances.policies import acting, judging, lifecycle, selection, telling, watch
 from instances.policies.judging import Account, Judgement
 from instances.policies.lifecycle import Moment
 from instances.utilization import readings
@@ -97,7 +97,7 @@ def evaluate(facts: Facts, *, uptime_seconds: float) -> None:
     for finding in by_key.values():
         _end_left(finding, kept.get(finding.policy_id or 0), facts, outcome)
     acting.settle([one for one in open_findings if one.state == FindingState.STOPPING], at, outcome.changed)
-    _write(outcome)
+    telling.tell(_write(outcome))
     due = [one for one in open_findings if one.state == FindingState.DUE and one.mode == Policy.Mode.STOP]
     if due and facts.listed is not None:
         acting.act(due, facts.listed, facts.readings, facts.account, at, uptime_seconds)
@@ -193,8 +193,8 @@ _WRITTEN: Final = (
 )
 
 
-def _write(outcome: Outcome) -> None:
-    """Write what has changed. A finding that somebody has changed meanwhile, for example snoozed, stays as it is."""
+def _write(outcome: Outcome) -> list[Finding]:
+    """Write what has changed, and return it. A finding that somebody has changed meanwhile stays as it is."""
     with transaction.atomic():
         Finding.objects.bulk_create(outcome.created, batch_size=500)
         written = list(outcome.created)
@@ -210,6 +210,7 @@ def _write(outcome: Outcome) -> None:
         log.info(
             "policy %s: %s is %s: %s", finding.policy_name, finding.instance_id or "-", finding.state, finding.reason
         )
+    return written
 
 
 def _update(finding: Finding, before: str) -> bool:

@@ -1,0 +1,156 @@
+"""Notification channels, events and messages as admin pages."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect
+from django.urls import URLPattern, path
+from django.utils import timezone
+from django.views.decorators.http import require_POST
+
+from instances.access import audit
+from instances.access.roles import find_role
+from instances.admin.accounts import AccountAdmin
+from instances.admin.columns import time_column
+from instances.admin.records import RecordAdmin, check_press
+from instances.errors import InvalidRequest, InvalidState
+from instances.models import Action, Channel, Event, EventKind, Message
+from instances.notifications import receivers, sending, webhooks
+from novita_site.roles import Role
+
+MAX_ATTEMPTS = 100
+
+
+class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # Django takes no argument at run time
+    url = forms.CharField(
+        label="URL",
+        max_length=receivers.MAX_URL_LENGTH,
+        required=False,
+        help_text="An https URL that receives signed POSTs. It may be secret: it is encrypted, and not shown again.",
+    )
+    kinds = forms.MultipleChoiceField(
+        label="events",
+        choices=[choice for choice in EventKind.choices if choice[0] != EventKind.TEST],
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text="None chosen: all.",
+    )
+
+    class Meta:
+        model = Channel
+        fields = ("name", "is_on")
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.fields["kinds"].initial = self.instance.kinds
+        if self.instance.pk:
+            self.fields["url"].help_text = f"Leave it empty to keep the URL at {self.instance.receiver}."
+
+    def clean_url(self) -> str:
+        url: str = self.cleaned_data["url"]
+        if not url and not self.instance.pk:
+            raise forms.ValidationError("Enter the URL.")
+        if url:
+            try:
+                webhooks.check_url(url)
+            except InvalidRequest as exc:
+                raise forms.ValidationError(exc.fields["webhookUrl"]) from exc
+        return url
+
+
+@admin.register(Channel)
+class ChannelAdmin(AccountAdmin):
+    """The webhooks that receive events. A change is recorded, without the URL."""
+
+    form = ChannelForm
+    change_list_template = "admin/change_list.html"
+    list_display = ("name", "receiver", "is_on", "shown_kinds", "changed_by", "shown_change")
+    fields = ("name", "url", "kinds", "is_on")
+    search_fields = ("name", "receiver")
+
+    shown_change = time_column("changed_at", "changed")
+
+    @admin.display(description="events")
+    def shown_kinds(self, channel: Channel) -> str:
+        return ", ".join(channel.kinds) or "all"
+
+    def save_model(self, request: HttpRequest, obj: Channel, form: Any, change: bool) -> None:
+        if url := form.cleaned_data["url"]:
+            obj.receiver, obj.sealed_url = receivers.read_url(url).origin, webhooks.seal(url)
+        obj.kinds = form.cleaned_data["kinds"]
+        obj.changed_by, obj.changed_at = audit.get_actor(request).name[:150], timezone.now()
+        super().save_model(request, obj, form, change)
+        after = f"{obj.receiver}: {', '.join(obj.kinds) or 'all events'}{'' if obj.is_on else ', switched off'}"
+        self._record(request, Action.CHANGE_CHANNELS, obj.name, after=after)
+
+    def delete_model(self, request: HttpRequest, obj: Channel) -> None:
+        name, receiver = obj.name, obj.receiver
+        super().delete_model(request, obj)
+        self._record(request, Action.CHANGE_CHANNELS, name, before=receiver)
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        for channel in queryset:
+            self.delete_model(request, channel)
+
+
+@admin.register(Event)
+class EventAdmin(RecordAdmin):
+    list_display = ("title", "kind", "shown_time")
+    list_filter = ("kind", "created_at")
+    search_fields = ("title",)
+    fields = ("title", "kind", "shown_lines", "shown_time")
+    readonly_fields = ("shown_lines", "shown_time")
+    csv_fields = ("created_at", "kind", "title")
+
+    shown_time = time_column("created_at", "when")
+
+    @admin.display(description="text")
+    def shown_lines(self, event: Event) -> str:
+        return "\n".join(event.lines)
+
+
+@admin.register(Message)
+class MessageAdmin(RecordAdmin):
+    list_display = ("event", "shown_target", "state", "tries", "shown_next", "shown_end")
+    list_filter = ("state", "event__kind")
+    list_select_related = ("event", "channel")
+    search_fields = ("event__title", "channel__name", "service")
+    fields = ("event", "shown_target", "message_id", "state", "tries", "shown_next", "shown_end")
+    readonly_fields = ("shown_target", "shown_next", "shown_end")
+    csv_fields = ("event__created_at", "event__kind", "event__title", "channel__name", "service", "state", "tries")
+
+    shown_next = time_column("next_attempt_at", "next attempt")
+    shown_end = time_column("ended_at", "ended")
+
+    @admin.display(description="to")
+    def shown_target(self, message: Message) -> str:
+        return str(message.channel or message.service)
+
+    def get_page_context(self, request: HttpRequest, record: Any) -> dict[str, Any]:
+        return {
+            "attempts": record.attempts.all()[:MAX_ATTEMPTS],
+            "can_send_again": record.state == Message.State.DEAD and find_role(request) >= Role.ADMIN,
+        }
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(require_POST(self.send_again))
+        return [path("<int:pk>/send-again/", view, name="instances_message_send_again"), *super().get_urls()]
+
+    def send_again(self, request: HttpRequest, pk: int) -> HttpResponseBase:
+        if find_role(request) < Role.ADMIN:
+            raise PermissionDenied
+        check_press(request)
+        message = get_object_or_404(Message, pk=pk)
+        names = {"target": message.message_id, "target_name": str(message.channel or message.service)}
+        with audit.recorded(audit.get_actor(request), Action.RESEND_WEBHOOK, **names) as entry:
+            is_due = sending.send_again(message)
+            if not is_due:
+                entry.outcome, entry.error = InvalidState.code, "The message has not been given up."
+        if is_due:
+            messages.success(request, "The worker sends it again within seconds.")
+        else:
+            messages.error(request, "This message has not been given up, so it was not sent again.")
+        return redirect("admin:instances_message_change", pk)
