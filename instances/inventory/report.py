@@ -141,7 +141,6 @@ def _save(report: SyncReport, error: PanelError | None) -> None:
         **report.get_figures(),
     )
     if outside:
-        log.info("sync found changes that nobody requested here: %d", len(outside))
         _tell(outside)
     SyncRun.objects.filter(started_at__lt=timezone.now() - timedelta(days=KEEP_RUNS_DAYS)).delete()
 
