@@ -126,6 +126,18 @@ def test_removed_instance_keeps_what_was_known(two: Panel, visit: Visit) -> None
     expect(other.get_by_role("group", name="History")).to_contain_text("Deleted outside this panel.")
 
 
+def test_cleared_cache_is_no_removal(two: Panel, visit: Visit) -> None:
+    page = visit()
+    drawer = open_drawer(page)
+    two.clear()
+    expect(page.get_by_text("The cache is empty.").first).to_be_visible()
+
+    expect(drawer).to_contain_text("docker.io/team/image:1")
+    expect(drawer).not_to_contain_text("no longer exists")
+    other = get_drawer(visit(page.url), "a1")
+    expect(other).to_contain_text("The cache is empty, so the instance is not known yet.")
+
+
 def test_refresh_keeps_focus_selection_and_typed_text(two: Panel, visit: Visit) -> None:
     page = visit()
     drawer = open_drawer(page)
@@ -203,9 +215,12 @@ def test_unknown_address_says_so_without_script(panel: Panel, visit: Visit) -> N
 def test_endpoint_is_copied_by_one_press(two: Panel, visit: Visit) -> None:
     page = visit(permissions=["clipboard-read", "clipboard-write"])
 
-    open_drawer(page).get_by_role("button", name="Copy Port 8188 (http)").click()
+    button = open_drawer(page).get_by_role("button", name="Copy Port 8188 (http)")
+    button.click()
 
-    expect(page.locator("#status")).to_have_text("Copied: https://alpha.example.invalid")
+    expect(page.get_by_role("status").filter(has_text="Copied")).to_have_text("Copied: https://alpha.example.invalid")
+    expect(button).to_have_text("Copied")
+    expect(button).to_have_text("Copy")
     assert page.evaluate("navigator.clipboard.readText()") == "https://alpha.example.invalid"
 
 

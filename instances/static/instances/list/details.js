@@ -5,6 +5,8 @@ import {find, make, set, setText} from '../elements.js';
 import {getLabel} from '../statuses.js';
 import {describe, describeCost, describePorts, fill, makeSection} from './facts.js';
 
+const COPIED_MS = 2000;
+
 // `parts` fill their own elements of the drawer, as they do in a row; `recordings` are what the service has recorded.
 export function createDetails({address, inventory, protection, annotation, recordings, parts, getRow, statusLine}) {
     const element = makeDrawer([annotation.section, protection.section, recordings.section]);
@@ -95,10 +97,16 @@ export function createDetails({address, inventory, protection, annotation, recor
         }
     }
 
-    async function copy({dataset: {text}}) {
+    async function copy(button) {
+        const {text} = button.dataset;
         try {
             await navigator.clipboard.writeText(text);
             statusLine.tell(`Copied: ${text}`);
+            if (button.matches('.copy')) {
+                // A drawer that covers the page covers the line of results, too.
+                button.textContent = 'Copied';
+                setTimeout(() => setText(button, 'Copy'), COPIED_MS);
+            }
         } catch {
             const words = [...element.querySelectorAll('dd bdi')].find(one => one.textContent === text);
             if (words?.checkVisibility()) {
