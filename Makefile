@@ -25,7 +25,8 @@ test: $(VENV)/installed lint audit
 	$(BIN)/python -m pytest --numprocesses 6 --dist loadfile --no-loadscope-reorder || $(RERUN)
 
 quick: $(VENV)/installed lint
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --ignore tests/system --ignore tests/browser
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --hypothesis-profile quick \
+		--ignore tests/system --ignore tests/browser
 
 lint: $(VENV)/installed
 	@$(MAKE) --no-print-directory --jobs 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) $(LINTS)

@@ -40,6 +40,8 @@ from tests.settings import FAKE_REDIS
 
 # No example fails because the machine is slow.
 hypothesis.settings.register_profile("unhurried", deadline=None)
+# For `make quick`; `make test` tries all examples.
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=20)
 hypothesis.settings.load_profile("unhurried")
 
 # A shell's background job ignores Ctrl-C, and so would the processes that the tests start.
