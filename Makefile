@@ -1,4 +1,5 @@
-# make run: start the service    make test: check everything    make quick: lint, types and unit tests
+# make run: start the service    make test: check everything
+# make quick: lint, types and the unit tests that are not marked `thorough`
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -26,7 +27,7 @@ test: $(VENV)/installed lint audit
 
 quick: $(VENV)/installed lint
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --hypothesis-profile quick \
-		--ignore tests/system --ignore tests/browser
+		-m 'not thorough' --ignore tests/system --ignore tests/browser
 
 lint: $(VENV)/installed
 	@$(MAKE) --no-print-directory --jobs 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) $(LINTS)

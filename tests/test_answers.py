@@ -72,6 +72,7 @@ def test_without_the_header_nothing_is_compressed() -> None:
 
 @pytest.mark.usefixtures("account")
 @pytest.mark.parametrize("path", ROUTES_OF_EACH_KIND)
+@pytest.mark.thorough
 def test_no_cache_keeps_what_is_somebodys_own(client: Client, path: str) -> None:
     for headers in (HTML, {"accept": "application/json"}):
         answer: Any = client.get(path, headers=headers)
@@ -138,6 +139,7 @@ def ask_server(method: str, path: str, **headers: str) -> tuple[int, dict[str, s
 
 @pytest.mark.usefixtures("account")
 @pytest.mark.parametrize("path", [*ROUTES_OF_EACH_KIND, "/nope", "/api/instances/nope"])
+@pytest.mark.thorough
 def test_head_has_no_body_and_the_headers_of_get(path: str) -> None:
     for accept in ("text/html", "application/json"):
         got = ask_server("GET", path, HTTP_ACCEPT=accept)

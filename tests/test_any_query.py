@@ -109,6 +109,7 @@ def assert_answered(client: Client, path: str, query: str) -> None:
 
 @pytest.mark.usefixtures("account")
 @pytest.mark.parametrize("path", [route for route in ROUTES_OF_EACH_KIND if not route.startswith("/static/")])
+@pytest.mark.thorough
 def test_any_query_string_is_answered(client: Client, path: str) -> None:
     if client.get(path, headers=HTML).status_code in {403, 404, 405}:
         return
@@ -125,6 +126,7 @@ LISTS = [
 
 @pytest.mark.usefixtures("account")
 @pytest.mark.parametrize("path", LISTS)
+@pytest.mark.thorough
 def test_any_query_string_of_a_list_is_answered(client: Client, path: str) -> None:
     for query in LIST_QUERIES:
         assert_answered(client, path, query)
@@ -132,6 +134,7 @@ def test_any_query_string_of_a_list_is_answered(client: Client, path: str) -> No
 
 @pytest.mark.usefixtures("account")
 @pytest.mark.parametrize("model", [model._meta.model_name for model in admin.site._registry])
+@pytest.mark.thorough
 def test_any_lookup_is_answered(client: Client, model: str) -> None:
     (made,) = [one for one in admin.site._registry.items() if one[0]._meta.model_name == model]
     opts = made[0]._meta

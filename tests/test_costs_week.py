@@ -129,6 +129,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("clock")
+@pytest.mark.thorough
 def test_ledger_of_a_week_equals_the_meter_wherever_it_observed() -> None:
     week = run(1, 7)
 
@@ -147,6 +148,7 @@ def test_ledger_of_a_week_equals_the_meter_wherever_it_observed() -> None:
 
 
 @pytest.mark.usefixtures("clock")
+@pytest.mark.thorough
 def test_sums_of_a_week_agree_to_the_cent() -> None:
     week = run(4, 2)
     begin, end = BEGIN * 1000, week.now * 1000
@@ -254,6 +256,7 @@ def test_stale_ledger_shows_a_gap_until_now(monkeypatch: pytest.MonkeyPatch) -> 
     assert point.sums.gap == MeteredInstance.objects.count() * 2 * HOUR * 1000
 
 
+@pytest.mark.thorough
 def test_bill_of_a_day_and_the_ledger_agree_to_the_cent(monkeypatch: pytest.MonkeyPatch) -> None:
     week = Week(6)
     while week.now <= BEGIN + DAY + 3 * HOUR:

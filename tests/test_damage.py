@@ -149,6 +149,7 @@ TYPES = {"text", "a list", "a hash", "a set", "a sorted set"}
 @pytest.mark.parametrize(
     ("name", "kind"), [(name, kind) for name in NAMES for kind in DAMAGES if name not in NO_TEXTS or kind in TYPES]
 )
+@pytest.mark.thorough
 def test_damaged_key_breaks_no_read_and_is_repaired_by_a_sync(
     name: str, kind: str, raw_redis: FakeRedis, account: Account
 ) -> None:
@@ -193,6 +194,7 @@ def test_clear_repairs_a_damaged_key(
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: repr(value[:20]))
 @pytest.mark.parametrize("field", SYNC_FIELDS)
+@pytest.mark.thorough
 def test_damaged_record_of_the_last_sync_breaks_no_read(
     field: str, value: str, raw_redis: FakeRedis, account: Account
 ) -> None:
@@ -233,6 +235,7 @@ FIELD_NAMES = [*from_json({"id": "-", "status": "-"}).to_json(), "changedAt"]
 
 @pytest.mark.parametrize("value", [None, 5, [1], "\ud800"], ids=repr)
 @pytest.mark.parametrize("name", FIELD_NAMES)
+@pytest.mark.thorough
 def test_stored_field_of_another_type_breaks_no_read(
     name: str, value: Any, raw_redis: FakeRedis, account: Account
 ) -> None:

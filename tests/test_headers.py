@@ -102,6 +102,7 @@ def test_the_routes_are_found() -> None:
 
 @pytest.mark.usefixtures("account")
 @pytest.mark.parametrize("path", ROUTES_OF_EACH_KIND)
+@pytest.mark.thorough
 def test_every_address_has_the_headers(client: Client, path: str) -> None:
     for method in ("GET", "HEAD", "OPTIONS", "TRACE"):
         answer = client.generic(method, path, headers=HTML)

@@ -138,6 +138,7 @@ def forget_all() -> None:
 
 
 # A failure is not shrunk: that would take minutes.
+@pytest.mark.thorough
 @settings(
     max_examples=25,
     deadline=None,

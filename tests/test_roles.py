@@ -504,6 +504,7 @@ def stands_for_others(template: str) -> bool:
 
 @pytest.mark.usefixtures("pages_rendered_once")
 @pytest.mark.parametrize("template", PAGES, ids=lambda template: template or "/")
+@pytest.mark.thorough
 def test_a_page_does_for_each_role_what_it_may(
     account: Mapping[str, str], novita: NovitaAnswers, raw_redis: FakeRedis, template: str
 ) -> None:
@@ -562,6 +563,7 @@ def is_login(answer: Any) -> bool:
 @pytest.mark.parametrize(
     "template", [*API, *API_PAGES, *filter(stands_for_others, PAGES)], ids=lambda template: template or "/"
 )
+@pytest.mark.thorough
 def test_reading_changes_nothing(
     account: Mapping[str, str], novita: NovitaAnswers, raw_redis: FakeRedis, template: str
 ) -> None:

@@ -296,6 +296,7 @@ def test_every_visitor_gets_the_answer_of_the_long_way(
 
 @pytest.mark.parametrize("visitor", ["local owner", "viewer", "viewer token"])
 @pytest.mark.parametrize("name", REQUESTS)
+@pytest.mark.thorough
 def test_every_request_gets_the_answer_of_the_long_way(
     account: None, server: Server, long_way: Server, settings: Settings, name: str, visitor: str
 ) -> None:
