@@ -118,8 +118,8 @@ def test_removed_instance_keeps_what_was_known(two: Panel, visit: Visit) -> None
 
     expect(drawer).to_contain_text("This instance no longer exists at Novita.")
     expect(drawer).to_contain_text("docker.io/team/image:1")
-    expect(drawer.get_by_role("button", name="Stop alpha")).to_have_count(0)
-    expect(drawer.get_by_role("button", name="Protect…")).to_be_hidden()
+    for name in ("Stop alpha", "More actions for alpha", "Edit…", "Protect…"):
+        expect(drawer.get_by_role("button", name=name)).to_have_count(0)
     # Its address still leads to its history.
     other = get_drawer(visit(page.url), "a1")
     expect(other).to_contain_text("No instance has this ID.")
@@ -361,6 +361,9 @@ def test_menu_is_on_the_screen_wherever_its_row_is(panel: Panel, visit: Visit) -
 
     # On a small screen the drawer has it.
     page.set_viewport_size(NARROW)
-    open_drawer(page, "vm-20")
+    drawer = open_drawer(page, "vm-20")
 
     expect(open_menu(page, "vm-20")).to_be_in_viewport(ratio=1)
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("menu")).to_have_count(0)
+    expect(drawer).to_be_visible()

@@ -61,6 +61,7 @@ export function createDetails({address, inventory, protection, annotation, recor
         setText(status, isGone ? 'Removed' : getLabel(one.status));
         set(status, 'title', one.status);
         set(status.dataset, 'group', isGone ? 'gone' : one.group);
+        set(find(element, '.more'), 'hidden', isGone);
         fill(element.querySelector('.facts'), describe(one));
         fill(element.querySelector('.ports'), describePorts(one.portMappings));
         fill(element.querySelector('.costs'), describeCost(one, recordings.costs));
