@@ -61,6 +61,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "tabs": toolbar.describe_tabs(instances if listing and listing.freshness.as_of else None, query),
         "filters": toolbar.describe_filters(instances, query),
         "columns": table.describe_columns(query),
+        "is_old": bool(listing and listing.freshness.is_stale),
         "has_owners": any(one["owner"] for one in instances),
         "hidden_columns": table.find_hidden(query),
         "kept": [(name, query[name]) for name in ("group", "attention", "columns") if name in query],

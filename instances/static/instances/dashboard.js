@@ -178,7 +178,7 @@ function show(hadFailed) {
         session.renew();
     }
     showBanners(inventory, health ? health.warnings : []);
-    rows.showAge(inventory.failure !== null);
+    rows.showAge(inventory.failure !== null || Boolean(health?.sync.isStale));
     render();
     renderTitle();
     if (inventory.instances !== null) {
