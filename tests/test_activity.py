@@ -11,7 +11,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 
 from instances.activity import actions, timeline
 from instances.activity.events import Event, Filter, read_cursor
-from instances.models import Action, AuditEntry, Operation, SyncRun, Target
+from instances.models import Action, AuditEntry, Finding, FindingStep, Operation, Policy, SyncRun, Target
 
 pytestmark = pytest.mark.django_db
 
@@ -268,3 +268,81 @@ def test_activity_requires_a_login_where_others_can_reach_the_panel(client: Clie
     settings.REQUIRE_LOGIN = True
 
     assert client.get("/activity/").status_code == 302
+
+
+# --- The API
+
+
+def list_events(client: Client, query: str = "") -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = client.get(f"/api/activity?{query}").json()["events"]
+    return events
+
+
+def find_step(minutes: float, state: str = "warned", **fields: Any) -> FindingStep:
+    policy, _ = Policy.objects.get_or_create(name="Idle", defaults={"rule": "idle"})
+    finding = Finding.objects.create(
+        policy=policy,
+        policy_name="Idle",
+        policy_version=1,
+        mode="stop",
+        instance_id="a",
+        name="alpha",
+        state="cleared",
+        ended_at=ago(minutes),
+    )
+    return FindingStep.objects.create(finding=finding, at=ago(minutes), state=state, reason="No work.", **fields)
+
+
+def test_api_lists_each_event_with_its_parts(client: Client) -> None:
+    act("instance.stop", 7, target="a", target_name="alpha", before="running", after="toStop")
+
+    (event,) = list_events(client)
+
+    assert event["at"] == "2026-01-15T11:53:00Z"
+    assert event["kind"] == "action"
+    assert event["actor"] == "ann"
+    assert event["instanceId"] == "a"
+    assert event["outcome"] == "done"
+
+
+def test_steps_of_policies_are_events(client: Client) -> None:
+    find_step(5)
+    find_step(4, "snoozed", by="bob")
+
+    events = list_events(client, "kind=policy")
+
+    assert [one["what"] for one in events] == ["Policy Idle: snoozed", "Policy Idle: warned"]
+    assert [one["actor"] for one in events] == ["bob", "policy:Idle"]
+    assert [one["instanceId"] for one in list_events(client, "instance=a")] == ["a", "a"]
+
+
+def test_api_is_read_page_by_page_without_a_gap_or_a_repetition(client: Client) -> None:
+    for minutes in range(30):
+        act("login", minutes // 3)
+        find_step(minutes // 3)
+
+    seen, query = [], "pageSize=7"
+    while query:
+        body = client.get(f"/api/activity?{query}").json()
+        seen += [(one["at"], one["kind"]) for one in body["events"]]
+        query = f"pageSize=7&before={body['before']}" if body["before"] else ""
+
+    assert len(seen) == 60
+    assert [at for at, _ in seen] == sorted((at for at, _ in seen), reverse=True)
+
+
+@pytest.mark.parametrize("query", ["kind=x", "before=x", "pageSize=0", "pageSize=101", "since=1", "actor=a&actor=b"])
+def test_wrong_query_of_the_api_is_refused(query: str, client: Client) -> None:
+    assert client.get(f"/api/activity?{query}").status_code == 400
+
+
+def test_activity_is_a_csv_file(client: Client) -> None:
+    act("login", 2, actor="=cmd")
+    act("login", 1)
+
+    answer = client.get("/api/activity.csv?kind=login")
+
+    lines = b"".join(answer.streaming_content).decode("utf-8-sig").splitlines()  # type: ignore[attr-defined]  # streamed
+    assert lines[0] == "at,kind,actor,what,result,outcome,reason,instanceId,name"
+    assert len(lines) == 3
+    assert lines[2].split(",")[2] == "'=cmd"

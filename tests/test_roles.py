@@ -68,6 +68,7 @@ API: Final[Mapping[str, Mapping[str, Role]]] = {
     "/api/annotations": {"PUT": OPERATOR},
     "/api/protections": {"GET": VIEWER},
     "/api/start-freeze": {"GET": VIEWER, "PUT": ADMIN, "DELETE": ADMIN},
+    "/api/activity": {"GET": VIEWER},
     "/api/policies": {"GET": VIEWER, "POST": ADMIN},
     "/api/policies/<pk>": {"GET": VIEWER, "PUT": ADMIN, "DELETE": ADMIN},
     "/api/policies/<pk>/confirm-stop": {"POST": ADMIN},
@@ -91,6 +92,7 @@ API_PAGES: Final = (
     "/api/docs",
     "/api/session",
     "/api/instances.csv",
+    "/api/activity.csv",
     "/api/costs/<report>.csv",
 )
 OPEN: Final = ("/health", "/livez", "/readyz", "/login", "/logout", "/admin/login", "/snooze/<str:signed>")

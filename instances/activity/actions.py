@@ -60,6 +60,7 @@ _WORDS: Final[dict[str, str]] = {
     Action.DELETE_POLICY: "Delete the policy {}",
     Action.CONFIRM_POLICY: "Confirm that the policy {} may stop instances",
     Action.SWITCH_POLICIES: "Switch all policies",
+    Action.CHANGE_CHANNELS: "Change the notification channel {}",
     Action.SNOOZE: "Snooze",
     Action.UNSNOOZE: "End the snooze of",
 }

@@ -10,7 +10,7 @@ from django.db.models import Q
 
 from instances.errors import InvalidRequest
 
-Kind = Literal["action", "operation", "change", "sync", "login", "settings"]
+Kind = Literal["action", "operation", "policy", "change", "sync", "login", "settings"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 Outcome = Literal["done", "failed", "running"]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from instances.activity import actions, events, operations, syncs
+from instances.activity import actions, events, operations, policies, syncs
 from instances.activity.events import Event, Filter, Place
 from instances.models import AuditEntry
 
@@ -34,6 +34,8 @@ def _read_sources(wanted: Filter, limit: int) -> Iterator[Event]:
         yield from actions.read(wanted, limit)
     if wanted.wants("operation"):
         yield from operations.read(wanted, limit)
+    if wanted.wants("policy"):
+        yield from policies.read(wanted, limit)
     if wanted.wants("change"):
         yield from syncs.read_changes(wanted, limit)
     # They concern no single instance.

@@ -6,6 +6,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 from rest_framework.routers import SimpleRouter
 
 from instances.api import description  # noqa: F401 - importing it registers the extension
+from instances.api.activity import ActivityViewSet
 from instances.api.costs import AnnotationViewSet, CostViewSet
 from instances.api.policies import FindingViewSet, PolicyViewSet
 from instances.api.start_freeze import StartFreezeViewSet
@@ -63,6 +64,8 @@ urlpatterns = [
         StartFreezeViewSet.as_view({"get": "show", "put": "freeze", "delete": "unfreeze"}),
         name="start-freeze",
     ),
+    re_path(r"^/activity/?$", ActivityViewSet.as_view({"get": "list"}), name="activity-list"),
+    re_path(r"^/activity\.csv$", ActivityViewSet.as_view({"get": "download"}), name="activity-download"),
     re_path(r"^/overview/?$", OverviewView.as_view(), name="overview"),
     re_path(r"^/session/?$", SessionView.as_view(), name="session"),
     re_path(r"^/schema/?$", SpectacularAPIView.as_view(), name="schema"),

@@ -421,6 +421,7 @@ class ApiRootView(ApiView):
             "operations": "operation-list",
             "protections": "protection-list",
             "startFreeze": "start-freeze",
+            "activity": "activity-list",
             "policies": "policy-list",
             "findings": "finding-list",
             "costs": "cost-list",

@@ -21,6 +21,7 @@ from instances.pages.frame import viewers_only
 LABELS: Final = {
     "action": "Actions",
     "operation": "Operations",
+    "policy": "Policies",
     "change": "Changes",
     "sync": "Synchronization",
     "login": "Logins",

@@ -1,0 +1,31 @@
+"""What policies found: each step of a finding."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from django.db.models import Q
+
+from instances.activity.events import Event, Filter, Place
+from instances.models import FindingState, FindingStep
+
+SOURCE: Final = 5
+
+
+def read(wanted: Filter, limit: int) -> Iterator[Event]:
+    condition = wanted.find_condition(SOURCE, "at") & wanted.find_actor("by")
+    if wanted.instance_id:
+        condition &= Q(finding__instance_id=wanted.instance_id)
+    steps = FindingStep.objects.filter(condition).select_related("finding").order_by("-at", "-pk")
+    for step in steps[:limit]:
+        finding = step.finding
+        yield Event(
+            Place(step.at, SOURCE, step.pk),
+            "policy",
+            f"Policy {finding.policy_name}: {step.get_state_display()}",
+            step.reason,
+            ("finding", str(finding.pk)),
+            "failed" if step.state in (FindingState.WARNED, FindingState.DUE) else "done",
+            step.by or f"policy:{finding.policy_name}",
+            instance_id=finding.instance_id,
+            instance_name=finding.name,
+        )
