@@ -16,6 +16,8 @@ ALPHA = {
     "name": "alpha",
     "imageUrl": "docker.io/team/image:1",
     "rootfsSize": 60,
+    "billingMode": "spot",
+    "spotStatus": "reclaiming",
     "gpuNum": "2",
     "instancePrice": "35000",
     "lastStartedAt": str(int(time.time()) - 400_000),
@@ -49,7 +51,7 @@ def test_drawer_has_what_is_known_of_the_instance(visit: Visit) -> None:
     drawer = open_drawer(visit())
 
     overview = drawer.get_by_role("group", name="Overview")
-    for words in ("ImagePullFailed: no such tag", "a1", "docker.io/team/image:1", "60 GB", "Running"):
+    for words in ("ImagePullFailed: no such tag", "a1", "docker.io/team/image:1", "60 GB", "Running", "reclaiming"):
         expect(overview).to_contain_text(words)
     for words in ("Created", "Last started", "Last stopped", "Ends", "Last changed", "Billing"):
         expect(overview).to_contain_text(words)
