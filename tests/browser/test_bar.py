@@ -15,8 +15,24 @@ def refresh(page: Page) -> None:
     page.get_by_role("button", name="Refresh data").click()
 
 
-def test_bar_is_one_row_with_its_parts_at_every_width(panel: Panel, visit: Visit) -> None:
+# Pairs of the bar's parts that stand on each other.
+FIND_OVERLAPS = """() => {
+    const parts = [...document.querySelectorAll('.bar > *, #live > *')].filter(one => one.id !== 'live');
+    const boxes = parts.map(one => [one.textContent.trim(), one.getBoundingClientRect()]).filter(([, box]) => box.width);
+    boxes.sort(([, one], [, other]) => one.left - other.left);
+    return boxes.slice(1).map(([text, box], at) => [boxes[at][0], text, box.left - boxes[at][1].right])
+        .filter(([, , gap]) => gap < 0);
+}"""
+
+
+@pytest.mark.parametrize("is_trouble", [False, True], ids=["calm", "trouble"])
+def test_bar_is_one_row_with_its_parts_at_every_width(
+    panel: Panel, visit: Visit, witness: Witness, is_trouble: bool
+) -> None:
     panel.hold({"name": "alpha"})
+    if is_trouble:
+        panel.novita.fault("list", "status", status=503)
+        panel.service.post("/api/instances/sync")
     page = visit()
     stop_all = page.get_by_role("button", name="Stop all")
     expect(stop_all).to_contain_text("1 · $")
@@ -27,6 +43,7 @@ def test_bar_is_one_row_with_its_parts_at_every_width(panel: Panel, visit: Visit
         bar = page.get_by_role("banner").bounding_box()
         assert bar and bar["height"] == 48
         assert page.evaluate("document.querySelector('.bar').scrollWidth") <= width
+        assert page.evaluate(FIND_OVERLAPS) == []
         for part in (stop_all, page.locator("#live-word"), page.get_by_role("banner").get_by_role("link").first):
             expect(part).to_be_in_viewport(ratio=1)
 
