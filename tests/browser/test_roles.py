@@ -4,6 +4,7 @@ import pytest
 from playwright.sync_api import BrowserContext, expect
 
 from tests.browser.conftest import log_in
+from tests.browser.test_accessibility import find_violations
 
 pytestmark = pytest.mark.xdist_group("browser with a login")
 
@@ -54,3 +55,4 @@ def test_wrong_password_shows_an_error_and_keeps_the_username(context: BrowserCo
 
     expect(page.get_by_role("alert")).to_contain_text("Wrong username or password")
     expect(page.get_by_label("Username")).to_have_value("viewer")
+    assert find_violations(page) == []
