@@ -13,16 +13,16 @@ from typing import Final
 # Bundle → its style sheets, in the order of the cascade.
 _STYLES: Final = {
     "instances/pages.bundle.css": (
-        *("tokens", "base", "bar", "buttons", "forms", "confirm", "banners", "plain"),
+        *("tokens", "base", "bar", "bar-menu", "live", "buttons", "forms", "confirm", "banners", "plain"),
         *("cards", "charts", "reports"),
         *("toolbar", "popups", "table", "columns", "status", "selection", "pager"),
         *("plan", "lists", "operation", "targets"),
         *("drawer", "instance", "menu"),
     ),
     # After those of Django's admin, of Swagger UI, and of Django REST framework.
-    "instances/records.bundle.css": ("tokens", "bar", "records", "record-forms"),
-    "instances/docs.bundle.css": ("tokens", "bar", "api-docs"),
-    "instances/api.bundle.css": ("tokens", "bar", "browsable-api"),
+    "instances/records.bundle.css": ("tokens", "bar", "bar-menu", "records", "record-lists", "record-forms"),
+    "instances/docs.bundle.css": ("tokens", "bar", "bar-menu", "api-docs"),
+    "instances/api.bundle.css": ("tokens", "bar", "bar-menu", "browsable-api"),
 }
 # Bundle → its first module.
 _MODULES: Final = {

@@ -15,10 +15,11 @@ def refresh(page: Page) -> None:
     page.get_by_role("button", name="Refresh data").click()
 
 
-# Pairs of the bar's parts that stand on each other.
+# Pairs of the bar's parts that stand on each other, with the gap between them.
 FIND_OVERLAPS = """() => {
     const parts = [...document.querySelectorAll('.bar > *, #live > *')].filter(one => one.id !== 'live');
-    const boxes = parts.map(one => [one.textContent.trim(), one.getBoundingClientRect()]).filter(([, box]) => box.width);
+    const boxes = parts.map(one => [one.textContent.trim(), one.getBoundingClientRect()])
+        .filter(([, box]) => box.width);
     boxes.sort(([, one], [, other]) => one.left - other.left);
     return boxes.slice(1).map(([text, box], at) => [boxes[at][0], text, box.left - boxes[at][1].right])
         .filter(([, , gap]) => gap < 0);
