@@ -26,6 +26,7 @@ from pytest_django import Settings
 from redis import Redis
 
 from instances.access import passes
+from instances.access.passes import Credential
 from instances.api.shortcut import shorten
 from instances.inventory.sync import synchronize
 from instances.models import Token
@@ -439,6 +440,25 @@ def test_lower_role_counts_at_the_next_request(account: None, server: Server, se
     leave_group(user)
 
     assert "services" not in get(server, "/health", headers).body.decode()
+
+
+def test_visitors_who_come_at_once_share_a_query_and_get_their_own_rows(settings: Settings) -> None:
+    ann, bob = make_user("ann", "viewer"), make_user("bob", "operator")
+    bob.groups.add(Group.objects.get_or_create(name="admin")[0])
+    sessions = [(Credential("session", log_in(user)["Cookie"].partition("=")[2]), user.pk) for user in (ann, bob)]
+    token = make_token(ann)[0]
+    Token.objects.update(last_used_at=timezone.now())
+    with_another_user = (sessions[0][0], bob.pk)
+    unknown = (Credential("session", "0123456789abcdef0123456789abcdef"), ann.pk)
+    asked = [*sessions, (Credential("token", token.digest), ann.pk), with_another_user, unknown, sessions[0]]
+    alone = [passes._read_rows([one])[0] for one in asked]
+
+    with CaptureQueriesContext(connection) as captured:
+        together = passes._read_rows(asked)
+
+    assert together == alone
+    assert [len(rows or ()) for rows in together] == [1, 2, 1, 2, 0, 1]
+    assert len(captured) == 1
 
 
 def test_process_recognizes_a_bounded_number_of_logins(

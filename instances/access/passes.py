@@ -7,6 +7,7 @@ deactivated or demoted user count at the next request.
 
 import re
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -20,6 +21,7 @@ from knox.crypto import hash_token
 from instances.access.proxies import is_local_owner
 from instances.access.roles import find_role
 from instances.access.visitors import LAST_USE, find_known_owner
+from instances.inventory.sharing import Shared
 from novita_site.middleware import Handler
 from novita_site.roles import Role
 
@@ -31,22 +33,22 @@ VISIT: Final = "novita.visit"
 
 _BEARER: Final = re.compile(r"Bearer ([\w-]{16,128})", re.ASCII)
 
-# SQL, since the ORM takes longer to build the query than the database to run it.
+# SQL, since the ORM takes longer to build the query than the database to run it. The first column tells whose rows they
+# are, the last one orders them.
 _SESSION_ROWS: Final = """
-    SELECT s.session_data, u.id, u.username, u.password, u.is_active, u.is_superuser, g.name
+    SELECT s.session_key, s.session_data, u.id, u.username, u.password, u.is_active, u.is_superuser, g.name
     FROM django_session s JOIN auth_user u ON u.id = %s
     LEFT JOIN auth_user_groups i ON i.user_id = u.id LEFT JOIN auth_group g ON g.id = i.group_id
     WHERE s.session_key = %s AND s.expire_date > %s
-    ORDER BY g.name
 """
 # A token whose last use was noted more than a minute ago takes the full check, which notes it again.
 _TOKEN_ROWS: Final = """
-    SELECT t.role, u.id, u.username, u.password, u.is_active, u.is_superuser, g.name
+    SELECT t.digest, t.role, u.id, u.username, u.password, u.is_active, u.is_superuser, g.name
     FROM instances_token t JOIN auth_user u ON u.id = t.user_id
     LEFT JOIN auth_user_groups i ON i.user_id = u.id LEFT JOIN auth_group g ON g.id = i.group_id
     WHERE t.digest = %s AND (t.expiry IS NULL OR t.expiry > %s) AND t.last_used_at > %s
-    ORDER BY g.name
 """  # noqa: S105 - SQL, no password
+_ORDER: Final = " ORDER BY 1, 8"
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Visit:
         self._credential = credential
         known = _passes.get(credential) if credential else None
         if credential and known:
-            self._rows = _read_rows(credential, known.user_id)
+            self._rows = _share_rows((credential, known.user_id))
             if self._rows and self._rows == known.rows:
                 self.role = known.role
 
@@ -127,19 +129,31 @@ def learn(get_response: Handler) -> Handler:
     return middleware
 
 
-def _read_rows(credential: Credential, user_id: int) -> list[Any] | None:
-    """Return the rows, one for each group of the user. None when the database can't be read."""
+def _read_rows(asked: Sequence[tuple[Credential, int]]) -> list[list[Any] | None]:
+    """Return the rows for each credential and its user, one for each group; None when the database can't be read."""
     now, to_database = timezone.now(), connection.ops.adapt_datetimefield_value
+    queries, values = [], list[Any]()
+    for credential, user_id in dict.fromkeys(asked):
+        if credential.kind == "session":
+            queries.append(_SESSION_ROWS)
+            values += [user_id, credential.value, to_database(now)]
+        else:
+            queries.append(_TOKEN_ROWS)
+            values += [credential.value, to_database(now), to_database(now - LAST_USE)]
     try:
         with connection.cursor() as cursor:
-            if credential.kind == "session":
-                cursor.execute(_SESSION_ROWS, [user_id, credential.value, to_database(now)])
-            else:
-                cursor.execute(_TOKEN_ROWS, [credential.value, to_database(now), to_database(now - LAST_USE)])
-            rows: list[Any] = cursor.fetchall()
-            return rows
+            cursor.execute(" UNION ALL ".join(queries) + _ORDER, values)
+            found: list[Any] = cursor.fetchall()
     except DatabaseError:
-        return None
+        return [None] * len(asked)
+    # The same session may be asked for with two users, before and after another login.
+    return [
+        [row for row in found if row[0] == credential.value and (credential.kind == "token" or row[2] == user_id)]
+        for credential, user_id in asked
+    ]
+
+
+_share_rows: Final = Shared(_read_rows)
 
 
 def clear() -> None:
