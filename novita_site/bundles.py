@@ -14,7 +14,7 @@ from typing import Final
 _STYLES: Final = {
     "instances/pages.bundle.css": (
         *("tokens", "base", "bar", "bar-menu", "live", "buttons", "forms", "confirm", "banners", "plain"),
-        *("cards", "charts", "reports"),
+        *("card-contents", "cards", "charts", "reports", "costs", "activity"),
         *("toolbar", "popups", "table", "columns", "status", "selection", "pager"),
         *("plan", "lists", "operation", "targets"),
         *("drawer", "instance", "menu"),

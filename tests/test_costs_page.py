@@ -317,7 +317,7 @@ def test_dashboard_has_the_burn_rate_of_24_hours_with_a_sentence(client: Client)
     trend_ = read_trend(client)
 
     assert "Burn rate of the last 24 hours: between $2.00 and $4.00 per hour, $4.00 last." in trend_
-    assert 'd="M0 50H917V0H1000"' in trend_
+    assert 'd="M0 25H220V0H240"' in trend_
 
 
 def test_dashboard_without_a_ledger_has_no_line(client: Client) -> None:

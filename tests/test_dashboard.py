@@ -326,7 +326,7 @@ def test_page_without_script_shows_costs(client: Client, novita: NovitaAnswers) 
 
     page = read(client)
 
-    assert [read_figure(page, name) for name in ("cost", "day", "unknown")] == [
+    assert [read_figure(page, name) for name in ("cost", "day")] == [
         "$0.70/h",
         "≈ $17/day",
         " · 1 price unknown",

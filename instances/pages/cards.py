@@ -3,13 +3,14 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from django.conf import settings
 from django.db import DatabaseError
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -24,8 +25,10 @@ from instances.pages import charts
 log = logging.getLogger(__name__)
 
 SHOWN_GPUS: Final = 3
+STALE: Final = "stale data"
+SYNC_RUNS: Final = "admin:instances_syncrun_changelist"
 LINE_MS: Final = reports.DAY_MS
-LINE_STEP_MS: Final = reports.HOUR_MS // 2
+LINE_STEP_MS: Final = reports.HOUR_MS
 # The line of a day is drawn once a minute and process.
 LINE_SECONDS: Final = 60
 # The segments of the bar, from the left.
@@ -41,23 +44,22 @@ def describe(listing: store.Listing | None, found: health.Health) -> dict[str, A
     groups = Counter(one["group"] for one in instances)
     burning = burn.find(listing.revision, instances) if listing and is_known else burn.Burn()
     per_hour = burning.total.per_hour
+    is_stale = bool(listing and is_known and listing.freshness.is_stale)
     number, reasons = attention.count(instances)
     last_sync = found.state.last_sync if found.state else None
     return {
         "is_known": is_known,
-        "is_stale": bool(listing and is_known and listing.freshness.is_stale),
         "total": len(instances),
         "running": groups["running"],
         "moving": _say_moving(groups["starting"], groups["stopping"]),
         "gpus": sum(one["gpuNum"] or 0 for one in instances if one["group"] == "running"),
         "segments": _describe_segments(groups, len(instances)),
         # Without any known price, the sum is unknown, too.
-        "per_hour": "" if per_hour is None else say_usd(per_hour),
-        "per_day": "" if per_hour is None else f"${per_hour * 24:,.0f}",
-        "unknown_prices": burning.total.unknown,
+        "per_hour": "" if per_hour is None or not is_known else say_usd(per_hour),
+        "notes": " · ".join(_list_notes(burning, is_stale=is_stale)) if is_known else "",
         "by_gpu": _describe_gpus(burning),
         "attention": number,
-        "reasons": [(name, say_reason(name, count), urlencode({"attention": name})) for name, count in reasons.items()],
+        "reasons": [*_list_reasons(reasons), *([(STALE, reverse(SYNC_RUNS))] if is_stale else [])],
         "long_running_days": settings.LONG_RUNNING_DAYS,
         "redis": found.services["redis"],
         "as_of": format_time(last_sync) if last_sync else "",
@@ -69,10 +71,24 @@ def say_usd(amount: Decimal) -> str:
     return f"${amount:,.2f}"
 
 
-def say_reason(reason: attention.Reason, number: int) -> str:
-    """Say how many instances need attention for a reason; "" for none."""
-    if not number:
-        return ""
+def _list_notes(burning: burn.Burn, *, is_stale: bool) -> Iterator[str]:
+    """Yield what belongs to the burn rate: the cost of a day, and why both are not exact."""
+    if burning.total.per_hour is not None:
+        yield f"≈ ${burning.total.per_hour * 24:,.0f}/day"
+    if unknown := burning.total.unknown:
+        yield f"{unknown} price{'' if unknown == 1 else 's'} unknown"
+    if is_stale:
+        yield "stale"
+
+
+def _list_reasons(counts: Mapping[attention.Reason, int]) -> Iterator[tuple[str, str]]:
+    """Yield the words and the address of each reason for attention."""
+    for reason, number in counts.items():
+        if number:
+            yield _say_reason(reason, number), f"?{urlencode({'attention': reason})}"
+
+
+def _say_reason(reason: attention.Reason, number: int) -> str:
     days, plural = settings.LONG_RUNNING_DAYS, "" if number == 1 else "s"
     return {
         "error": f"{number} error{plural}",
@@ -92,7 +108,8 @@ def _describe_segments(groups: Mapping[str, int], total: int) -> dict[str, Any]:
     parts, begin = [], 0.0
     for group in SEGMENTS:
         width = 100 * groups.get(group, 0) / total if total else 0.0
-        parts.append({"group": group, "begin": f"{begin:.2f}", "width": f"{width:.2f}"})
+        if width:
+            parts.append({"group": group, "begin": f"{begin:.2f}", "width": f"{width:.2f}"})
         begin += width
     counts = [(groups.get(group, 0), GROUPS[group].label.lower()) for group in GROUPS]
     return {"parts": parts, "sentence": ", ".join(f"{number} {label}" for number, label in counts if number)}
@@ -102,7 +119,7 @@ def _describe_gpus(burning: burn.Burn) -> list[dict[str, Any]]:
     """Return the most expensive products, each with its share of the most expensive one."""
     known = [(name or "", one.per_hour) for name, one in burning.by["gpu"].items() if one.per_hour]
     shown = sorted(known, key=lambda item: (-item[1], item[0]))[:SHOWN_GPUS]
-    rows: list[dict[str, Any]] = [
+    return [
         {
             "name": name or "Unknown GPU",
             "link": urlencode({"gpu": name}),
@@ -111,8 +128,6 @@ def _describe_gpus(burning: burn.Burn) -> list[dict[str, Any]]:
         }
         for name, amount in shown
     ]
-    # The script fills the rows that are empty now.
-    return rows + [{}] * (SHOWN_GPUS - len(rows))
 
 
 def draw_trend() -> SafeString:

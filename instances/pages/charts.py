@@ -13,9 +13,10 @@ from typing import Final
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-# The coordinates of a line. It is stretched to the size of its chart.
-WIDTH: Final = 1000
-HEIGHT: Final = 100
+# Width and height in the coordinates of a line, which is stretched to the size of its chart. Those of the small one are
+# short: it is a part of each visit.
+LINE_SIZE: Final = (1000, 100)
+SPARK_SIZE: Final = (240, 50)
 PLOT_HEIGHT: Final = 144
 # Above the plot: the highest value's label has room.
 TOP: Final = 16
@@ -71,17 +72,24 @@ def find_top(values: Sequence[float | None]) -> float:
     return next(step * size for step in _STEPS if step * size >= highest * (1 - 1e-9))
 
 
-def draw_paths(points: Sequence[Point], begin_ms: int, end_ms: int, top: float) -> tuple[str, str]:
+def draw_paths(
+    points: Sequence[Point], begin_ms: int, end_ms: int, top: float, size: tuple[int, int] = LINE_SIZE
+) -> tuple[str, str]:
     """Return the path of the line and that of the area below it. Each gap ends both."""
+    width, height = size
     line, area = [], []
+
+    def scale(at_ms: int) -> int:
+        return round(width * (at_ms - begin_ms) / (end_ms - begin_ms))
+
     for run in _split(points):
-        xs = [_scale(point.at_ms, begin_ms, end_ms) for point, _ in run]
-        ys = [round(HEIGHT * (1 - (point.value or 0) / top)) for point, _ in run]
-        end = _scale(run[-1][1] if run[-1][1] is not None else end_ms, begin_ms, end_ms)
+        xs = [scale(point.at_ms) for point, _ in run]
+        ys = [round(height * (1 - (point.value or 0) / top)) for point, _ in run]
+        end = scale(run[-1][1] if run[-1][1] is not None else end_ms)
         steps = "".join(f"H{x}V{y}" for x, y, before in zip(xs[1:], ys[1:], ys, strict=False) if y != before)
         path = f"M{xs[0]} {ys[0]}{steps}H{end}"
         line.append(path)
-        area.append(f"{path}V{HEIGHT}H{xs[0]}Z")
+        area.append(f"{path}V{height}H{xs[0]}Z")
     return "".join(line), "".join(area)
 
 
@@ -99,22 +107,17 @@ def _split(points: Sequence[Point]) -> Iterator[list[tuple[Point, int | None]]]:
         yield run
 
 
-def _scale(at_ms: int, begin_ms: int, end_ms: int) -> int:
-    return round(WIDTH * (at_ms - begin_ms) / (end_ms - begin_ms))
-
-
 def draw_spark(points: Sequence[Point], begin_ms: int, end_ms: int, sentence: str) -> SafeString:
     """Return a small line without axes, from 0 to its highest value."""
     top = max((point.value for point in points if point.value), default=1.0)
-    line, area = draw_paths(points, begin_ms, end_ms, top)
+    line, area = draw_paths(points, begin_ms, end_ms, top, SPARK_SIZE)
     return format_html(
         '<svg class="spark" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img"><title>{}</title>'
-        '<path class="chart-area" d="{}"/><path class="chart-line" d="{}"/></svg>',
-        WIDTH,
-        HEIGHT,
+        '<path class="chart-line" d="{}"/><path class="chart-area" d="{}"/></svg>',
+        *SPARK_SIZE,
         sentence,
-        area,
         line,
+        area,
     )
 
 
@@ -127,8 +130,7 @@ def draw_line(
     plot = format_html(
         '<svg viewBox="0 0 {} {}" preserveAspectRatio="none" y="{}" width="100%" height="{}">'
         '<path class="chart-area" d="{}"/><path class="chart-line" d="{}"/></svg>',
-        WIDTH,
-        HEIGHT,
+        *LINE_SIZE,
         TOP,
         PLOT_HEIGHT,
         area,

@@ -30,7 +30,7 @@ def test_burn_rate_is_a_figure(visit: Visit) -> None:
 def test_burn_rate_counts_unknown_prices(panel: Panel, visit: Visit) -> None:
     panel.hold({"id": "a", "name": "alpha", "instancePrice": "0", "productId": "gone", "gpuNum": "1"})
 
-    expect(visit().locator("#figure-unknown")).to_have_text("1 price unknown")
+    expect(visit().locator("#figure-day")).to_have_text("1 price unknown")
 
 
 @pytest.mark.usefixtures("fleet")

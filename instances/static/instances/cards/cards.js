@@ -1,17 +1,20 @@
 // The cards at the top of the page: what runs, what it costs, what needs attention. The server's words are in cards.py.
 
-import {set, setText} from '../elements.js';
+import {make, set, setText} from '../elements.js';
 import {getGroupLabel, listGroups} from '../statuses.js';
 import {sayAge, sayCost, sayMoment, sayUsd} from '../words.js';
 import {needsAttention, REASONS} from './attention.js';
 
+const SHOWN_GPUS = 3;
+// The segments of the bar, from the left.
+const SEGMENTS = ['running', 'starting', 'stopping', 'other', 'stopped', 'gone'];
+const SYNC_RUNS = '/admin/instances/syncrun/';
+
 const get = id => document.getElementById(id);
 
 export function createCards({inventory}) {
-    const section = get('cards');
-    const syncTime = section.querySelector('#figure-sync time');
-    const gpuRows = [...section.querySelectorAll('.card-gpus li')];
-    const days = Number(section.dataset.longRunningDays);
+    const days = Number(get('cards').dataset.longRunningDays);
+    const syncTime = get('figure-sync').firstElementChild;
     const sayReason = {
         error: number => `${number} error${end(number)}`,
         longRunning: number => `${number} up > ${days} day${end(days)}`,
@@ -19,70 +22,77 @@ export function createCards({inventory}) {
     };
 
     function render() {
-        const {hasCopy, isStale} = inventory;
+        const {hasCopy} = inventory;
         const instances = hasCopy ? inventory.instances : [];
         const say = text => (hasCopy ? text : '–');
-        const running = instances.filter(one => one.group === 'running');
-        const gpus = running.reduce((sum, one) => sum + (one.gpuNum || 0), 0);
+        const counts = {};
+        let gpus = 0;
+        for (const {group, gpuNum} of instances) {
+            counts[group] = (counts[group] || 0) + 1;
+            gpus += group === 'running' ? gpuNum || 0 : 0;
+        }
         setText(get('figure-total'), say(String(instances.length)));
-        setText(get('figure-running'), say(String(running.length)));
+        setText(get('figure-running'), say(String(counts.running || 0)));
         setText(get('figure-of'), hasCopy ? `of ${instances.length} · ${gpus} GPU${end(gpus)}` : '');
-        show(get('figure-moving'), sayMoving(...['starting', 'stopping'].map(group => (
-            instances.filter(one => one.group === group).length
-        ))));
-        renderSegments(instances);
-        renderBurn(instances, hasCopy);
-        renderGpus(instances, hasCopy);
-        setText(get('figure-stale'), isStale ? ' · stale' : '');
-        renderAttention(instances, hasCopy, isStale);
+        show(get('figure-moving'), sayMoving(counts.starting, counts.stopping));
+        renderSegments(counts, instances.length);
+        renderBurn(instances);
+        renderGpus(instances);
+        renderAttention(instances);
     }
 
-    function renderSegments(instances) {
+    function renderSegments(counts, total) {
         const bar = get('segments');
         let begin = 0;
-        for (const part of bar.children) {
-            const number = instances.filter(one => part.classList.contains(`is-${one.group}`)).length;
-            const width = instances.length ? 100 * number / instances.length : 0;
-            setAttribute(part, 'x', `${begin.toFixed(2)}%`);
-            setAttribute(part, 'width', `${width.toFixed(2)}%`);
+        const parts = SEGMENTS.filter(group => counts[group]).map(group => {
+            const width = 100 * counts[group] / total;
             begin += width;
+            return {group, x: `${(begin - width).toFixed(2)}%`, width: `${width.toFixed(2)}%`};
+        });
+        redraw(bar, parts, ({group, x, width}) => makeBar({class: `is-${group}`, x, width}));
+        const present = listGroups().filter(group => counts[group]);
+        bar.setAttribute('role', total ? 'img' : 'none');
+        if (total) {
+            const words = present.map(group => `${counts[group]} ${getGroupLabel(group).toLowerCase()}`);
+            bar.setAttribute('aria-label', words.join(', '));
+        } else {
+            bar.removeAttribute('aria-label');
         }
-        const counts = listGroups().map(group => [inventory.countGroup(group), getGroupLabel(group).toLowerCase()]);
-        const sentence = counts.filter(([number]) => number).map(words => words.join(' ')).join(', ');
-        setAttribute(bar, 'aria-label', instances.length ? sentence : '');
     }
 
-    function renderBurn(instances, hasCopy) {
+    function renderBurn(instances) {
+        const {hasCopy, isStale} = inventory;
         const perHour = instances.reduce((sum, one) => sum + (one.costPerHour || 0), 0);
         const unknown = instances.filter(one => one.costPerHour === null).length;
         // Without any known price, the sum is unknown, too.
         const isKnown = hasCopy && (perHour > 0 || !unknown);
         setText(get('figure-cost'), isKnown ? sayCost(perHour) : '–');
-        setText(get('figure-day'), isKnown ? `≈ ${sayUsd(24 * perHour, 0)}/day` : '');
-        setText(get('figure-unknown'), unknown ? `${isKnown ? ' · ' : ''}${unknown} price${end(unknown)} unknown` : '');
+        setText(get('figure-day'), [
+            isKnown && `≈ ${sayUsd(24 * perHour, 0)}/day`,
+            unknown && `${unknown} price${end(unknown)} unknown`,
+            hasCopy && isStale && 'stale',
+        ].filter(Boolean).join(' · '));
     }
 
-    function renderGpus(instances, hasCopy) {
+    function renderGpus(instances) {
         const costs = new Map();
         for (const {productName, costPerHour} of instances) {
             costs.set(productName, (costs.get(productName) || 0) + (costPerHour || 0));
         }
-        const found = [...costs].filter(([, cost]) => cost > 0).sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
-        show(get('no-gpus'), found.length ? '' : hasCopy ? 'Nothing costs anything now.' : '–');
-        gpuRows.forEach((row, at) => {
-            const [name, cost] = found[at] || ['', 0];
-            row.hidden = !cost;
-            if (cost) {
-                const [link, bar, amount] = row.children;
-                setText(link, name || 'Unknown GPU');
-                setAttribute(link, 'href', `?${new URLSearchParams({gpu: name})}`);
-                setAttribute(bar.lastElementChild, 'width', `${(100 * cost / found[0][1]).toFixed(1)}%`);
-                setText(amount, sayUsd(cost));
-            }
-        });
+        const found = [...costs].filter(([, cost]) => cost > 0).sort(compareCosts).slice(0, SHOWN_GPUS);
+        const rows = found.map(([name, cost]) => ({name, cost: sayUsd(cost), width: `${(100 * cost / found[0][1]).toFixed(1)}%`}));
+        const none = inventory.hasCopy ? 'Nothing costs anything now.' : '–';
+        redraw(get('gpus'), rows.length ? rows : [none], row => (row.name === undefined ? row : make(
+            'p',
+            {},
+            make('a', {href: `?${new URLSearchParams({gpu: row.name})}`}, row.name || 'Unknown GPU'),
+            makeTrack(row.width),
+            make('span', {}, row.cost),
+        )));
     }
 
-    function renderAttention(instances, hasCopy, isStale) {
+    function renderAttention(instances) {
+        const {hasCopy, isStale} = inventory;
         const counts = Object.fromEntries(REASONS.map(reason => [reason, 0]));
         let number = 0;
         for (const one of instances) {
@@ -92,13 +102,13 @@ export function createCards({inventory}) {
                 counts[reason] += 1;
             }
         }
-        show(get('figure-attention'), number ? String(number) : hasCopy ? '' : '–');
-        for (const link of get('reasons').querySelectorAll('[data-reason]')) {
-            const {reason} = link.dataset;
-            show(link, counts[reason] ? sayReason[reason](counts[reason]) : '');
+        const links = REASONS.filter(reason => counts[reason]).map(reason => [sayReason[reason](counts[reason]), `?attention=${reason}`]);
+        if (hasCopy && isStale) {
+            links.push(['stale data', SYNC_RUNS]);
         }
-        get('stale').hidden = !isStale;
-        get('calm').hidden = Boolean(number || isStale || !hasCopy);
+        show(get('figure-attention'), number ? String(number) : hasCopy ? '' : '–');
+        const words = links.length || !hasCopy ? links : ['Nothing needs attention'];
+        redraw(get('reasons'), words, one => (typeof one === 'string' ? one : make('a', {href: one[1]}, one[0])));
     }
 
     function showRedis(state) {
@@ -113,6 +123,11 @@ export function createCards({inventory}) {
     }
 
     return {render, showRedis, tick};
+}
+
+// The dearest first. Sums of floats differ in their last digits.
+function compareCosts([name, cost], [otherName, otherCost]) {
+    return Math.round(1e5 * (otherCost - cost)) || (name < otherName ? -1 : 1);
 }
 
 function sayMoving(starting, stopping) {
@@ -131,8 +146,28 @@ function show(element, text) {
     set(element, 'hidden', !text);
 }
 
-function setAttribute(element, name, value) {
-    if (element.getAttribute(name) !== value) {
-        element.setAttribute(name, value);
+const drawn = new WeakMap(); // element → what it shows
+
+// Draws the content of an element anew if it differs: a link keeps the focus while nothing changes.
+function redraw(element, parts, draw) {
+    const text = JSON.stringify(parts);
+    if (drawn.get(element) !== text) {
+        drawn.set(element, text);
+        element.replaceChildren(...parts.flatMap(part => [draw(part), ' ']));
     }
+}
+
+function makeTrack(width) {
+    const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
+    svg.setAttribute('aria-hidden', 'true');
+    svg.append(makeBar({width: '100%'}), makeBar({class: 'share', width}));
+    return svg;
+}
+
+function makeBar(attributes) {
+    const bar = document.createElementNS('http://www.w3.org/2000/svg', 'rect');
+    for (const [name, value] of Object.entries({...attributes, height: '6'})) {
+        bar.setAttribute(name, value);
+    }
+    return bar;
 }
