@@ -92,7 +92,7 @@ def test_takeover_during_the_requests_repeats_none(
     client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("instances.operations.claims.HEARTBEAT_SECONDS", 0.05)
-    monkeypatch.setattr("instances.operations.orders.ANSWER_SECONDS", 2)
+    monkeypatch.setattr("instances.operations.orders.ANSWER_SECONDS", 8)
     ids = [f"i{number:02}" for number in range(20)]
     account = novita.holds(*(make_row(id_) for id_ in ids))
 
