@@ -401,8 +401,13 @@ def test_keys_search_move_select_open_and_stop(many: Panel, visit: Visit) -> Non
     for _ in range(60):
         page.keyboard.press("j")
     expect(page.get_by_role("row", name="vm-061")).to_be_in_viewport(ratio=1)
-    headings, focused = page.locator("thead").bounding_box(), page.locator(":focus").bounding_box()
-    assert headings and focused and focused["y"] >= headings["y"] + headings["height"]
+    # The headings, which stay where they are, never cover the current row.
+    headings = page.locator("thead").bounding_box()
+    tops = []
+    for _ in range(30):
+        page.keyboard.press("k")
+        tops.append(page.evaluate("document.activeElement.getBoundingClientRect().top"))
+    assert headings and min(tops) >= headings["y"] + headings["height"]
 
 
 def test_skip_link_leads_to_the_table_and_stop_all_is_near(many: Panel, visit: Visit) -> None:
