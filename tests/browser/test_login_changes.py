@@ -2,7 +2,6 @@
 as another user.
 """
 
-
 import pytest
 from playwright.sync_api import BrowserContext, Page, Request, expect
 
