@@ -11,7 +11,7 @@ from instances import answers
 from instances.access import sso
 from instances.access.admin_site import PanelLoginView
 from instances.api.views import HealthView, livez, readyz
-from instances.pages import activity, costs, snooze
+from instances.pages import activity, costs, snooze, utilization
 from instances.pages.dashboard import dashboard
 
 LOGIN_CONTEXT = {"site_header": admin.site.site_header, "sso_name": urlsplit(settings.OIDC_ISSUER).hostname}
@@ -28,6 +28,7 @@ urlpatterns = [
     path("costs/charts/", costs.cost_charts, name="cost_charts"),
     path("costs/bill/", costs.cost_bill, name="cost_bill"),
     path("costs/trend/", costs.cost_trend, name="cost_trend"),
+    path("utilization/<str:instance_id>/", utilization.utilization, name="utilization"),
     path("snooze/<str:signed>/", snooze.snooze, name="snooze"),
     path("login/", PanelLoginView.as_view(extra_context=LOGIN_CONTEXT), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),

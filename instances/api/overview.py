@@ -13,19 +13,22 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from django.db import DatabaseError
-from django.db.models import Count, Max
+from django.db.models import Count, Max, QuerySet
 from django.utils import timezone
 
 from instances.api import inventory, operations
+from instances.api.findings import show_finding
 from instances.health import Health
-from instances.models import Operation, Protection
+from instances.models import Finding, Operation, Protection
 from instances.operations import emergency, freezing
 from instances.operations.records import Summary
+from instances.policies import finding_list
 from novita_site.roles import Role
 
 log = logging.getLogger(__name__)
 
 SHOWN_OPERATIONS: Final = 20
+SHOWN_FINDINGS: Final = 200
 # A minute more than a dashboard shows a result.
 RECENT: Final = timedelta(minutes=16)
 # Within this time, all readers of a process share one read of the database.
@@ -79,10 +82,15 @@ def _read_recorded_mark() -> str:
         newest = list(Operation.objects.values_list(*_SHOWN_FIELDS)[:SHOWN_OPERATIONS])
         protections = Protection.objects.aggregate(Count("pk"), Max("pk"), Max("protected_at"))
         freeze = freezing.find()
+        findings = list(_list_open().values_list("pk", "state", "stops_at", "obstacle"))
     except DatabaseError as exc:
         log.warning("the overview can't be read from the database: %s", exc)
         return "unknown"
-    return repr((newest, protections, freeze and (freeze.pk, freeze.ends_at)))
+    return repr((newest, protections, freeze and (freeze.pk, freeze.ends_at), findings))
+
+
+def _list_open() -> QuerySet[Finding]:
+    return Finding.objects.filter(ended_at=None)[:SHOWN_FINDINGS]
 
 
 def _read_unrecorded_mark() -> str:
@@ -99,6 +107,7 @@ def _describe(found: Health) -> dict[str, Any]:
         "health": inventory.show_health(found, Role.VIEWER),
         "operations": _list_operations(found),
         "protections": _list_protections(found),
+        "findings": _list_findings(found),
         "startFreeze": None if _has_no_database(found) else operations.show_freeze(freezing.find()),
     }
 
@@ -119,6 +128,16 @@ def _show(newest: Sequence[Summary]) -> list[dict[str, Any]]:
     oldest = timezone.now() - RECENT
     shown = [one for one in newest if one.operation.finished_at is None or one.operation.finished_at > oldest]
     return operations.show_summaries(shown[:SHOWN_OPERATIONS])
+
+
+def _list_findings(found: Health) -> list[dict[str, Any]] | None:
+    if _has_no_database(found):
+        return None
+    try:
+        return [show_finding(one) for one in finding_list.read(state=finding_list.OPEN, size=SHOWN_FINDINGS).findings]
+    except DatabaseError as exc:
+        log.warning("findings can't be read: %s", exc)
+        return None
 
 
 def _list_protections(found: Health) -> list[dict[str, Any]] | None:

@@ -13,6 +13,7 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from instances.access.audit import get_actor
+from instances.api.findings import FindingSerializer, show_finding
 from instances.api.serializers import FlagField, NoteField, StrictSerializer, TextField
 from instances.api.views import ACT_ERRORS, ERRORS, NOT_FOUND, ApiView
 from instances.errors import InvalidRequest
@@ -131,26 +132,6 @@ class FindingQuerySerializer(StrictSerializer):
     instance = TextField(required=False, max_length=128, help_text="The full id of an instance.")
     page = fields.IntegerField(min_value=1, max_value=10**6, required=False, help_text="The first page is 1.")
     pageSize = fields.IntegerField(min_value=1, max_value=100, required=False, help_text="Default: 50.")
-
-
-class FindingSerializer(fields.Serializer[Any]):
-    id = fields.IntegerField()
-    policy = fields.CharField(help_text="The policy's name.")
-    policyId = fields.IntegerField(allow_null=True, help_text="null: the policy was deleted.")
-    mode = fields.ChoiceField(choices=Policy.Mode.values)
-    instanceId = fields.CharField(allow_null=True, help_text="null: the whole account.")
-    name = fields.CharField()
-    state = fields.ChoiceField(choices=FindingState.values)
-    message = fields.CharField(help_text='For people: "stops at 18:30: no work above 5 % since 17:00".')
-    reason = fields.CharField()
-    since = fields.DateTimeField(allow_null=True)
-    savesPerHour = fields.FloatField(allow_null=True)
-    warnedAt = fields.DateTimeField(allow_null=True)
-    stopsAt = fields.DateTimeField(allow_null=True)
-    snoozedUntil = fields.DateTimeField(allow_null=True)
-    snoozedBy = fields.CharField(allow_null=True)
-    endedAt = fields.DateTimeField(allow_null=True)
-    operationId = fields.CharField(allow_null=True)
 
 
 class FindingListSerializer(fields.Serializer[Any]):
@@ -311,25 +292,4 @@ def show_acting(state: EvaluationState) -> dict[str, Any]:
         "on": settings.POLICIES and not state.is_switched_off,
         "switchedBy": state.switched_by or None,
         "switchedAt": format_time(state.switched_at) if state.switched_at else None,
-    }
-
-
-def show_finding(described: finding_list.Described) -> dict[str, Any]:
-    finding, snooze = described.finding, described.snooze
-    times = {"since": finding.since, "warnedAt": finding.warned_at, "stopsAt": finding.stops_at}
-    times |= {"snoozedUntil": snooze.until if snooze else None, "endedAt": finding.ended_at}
-    return {
-        "id": finding.pk,
-        "policy": finding.policy_name,
-        "policyId": finding.policy_id,
-        "mode": finding.mode,
-        "instanceId": finding.instance_id or None,
-        "name": finding.name,
-        "state": finding.state,
-        "message": described.message,
-        "reason": finding.reason,
-        "savesPerHour": None if finding.usd_per_hour is None else float(finding.usd_per_hour),
-        **{name: format_time(time) if time else None for name, time in times.items()},
-        "snoozedBy": snooze.by if snooze else None,
-        "operationId": str(finding.operation_id) if finding.operation_id else None,
     }

@@ -9,6 +9,7 @@ from typing import Any, Final
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
+from instances.api.findings import FindingSerializer
 from instances.errors import InvalidRequest
 from instances.instance import ACTION_NAMES, GROUPS, clean_text
 from instances.inventory import attention, queries
@@ -490,6 +491,7 @@ class OverviewSerializer(serializers.Serializer[Any]):
     health = HealthSerializer()
     operations = OperationHeadSerializer(many=True, allow_null=True)
     protections = ProtectionSerializer(many=True, allow_null=True)
+    findings = FindingSerializer(many=True, allow_null=True, help_text="The open findings of policies.")
     startFreeze = StartFreezeSerializer(allow_null=True)
 
 

@@ -107,9 +107,11 @@ def _split(points: Sequence[Point]) -> Iterator[list[tuple[Point, int | None]]]:
         yield run
 
 
-def draw_spark(points: Sequence[Point], begin_ms: int, end_ms: int, sentence: str) -> SafeString:
-    """Return a small line without axes, from 0 to its highest value."""
-    top = max((point.value for point in points if point.value), default=1.0)
+def draw_spark(
+    points: Sequence[Point], begin_ms: int, end_ms: int, sentence: str, top: float | None = None
+) -> SafeString:
+    """Return a small line without axes, from 0 to `top`, or to its highest value."""
+    top = top or max((point.value for point in points if point.value), default=1.0)
     line, area = draw_paths(points, begin_ms, end_ms, top, SPARK_SIZE)
     return format_html(
         '<svg class="spark" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img"><title>{}</title>'

@@ -12,17 +12,17 @@ from instances.access.roles import find_role
 from novita_site import __version__
 from novita_site.roles import Role
 
-View = Callable[[HttpRequest], HttpResponse]
+View = Callable[..., HttpResponse]
 
 
 def viewers_only(view: View) -> View:
     """Refuse visitors without a role."""
 
     @wraps(view)
-    def guarded(request: HttpRequest) -> HttpResponse:
+    def guarded(request: HttpRequest, *args: Any, **options: Any) -> HttpResponse:
         if find_role(request) < Role.VIEWER:
             raise PermissionDenied
-        return view(request)
+        return view(request, *args, **options)
 
     return guarded
 

@@ -8,6 +8,7 @@ import {isDisabled} from './elements.js';
 import {createHelp} from './help.js';
 import {createAnnotation} from './list/annotation.js';
 import {createDetails} from './list/details.js';
+import {createFindings} from './list/findings.js';
 import {createInventory} from './list/inventory.js';
 import {createKeyboard} from './list/keyboard.js';
 import {createList} from './list/list.js';
@@ -18,6 +19,7 @@ import {createRowActions} from './list/row-actions.js';
 import {createRowMessages} from './list/row-messages.js';
 import {createRows} from './list/rows.js';
 import {createSelection} from './list/selection.js';
+import {createUtilization} from './list/utilization.js';
 import {createLive} from './live.js';
 import {createLiveState} from './live-state.js';
 import {watchMenus} from './menus.js';
@@ -90,6 +92,8 @@ const rowActions = createRowActions({
     refresh: live.refresh,
     render,
 });
+const findings = createFindings({messages, render, refreshAnew: live.refreshAnew});
+const utilization = createUtilization();
 const menu = createMenu({inventory, protection, canRequest: rowActions.canRequest});
 const recordings = createRecordings({render: () => details.render()});
 const details = createDetails({
@@ -98,6 +102,8 @@ const details = createDetails({
     protection,
     annotation,
     recordings,
+    findings,
+    utilization,
     parts: [rowActions.update, menu.updateRow, messages.update],
     getRow: id => rows.get(id),
     statusLine,
@@ -107,7 +113,7 @@ const rows = createRows({
     table,
     getRequest: rowActions.getRequest,
     // Messages come last: an action may have something new to say.
-    parts: [protection.updateRow, selection.updateRow, rowActions.update, menu.updateRow, messages.update],
+    parts: [protection.updateRow, findings.updateRow, selection.updateRow, rowActions.update, menu.updateRow, messages.update],
 });
 
 const actions = {
@@ -119,6 +125,7 @@ const actions = {
     ...rowActions.actions,
     ...messages.actions,
     ...protection.actions,
+    ...findings.actions,
     ...annotation.actions,
     ...menu.actions,
     ...help.actions,
@@ -170,6 +177,7 @@ function show(hadFailed) {
         operations.take(overview.value.operations);
         fragments.follow(overview.value.operations);
         protection.take(overview.value.protections);
+        findings.take(overview.value.findings);
     }
     if (!inventory.failure) {
         forget(health.services, hadFailed);

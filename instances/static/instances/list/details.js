@@ -8,8 +8,14 @@ import {describe, describeCost, describePorts, fill, makeSection} from './facts.
 const COPIED_MS = 2000;
 
 // `parts` fill their own elements of the drawer, as they do in a row; `recordings` are what the service has recorded.
-export function createDetails({address, inventory, protection, annotation, recordings, parts, getRow, statusLine}) {
-    const element = makeDrawer([annotation.section, protection.section, recordings.section]);
+export function createDetails({address, inventory, protection, annotation, recordings, findings, utilization, parts, getRow, statusLine}) {
+    const element = makeDrawer([
+        utilization.section,
+        findings.section,
+        annotation.section,
+        protection.section,
+        recordings.section,
+    ]);
     const drawer = createDrawer(element, {onClose});
     const notice = element.querySelector('.drawer-notice');
     let id = ''; // of the instance that is shown
@@ -35,6 +41,7 @@ export function createDetails({address, inventory, protection, annotation, recor
         element.scrollTop = 0;
         annotation.begin();
         recordings.begin(id);
+        utilization.begin(id);
         drawer.open(() => getRow(wanted)?.querySelector('.name'));
     }
 
@@ -68,6 +75,8 @@ export function createDetails({address, inventory, protection, annotation, recor
         for (const updatePart of parts) {
             updatePart(element, one);
         }
+        utilization.update(one);
+        findings.updateSection(one);
         protection.updateSection(one, isGone);
         annotation.updateSection(one, isGone);
     }

@@ -1,0 +1,120 @@
+// What policies found: the mark in an instance's row, and the section of its drawer, where a finding is snoozed.
+
+import {find, make, set, setText} from '../elements.js';
+import {send} from '../session.js';
+import {sayMoment} from '../words.js';
+import {makeSection} from './facts.js';
+
+const MORNING_HOUR = 9;
+// The states of a finding that can be snoozed.
+const SNOOZABLE = ['warned', 'due', 'unknown'];
+
+export function createFindings({messages, render, refreshAnew}) {
+    let byInstance = new Map(); // id → its open findings
+    const busy = new Set(); // ids of findings that are being snoozed
+    const list = make('ul', {class: 'findings'});
+    const section = makeSection('Policies', list);
+
+    // Takes the findings as the service lists them; null: unknown, so that the last known stay.
+    function take(listed) {
+        if (listed) {
+            byInstance = Map.groupBy(listed, one => one.instanceId);
+        }
+    }
+
+    function updateRow(row, one) {
+        const mark = find(row, '.finding');
+        if (!mark) {
+            return;
+        }
+        const [finding] = byInstance.get(one.id) || [];
+        set(mark, 'hidden', !finding);
+        setText(mark, finding ? sayShort(finding) : '');
+        set(mark, 'title', finding ? `${finding.policy}: ${finding.message}` : '');
+        set(mark.dataset, 'state', finding ? finding.state : '');
+    }
+
+    function updateSection(one) {
+        const found = byInstance.get(one.id) || [];
+        section.hidden = !found.length;
+        const look = JSON.stringify([found, [...busy]]);
+        if (list.dataset.shown !== look) {
+            list.dataset.shown = look;
+            list.replaceChildren(...found.map(makeItem));
+        }
+    }
+
+    function makeItem(finding) {
+        const item = make('li', {}, make('p', {}, make('strong', {}, make('bdi', {}, finding.policy)), ` · ${sayLocal(finding)}`));
+        if (SNOOZABLE.includes(finding.state)) {
+            item.append(makeButtons(finding, [['Snooze 1 h', '1h'], ['4 h', '4h'], ['Until tomorrow 09:00', 'tomorrow']]));
+        } else if (finding.state === 'snoozed') {
+            item.append(makeButtons(finding, [['End the snooze', '']]));
+        }
+        return item;
+    }
+
+    function makeButtons(finding, choices) {
+        const buttons = choices.map(([label, value]) => make('button', {
+            type: 'button',
+            'data-do': 'snooze',
+            'data-needs': 'operator',
+            'data-finding': finding.id,
+            'data-for': value,
+            ...busy.has(finding.id) ? {'aria-disabled': 'true'} : {},
+        }, label));
+        return make('div', {class: 'buttons'}, ...buttons);
+    }
+
+    async function snooze(button, holder) {
+        const {finding, for: wanted} = button.dataset;
+        const id = Number(finding);
+        if (busy.has(id)) {
+            return;
+        }
+        busy.add(id);
+        render();
+        const path = `/api/policies/findings/${id}/snooze`;
+        try {
+            const result = wanted ? await send('POST', path, getWish(wanted)) : await send('DELETE', path);
+            messages.tell(holder.dataset.id, wanted ? sayLocal(result) : 'The snooze has ended; the warning begins again.');
+        } catch (error) {
+            messages.fail(holder.dataset.id, error);
+        }
+        busy.delete(id);
+        await refreshAnew();
+        render();
+    }
+
+    return {section, take, updateRow, updateSection, actions: {snooze}};
+}
+
+// Tomorrow morning is that of the browser, which the service doesn't know.
+function getWish(wanted) {
+    if (wanted !== 'tomorrow') {
+        return {for: wanted};
+    }
+    const morning = new Date();
+    morning.setDate(morning.getDate() + 1);
+    morning.setHours(MORNING_HOUR, 0, 0, 0);
+    return {until: morning.toISOString().replace(/\.\d+Z$/, 'Z')};
+}
+
+function sayShort({mode, rule, state, since, stopsAt}) {
+    if (mode === 'stop' && state === 'warned' && stopsAt) {
+        return `stops ${sayHour(stopsAt)}`;
+    }
+    if (state === 'snoozed' || state === 'stopping') {
+        return state;
+    }
+    return rule === 'idle' && since ? `idle since ${sayHour(since)}` : state === 'unknown' ? 'not judged' : 'policy';
+}
+
+function sayHour(time) {
+    return new Date(time).toLocaleTimeString([], {hour: '2-digit', minute: '2-digit', hour12: false});
+}
+
+// The server's sentence, with its times as the browser writes them.
+function sayLocal({message}) {
+    return message.replace(/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ/g, sayMoment);
+}
