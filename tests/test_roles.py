@@ -105,7 +105,15 @@ RECORDS: Final = (
 
 def _list_pages() -> Iterator[tuple[str, tuple[int, int]]]:
     """Yield each page with the lowest role that may read it, and the lowest that may send to it."""
-    for page in ("", "/costs", "/costs/charts", "/costs/bill", "/costs/trend", "/activity"):
+    for page in (
+        "",
+        "/costs",
+        "/costs/charts",
+        "/costs/bill",
+        "/costs/trend",
+        "/utilization/<str:instance_id>",
+        "/activity",
+    ):
         yield page, (VIEWER, VIEWER)
     for page in ("", "/logout", "/password_change", "/password_change/done", "/jsi18n", "/<app_label>", "/<url>"):
         yield f"/admin{page}", (VIEWER, VIEWER)

@@ -243,8 +243,19 @@ def witness(shared_panel: Panel) -> Witness:
 def show_operations(page: Page, *operations: dict[str, Any]) -> None:
     """Show the page these operations in place of the service's, the newest first."""
 
+    def show(route: Route) -> None:
+        wanted = route.request.url.rpartition("/")[2]
+        route.fulfill(json=next(one for one in operations if one["id"] == wanted))
+
+    change_overview(page, operations=operations)
+    page.route("**/api/operations/*", show)
+
+
+def change_overview(page: Page, **parts: Any) -> None:
+    """Show the page these parts of the overview in place of the service's."""
+
     def change(overview: dict[str, Any]) -> dict[str, Any]:
-        return {**overview, "operations": operations}
+        return {**overview, **parts}
 
     def change_page(route: Route) -> None:
         answer = route.fetch()
@@ -254,18 +265,13 @@ def show_operations(page: Page, *operations: dict[str, Any]) -> None:
         first = json.dumps({**first, "overview": change(first["overview"])}).replace("<", "\\u003c")
         route.fulfill(body=head + start + first + end + tail, content_type="text/html")
 
-    def change_overview(route: Route) -> None:
+    def change_answer(route: Route) -> None:
         headers = {name: value for name, value in route.request.headers.items() if name != "if-none-match"}
         answer = route.fetch(headers=headers)
         route.fulfill(json=change(answer.json()), headers={"Date": answer.headers["date"]})
 
-    def show(route: Route) -> None:
-        wanted = route.request.url.rpartition("/")[2]
-        route.fulfill(json=next(one for one in operations if one["id"] == wanted))
-
     page.route(re.compile(r"^https?://[^/]+/(\?.*)?$"), change_page)
-    page.route("**/api/overview", change_overview)
-    page.route("**/api/operations/*", show)
+    page.route("**/api/overview", change_answer)
 
 
 def refresh(page: Page) -> None:

@@ -1,8 +1,9 @@
 // What policies found: the mark in an instance's row, and the section of its drawer, where a finding is snoozed.
 
+import {getNow} from '../clock.js';
 import {find, make, set, setText} from '../elements.js';
 import {send} from '../session.js';
-import {sayMoment} from '../words.js';
+import {sayMoment, saySpan} from '../words.js';
 import {makeSection} from './facts.js';
 
 const MORNING_HOUR = 9;
@@ -102,12 +103,12 @@ function getWish(wanted) {
 
 function sayShort({mode, rule, state, since, stopsAt}) {
     if (mode === 'stop' && state === 'warned' && stopsAt) {
-        return `stops ${sayHour(stopsAt)}`;
+        return `⏱ ${sayHour(stopsAt)}`;
     }
     if (state === 'snoozed' || state === 'stopping') {
         return state;
     }
-    return rule === 'idle' && since ? `idle since ${sayHour(since)}` : state === 'unknown' ? 'not judged' : 'policy';
+    return rule === 'idle' && since && getNow() !== null ? `idle ${saySpan((getNow() - Date.parse(since)) / 1000)}` : state === 'unknown' ? 'not judged' : 'policy';
 }
 
 function sayHour(time) {
