@@ -103,11 +103,14 @@ export function createSelection({table, inventory, canRequest, preview, render})
         renderBar,
         listIds: () => [...selected],
         // Returns whether there was something to clear.
-        takeBack() {
-            const isAny = selected.size > 0;
+        takeBack(element) {
+            // In a drawer the key closes that.
+            if (!selected.size || element.closest('.drawer')) {
+                return false;
+            }
             selected.clear();
             render();
-            return isAny;
+            return true;
         },
         forgetUnknown: isKnown => removeUnknown(selected, isKnown),
         actions: {
