@@ -228,6 +228,8 @@ def test_redis_away_is_said_and_not_shown_as_nothing(client: Client, redis_serve
     assert "Redis can&#x27;t be reached" in page
     assert read_figure(page, "redis") == "down"
     assert [read_figure(page, name) for name in ("total", "running", "sync")] == ["–", "–", "unknown"]
+    assert set(list_tabs(page).values()) == {"[]", ""}
+    assert '<span id="matches" role="status"></span>' in page
 
 
 @pytest.mark.usefixtures("account")

@@ -72,7 +72,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "rows": [] if has_script else table.describe_rows(matches, protections, timezone.now(), query),
         "details": None if has_script else _describe_details(request.GET.get("instance", ""), instances),
         "without_details": urlencode(query),
-        "matches": table.say_matches(total, len(instances)),
+        "matches": table.say_matches(total, len(instances)) if listing and listing.freshness.as_of else "",
         "nothing": _say_nothing(listing, found),
         "pager": table.describe_pager(query, total),
     }

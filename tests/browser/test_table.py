@@ -372,6 +372,11 @@ def test_actions_on_the_account_need_no_menu_from_1280_px_on(visit: Visit) -> No
     page.keyboard.press("Escape")
     expect(actions.first).to_be_hidden()
     expect(page.get_by_role("button", name="Actions")).to_be_focused()
+    page.keyboard.press("Enter")
+    actions.last.click()
+    expect(page.get_by_role("dialog", name="Clear the cache?")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Actions")).to_be_focused()
 
 
 def test_keys_search_move_select_open_and_stop(many: Panel, visit: Visit) -> None:

@@ -31,11 +31,19 @@ export function createPopups({onOpen}) {
         return Boolean(popup);
     }
 
-    document.addEventListener('pointerdown', ({target}) => {
-        if (getOpen() && !target.closest('.pop.is-open')) {
+    for (const type of ['pointerdown', 'focusin']) {
+        document.addEventListener(type, ({target}) => {
+            if (getOpen() && !target.closest('.pop.is-open')) {
+                close();
+            }
+        });
+    }
+    // Before the action itself, which may open a dialog: that gives the focus back to the popup's button.
+    document.addEventListener('click', ({target}) => {
+        if (target.closest('#account-menu.is-open .pop-items button')) {
             close();
         }
-    });
+    }, {capture: true});
 
     return {takeBack: close, actions: {pop: toggle}};
 }

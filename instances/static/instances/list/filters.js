@@ -1,9 +1,9 @@
 // Search, status tabs and filters: their fields, and which instances match.
 
 import {needsAttention} from '../cards/attention.js';
-import {set, setText} from '../elements.js';
+import {make, set, setText} from '../elements.js';
 import {compareKeys, compareTexts, fold, getNaturalKey} from '../order.js';
-import {isMoving} from '../statuses.js';
+import {getGroupLabel, isMoving} from '../statuses.js';
 
 // The filters whose choices are the values of the instances: each with the field.
 const CHOICES = {gpu: 'productName', region: 'region', owner: 'owner', project: 'project'};
@@ -11,6 +11,15 @@ const FIELDS = ['search', ...Object.keys(CHOICES)];
 // As many tabs always stand there, or when they have instances; the other ones when they are chosen.
 const ALWAYS = 5;
 const WITH_INSTANCES = 7;
+// After the first five.
+const MORE = [
+    ['group', 'other'],
+    ['group', 'gone'],
+    ['group', 'starting'],
+    ['group', 'stopping'],
+    ['attention', 'longRunning', 'Long-running'],
+    ['attention', 'spotReclaim', 'Spot reclaims'],
+];
 
 const EMPTY = Object.fromEntries([...FIELDS, 'group', 'attention'].map(name => [name, '']));
 
@@ -109,7 +118,7 @@ export function createFilters({form, address, inventory}) {
     function renderMatches(number) {
         const total = inventory.instances.length;
         const words = number === total ? `${total} instance${total === 1 ? '' : 's'}` : `${number} of ${total} match`;
-        setText(document.getElementById('matches'), words);
+        setText(document.getElementById('matches'), inventory.hasCopy ? words : '');
     }
 
     // After a step back the fields follow the address, even one that has the focus.
@@ -146,8 +155,13 @@ export function createFilters({form, address, inventory}) {
     };
 }
 
-// Returns the tabs, each with its parameter and value: of a group, of a reason for attention, or of neither.
+// Adds the tabs that the server leaves out where they would be hidden. Returns all, each with its parameter and value: of
+// a group, of a reason for attention, or of neither.
 export function listTabs(form) {
+    for (const [name, value, label] of MORE) {
+        const known = form.querySelector(`.tabs [data-${name}=${value}]`);
+        form.querySelector('.tabs').append(known || make('a', {[`data-${name}`]: value, hidden: ''}, label || getGroupLabel(value), ' ', make('span', {})));
+    }
     return [...form.querySelectorAll('.tabs a')].map(tab => {
         const {group, attention} = tab.dataset;
         return {tab, name: group ? 'group' : attention ? 'attention' : '', value: group || attention || ''};
