@@ -27,9 +27,16 @@ from instances.inventory.sync import synchronize
 from instances.models import (
     Annotation,
     AuditEntry,
+    Channel,
+    Event,
+    Finding,
     LabelRule,
+    Message,
     Operation,
+    Policy,
     Protection,
+    Snooze,
+    StartFreeze,
     SyncRun,
     Target,
     Token,
@@ -189,6 +196,13 @@ def account(novita: NovitaAnswers) -> dict[str, str]:
         UsageInterval.objects.get(),
         Annotation.objects.create(instance_id="a", owner="ann"),
         LabelRule.objects.create(pattern="*", owner="ann"),
+        StartFreeze.objects.create(reason="precious", removed_at=timezone.now()),
+        policy := Policy.objects.create(name="Idle", rule="idle"),
+        Finding.objects.create(policy=policy, policy_name="Idle", policy_version=1, mode="stop", state="warned"),
+        Snooze.objects.create(policy=policy, instance_id="a", until=timezone.now(), by="ann"),
+        channel := Channel.objects.create(name="ops", receiver="https://hook.test"),
+        event := Event.objects.create(kind="test", key="k", title="Test"),
+        Message.objects.create(event=event, channel=channel, message_id="msg_2", state="sent"),
         user,
         token,
     ]
@@ -223,13 +237,15 @@ def make_client(who: str) -> Client:
     return ApiClient(headers={"Authorization": f"Bearer {text}"})
 
 
-# The limits count refused requests, too; and what was read at Novita is kept for some minutes.
-_PASSING: Final = re.compile(b":(rate|known|bills):")
+# The limits count refused requests, too; what was read at Novita is kept for some minutes, and so is whose metrics
+# somebody looks at.
+_PASSING: Final = re.compile(b":(rate|known|bills):|:metrics-watched$")
 
 
 def take_stock(novita: NovitaAnswers, raw_redis: FakeRedis) -> tuple[Any, ...]:
     """Return all that an act would change."""
     models = (Operation, Protection, Annotation, LabelRule, SyncRun, Token, User, Session)
+    models += (StartFreeze, Policy, Finding, Snooze, Channel, Event, Message)
     return (
         *(model.objects.count() for model in models),
         list(AuditEntry.objects.values_list("actor", "action", "target", "outcome")),

@@ -42,7 +42,7 @@ def test_lines_are_drawn_with_a_sentence_and_the_last_value(client: Client) -> N
 def test_failed_reading_says_why(client: Client) -> None:
     readings.write("a", make_reading(timezone.now(), 0.0, error="Novita returned an error (HTTP 500)."))
 
-    assert "Metrics can&#x27;t be read: Novita returned an error (HTTP 500)." in read(client)
+    assert "Metrics can't be read: Novita returned an error (HTTP 500)." in read(client)
 
 
 @pytest.mark.usefixtures("account")
