@@ -104,6 +104,9 @@ def test_freeze_is_shown_with_its_end_and_reason(client: Client, account: Accoun
 
     shown = client.get(FREEZE).json()
     assert shown.pop("frozenAt")[-1] == "Z"
+    assert shown.pop("message") == (
+        f"Starts are frozen until {until} by local-owner: the budget is spent. Stops always pass."
+    )
     assert shown == {"frozen": True, "until": until, "reason": "the budget is spent", "frozenBy": "local-owner"}
 
 
@@ -187,3 +190,9 @@ def test_open_pages_learn_of_a_freeze(client: Client, account: Account, monkeypa
     answer = client.get("/api/overview", headers={"If-None-Match": etag})
     assert answer.status_code == 200
     assert answer.json()["startFreeze"]["reason"] == "the budget is spent"
+
+
+def test_page_says_that_starts_are_frozen(client: Client, account: Account) -> None:
+    freeze(client)
+
+    assert "Starts are frozen until somebody removes the freeze by local-owner" in client.get("/").content.decode()

@@ -173,6 +173,7 @@ def _show_result(answer: Answer, target: Target, *, is_good: bool) -> dict[str, 
 def show_freeze(freeze: StartFreeze | None) -> dict[str, Any]:
     return {
         "frozen": freeze is not None,
+        "message": f"{wording.say_frozen(freeze)}. Stops always pass." if freeze else None,
         "until": format_time(freeze.ends_at) if freeze and freeze.ends_at else None,
         "reason": freeze.reason if freeze else None,
         "frozenBy": freeze.frozen_by if freeze else None,

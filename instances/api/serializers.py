@@ -480,6 +480,7 @@ class StartFreezeSerializer(serializers.Serializer[Any]):
     """The start freeze; all but `frozen` is null while starts are allowed."""
 
     frozen = serializers.BooleanField()
+    message = serializers.CharField(allow_null=True, help_text="For people: until when, by whom and why.")
     until = serializers.DateTimeField(allow_null=True, help_text="null: until somebody removes the freeze.")
     reason = serializers.CharField(allow_null=True)
     frozenBy = serializers.CharField(allow_null=True)

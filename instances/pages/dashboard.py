@@ -54,7 +54,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "stop_all": _describe_stop_all(listing, protections),
         "role": find_role(request).label,
         "cards": cards.describe(listing, found),
-        "warnings": found.warnings,
+        "warnings": [*found.warnings, *_list_notices(state)],
         "statuses": _GROUPS,
         "overview": {"etag": state.etag, "overview": state.body},
         "query": query,
@@ -102,3 +102,9 @@ def _say_nothing(listing: store.Listing | None, found: health.Health) -> str:
         is_first = found.state is not None and found.state.last_sync is None
         return "Never synchronized with Novita.ai." if is_first else "The cache is empty. A synchronization fills it."
     return "There are no instances in the account." if not listing.instances else "No instances match."
+
+
+def _list_notices(state: overview.Overview) -> list[str]:
+    """Say that starts are frozen, if they are."""
+    message = ((state.body or {}).get("startFreeze") or {}).get("message")
+    return [message] if message else []

@@ -185,7 +185,8 @@ function show(hadFailed) {
         // Its notice has the way to log in.
         session.renew();
     }
-    showBanners(inventory, health ? health.warnings : []);
+    const frozen = overview.value?.startFreeze?.message;
+    showBanners(inventory, health ? [...health.warnings, ...frozen ? [frozen] : []] : []);
     rows.showAge(inventory.failure !== null || Boolean(health?.sync.isStale));
     render();
     renderTitle();
