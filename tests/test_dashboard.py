@@ -305,7 +305,7 @@ def test_the_page_asks_the_database_next_to_nothing(
     read(client)
 
     # Two of them test whether the database can be written; a service remembers that for some seconds.
-    with django_assert_max_num_queries(11):
+    with django_assert_max_num_queries(14):
         read(client)
 
 
