@@ -137,6 +137,7 @@ def measure_reads(intervals_each: float) -> dict[str, float]:
     hours.sum_up()
     found["history of 30 days"] = measure_cpu_ms(read(f"/api/costs/history?from={since}"))
     found["history of 30 days by hour"] = measure_cpu_ms(read(f"/api/costs/history?from={since}&step=hour"))
+    found["page of 30 days"] = measure_cpu_ms(read("/costs/?range=30d"), 3)
     return found
 
 
