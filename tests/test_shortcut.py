@@ -27,6 +27,7 @@ from redis import Redis
 
 from instances.access import passes
 from instances.access.passes import Credential
+from instances.api import reads
 from instances.api.shortcut import shorten
 from instances.inventory.sync import synchronize
 from instances.models import Token
@@ -320,6 +321,15 @@ def test_empty_cache_and_missing_redis_get_the_answer_of_the_long_way(
     assert find_differences(server, long_way, {}, {}, PATHS) == {}
 
 
+def test_address_beyond_ascii_is_no_other_instance(novita: NovitaAnswers, server: Server, long_way: Server) -> None:
+    novita.lists(make_row("\xc3\xa9"), make_row("a"))
+    synchronize("command")
+    become_known(server, {})
+
+    assert get(server, "/api/instances/%c3%a9", {}).status == 404
+    assert find_differences(server, long_way, {}, {}, ["/api/instances/%c3%a9", "/api/instances/%ff"]) == {}
+
+
 def test_stale_inventory_gets_the_answer_of_the_long_way(
     account: None, server: Server, long_way: Server, settings: Settings
 ) -> None:
@@ -490,6 +500,22 @@ def test_plain_read_of_a_known_visitor_never_reaches_django(
 
     assert answer.status == 200
     assert django.call_count == 0
+
+
+def test_monitors_share_an_answer_for_a_moment_only(
+    account: None, server: Server, redis_server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    become_known(server, {})
+    monkeypatch.setattr(reads, "HEALTH_SECONDS", 60)
+    get(server, "/health", {})
+    redis_server.connected = False
+
+    within = get(server, "/health", {}).status
+    monkeypatch.setattr(reads, "HEALTH_SECONDS", 0)
+    after = get(server, "/health", {}).status
+
+    assert within == 200
+    assert after == 503
 
 
 @pytest.mark.parametrize("path", ["/api/instances", "/api/overview", "/health"])

@@ -6,7 +6,6 @@ X-Forwarded-For is the only header that names a client here, and it counts only 
 import ipaddress
 import re
 from functools import lru_cache
-from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -25,27 +24,24 @@ CLIENT_PREFIX_LENGTH = 64
 
 
 def find_client_address(get_response: Handler) -> Handler:
-    def middleware(request: HttpRequest) -> HttpResponseBase:
-        set_client_address(request.META)
-        return get_response(request)
-
-    return middleware
-
-
-def set_client_address(meta: dict[str, Any]) -> None:
     """Set REMOTE_ADDR to the client's address when a proxy of TRUSTED_PROXIES forwarded the request.
 
     X-Forwarded-For is read from its end, as far as trusted proxies wrote it; a client can invent the items before.
     An item that is no address ("unknown", "_hidden", nothing) makes the client unknown. It must neither become the
     proxy's address, which all clients would share, nor any of the items before it.
     """
-    if settings.TRUSTED_PROXIES:
-        header = meta.get("HTTP_X_FORWARDED_FOR")
-        chain = header.split(",") if header is not None else []
-        address = meta.get("REMOTE_ADDR", "")
-        while chain and is_trusted(address):
-            address = read_address(chain.pop()) or UNKNOWN
-        meta["REMOTE_ADDR"] = address
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        if settings.TRUSTED_PROXIES:
+            header = request.META.get("HTTP_X_FORWARDED_FOR")
+            chain = header.split(",") if header is not None else []
+            address = request.META.get("REMOTE_ADDR", "")
+            while chain and is_trusted(address):
+                address = read_address(chain.pop()) or UNKNOWN
+            request.META["REMOTE_ADDR"] = address
+        return get_response(request)
+
+    return middleware
 
 
 def is_trusted(address: str) -> bool:

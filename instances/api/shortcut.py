@@ -19,7 +19,6 @@ from django.middleware.gzip import GZipMiddleware
 
 from instances.access import passes
 from instances.access.passes import Visit
-from instances.access.proxies import set_client_address
 from instances.api import reads
 from instances.api.reads import Answer
 from instances.errors import InstanceNotFound, PanelError
@@ -57,16 +56,16 @@ _GZIP_LENGTH: Final = 200
 
 
 class _Request(WSGIRequest):
-    """As much of Django's request as an answer needs, as after Django's first middlewares.
+    """As much of Django's request as an answer needs.
 
-    `META` is a copy, since Django may get the environ afterwards.
+    `META` is a copy, since Django may get the environ afterwards. Its REMOTE_ADDR may be a proxy's: with a header that
+    names a client, nobody is the local owner, and nothing else here depends on the address.
     """
 
     def __init__(self, environ: Environ) -> None:
         self.environ = environ
         self.META = environ.copy()
         reduce_encoding(self.META)
-        set_client_address(self.META)
         self.method = "GET"
         self.request_id = make_request_id()
 
