@@ -193,7 +193,8 @@ def list_paths() -> Iterator[str]:
         yield re.sub(r"<[^>]*>", "1", simplify_regex(regex)).replace("\\", "")
 
 
-OPEN = {"/livez/", "/readyz/", "/health/", "/login/", "/logout/", "/admin/login/"}
+# A link of a warning is the permission itself: its page checks the signature.
+OPEN = {"/livez/", "/readyz/", "/health/", "/login/", "/logout/", "/admin/login/", "/snooze/1/"}
 
 
 def test_route_walk_finds_all_routes() -> None:

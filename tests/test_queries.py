@@ -297,7 +297,9 @@ def test_names_are_sorted_by_their_numbers_and_not_by_their_encoding(client: Cli
     back = client.get("/api/instances?ordering=-name").json()["instances"]
     page = client.get("/?ordering=name").context["rows"]
 
-    assert [one["name"] for one in there] == [one["name"] for one in page] == NAMES
+    assert [one["name"] for one in there] == NAMES
+    # The page shows the id where a name is missing.
+    assert [one["id"] for one in page] == [one["id"] for one in there]
     assert [one["name"] for one in back] == NAMES[::-1]
 
 
