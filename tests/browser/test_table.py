@@ -101,12 +101,17 @@ def test_row_describes_its_instance(many: Panel, visit: Visit) -> None:
 def test_dearest_instances_come_first_in_the_words_of_the_server(panel: Panel, visit: Visit) -> None:
     started = {"createdAt": str(CREATED_AT), "lastStartedAt": str(CREATED_AT)}
     panel.hold(
-        {"id": "a", "name": "stopped", "status": "exited", "rootfsSize": 60, **started},
-        {"id": "b", "name": "cheap", "instancePrice": "35000", "gpuNum": "2", "billingMode": "spot", **started},
-        {"id": "c", "name": "dear", "instancePrice": "129000", "gpuNum": "8", **started},
-        {"id": "d", "name": "monthly", "instancePrice": "129000", "billingMode": "monthly", **started},
-        {"id": "e", "name": "pulling", "status": "pulling", "instancePrice": "35000", **started},
-        {"id": "f", "name": "broken", "status": "exited", "statusError": {"state": "Bad", "message": "no such tag"}},
+        {"id": "price-a", "name": "stopped", "status": "exited", "rootfsSize": 60, **started},
+        {"id": "price-b", "name": "cheap", "instancePrice": "35000", "gpuNum": "2", "billingMode": "spot", **started},
+        {"id": "price-c", "name": "dear", "instancePrice": "129000", "gpuNum": "8", **started},
+        {"id": "price-d", "name": "monthly", "instancePrice": "129000", "billingMode": "monthly", **started},
+        {"id": "price-e", "name": "pulling", "status": "pulling", "instancePrice": "35000", **started},
+        {
+            "id": "price-f",
+            "name": "broken",
+            "status": "exited",
+            "statusError": {"state": "Bad", "message": "no such tag"},
+        },
     )
     # Of the columns that show; the boxes and the buttons are the script's.
     read_rows = """all => all.map(row => [...row.cells].map(cell => [cell.className, cell.innerText.trim()])
@@ -117,8 +122,8 @@ def test_dearest_instances_come_first_in_the_words_of_the_server(panel: Panel, v
     expect(page.get_by_role("row", name="dear")).to_be_visible()
     scripted = page.locator("tbody tr").evaluate_all(read_rows)
 
-    assert [row[0] for row in scripted] == ["broken", "pulling", "dear", "cheap", "monthly", "stopped"]
     assert scripted == plain.locator("tbody tr").evaluate_all(read_rows)
+    assert [row[0] for row in scripted] == ["broken", "pulling", "dear", "cheap", "monthly", "stopped"], scripted
     dear = scripted[2]
     assert dear[3] == "10.32"
     assert re.fullmatch(r"\d+ d", dear[4])

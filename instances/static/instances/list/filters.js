@@ -7,6 +7,9 @@ import {getGroupLabel, isMoving} from '../statuses.js';
 
 // The filters whose choices are the values of the instances: each with the field.
 const CHOICES = {gpu: 'productName', region: 'region', owner: 'owner', project: 'project'};
+const TITLES = {ordering: 'Order', gpu: 'GPU', region: 'Region', owner: 'Owner', project: 'Project'};
+// They stand there only where instances have values.
+const OPTIONAL = ['owner', 'project'];
 const FIELDS = ['search', ...Object.keys(CHOICES)];
 // As many tabs always stand there, or when they have instances; the other ones when they are chosen.
 const ALWAYS = 5;
@@ -24,6 +27,7 @@ const MORE = [
 const EMPTY = Object.fromEntries([...FIELDS, 'group', 'attention'].map(name => [name, '']));
 
 export function createFilters({form, address, inventory}) {
+    addSelects(form);
     const searchField = form.elements.search;
     const tabs = listTabs(form);
     const order = form.elements.ordering;
@@ -109,7 +113,7 @@ export function createFilters({form, address, inventory}) {
             field.replaceChildren(...values.map(value => new Option(value || 'All', value)));
             field.value = address.query[name];
         }
-        field.parentElement.hidden = ['owner', 'project'].includes(name) && !known.size;
+        field.parentElement.hidden = OPTIONAL.includes(name) && !known.size;
         if (name === 'owner') {
             document.getElementById('instances').classList.toggle('lacks-owner', !known.size);
         }
@@ -153,6 +157,16 @@ export function createFilters({form, address, inventory}) {
         },
         actions: {'clear-filters': clear},
     };
+}
+
+// Adds the fields where the server leaves them out.
+function addSelects(form) {
+    if (!form.elements.gpu) {
+        const labels = Object.entries(TITLES).map(([name, title]) => (
+            make('label', OPTIONAL.includes(name) ? {hidden: ''} : {}, `${title} `, make('select', {name}))
+        ));
+        form.querySelector('#more-filters .pop-items').append(...labels);
+    }
 }
 
 // Adds the tabs that the server leaves out where they would be hidden. Returns all, each with its parameter and value: of
