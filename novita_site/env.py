@@ -329,9 +329,9 @@ class Env:
         return config
 
 
-def read(root: Path, running: Path | None) -> Env:
+def read(root: Path, running: Path) -> Env:
     """Read the environment; below it the file `.env` in `root`, and below that the settings of a running `up`."""
-    return Env({**(_read_running(running) if running else {}), **dotenv_values(root / ".env"), **os.environ})
+    return Env({**_read_running(running), **dotenv_values(root / ".env"), **os.environ})
 
 
 def _read_running(path: Path) -> Mapping[str, str | None]:

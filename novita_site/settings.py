@@ -22,8 +22,7 @@ NEEDED_TO_STOP = {"NOVITA_API_KEY", "NOVITA_BASE_URL", "CA_BUNDLE", "EGRESS_PROX
 # Addresses of what `manage.py up` started, for commands in other shells.
 RUNNING_FILE = VAR_DIR / "running.env"
 
-# `up` starts its own: one that follows another at once must not use what is just ending.
-env = environment.read(BASE_DIR, None if sys.argv[1:2] == ["up"] else RUNNING_FILE)
+env = environment.read(BASE_DIR, RUNNING_FILE)
 
 # --- Addresses and login
 

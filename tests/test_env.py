@@ -172,17 +172,6 @@ def test_what_up_has_started_is_found_as_long_as_it_runs(own_site: Path, is_runn
         assert read_setting(own_site, "PORT") == port
 
 
-def test_up_uses_nothing_that_another_up_has_started(own_site: Path) -> None:
-    (own_site / "var").mkdir()
-    (own_site / "var" / "running.env").write_text("REDIS_URL=redis://elsewhere\nPORT=nonsense\n")
-
-    with (own_site / "var" / "running.env").open() as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        process = run(own_site, "manage.py", "up", "--help")
-
-    assert process.returncode == 0, process.stderr
-
-
 def test_the_env_file_goes_before_what_up_has_started(own_site: Path) -> None:
     (own_site / "var").mkdir()
     (own_site / "var" / "running.env").write_text("PORT=4000\n")

@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from django.http import StreamingHttpResponse
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_serializer
 from rest_framework import serializers as fields
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -46,6 +46,7 @@ class ActivityEventSerializer(fields.Serializer[Any]):
     name = fields.CharField(allow_null=True)
 
 
+@extend_schema_serializer(many=False)
 class ActivitySerializer(fields.Serializer[Any]):
     events = ActivityEventSerializer(many=True)
     before = fields.CharField(allow_null=True, help_text="The place of the next page; null: this is the last one.")

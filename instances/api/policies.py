@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from django.conf import settings
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_serializer
 from rest_framework import serializers as fields
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -99,6 +99,7 @@ class ActingSerializer(fields.Serializer[Any]):
     switchedAt = fields.DateTimeField(allow_null=True)
 
 
+@extend_schema_serializer(many=False)
 class PolicyListSerializer(fields.Serializer[Any]):
     policies = PolicySerializer(many=True)
     total = fields.IntegerField()
@@ -134,6 +135,7 @@ class FindingQuerySerializer(StrictSerializer):
     pageSize = fields.IntegerField(min_value=1, max_value=100, required=False, help_text="Default: 50.")
 
 
+@extend_schema_serializer(many=False)
 class FindingListSerializer(fields.Serializer[Any]):
     findings = FindingSerializer(many=True)
     total = fields.IntegerField()

@@ -22,7 +22,7 @@ from instances.inventory.sharing import Shared
 from novita_site.roles import Role
 
 # Monitors that ask within this time get the same answer.
-HEALTH_SECONDS: Final = 0.05
+HEALTH_SECONDS: Final = 0.01
 
 _REVISION: Final = re.compile(r'(?:W/)?"([0-9]{1,18})"')
 _JSON: Final = "application/json"

@@ -43,6 +43,19 @@ CREATED_AT = 1_760_000_000
 
 Row = dict[str, Any]
 
+# What a row has unless a test says otherwise: the simulator's own choices depend on how many it has made before.
+PLAIN_ROW: Row = {
+    "createdAt": str(CREATED_AT),
+    "productId": "4090.16c62g",
+    "productName": "RTX 4090 24GB",
+    "gpuNum": "1",
+    "instancePrice": "35000",
+    "billingMode": "onDemand",
+    "spotStatus": "",
+    "spotReclaimTime": "0",
+    "endTime": "-1",
+}
+
 expect.set_options(timeout=PATIENCE_MS)
 
 
@@ -95,9 +108,7 @@ class Panel:
     def hold(self, *rows: Row) -> None:
         """Give the account exactly these instances, and synchronize."""
         self.novita.clear_faults()
-        self.novita.change(
-            remove=list(self.novita.get_truth()), add=[{"createdAt": str(CREATED_AT), **row} for row in rows]
-        )
+        self.novita.change(remove=list(self.novita.get_truth()), add=[{**PLAIN_ROW, **row} for row in rows])
         self.clear()
         self.sync()
 

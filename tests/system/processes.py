@@ -28,16 +28,18 @@ def find_free_port() -> int:
         return port
 
 
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
+def wait_until(
+    condition: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS, pause_seconds: float = 0.05
+) -> Any:
     """Return the condition's first true value. Fail with `what` at the deadline."""
-    ends_at, pause_seconds = time.monotonic() + seconds, 0.05
+    ends_at, first_pause = time.monotonic() + seconds, pause_seconds
     while time.monotonic() < ends_at:
         with contextlib.suppress(requests.ConnectionError, redis.ConnectionError):
             if value := condition():
                 return value
         time.sleep(pause_seconds)
         # A request costs the service and the test 10 ms of CPU.
-        pause_seconds = min(pause_seconds * 1.3, 0.2)
+        pause_seconds = min(pause_seconds * 1.3, 4 * first_pause)
     raise AssertionError(f"not within {seconds} s: {what}")
 
 

@@ -56,7 +56,8 @@ def test_killed_sync_keeps_the_previous_listing_and_the_next_sync_runs(
     if moment == "fetching":
         wait_until(lambda: novita.count_syncs() >= 2, "the second sync fetches")
     else:
-        wait_until(lambda: len(redis_process.find("gen:*")) == 2, "it writes its generation")
+        # Writing takes a tenth of a second.
+        wait_until(lambda: len(redis_process.find("gen:*")) == 2, "it writes its generation", pause_seconds=0.002)
 
     process.end()
 

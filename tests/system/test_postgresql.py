@@ -77,7 +77,7 @@ def test_worker_recovers_after_a_postgresql_outage_and_logs_it_once(
         wait_until(lambda: "database is unavailable" in worker.log, f"it notices\n{worker.log}")
         for _ in range(10):
             assert service.get("/api/operations").status_code == 503
-            assert service.get("/admin/").status_code == 500
+            assert service.get("/admin/instances/operation/").status_code == 500
     finally:
         server.start()
 
