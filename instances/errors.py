@@ -190,6 +190,13 @@ class OperationEnded(PanelError):
     message = "The operation has already finished."
 
 
+class OperationRunning(PanelError):
+    status = HTTPStatus.CONFLICT
+    code = "OPERATION_RUNNING"
+    message = "The operation is still running, so it has no result to dismiss."
+    suggestion = "Wait for its result, or cancel the operation."
+
+
 class NothingToRetry(PanelError):
     status = HTTPStatus.CONFLICT
     code = "INVALID_STATE"

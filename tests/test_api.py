@@ -376,6 +376,7 @@ ROUTES = {
     ("post", "/api/operations"): {*ACTS, "202"},
     ("get", "/api/operations/{id}"): {"200", "401", "404", "503"},
     ("post", "/api/operations/{id}/cancel"): {*ACTS, "404"},
+    ("post", "/api/operations/{id}/dismiss"): {*ACTS, "404"},
     ("get", "/api/instances/{id}/annotation"): {"200", "401", "404", "503"},
     ("get", "/api/instances/{id}/utilization"): {"200", "401", "404", "503"},
     ("get", "/api/instances/{id}/history"): {"200", "401", "404", "503"},

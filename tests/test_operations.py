@@ -97,6 +97,7 @@ def test_operation_is_shown_with_its_targets(client: Client, novita: NovitaAnswe
         "notes": [],
         "retryOf": None,
         "supersededBy": None,
+        "dismissedBy": "",
         "counts": {
             "pending": 0,
             "requested": 1,

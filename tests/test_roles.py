@@ -71,6 +71,7 @@ API: Final[Mapping[str, Mapping[str, Role]]] = {
     "/api/operations": {"GET": VIEWER, "POST": OPERATOR},
     "/api/operations/<pk>": {"GET": VIEWER},
     "/api/operations/<pk>/cancel": {"POST": OPERATOR},
+    "/api/operations/<pk>/dismiss": {"POST": OPERATOR},
     "/api/instances/<pk>/annotation": {"GET": VIEWER, "PUT": OPERATOR},
     "/api/annotations": {"PUT": OPERATOR},
     "/api/protections": {"GET": VIEWER},

@@ -28,6 +28,7 @@ _KINDS: Final[dict[str, Kind]] = {
     Action.SNOOZE: "action",
     Action.UNSNOOZE: "action",
     Action.CANCEL_OPERATION: "operation",
+    Action.DISMISS_OPERATION: "operation",
 }
 _ON_INSTANCE: Final = {*history.ACTIONS, Action.SNOOZE, Action.UNSNOOZE}
 # An operation is an event of its own.
@@ -47,6 +48,7 @@ _WORDS: Final[dict[str, str]] = {
     Action.FREEZE_STARTS: "Freeze starts",
     Action.UNFREEZE_STARTS: "End the freeze of starts",
     Action.CANCEL_OPERATION: "Cancel an operation",
+    Action.DISMISS_OPERATION: "Dismiss the result of an operation",
     Action.ADD_USER: "Add the user {}",
     Action.CHANGE_USER: "Change the user {}",
     Action.CHANGE_PASSWORD: "Change the password of {}",

@@ -52,6 +52,8 @@ class OperationAdmin(RecordAdmin):
                     "shown_listed",
                     "shown_deadline",
                     "shown_finish",
+                    "shown_dismissal",
+                    "dismissed_by",
                     "rounds",
                     "shown_webhook",
                 )
@@ -68,6 +70,7 @@ class OperationAdmin(RecordAdmin):
         "shown_listed",
         "shown_deadline",
         "shown_finish",
+        "shown_dismissal",
         "shown_webhook",
     )
     csv_fields = (
@@ -90,12 +93,15 @@ class OperationAdmin(RecordAdmin):
         "created_at",
         "deadline_at",
         "finished_at",
+        "dismissed_at",
+        "dismissed_by",
     )
 
     shown_created = time_column("created_at", "started")
     shown_listed = time_column("listed_at", "targets listed")
     shown_deadline = time_column("deadline_at", "result by")
     shown_finish = time_column("finished_at", "finished")
+    shown_dismissal = time_column("dismissed_at", "dismissed")
     shown_reason = text_column("reason", "reason")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Operation]:

@@ -79,6 +79,8 @@ def _show_head(operation: Operation, counts: Mapping[str, int]) -> dict[str, Any
         "notes": operation.notes,
         "retryOf": str(operation.retry_of_id) if operation.retry_of_id else None,
         "supersededBy": str(operation.superseded_by_id) if operation.superseded_by_id else None,
+        "dismissedAt": _show_time(operation.dismissed_at),
+        "dismissedBy": operation.dismissed_by,
         "counts": counts,
     }
 

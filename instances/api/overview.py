@@ -19,22 +19,20 @@ from django.utils import timezone
 from instances.api import inventory, operations
 from instances.api.findings import show_finding
 from instances.health import Health
-from instances.models import Finding, Operation, Protection
-from instances.operations import emergency, freezing
-from instances.operations.records import Summary
+from instances.models import Finding, Protection
+from instances.operations import emergency, freezing, records
 from instances.policies import finding_list
 from novita_site.roles import Role
 
 log = logging.getLogger(__name__)
 
-SHOWN_OPERATIONS: Final = 20
 SHOWN_FINDINGS: Final = 200
-# A minute more than a dashboard shows a result.
-RECENT: Final = timedelta(minutes=16)
+# A dashboard shows a success for half a minute, and looks for an operation whose start was not answered for a minute.
+RECENT: Final = timedelta(minutes=2)
 # Within this time, all readers of a process share one read of the database.
 SHARED_SECONDS: Final = 0.05
 # What the page shows of an operation at rest. It reads a running one by itself.
-_SHOWN_FIELDS: Final = ("pk", "state", "listed_at", "finished_at", "superseded_by")
+_SHOWN_FIELDS: Final = ("pk", "state", "listed_at", "finished_at", "superseded_by_id", "dismissed_at")
 
 _last: tuple[float, str] = (float("-inf"), "")
 
@@ -79,14 +77,15 @@ def _read_shared_mark() -> str:
 
 def _read_recorded_mark() -> str:
     try:
-        newest = list(Operation.objects.values_list(*_SHOWN_FIELDS)[:SHOWN_OPERATIONS])
+        shown = records.list_shown(timezone.now() - RECENT)
         protections = Protection.objects.aggregate(Count("pk"), Max("pk"), Max("protected_at"))
         freeze = freezing.find()
         findings = list(_list_open().values_list("pk", "state", "stops_at", "obstacle"))
     except DatabaseError as exc:
         log.warning("the overview can't be read from the database: %s", exc)
         return "unknown"
-    return repr((newest, protections, freeze and (freeze.pk, freeze.ends_at), findings))
+    fields = [[getattr(one, name) for name in _SHOWN_FIELDS] for one in shown]
+    return repr((fields, protections, freeze and (freeze.pk, freeze.ends_at), findings))
 
 
 def _list_open() -> QuerySet[Finding]:
@@ -113,21 +112,14 @@ def _describe(found: Health) -> dict[str, Any]:
 
 
 def _list_operations(found: Health) -> list[dict[str, Any]] | None:
-    """Return the running and recent operations. Without a database these are the unrecorded ones."""
+    """Return the operations that a dashboard shows. Without a database these are the unrecorded ones."""
     if _has_no_database(found):
-        return _show(emergency.list_unrecorded()) or None
+        return operations.show_summaries(emergency.list_unrecorded()[: records.MAX_SHOWN]) or None
     try:
-        return _show(emergency.list_all(None, 1, SHOWN_OPERATIONS).operations)
+        return operations.show_summaries(emergency.list_shown(timezone.now() - RECENT))
     except DatabaseError as exc:
         log.warning("operations can't be read: %s", exc)
         return None
-
-
-def _show(newest: Sequence[Summary]) -> list[dict[str, Any]]:
-    """Leave out operations that ended long ago: no dashboard shows them."""
-    oldest = timezone.now() - RECENT
-    shown = [one for one in newest if one.operation.finished_at is None or one.operation.finished_at > oldest]
-    return operations.show_summaries(shown[:SHOWN_OPERATIONS])
 
 
 def _list_findings(found: Health) -> list[dict[str, Any]] | None:

@@ -16,23 +16,8 @@ from instances.inventory import attention, queries
 from instances.models import Operation, Target
 
 ORDERINGS = (
-    "name",
-    "id",
-    "status",
-    "group",
-    "region",
-    "productName",
-    "gpuNum",
-    "createdAt",
-    "lastStartedAt",
-    "changedAt",
-    "costPerHour",
-    "owner",
-    "project",
-    "billingMode",
-    queries.URGENCY,
-    "upFor",
-    "spent",
+    *("name", "id", "status", "group", "region", "productName", "gpuNum", "createdAt", "lastStartedAt", "changedAt"),
+    *("costPerHour", "owner", "project", "billingMode", queries.URGENCY, "upFor", "spent"),
 )
 MAX_PAGE_SIZE = 1000
 # The largest accepted body has room for as many ids.
@@ -345,6 +330,8 @@ class OperationHeadSerializer(serializers.Serializer[Any]):
     supersededBy = serializers.UUIDField(
         allow_null=True, help_text="A later operation that covers all unconfirmed targets of this one."
     )
+    dismissedAt = serializers.DateTimeField(allow_null=True, help_text="Since when no dashboard shows it any more.")
+    dismissedBy = serializers.CharField()
     counts = CountsSerializer()
 
 

@@ -42,7 +42,6 @@ ERRORS = dict.fromkeys([400, 401, 403, 406, 503], serializers.ErrorSerializer)
 ACT_ERRORS = dict.fromkeys([400, 401, 403, 406, 409, 411, 413, 415, 429, 502, 503, 504], serializers.ErrorSerializer)
 NOT_FOUND = {404: serializers.ErrorSerializer}
 
-
 # The media type of a body. A body in another charset would be read as UTF-8, with another meaning.
 _JSON = re.compile(r'application/json\s*(;\s*charset\s*=\s*("utf-?8"|utf-?8)\s*)?', re.IGNORECASE | re.ASCII)
 
@@ -301,7 +300,7 @@ class OperationViewSet(ApiView, ViewSet):
     bodies = MappingProxyType({"create": serializers.OperationOrderSerializer})
     queries = MappingProxyType({"list": serializers.OperationQuerySerializer})
     first_bodies = MappingProxyType({"create": {"kind": "stop", "ids": ["id-of-an-instance"], "dryRun": True}})
-    roles = MappingProxyType(dict.fromkeys(["create", "cancel"], Role.OPERATOR))
+    roles = MappingProxyType(dict.fromkeys(["create", "cancel", "dismiss"], Role.OPERATOR))
 
     @extend_schema(
         summary="List the operations, the newest first",
@@ -353,6 +352,16 @@ class OperationViewSet(ApiView, ViewSet):
         if emergency.get(pk).operation.is_whole_account:
             require(request, Role.ADMIN)
         return Response(operations.show_operation(emergency.cancel(pk, actor=get_actor(request))))
+
+    @extend_schema(
+        summary="Dismiss the result of an operation",
+        request=serializers.NothingSerializer,
+        responses={200: serializers.OperationSerializer, **ACT_ERRORS, **NOT_FOUND},
+    )
+    @action(detail=True, methods=["post"])
+    def dismiss(self, request: Request, pk: str) -> Response:
+        """Removes the result from every dashboard; it stays recorded. A second dismissal changes nothing."""
+        return Response(operations.show_operation(emergency.dismiss(pk, actor=get_actor(request))))
 
 
 class ProtectionViewSet(ApiView, ViewSet):

@@ -40,6 +40,7 @@ class Action(StrEnum):
     STOP_OPERATION = "operation.stop"
     RESTART_OPERATION = "operation.restart"
     CANCEL_OPERATION = "operation.cancel"
+    DISMISS_OPERATION = "operation.dismiss"
     RESEND_WEBHOOK = "webhook.resend"
 
 

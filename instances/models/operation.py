@@ -85,6 +85,10 @@ class Operation(models.Model):
         related_name="superseded",
         help_text="A later operation that includes all unconfirmed targets of this one.",
     )
+    dismissed_at = models.DateTimeField(
+        "dismissed", null=True, help_text="Since when no dashboard shows the result any more."
+    )
+    dismissed_by = models.CharField("dismissed by", max_length=150, blank=True)
 
     # The process that advances the operation. The claim of a dead process expires.
     claim = models.CharField(max_length=36, blank=True)
@@ -100,6 +104,14 @@ class Operation(models.Model):
                 fields=["selection"],
                 condition=models.Q(state__in=RUNNING),
                 name="one_running_operation",
+            )
+        ]
+        # Dashboards poll the failures that nobody has dismissed.
+        indexes = [
+            models.Index(
+                fields=["-created_at"],
+                condition=models.Q(success=False, superseded_by=None, dismissed_at=None),
+                name="failures_to_show",
             )
         ]
 

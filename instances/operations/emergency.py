@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
 from django.db import DatabaseError, connections
@@ -413,6 +414,14 @@ def list_all(state: str | None, page: int, page_size: int) -> Page:
     return Page([*first, *rest][:page_size], total + len(unrecorded) - (len(recorded) - len(rest)))
 
 
+def list_shown(since: datetime) -> list[Summary]:
+    """Do what `records.list_shown` does, with the operations that are not recorded yet first."""
+    unrecorded = list_unrecorded()
+    ids = {one.operation.pk for one in unrecorded}
+    recorded = [operation for operation in records.list_shown(since) if operation.pk not in ids]
+    return [*unrecorded, *records.summarize(recorded)][: records.MAX_SHOWN]
+
+
 def cancel(operation_id: str, *, actor: Actor) -> Snapshot:
     """Cancel the remaining requests of an operation in any process. Raises OperationNotFound and OperationEnded."""
     pk = records.parse_id(operation_id)
@@ -424,6 +433,18 @@ def cancel(operation_id: str, *, actor: Actor) -> Snapshot:
     if _find_unrecorded(operation_id):
         return _cancel_elsewhere(operation_id.lower(), actor)
     return records.get_snapshot(orders.cancel(pk, actor=actor))
+
+
+def dismiss(operation_id: str, *, actor: Actor) -> Snapshot:
+    """Remove a result from every dashboard. Raises OperationNotFound, OperationRunning, and DatabaseUnavailable for an
+    operation that the database doesn't hold yet.
+    """
+    if _find_unrecorded(operation_id):
+        raise DatabaseUnavailable(
+            "The operation is not recorded yet, because the database could not be written.",
+            suggestion="Dismiss it when the database works again and the operation is recorded.",
+        )
+    return records.get_snapshot(records.dismiss(operation_id, actor=actor))
 
 
 def _cancel_elsewhere(operation_id: str, actor: Actor) -> Snapshot:

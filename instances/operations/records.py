@@ -1,25 +1,28 @@
-"""Operations as the database holds them: find, list, annotate and delete them."""
+"""Operations as the database holds them: find, list, annotate, dismiss and delete them."""
 
 import logging
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from django.db import DatabaseError
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from instances.errors import NothingToRestore, NothingToRetry, OperationNotFound
+from instances.access import audit
+from instances.access.audit import Actor
+from instances.errors import NothingToRestore, NothingToRetry, OperationNotFound, OperationRunning
 from instances.instance import clean_texts
 from instances.inventory.queries import NaturalKey, get_natural_key
-from instances.models import Operation, Target
+from instances.models import Action, Operation, Target
 
 log = logging.getLogger(__name__)
 
 KEEP_DAYS: Final = 400
 MAX_SUPERSEDED: Final = 100
+MAX_SHOWN: Final = 20
 
 
 @dataclass(frozen=True)
@@ -85,12 +88,30 @@ def list_summaries(state: str | None, page: int, page_size: int) -> tuple[list[S
     """Return a page of the operations, the newest first, and how many there are on all pages."""
     found = Operation.objects.filter(state=state) if state else Operation.objects.all()
     start = (page - 1) * page_size
-    operations = list(found[start : start + page_size])
+    return summarize(list(found[start : start + page_size])), found.count()
+
+
+def list_shown(since: datetime) -> list[Operation]:
+    """Return what a dashboard shows, the newest first: the running operations, those that ended since then, and the
+    failures that nobody has dismissed and no retry supersedes.
+
+    An operation that was cancelled is a failure only if a request had been sent and is not verified.
+    """
+    recent = Operation.objects.filter(Q(finished_at=None) | Q(finished_at__gt=since))
+    is_unverified = Exists(Target.objects.filter(operation=OuterRef("pk"), state__in=Target.UNCONFIRMED))
+    failures = Operation.objects.filter(success=False, superseded_by=None, dismissed_at=None)
+    failures = failures.filter(~Q(state=Operation.State.CANCELLED) | is_unverified)
+    found = {*recent[:MAX_SHOWN], *failures[:MAX_SHOWN]}
+    return sorted(found, key=lambda operation: (operation.created_at, operation.pk), reverse=True)[:MAX_SHOWN]
+
+
+def summarize(operations: Sequence[Operation]) -> list[Summary]:
+    """Return operations with the numbers of their targets in each state."""
     counted = Target.objects.filter(operation__in=operations).values_list("operation", "state").annotate(Count("pk"))
     counts = {operation.pk: dict.fromkeys(Target.State.values, 0) for operation in operations}
     for pk, state_, number in counted.order_by():
         counts[pk][state_] = number
-    return [Summary(operation, counts[operation.pk]) for operation in operations], found.count()
+    return [Summary(operation, counts[operation.pk]) for operation in operations]
 
 
 def list_unconfirmed(snapshot: Snapshot) -> list[str]:
@@ -115,6 +136,22 @@ def list_stopped(snapshot: Snapshot) -> list[str]:
     if snapshot.operation.kind != "stop" or not confirmed:
         raise NothingToRestore
     return confirmed
+
+
+def dismiss(operation_id: uuid.UUID | str, *, actor: Actor) -> Operation:
+    """Remove the result from every dashboard; it stays recorded. The first dismissal counts.
+
+    Raises OperationNotFound and OperationRunning.
+    """
+    operation = get(operation_id)
+    if operation.dismissed_at is None:
+        with audit.recorded(actor, Action.DISMISS_OPERATION, str(operation.pk), before=operation.result):
+            if operation.finished_at is None:
+                raise OperationRunning
+            shown = Operation.objects.filter(pk=operation.pk, dismissed_at=None)
+            shown.update(dismissed_at=timezone.now(), dismissed_by=actor.name[:150])
+        operation.refresh_from_db()
+    return operation
 
 
 def add_notes(stored: QuerySet[Operation], notes: Sequence[str]) -> None:

@@ -26,7 +26,7 @@ def press(page: Page, name: str) -> None:
 
 
 def open_dialog(page: Page) -> Locator:
-    press(page, "Stop all")
+    page.get_by_role("button", name="Stop all").click()
     dialog = page.get_by_role("dialog")
     expect(dialog.locator("#plan-state")).to_contain_text(re.compile("will be stopped|Nothing is running"))
     return dialog
@@ -42,7 +42,7 @@ def get_summary(page: Page) -> Locator:
 
 
 def get_target(page: Page, name: str) -> Locator:
-    return page.locator("#operation .targets li").filter(has_text=name)
+    return page.locator("#operation-drawer .targets li").filter(has_text=name)
 
 
 def is_order(request: Request) -> bool:
@@ -68,7 +68,7 @@ def test_stop_all_stops_and_verifies_all(panel: Panel, visit: Visit) -> None:
     expect(page).to_have_title(re.compile(r"^Stopping \d/2 – "))
     expect(get_summary(page)).to_have_text(re.compile(r"^All 2 are stopped. Verified at \d+:\d\d:\d\d"))
     expect(get_target(page, "alpha")).to_have_text(re.compile(r"^alpha\s+Stopped \(verified\)\.\s+\d+:\d\d:\d\d"))
-    expect(page.locator("#operation")).to_contain_text("“the weekend”")
+    expect(page.locator("#operation-drawer")).to_contain_text("“the weekend”")
     expect(page.locator("tr[data-id=a] .status")).to_have_text("Stopped")
     expect(page).to_have_title("(0) Novita panel")
     assert {row["status"] for row in panel.novita.get_truth().values()} == {"exited"}
@@ -136,9 +136,12 @@ def test_double_press_sends_one_stop_all(panel: Panel, visit: Visit) -> None:
 
 
 def test_dialog_without_running_instances_can_only_be_closed(panel: Panel, visit: Visit) -> None:
-    panel.hold(STOPPED)
+    panel.hold(ALPHA)
+    page = visit()
+    expect(page.locator("tr[data-id=a]")).to_be_visible()
+    panel.set("a", status="exited")
 
-    dialog = open_dialog(visit())
+    dialog = open_dialog(page)
 
     expect(dialog).to_contain_text("Nothing is running.")
     expect(dialog.locator("button:visible")).to_have_text(["Close"])
@@ -151,7 +154,7 @@ def test_unreadable_account_is_shown_and_can_be_read_again(panel: Panel, visit: 
     panel.clear()
     panel.novita.fault("list", "status", status=401)
     page = visit()
-    press(page, "Stop all")
+    page.get_by_role("button", name="Stop all").click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("The account can't be read:")
     expect(dialog.get_by_role("button", name="Try again")).to_be_focused()
@@ -169,7 +172,7 @@ def test_dialog_shows_that_the_account_is_being_read(panel: Panel, visit: Visit)
     held: list[Route] = []
     page.route("**/stop-all", lambda route: held.append(route))
 
-    press(page, "Stop all")
+    page.get_by_role("button", name="Stop all").click()
 
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("Reading the account…")
@@ -278,7 +281,7 @@ def test_cancelling_requires_confirmation(panel: Panel, visit: Visit) -> None:
     assert page.evaluate("document.querySelector('#operation').contains(document.activeElement)"), "the focus is lost"
 
 
-def test_dismissed_operation_stays_hidden(panel: Panel, visit: Visit) -> None:
+def test_dismissed_operation_is_hidden_for_everybody(panel: Panel, visit: Visit) -> None:
     panel.hold(ALPHA)
     page = visit()
     stop_all(page, 1)
@@ -290,7 +293,11 @@ def test_dismissed_operation_stays_hidden(panel: Panel, visit: Visit) -> None:
     expect(page.locator("tr[data-id=a]")).to_be_visible()
 
     expect(get_summary(page)).to_be_hidden()
-    expect(get_summary(visit())).to_contain_text("The instance is stopped")
+    other = visit()
+    expect(other.locator("tr[data-id=a]")).to_be_visible()
+    expect(get_summary(other)).to_be_hidden()
+    (operation,) = panel.list_operations()
+    assert operation["dismissedBy"] == "local-owner"
 
 
 def test_operation_is_found_after_its_answer_was_lost(panel: Panel, visit: Visit, witness: Witness) -> None:
@@ -389,6 +396,7 @@ def test_newest_operation_is_shown_and_others_are_counted(panel: Panel, visit: V
 
     page = visit()
 
+    press(page, "Details (1 more)")
     expect(get_target(page, "beta")).to_be_visible()
     expect(page.get_by_role("link", name="1 more running")).to_have_attribute("href", "/admin/instances/operation/")
 
@@ -406,8 +414,9 @@ def test_hostile_names_stay_text_in_dialog_and_panel(panel: Panel, visit: Visit)
     page.keyboard.press("Enter")
 
     expect(get_summary(page)).to_contain_text("All 6 are stopped")
-    assert sorted(page.locator("#operation .target-name").all_inner_texts()) == names
-    assert page.locator("#dashboard :is(img, script)").count() == 0
+    press(page, "Details")
+    assert sorted(page.locator("#operation-drawer .target-name").all_inner_texts()) == names
+    assert page.locator(":is(#content, .drawer) :is(img, script)").count() == 0
     assert "hacked" not in page.title()
 
 

@@ -4,20 +4,19 @@
 import {getNow} from '../clock.js';
 import {Refusal, read} from '../service.js';
 import {send} from '../session.js';
-import {createDismissed} from './dismissed.js';
 import {getRequest} from './plan.js';
-import {getTotal, isRunning} from './states.js';
+import {getTone, getTotal, isRunning} from './states.js';
 
 const POLL_SECONDS = 2;
 const MAX_PAUSE_SECONDS = 10;
 // How long to look for an operation whose start was not answered.
 const SEARCH_SECONDS = 60;
-const RECENT_MS = 15 * 60 * 1000;
+// How long a success is shown. A failure stays until somebody dismisses it, or its retry supersedes it.
+const SUCCESS_MS = 30 * 1000;
 
 // `onChange` is called after each change, `onLaunch` when a start was sent. `refresh` reads the service again; the page
 // then passes the newest operations to `takeList`.
 export function createFollower({onChange, onLaunch, refresh}) {
-    const dismissed = createDismissed();
     // A start without an answer, or one that was refused: {kind, ids, retryOf, words, error, isError, isAnswered,
     // searchUntil}.
     let launch = null;
@@ -89,7 +88,7 @@ export function createFollower({onChange, onLaunch, refresh}) {
             launch = null;
             show(found);
         } else if (!launch) {
-            const next = running[0] || listed.find(one => isRecent(one) && !dismissed.has(one)) || null;
+            const next = running[0] || listed.find(isToShow) || null;
             if (!isKept(next, listed)) {
                 show(next);
             }
@@ -112,9 +111,13 @@ export function createFollower({onChange, onLaunch, refresh}) {
         return one.kind === launch.kind && one.isWholeAccount === !launch.ids && (isJoined || isNew);
     }
 
-    function isRecent(one) {
+    function isToShow(one) {
+        return !one.supersededBy && !one.dismissedAt && (getTone(one) === 'trouble' || !isOld(one));
+    }
+
+    function isOld(one) {
         const now = getNow();
-        return !one.supersededBy && now !== null && now - Date.parse(one.finishedAt) < RECENT_MS;
+        return now === null || now - Date.parse(one.finishedAt) > SUCCESS_MS;
     }
 
     function isKept(next, listed) {
@@ -127,7 +130,7 @@ export function createFollower({onChange, onLaunch, refresh}) {
             return place === -1;
         }
         // A result stays until it is dismissed, retried, or followed by a newer operation.
-        const isOver = dismissed.has(shown) || (place !== -1 && listed[place].supersededBy);
+        const isOver = place !== -1 && (listed[place].supersededBy || listed[place].dismissedAt);
         return !isOver && (!next || (place !== -1 && listed.indexOf(next) >= place));
     }
 
@@ -142,14 +145,24 @@ export function createFollower({onChange, onLaunch, refresh}) {
         onChange();
     }
 
-    function dismiss() {
+    // Removes a start that failed from this page, and a result from everybody's.
+    async function dismiss() {
         if (launch) {
             launch = null;
         } else {
-            dismissed.add(shown);
-            shown = null;
+            const {id} = shown;
+            await send('POST', `/api/operations/${encodeURIComponent(id)}/dismiss`);
+            shown = shown?.id === id ? null : shown;
         }
         onChange();
+    }
+
+    // Called every second; `isInUse` tells whether somebody is reading the result.
+    function forgetSuccess(isInUse) {
+        if (shown && !isRunning(shown) && getTone(shown) !== 'trouble' && isOld(shown) && !isInUse) {
+            shown = null;
+            onChange();
+        }
     }
 
     // --- Reading it
@@ -227,6 +240,7 @@ export function createFollower({onChange, onLaunch, refresh}) {
         refresh,
         takeList,
         dismiss,
+        forgetSuccess,
         readShown,
         take,
     };

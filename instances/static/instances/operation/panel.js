@@ -1,19 +1,23 @@
-// The panel of an operation: its progress, its result, and the buttons that cancel, retry or dismiss it.
+// The strip of an operation: its progress, its result, and the buttons that cancel, retry or dismiss it.
 
-import {listItems, set, setDisabled, setText} from '../elements.js';
+import {getNow} from '../clock.js';
+import {make, set, setDisabled, setText} from '../elements.js';
 import {Refusal} from '../service.js';
 import {send} from '../session.js';
 import {count, PAST, sayClock} from '../words.js';
+import {createOperationDetails} from './details.js';
 import {getTone, getTotal, isRunning, listUnconfirmed} from './states.js';
-import {createTargets} from './targets.js';
-import {sayFigures, sayProgress, sayResult, sayTitle, sayWhen} from './words.js';
+import {sayDeadline, sayProgress, sayResult, sayTitle} from './words.js';
+
+// The segments of the bar: what stands in these states, from the left.
+const SEGMENTS = {done: ['confirmed'], moving: ['requested'], bad: ['failed', 'stillRunning', 'unknown'], rest: ['pending']};
 
 export function createPanel({root, follower}) {
     const panel = document.getElementById('operation');
     const title = document.getElementById('operation-title');
     const summary = document.getElementById('operation-summary');
-    const progress = panel.querySelector('progress');
-    const targets = createTargets();
+    const bar = document.getElementById('operation-bar');
+    const details = createOperationDetails();
     let shownId = null;
     let isCancelling = false; // whether the question is open
     let refusal = ''; // why the operation was not cancelled
@@ -30,7 +34,10 @@ export function createPanel({root, follower}) {
             shownId = shown?.id ?? null;
             isCancelling = false;
             refusal = '';
-            targets.clear();
+            details.clear();
+            if (!shown) {
+                details.close();
+            }
         }
         if (hasAny !== panel.classList.contains('is-shown')) {
             // The empty panel is no landmark. It stays in the page because the summary is announced from it.
@@ -60,8 +67,7 @@ export function createPanel({root, follower}) {
         setText(title, sayTitle(launch.kind, !launch.ids));
         setText(summary, launch.words);
         set(panel.dataset, 'tone', launch.isError ? 'trouble' : 'running');
-        progress.removeAttribute('value');
-        progress.hidden = launch.isError;
+        renderBar({});
         for (const part of document.getElementById('operation-buttons').children) {
             part.hidden = part.dataset.do !== 'operation-dismiss' || !launch.isError;
         }
@@ -72,29 +78,25 @@ export function createPanel({root, follower}) {
         setText(title, sayTitle(shown.kind, shown.isWholeAccount));
         setText(summary, isOpen ? sayProgress(shown) : sayResult(shown));
         set(panel.dataset, 'tone', getTone(shown));
-        setText(document.getElementById('operation-figures'), isOpen ? '' : sayFigures(shown));
-        setText(document.getElementById('operation-by'), shown.requestedBy ? ` by ${shown.requestedBy}` : '');
-        setText(document.getElementById('operation-reason'), shown.reason ? `“${shown.reason}”` : '');
-        set(progress, 'hidden', !isOpen);
-        set(progress, 'max', Math.max(1, getTotal(shown)));
-        if (progress.getAttribute('value') !== String(shown.counts.confirmed)) {
-            // Without the attribute the bar is indeterminate, although its value reads 0.
-            progress.value = shown.counts.confirmed;
-        }
-        renderNotes(shown);
+        renderBar(shown.counts);
         renderTrouble(shown);
-        targets.render(shown);
+        details.render(shown, follower.getWarnings(shown.id), follower.others);
         renderButtons(shown);
         tick();
     }
 
-    function renderNotes(shown) {
-        const notes = [...new Set([...shown.notes, ...isRunning(shown) ? follower.getWarnings(shown.id) : []])];
-        const list = document.getElementById('operation-notes');
-        const look = notes.join('\n');
-        if (list.dataset.shown !== look) {
-            list.dataset.shown = look;
-            listItems(list, notes);
+    function renderBar(counts) {
+        const total = getTotal({counts}) || 1;
+        const parts = Object.entries(SEGMENTS).map(([name, states]) => (
+            [name, states.reduce((sum, state) => sum + (counts[state] || 0), 0)]));
+        const look = JSON.stringify(parts);
+        if (bar.dataset.shown !== look) {
+            bar.dataset.shown = look;
+            bar.replaceChildren(...parts.filter(([, number]) => number).map(([name, number]) => {
+                const part = make('span', {class: `is-${name}`});
+                part.style.width = `${100 * number / total}%`;
+                return part;
+            }));
         }
     }
 
@@ -121,16 +123,17 @@ export function createPanel({root, follower}) {
         // Only an admin may cancel a stop of all, as only an admin may start one.
         set(getButton('cancel').dataset, 'needs', shown.isWholeAccount ? 'admin' : 'operator');
         setText(getButton('again'), `Retry ${count(again.length)}`);
-        setText(document.getElementById('operation-others'), follower.others ? `(${follower.others} more running)` : '');
-        set(document.getElementById('operation-records'), 'hidden', false);
+        setText(getButton('details'), follower.others ? `Details (${follower.others} more)` : 'Details');
+        set(getButton('details'), 'hidden', false);
     }
 
     function tick() {
         const {launch, shown} = follower;
         if (shown && !launch) {
-            setText(document.getElementById('operation-begun'), `Started at ${sayClock(shown.createdAt)}`);
-            setText(document.getElementById('operation-when'), sayWhen(shown));
+            setText(document.getElementById('operation-time'), sayTime(shown));
+            details.tick(shown);
         }
+        follower.forgetSuccess(details.isOpen || panel.matches(':hover, :focus-within'));
     }
 
     function focus() {
@@ -184,12 +187,20 @@ export function createPanel({root, follower}) {
         }
     }
 
-    function dismiss() {
-        follower.dismiss();
-        if (panel.classList.contains('is-shown')) {
-            focus();
-        } else {
-            root.querySelector('[data-do=stop-all]').focus();
+    async function dismiss(button) {
+        setDisabled(button, true);
+        try {
+            await follower.dismiss();
+            if (panel.classList.contains('is-shown')) {
+                focus();
+            } else {
+                root.querySelector('[data-do=stop-all]').focus();
+            }
+        } catch (error) {
+            refusal = `Not dismissed: ${error.message}`;
+            render();
+        } finally {
+            setDisabled(button, false);
         }
         follower.refresh();
     }
@@ -205,6 +216,18 @@ export function createPanel({root, follower}) {
             'operation-cancel-keep': () => confirmCancel(false),
             'operation-again': retry,
             'operation-dismiss': dismiss,
+            'operation-details': button => details.isOpen ? details.close() : details.open(button),
         },
     };
+}
+
+// Says how long a running operation has taken, and when its result is due.
+function sayTime(shown) {
+    const now = getNow();
+    if (!isRunning(shown) || now === null) {
+        return '';
+    }
+    const seconds = Math.max(0, Math.round((now - Date.parse(shown.createdAt)) / 1000));
+    const clock = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, '0')}`;
+    return [clock, sayDeadline(shown)].filter(Boolean).join(' · ');
 }

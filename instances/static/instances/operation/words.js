@@ -75,14 +75,14 @@ export function sayResult(operation) {
 }
 
 export function sayWhen(operation) {
-    return isRunning(operation) ? `, ${sayAge(operation.createdAt)}.${sayDeadline(operation)}`
+    return isRunning(operation) ? `, ${sayAge(operation.createdAt)}. ${sayDeadline(operation)}${operation.deadlineAt ? '.' : ''}`
         : `, ended ${sayAge(operation.finishedAt)}.`;
 }
 
-function sayDeadline({deadlineAt}) {
+export function sayDeadline({deadlineAt}) {
     if (!deadlineAt) {
         return '';
     }
     const isOverdue = getNow() !== null && getNow() > Date.parse(deadlineAt);
-    return isOverdue ? ` The result has been overdue since ${sayClock(deadlineAt)}.` : ` Result by ${sayClock(deadlineAt)}.`;
+    return isOverdue ? `The result has been overdue since ${sayClock(deadlineAt)}` : `Result by ${sayClock(deadlineAt)}`;
 }
