@@ -42,6 +42,15 @@ def test_stop_all_says_what_it_saves(visit: Visit) -> None:
     expect(page.locator("#plan-money")).to_have_text("Saves $0.70/h, without 1 prepaid.")
 
 
+def test_stop_all_says_that_what_it_saves_is_not_known(panel: Panel, visit: Visit) -> None:
+    panel.hold({"id": "a", "name": "alpha", "instancePrice": "0", "productId": "gone"})
+    page = visit()
+
+    page.get_by_role("button", name="Stop all").click()
+
+    expect(page.locator("#plan-money")).to_have_text("Saves an unknown amount, without 1 unknown.")
+
+
 @pytest.mark.usefixtures("fleet")
 def test_stop_of_one_says_what_it_saves(visit: Visit) -> None:
     page = visit()

@@ -75,7 +75,7 @@ export function createPlan({root, onConfirm}) {
         const found = answer ? plan.requested.length : 0;
         setText(state, failure ? `The account can't be read: ${failure}` : answer ? describe() : 'Reading the account…');
         state.classList.toggle('is-error', Boolean(failure));
-        setText(document.getElementById('plan-money'), found ? sayMoney(answer) : '');
+        setText(document.getElementById('plan-money'), found ? sayMoney(kind, answer) : '');
         retryButton.hidden = !failure;
         document.getElementById('plan-found').hidden = !answer;
         document.getElementById('plan-sure').hidden = !found;
@@ -165,13 +165,15 @@ export function createPlan({root, onConfirm}) {
     };
 }
 
-function sayMoney({savesPerHour, costsPerHour, unknownPrices, prepaid}) {
-    const rate = savesPerHour === null ? costsPerHour : savesPerHour;
-    if (rate === null) {
+// A restart changes no cost. A rate is null when no price is known.
+function sayMoney(kind, {savesPerHour, costsPerHour, unknownPrices, prepaid}) {
+    const rate = kind === 'start' ? costsPerHour : savesPerHour;
+    if (kind === 'restart' || (rate === null && !unknownPrices)) {
         return '';
     }
     const left = [unknownPrices && `${unknownPrices} unknown`, prepaid && `${prepaid} prepaid`].filter(Boolean).join(', ');
-    return `${savesPerHour === null ? 'Costs' : 'Saves'} ${sayCost(rate)}${left ? `, without ${left}` : ''}.`;
+    const amount = rate === null ? 'an unknown amount' : sayCost(rate);
+    return `${kind === 'start' ? 'Costs' : 'Saves'} ${amount}${left ? `, without ${left}` : ''}.`;
 }
 
 function fillNames(id, targets, repeated) {
