@@ -126,7 +126,7 @@ def _list_findings(found: Health) -> list[dict[str, Any]] | None:
     if _has_no_database(found):
         return None
     try:
-        return [show_finding(one) for one in finding_list.read(state=finding_list.OPEN, size=SHOWN_FINDINGS).findings]
+        return [show_finding(one) for one in finding_list.list_open(SHOWN_FINDINGS)]
     except DatabaseError as exc:
         log.warning("findings can't be read: %s", exc)
         return None

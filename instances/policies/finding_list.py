@@ -42,6 +42,11 @@ def read(
     return Page(_describe_all(shown), found.count())
 
 
+def list_open(limit: int) -> list[Described]:
+    """Return the findings that have not ended, the newest first. Raises DatabaseError."""
+    return _describe_all(list(Finding.objects.filter(ended_at=None).select_related("policy")[:limit]))
+
+
 def describe(finding: Finding) -> Described:
     return _describe_all([finding])[0]
 
