@@ -17,19 +17,19 @@ RERUN := $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 # Independent of each other: two run at a time. Each prints its output in one piece, if this make can do so.
 LINTS := lint-types lint-security lint-settings lint-network lint-style lint-layers lint-page
 
-.PHONY: run test quick lint $(LINTS) audit bench bench-quick requirements clean
+.PHONY: run test quick lint $(LINTS) audit bench bench-quick requirements upgrade clean
 
 run: $(VENV)/installed
 	@$(BIN)/python manage.py up
 
-test: $(VENV)/installed lint audit
+test: $(VENV)/installed-dev lint audit
 	$(BIN)/python -m pytest --numprocesses 6 --dist loadfile --no-loadscope-reorder || $(RERUN)
 
-quick: $(VENV)/installed lint
+quick: $(VENV)/installed-dev lint
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --hypothesis-profile quick \
 		-m 'not thorough' --ignore tests/system --ignore tests/browser
 
-lint: $(VENV)/installed
+lint: $(VENV)/installed-dev
 	@$(MAKE) --no-print-directory --jobs 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) $(LINTS)
 
 lint-style:
@@ -61,28 +61,42 @@ lint-page:
 		echo 'lint-page is skipped: biome could not be installed'; \
 	else node_modules/.bin/biome lint --error-on-warnings; fi
 
-# Known vulnerabilities in the packages of requirements.txt.
-audit: $(VENV)/installed
-	$(BIN)/python .ci/audit.py --requirement requirements.txt
+# Known vulnerabilities in the packages of both files.
+audit: $(VENV)/installed-dev
+	$(BIN)/python .ci/audit.py --requirement requirements.txt --requirement requirements-dev.txt
 
 # 7 to 15 minutes, and 2. PEER=folder of a comparable program, to measure both in one run.
-bench: $(VENV)/installed
+bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks $(if $(PEER),--peer $(PEER))
 
-bench-quick: $(VENV)/installed
+bench-quick: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks --quick $(if $(PEER),--peer $(PEER))
+
+# A stamp for each file: a virtual environment made by `make run` gets the rest at the first `make test`.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 $(VENV)/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11, 3.12 or 3.13 is needed; this is %d.%d. Name one: make PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.txt
+	$(INSTALL) --requirement requirements.txt
 	@touch $@
 
-# Compile requirements.in again, without this machine's own pip settings (local wheels, another index).
-requirements: $(VENV)/installed
-	PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= $(BIN)/pip-compile --quiet --upgrade --strip-extras \
-		--generate-hashes --allow-unsafe --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-		--output-file requirements.txt requirements.in
+$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
+	$(INSTALL) --requirement requirements.txt --requirement requirements-dev.txt
+	@touch $@
+
+# Compile the .in files again, without this machine's own pip settings (local wheels, another index). Versions stay, as
+# far as they can; `make upgrade` takes the newest ones.
+COMPILE = PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= $(BIN)/pip-compile --quiet $(UPGRADE) \
+	--strip-extras --generate-hashes --allow-unsafe --no-annotate --no-emit-index-url --no-emit-find-links \
+	--no-emit-trusted-host
+
+requirements: $(VENV)/installed-dev
+	$(COMPILE) --output-file requirements.txt requirements.in
+	$(COMPILE) --output-file requirements-dev.txt requirements-dev.in
+
+upgrade: UPGRADE := --upgrade
+upgrade: requirements
 
 clean:
 	rm -rf $(VENV) node_modules var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -30,36 +30,73 @@ MACHINES = [
 ]
 
 
-def read_pinned() -> dict[str, str]:
-    """Return the name of each package in requirements.txt with its whole entry."""
-    text = (ROOT / "requirements.txt").read_text().replace("\\\n", " ")
+# What each of the two commands installs: `make run`, and `make test`, which needs all of it.
+RUNTIME = ("requirements",)
+ALL = ("requirements", "requirements-dev")
+INSTALLS = pytest.mark.parametrize("files", [RUNTIME, ALL], ids=["make run", "make test"])
+
+
+def read_pinned(files: tuple[str, ...]) -> dict[str, str]:
+    """Return the name of each package in the compiled files with its whole entry."""
+    text = "".join((ROOT / f"{file}.txt").read_text() for file in files).replace("\\\n", " ")
     entries = [line for line in text.splitlines() if line and not line.startswith("#")]
     return {canonicalize_name(re.split("[=; ]", entry)[0]): entry for entry in entries}
 
 
-def read_wanted() -> list[Requirement]:
-    lines = (ROOT / "requirements.in").read_text().splitlines()
-    return [Requirement(text) for line in lines if (text := line.partition("#")[0].strip())]
+def read_wanted(files: tuple[str, ...]) -> list[Requirement]:
+    lines = "".join((ROOT / f"{file}.in").read_text() for file in files).splitlines()
+    return [Requirement(text) for line in lines if (text := line.partition("#")[0].strip()) and text[0] != "-"]
 
 
-def test_each_package_is_pinned_with_its_hashes() -> None:
-    pinned = read_pinned()
+@INSTALLS
+def test_each_package_is_pinned_with_its_hashes(files: tuple[str, ...]) -> None:
+    pinned = read_pinned(files)
 
-    assert {canonicalize_name(wanted.name) for wanted in read_wanted()} <= pinned.keys()
+    assert {canonicalize_name(wanted.name) for wanted in read_wanted(files)} <= pinned.keys()
     for entry in pinned.values():
         assert re.fullmatch(r"[a-z0-9.-]+==\S+( ; [^-]+?)?(\s+--hash=sha256:[0-9a-f]{64})+", entry), entry
 
 
+def test_tests_run_with_the_versions_of_the_service() -> None:
+    runtime, dev = read_pinned(RUNTIME), read_pinned(("requirements-dev",))
+
+    assert {name: dev[name].split()[0] for name in runtime.keys() & dev.keys()} == {
+        name: runtime[name].split()[0] for name in runtime.keys() & dev.keys()
+    }
+
+
+def test_service_imports_only_what_make_run_installs() -> None:
+    sources = [ROOT / "manage.py", *(ROOT / "novita_site").rglob("*.py"), *(ROOT / "instances").rglob("*.py")]
+    lines = "\n".join(source.read_text() for source in sources)
+    imported = set(re.findall(r"^\s*(?:from|import) (\w+)", lines, re.MULTILINE))
+    owners = importlib.metadata.packages_distributions()
+    packages = {canonicalize_name(package) for name in imported for package in owners.get(name, [])}
+
+    assert packages - read_pinned(RUNTIME).keys() == set()
+
+
+@pytest.mark.parametrize(
+    ("target", "files"), [("run", ["requirements.txt"]), ("audit", ["requirements.txt", "requirements-dev.txt"])]
+)
+def test_make_run_installs_the_runtime_file_only(target: str, files: list[str], tmp_path: Path) -> None:
+    command = ["make", "--dry-run", f"VENV={tmp_path}", target]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    installs = [line for line in told.splitlines() if "pip install" in line]
+
+    assert re.findall(r"--requirement (\S+)", installs[-1]) == files
+
+
 def test_no_registry_is_named() -> None:
-    for name in ("requirements.in", "requirements.txt", "Makefile"):
+    for name in (*(f"{file}{suffix}" for file in ALL for suffix in (".in", ".txt")), "Makefile"):
         assert "://" not in (ROOT / name).read_text().replace("sqlite://", "").replace("unix://", "")
 
 
+@INSTALLS
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: " ".join(machine.values()))
-def test_requirements_of_each_supported_machine_are_pinned(machine: dict[str, str]) -> None:
+def test_requirements_of_each_supported_machine_are_pinned(machine: dict[str, str], files: tuple[str, ...]) -> None:
     """With hashes pip installs only listed packages, and the required packages depend on Python and the system."""
-    pinned = read_pinned()
-    to_see = [(wanted.name, "", wanted) for wanted in read_wanted()]
+    pinned = read_pinned(files)
+    to_see = [(wanted.name, "", wanted) for wanted in read_wanted(files)]
     seen: set[str] = set()
 
     while to_see:
