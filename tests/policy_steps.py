@@ -14,9 +14,11 @@ from instances.policies.evaluation import Facts
 from instances.policies.judging import Account as Budget
 from instances.policies.watch import Watch
 from instances.utilization.reading import Reading, Sample
-from tests.novita_answers import Account
+from tests.novita_answers import Account, make_row
 
 BEGAN = datetime(2026, 1, 15, 12, tzinfo=UTC)
+# The last start of a row of Novita's, unless a test changes it.
+STARTED = datetime.fromtimestamp(int(make_row()["lastStartedAt"]), UTC)
 UPTIME_SECONDS = 3600.0
 
 
@@ -40,7 +42,7 @@ def show(id_: str = "a", **fields: Any) -> dict[str, Any]:
         "billingMode": "onDemand",
         "owner": None,
         "project": None,
-        "lastStartedAt": format_time(BEGAN - timedelta(days=2)),
+        "lastStartedAt": format_time(STARTED),
         "costPerHour": 0.5,
         "prepaid": False,
         **fields,

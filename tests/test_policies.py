@@ -1,10 +1,11 @@
 """The life of a policy's findings: warned, due, stopped and verified; and everything that keeps a stop back."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 from pytest_django import Settings
 
 from instances.access.audit import Actor
@@ -554,12 +555,176 @@ def test_lease_counts_from_the_last_start(account: Account, time: Time) -> None:
     assert list_states() == {}
 
 
-def test_running_stop_of_everything_is_joined(client: Client, account: Account, time: Time) -> None:
+def test_instance_that_somebody_is_stopping_is_not_stopped_twice(client: Client, account: Account, time: Time) -> None:
     make_policy()
     watch_for(time, 30, show())
     order(client)
-    account.calls.clear()
 
     watch_for(time, 2, show())
 
-    assert find().operation_id == Operation.objects.get(is_whole_account=True).pk
+    assert sorted(list_stops(account)) == ["a", "b"]
+    assert list_states() == {"a": "stopping"}
+
+
+# --- One run of an instance
+
+
+def restart_elsewhere(account: Account, id_: str = "a") -> str:
+    """Stop and start an instance in Novita's console; return its new start, as the API shows it."""
+    seconds = int(timezone.now().timestamp()) + 1
+    account.change(id_, "running", lastStartedAt=str(seconds))
+    return format_time(datetime.fromtimestamp(seconds, UTC))
+
+
+def test_run_that_began_after_the_last_listing_is_not_stopped(account: Account, time: Time) -> None:
+    make_policy()
+    watch_for(time, 30, show())
+    restart_elsewhere(account)
+
+    watch_for(time, 2, show())
+
+    assert list_stops(account) == []
+    assert list_states() == {"a": "cleared"}
+    assert find().reason == "It was started again after the policy had judged it."
+
+
+def test_run_that_began_while_the_stop_waits_is_not_stopped(account: Account, time: Time) -> None:
+    make_policy()
+    account.answers("stop a", 500)
+    watch_for(time, 32, show())
+    account.calls.clear()
+    restart_elsewhere(account)
+
+    move_on({"operationId": str(Operation.objects.get().pk)})
+
+    assert list_stops(account) == []
+    assert Operation.objects.get().targets.get().state == "skipped"
+
+
+def test_run_that_began_after_an_accepted_stop_is_not_stopped_again(account: Account, time: Time) -> None:
+    make_policy()
+    watch_for(time, 32, show())
+    restart_elsewhere(account)
+
+    move_on({"operationId": str(Operation.objects.get().pk)})
+    watch_for(time, 1, show())
+
+    assert list_stops(account) == ["a"]
+    assert list_states() == {"a": "cleared"}
+
+
+def test_instance_that_is_starting_is_not_stopped(account: Account, time: Time) -> None:
+    make_policy()
+    watch_for(time, 30, show())
+    account.change("a", "toStart")
+
+    watch_for(time, 2, show())
+
+    assert list_stops(account) == []
+
+
+def test_newer_start_ends_a_warning(account: Account, time: Time) -> None:
+    make_policy("lease", max_hours=0.1)
+    watch_for(time, 29, show())
+    started = restart_elsewhere(account)
+
+    watch_for(time, 1, show(lastStartedAt=started))
+    assert find().reason == "It was started again."
+
+    watch_for(time, 30, show(lastStartedAt=started))
+    assert list_stops(account) == []
+
+
+def test_policy_stops_nothing_that_novita_does_not_show_now(account: Account, time: Time) -> None:
+    make_policy()
+    account.answers("read a", 500)
+
+    watch_for(time, 32, show())
+
+    assert list_stops(account) == []
+    assert list_states() == {"a": "warned"}
+    assert find().reason.startswith("The stop failed: ")
+
+
+def test_stop_that_waits_is_not_sent_while_the_instance_can_not_be_read(account: Account, time: Time) -> None:
+    make_policy()
+    account.answers("stop a", 500)
+    watch_for(time, 32, show())
+    account.answers("read a", 500)
+    account.calls.clear()
+
+    move_on({"operationId": str(Operation.objects.get().pk)})
+
+    assert list_stops(account) == []
+
+
+def test_run_that_began_during_a_stop_of_everything_is_not_stopped_by_a_policy(
+    client: Client, account: Account, time: Time
+) -> None:
+    make_policy()
+    watch_for(time, 30, show())
+    order(client)
+    restart_elsewhere(account)
+
+    watch_for(time, 2, show())
+
+    assert list_stops(account).count("a") == 1
+
+
+# --- Stops that are not requested yet
+
+
+def test_switching_off_cancels_the_stops_that_are_not_requested_yet(account: Account, time: Time) -> None:
+    make_policy()
+    account.answers("stop a", (429, {"Retry-After": "3600"}, ""))
+    watch_for(time, 32, show(), show("b"))
+    assert list_stops(account).count("b") == 1
+    account.answers("stop a", None)
+
+    _, cancelled = editing.switch(is_off=True, actor=ANN)
+
+    assert cancelled == 1
+    account.calls.clear()
+    verify(account)
+    watch_for(time, 1, show())
+    assert list_stops(account) == []
+    assert Finding.objects.get(instance_id="b").state == "stopped"
+    assert Finding.objects.filter(instance_id="a", state="stopping").count() == 0
+
+
+def test_stop_that_began_as_policies_were_switched_off_requests_nothing(
+    account: Account, time: Time, settings: Settings
+) -> None:
+    make_policy()
+    account.answers("stop a", (429, {"Retry-After": "3600"}, ""))
+    watch_for(time, 32, show())
+    account.answers("stop a", None)
+    account.calls.clear()
+    settings.POLICIES = False
+
+    move_on({"operationId": str(Operation.objects.get().pk)})
+
+    assert list_stops(account) == []
+    assert Operation.objects.get().targets.get().error == "Policies were switched off before a stop was requested."
+
+
+@pytest.mark.parametrize("change", ["edit", "delete"])
+def test_change_of_a_policy_cancels_its_stops_that_are_not_requested_yet(
+    change: str, account: Account, time: Time
+) -> None:
+    policy = make_policy()
+    account.answers("stop a", (429, {"Retry-After": "3600"}, ""))
+    watch_for(time, 32, show())
+
+    editing.delete(policy, actor=ANN) if change == "delete" else editing.save(policy, actor=ANN)
+
+    assert Operation.objects.get().state == "cancelled"
+
+
+def test_policies_cancel_no_stop_of_a_person(client: Client, account: Account, time: Time) -> None:
+    account.answers("stop a", (429, {"Retry-After": "3600"}, ""))
+    order(client)
+
+    editing.switch(is_off=True, actor=ANN)
+
+    assert Operation.objects.get().state != "cancelled"

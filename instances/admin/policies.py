@@ -121,8 +121,9 @@ class PolicyAdmin(AccountAdmin):
         if find_role(request) < Role.ADMIN:
             raise PermissionDenied
         check_press(request)
-        state = editing.switch(is_off=not watch.read_state().is_switched_off, actor=get_actor(request))
-        words = "No policy stops anything now." if state.is_switched_off else "Policies in the mode stop act again."
+        state, cancelled = editing.switch(is_off=not watch.read_state().is_switched_off, actor=get_actor(request))
+        off = f"No policy stops anything now{editing.say_cancelled(cancelled)}."
+        words = off if state.is_switched_off else "Policies in the mode stop act again."
         messages.success(request, words)
         return redirect("admin:instances_policy_changelist")
 

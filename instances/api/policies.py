@@ -106,6 +106,10 @@ class PolicyListSerializer(fields.Serializer[Any]):
     acting = ActingSerializer()
 
 
+class SwitchedSerializer(ActingSerializer):
+    cancelledStops = fields.IntegerField(help_text="Stops of policies that were cancelled before they were requested.")
+
+
 class SwitchSerializer(StrictSerializer):
     on = FlagField(help_text="false: no policy stops anything from now on.")
 
@@ -209,12 +213,15 @@ class PolicyViewSet(ApiView, ViewSet):
     @extend_schema(
         summary="Switch all acting of policies off or on",
         request=SwitchSerializer,
-        responses={200: ActingSerializer, **ACT_ERRORS},
+        responses={200: SwitchedSerializer, **ACT_ERRORS},
     )
     @action(detail=False, methods=["put"])
     def switch(self, request: Request) -> Response:
-        """Off: no policy stops anything. Findings are recorded all the same."""
-        return Response(show_acting(editing.switch(is_off=not self.wish["on"], actor=get_actor(request))))
+        """Off: no policy stops anything, and stops that are not requested yet are cancelled. Findings are recorded all
+        the same.
+        """
+        state, cancelled = editing.switch(is_off=not self.wish["on"], actor=get_actor(request))
+        return Response({**show_acting(state), "cancelledStops": cancelled})
 
 
 class FindingViewSet(ApiView, ViewSet):

@@ -30,6 +30,8 @@ class Operation(models.Model):
         CACHE = "cache", "the inventory"
 
     RUNNING = RUNNING
+    # The selection of a policy's stop begins so.
+    POLICY_SELECTION = "policy:"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     kind: "models.CharField[ActionName, ActionName]" = models.CharField(
@@ -118,6 +120,10 @@ class Operation(models.Model):
     def __str__(self) -> str:
         return f"{self.kind} of {self.created_at:%Y-%m-%d %H:%M:%S} UTC"
 
+    @property
+    def is_by_policy(self) -> bool:
+        return self.selection.startswith(self.POLICY_SELECTION)
+
 
 class Target(models.Model):
     """One instance of an operation, and its progress."""
@@ -150,7 +156,9 @@ class Target(models.Model):
     attempts = models.PositiveIntegerField(default=0, help_text="How many times the request was sent.")
     requested_at = models.DateTimeField(null=True, help_text="When Novita last accepted the request.")
     next_request_at = models.DateTimeField(null=True)
-    started_before = models.CharField(max_length=20, blank=True, help_text="The last start before a restart.")
+    started_before = models.CharField(
+        max_length=20, blank=True, help_text="The last start before a restart or a policy's stop."
+    )
     confirmed_at = models.DateTimeField(null=True, help_text="When the read that confirmed it started.")
     error_code = models.CharField(max_length=40, blank=True)
     error = models.TextField(blank=True, help_text="Why the target failed or was skipped.")

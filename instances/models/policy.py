@@ -121,6 +121,9 @@ class Finding(models.Model):
     mode = models.CharField(max_length=10, choices=Policy.Mode)
     instance_id = models.CharField(max_length=128, blank=True, db_index=True)
     name = models.CharField(max_length=255, blank=True)
+    started = models.CharField(
+        "last start", max_length=20, blank=True, help_text="The run it is about. A later start ends the finding."
+    )
     state = models.CharField(max_length=10, choices=State)
     reason = models.TextField(help_text="Why the policy warns, or why it no longer does.")
     obstacle = models.TextField(blank=True, help_text="Why it is not stopped although it is due.")
@@ -220,3 +223,8 @@ class EvaluationState(models.Model):
 
     def __str__(self) -> str:
         return "off" if self.is_switched_off else "on"
+
+    @classmethod
+    def is_off(cls) -> bool:
+        """Tell whether somebody has switched all acting off. Raises DatabaseError."""
+        return cls.objects.filter(is_switched_off=True).exists()

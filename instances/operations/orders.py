@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -60,6 +60,8 @@ class Wish:
     retry_of: Operation | None = None
     # The id of a new operation. A second attempt at the same request, without the database, makes no second operation.
     id: uuid.UUID = field(default_factory=uuid.uuid4)
+    # Of a policy's stop: each instance's last start when the policy judged it. A run that began later is not stopped.
+    started: Mapping[str, str] | None = None
 
     @property
     def seconds(self) -> float:
@@ -68,7 +70,12 @@ class Wish:
 
     @property
     def selection(self) -> str:
-        """Return a text that is equal for two requests for the same action on the same instances."""
+        """Return a text that is equal for two requests for the same action on the same instances.
+
+        A policy's stop has its own: nobody's request joins an operation that policies may leave off.
+        """
+        if self.started is not None:
+            return f"{Operation.POLICY_SELECTION}{self.id.hex}"
         if self.ids is None:
             return f"{self.kind}:all"
         return f"{self.kind}:{hashlib.sha256(chr(0).join(sorted(set(self.ids))).encode()).hexdigest()[:40]}"
@@ -127,7 +134,12 @@ def begin(wish: Wish, ends_at: float | None = None) -> Begun:
 
 
 def find_running(wish: Wish) -> Operation | None:
-    """Return the running operation for the same request, or a stop of everything that covers it."""
+    """Return the running operation for the same request, or a stop of everything that covers it.
+
+    A policy's stop joins none: what somebody has started since that stop of everything is not to be stopped again.
+    """
+    if wish.started is not None:
+        return None
     running = Operation.objects.filter(state__in=Operation.RUNNING, kind=wish.kind)
     same = running.filter(selection=wish.selection).first()
     if same or wish.ids is None or wish.kind != "stop":
@@ -192,7 +204,9 @@ def _create(wish: Wish, running: Operation | None, ends_at: float) -> Begun | No
     with audit.recorded(wish.actor, Action(f"operation.{wish.kind}"), str(operation.pk), reason=wish.reason) as entry:
         try:
             followed = joining.list_followed(replaced) if replaced else ()
-            choice = choose_targets(wish.kind, wish.ids, also=followed, seconds=_find_read_seconds(ends_at))
+            choice = choose_targets(
+                wish.kind, wish.ids, also=followed, seconds=_find_read_seconds(ends_at), started=wish.started
+            )
             write_targets(operation, choice)
         except PanelError as exc:
             conclude(operation, None, reason=exc.message)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+from django.conf import settings
 from django.db import DatabaseError
 from django.utils import timezone
 
@@ -21,7 +22,7 @@ from instances.errors import (
     ShuttingDown,
 )
 from instances.instance import REMOVED_STATUS, ActionName, Instance, clean_text
-from instances.models import Operation, Target
+from instances.models import EvaluationState, Operation, Target
 from instances.novita.client import MAX_RETRY_AFTER_SECONDS, Novita, get_novita
 from instances.novita.parallel import call_each
 from instances.operations import freezing, protections, single, wording
@@ -70,8 +71,8 @@ def request_due(
 ) -> int:
     """Send a request for each target that is due; returns how many were sent."""
     kind = operation.kind
-    known = _find_instances(kind, targets, observed)
-    due = _choose_due(kind, targets, known, observed.began_at)
+    known = _find_instances(operation, targets, observed)
+    due = _choose_due(operation, targets, known, observed.began_at)
     sender = _Sender(kind, known, claim, budget)
     requested = 0
     for target, outcome in call_each(sender.send, due, sender.novita.concurrency):
@@ -86,32 +87,44 @@ def request_due(
 # --- Due targets
 
 
-def _find_instances(kind: str, targets: Sequence[Target], observed: Observation) -> Mapping[str, Instance]:
+def _find_instances(operation: Operation, targets: Sequence[Target], observed: Observation) -> Mapping[str, Instance]:
     """Return the instances as last read; the inventory serves for those that the read lacks."""
     unread = [target.instance_id for target in targets if target.instance_id not in observed.instances]
-    if not unread or kind == "restart":
-        # Only a fresh read before a restart can show later that the instance has restarted.
+    if not unread or operation.kind == "restart" or operation.is_by_policy:
+        # Only a fresh read before a restart can show later that the instance has restarted. A policy stops nothing
+        # whose present state is not known.
         return observed.instances
     return {**observed.instances, **(read_copy(unread) or {})}
 
 
-def _choose_due(kind: str, targets: Sequence[Target], known: Mapping[str, Instance], read_at: datetime) -> list[Target]:
-    """Return the targets to request now, and mark those as skipped that were protected or frozen meanwhile."""
+def _choose_due(
+    operation: Operation, targets: Sequence[Target], known: Mapping[str, Instance], read_at: datetime
+) -> list[Target]:
+    """Return the targets to request now, and mark those as skipped that may no longer be requested."""
+    kind = operation.kind
     protected = protections.read() if kind != "start" else {}
     freeze = freezing.find() if kind != "stop" else None
+    is_off = operation.is_by_policy and (not settings.POLICIES or EvaluationState.is_off())
     due = []
     for target in targets:
         if target.instance_id not in known or not _is_due(target, known[target.instance_id], read_at):
             continue
         if protection := protected.get(target.instance_id):
             _skip(target, wording.say_protected(protection))
-        elif freeze is None:
+        elif operation.is_by_policy and _is_another_run(target, known[target.instance_id]):
+            _skip(target, wording.ANOTHER_RUN)
+        elif freeze is None and not is_off:
             due.append(target)
         elif target.state != Target.State.REQUESTED:
-            _skip(target, wording.say_frozen(freeze))
+            _skip(target, wording.say_frozen(freeze) if freeze else wording.POLICIES_OFF)
     # Possible actions come first: a refusal takes two reads and a pause to be sure of.
     due.sort(key=lambda target: kind not in known[target.instance_id].actions)
     return due
+
+
+def _is_another_run(target: Target, instance: Instance) -> bool:
+    """Tell whether an instance is no longer in the run that a policy has judged: somebody has started it since."""
+    return instance.group != "running" or (instance.last_started_at or "") != target.started_before
 
 
 def _skip(target: Target, why: str) -> None:

@@ -33,11 +33,17 @@ class Choice:
 
 
 def choose_targets(
-    kind: str, ids: Sequence[str] | None, *, also: Collection[str] = (), seconds: float = FIRST_LISTING_SECONDS
+    kind: str,
+    ids: Sequence[str] | None,
+    *,
+    also: Collection[str] = (),
+    seconds: float = FIRST_LISTING_SECONDS,
+    started: Mapping[str, str] | None = None,
 ) -> Choice:
     """Read the account, and make a target of each instance that is included.
 
     Without `ids`, every instance that may be billed is included; `also` is read directly where the listing lacks it.
+    With `started` (of a policy's stop), only a fresh read counts, and each target keeps the start it was judged by.
     Raises NovitaError when there is neither a fresh read nor an inventory.
     """
     is_whole = ids is None
@@ -47,11 +53,12 @@ def choose_targets(
     notes: list[str] = []
     errors = [observed.error] if observed.error else list(observed.unread.values())
     if errors and not (is_whole and observed.is_listing):
-        copied = read_copy(ids)
+        copied = read_copy(ids) if started is None else None
         if copied is None and (is_whole or not (known or observed.gone)):
             raise errors[0]
-        source = Operation.Source.CACHE
-        notes.append(wording.say_from_copy(errors))
+        if started is None:
+            source = Operation.Source.CACHE
+            notes.append(wording.say_from_copy(errors))
         known = {**(copied or {}), **known}
     if observed.missing_rows:
         notes.append(say_missing_rows(observed.missing_rows))
@@ -64,6 +71,9 @@ def choose_targets(
     protected = protections.read()
     targets = [make_target(kind, one, observed, protected.get(id_)) for id_, one in chosen.items()]
     targets += [_make_unread_target(id_, observed) for id_ in dict.fromkeys(ids or ()) if id_ not in chosen]
+    if started is not None:
+        for target in targets:
+            target.started_before = started[target.instance_id]
     log.debug("operation: %d chosen of %d", len(targets), len(known))
     return Choice(targets, observed, source, notes)
 

@@ -7,6 +7,7 @@ and after a kill it is known whether the operation began.
 import logging
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from itertools import groupby
 from typing import Any, Final
@@ -16,9 +17,9 @@ from django.db import transaction
 from django.db.models import Q
 
 from instances.access.audit import Actor
-from instances.errors import PanelError
+from instances.errors import OperationEnded, PanelError
 from instances.models import Finding, FindingState, FindingStep, Operation, Policy, Snooze, Target
-from instances.operations import emergency, protections
+from instances.operations import emergency, orders, protections
 from instances.operations.orders import Wish
 from instances.policies import lifecycle, selection, telling, watch
 from instances.policies.judging import Account
@@ -75,7 +76,7 @@ def _act_on_instances(policy: Policy, findings: Sequence[Finding], readings: Map
     _hold([one for one in findings if one not in ready], NEEDS_METRICS)
     room = _count_room(policy, at)
     _hold(ready[room:], _say_limit(policy))
-    _stop(policy, ready[:room], [one.instance_id for one in ready[:room]], at)
+    _stop(policy, ready[:room], {one.instance_id: one.started for one in ready[:room]}, at)
 
 
 def _is_fresh(reading: Reading | None, at: Moment) -> bool:
@@ -94,7 +95,7 @@ def _act_on_budget(policy: Policy, finding: Finding, listed: Sequence[Shown], ac
     candidates.sort(key=lambda one: (-one["costPerHour"], one["id"]))
     chosen = list(_choose(policy, candidates, account))[: _count_room(policy, at)]
     if chosen:
-        _stop(policy, [finding], [one["id"] for one in chosen], at)
+        _stop(policy, [finding], {one["id"]: one["lastStartedAt"] or "" for one in chosen}, at)
     else:
         _hold(
             [finding],
@@ -144,28 +145,27 @@ def _hold(findings: Sequence[Finding], obstacle: str) -> None:
     telling.ask(asked, obstacle)
 
 
-def _stop(policy: Policy, findings: Sequence[Finding], ids: Sequence[str], at: Moment) -> None:
-    """Mark the findings, then begin the operation. What somebody has snoozed or changed meanwhile is left out."""
+def _stop(policy: Policy, findings: Sequence[Finding], started: Mapping[str, str], at: Moment) -> None:
+    """Mark the findings, then begin the operation. What somebody has snoozed or changed meanwhile is left out.
+
+    `started` has the last start of each instance that is judged.
+    """
     operation_id = uuid.uuid4()
-    marked = [one for one in findings if _mark(policy, one, operation_id, len(ids) if not one.instance_id else 1, at)]
-    wanted = [one.instance_id for one in marked if one.instance_id] or (list(ids) if marked else [])
+    counts = [1 if one.instance_id else len(started) for one in findings]
+    marked = [one for one, n in zip(findings, counts, strict=True) if _mark(policy, one, operation_id, n, at)]
+    wanted = [one.instance_id for one in marked if one.instance_id] or (list(started) if marked else [])
     if not wanted:
         return
     reason = marked[0].reason if len(marked) == 1 else f"Policy {policy.name}: {len(wanted)} instances."
-    wish = Wish("stop", wanted, Actor(f"policy:{policy.name}"), reason[:500], id=operation_id)
+    wish = Wish("stop", wanted, Actor(f"policy:{policy.name}"), reason[:500], id=operation_id, started=started)
     log.info("policy %s stops %d instances operation=%s", policy.name, len(wanted), operation_id)
     try:
-        answer = emergency.order(wish)
+        emergency.run_and_answer(wish, orders.ANSWER_SECONDS)
     except PanelError as exc:
         for finding in marked:
             before = finding.state
             lifecycle.warn_again(finding, policy, f"The stop failed: {exc.message}", at)
             _save(finding, before)
-        return
-    if answer.operation.pk != operation_id:
-        # A stop of the same instances was running already.
-        ids_marked = [one.pk for one in marked]
-        Finding.objects.filter(pk__in=ids_marked, operation_id=operation_id).update(operation_id=answer.operation.pk)
 
 
 def _mark(policy: Policy, finding: Finding, operation_id: uuid.UUID, count: int, at: Moment) -> bool:
@@ -191,6 +191,23 @@ def _mark(policy: Policy, finding: Finding, operation_id: uuid.UUID, count: int,
 
 
 # --- The end of a stop
+
+
+def cancel(policy: Policy | None = None, *, actor: Actor) -> int:
+    """Cancel the stops of a policy, or of all, that are not requested yet. Return how many there were."""
+    begun = Operation.objects.filter(
+        state__in=Operation.RUNNING, selection__startswith=Operation.POLICY_SELECTION, kind="stop"
+    )
+    if policy is not None:
+        stopping = Finding.objects.filter(policy=policy, state=FindingState.STOPPING)
+        begun = begun.filter(pk__in=stopping.values("operation_id"))
+    count = 0
+    for operation in begun:
+        left = operation.targets.filter(state__in=(Target.State.PENDING, Target.State.FAILED)).count()
+        with suppress(OperationEnded):
+            emergency.cancel(str(operation.pk), actor=actor)
+            count += left
+    return count
 
 
 def settle(stopping: Sequence[Finding], at: Moment, changed: list[tuple[Finding, str]]) -> None:

@@ -16,7 +16,7 @@ from instances.access.audit import Actor
 from instances.errors import InvalidRequest, NameTaken, PolicyNotFound
 from instances.instance import clean_text
 from instances.models import Action, EvaluationState, Policy
-from instances.policies import schedule, watch
+from instances.policies import acting, schedule, watch
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +108,7 @@ def save(policy: Policy, *, actor: Actor) -> Policy:
         except IntegrityError as exc:
             raise NameTaken from exc
     log.info("policy %r saved by=%s version=%d mode=%s", policy.name, actor.name, policy.version, policy.mode)
+    acting.cancel(policy, actor=actor)
     return policy
 
 
@@ -124,6 +125,7 @@ def _say(policy: Policy | None) -> str:
 def delete(policy: Policy, *, actor: Actor) -> None:
     """Delete a policy. Its findings stay as records; those that are open end with the next evaluation."""
     with audit.recorded(actor, Action.DELETE_POLICY, policy.name, before=_say(policy)):
+        acting.cancel(policy, actor=actor)
         policy.delete()
     log.info("policy %r deleted by=%s", policy.name, actor.name)
 
@@ -141,9 +143,16 @@ def confirm_stop(policy: Policy, typed: str, *, actor: Actor) -> Policy:
     return policy
 
 
-def switch(*, is_off: bool, actor: Actor) -> EvaluationState:
-    """Switch all acting of all policies off, or on again."""
-    with audit.recorded(actor, Action.SWITCH_POLICIES, after="off" if is_off else "on"):
+def switch(*, is_off: bool, actor: Actor) -> tuple[EvaluationState, int]:
+    """Switch all acting of all policies off, or on again. Return the state, and how many stops that has cancelled."""
+    with audit.recorded(actor, Action.SWITCH_POLICIES) as entry:
         state = watch.write_switch(is_off=is_off, by=actor.name)
-    log.warning("policies switched %s by=%s", "off" if is_off else "on", actor.name)
-    return state
+        # First the switch: what begins from now on requests nothing.
+        cancelled = acting.cancel(actor=actor) if is_off else 0
+        entry.after = f"off{say_cancelled(cancelled)}" if is_off else "on"
+    log.warning("policies switched %s by=%s cancelled=%d", "off" if is_off else "on", actor.name, cancelled)
+    return state, cancelled
+
+
+def say_cancelled(count: int) -> str:
+    return f"; {count} stop{'' if count == 1 else 's'} cancelled" if count else ""

@@ -31,6 +31,7 @@ MAX_BALANCE_AGE: Final = timedelta(minutes=30)
 STALE: Final = "The inventory is stale, so its state is not known."
 KEEP_DAYS: Final = 400
 NOT_RUNNING: Final = "It is no longer running, or the policy no longer applies to it."
+STARTED_AGAIN: Final = "It was started again."
 SWITCHED_OFF: Final = "The policy was switched off or deleted."
 
 _watch: watch.Watch | None = None
@@ -164,7 +165,11 @@ def _advance(
             outcome.created.append(lifecycle.begin(policy, shown, judgement, snooze, facts.at))
         return
     before, planned = finding.state, finding.stops_at
-    if lifecycle.advance(finding, policy, judgement, snooze, facts.at):
+    if before != FindingState.STOPPING and finding.started != lifecycle.find_start(shown):
+        # Whoever started it was not warned.
+        lifecycle.clear(finding, STARTED_AGAIN, facts.at)
+        outcome.changed.append((finding, before))
+    elif lifecycle.advance(finding, policy, judgement, snooze, facts.at):
         outcome.changed.append((finding, before))
     elif finding.stops_at != planned:
         outcome.touched.append(finding)

@@ -94,9 +94,11 @@ def judge_schedule(policy: Policy, started_at: datetime | None, now: datetime) -
         return unknown(f"The schedule can't be read: {exc}")
     if plan.is_open(now):
         return kept(f"Inside the allowed hours ({policy.hours} {policy.time_zone}).")
+    if started_at is None:
+        return unknown("The time of the last start is not known.")
     closed_at = plan.find_last_end(now)
     words = f"Outside the allowed hours ({policy.hours} {policy.time_zone})"
-    if started_at is not None and (closed_at is None or started_at >= closed_at):
+    if closed_at is None or started_at >= closed_at:
         judged_at = started_at + timedelta(hours=policy.hand_start_hours)
         if now < judged_at:
             return kept(
@@ -104,7 +106,7 @@ def judge_schedule(policy: Policy, started_at: datetime | None, now: datetime) -
                 f"{policy.hand_start_hours:g} h."
             )
         return broken(f"{words} since its start at {format_time(started_at)}.", judged_at)
-    return broken(f"{words}{f' since {format_time(closed_at)}' if closed_at else ''}.", closed_at)
+    return broken(f"{words} since {format_time(closed_at)}.", closed_at)
 
 
 # --- Idle

@@ -38,6 +38,7 @@ def begin(
         mode=policy.mode,
         instance_id=shown["id"] if shown else "",
         name=clean_text(shown["name"], 255) if shown else "",
+        started=find_start(shown),
         usd_per_hour=None if cost is None else Decimal(str(cost)),
         began_at=at.now,
         reason=judgement.reason,
@@ -48,6 +49,11 @@ def begin(
     else:
         _warn(finding, policy, at)
     return finding
+
+
+def find_start(shown: Mapping[str, Any] | None) -> str:
+    """Return the start that a finding is about; "" when it isn't known, and for the account."""
+    return (shown and shown["lastStartedAt"]) or ""
 
 
 def advance(finding: Finding, policy: Policy, judgement: Judgement, snooze: Snooze | None, at: Moment) -> bool:

@@ -1,23 +1,20 @@
-"""Which instances a policy applies to: all that match its fields, are running or starting, and aren't protected."""
+"""Which instances a policy applies to: all that match its fields, are running, and aren't protected."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
 from instances.costs.labels import compile_pattern
 from instances.inventory.queries import fold
 from instances.models import Policy
 
 Shown = Mapping[str, Any]
-# Other groups run no job that a stop could end.
-JUDGED_GROUPS: Final = ("running", "starting")
 
 
 def select(policy: Policy, listed: Iterable[Shown], protected: Collection[str]) -> Iterator[Shown]:
     """Yield the instances, as the API shows them, that the policy judges."""
     matches = _make_test(policy)
-    groups = ("running",) if policy.rule == Policy.Rule.IDLE else JUDGED_GROUPS
     for shown in listed:
-        if shown["group"] in groups and shown["id"] not in protected and matches(shown):
+        if shown["group"] == "running" and shown["id"] not in protected and matches(shown):
             yield shown
 
 
