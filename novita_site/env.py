@@ -40,6 +40,8 @@ EVENT_KINDS = {
     *("operation.finished", "operation.failed", "sync.failing", "sync.recovered", "data.stale", "balance.low"),
     *("policy.warning", "policy.stop", "outside.change", "spot.reclaim", "daily.summary"),
 }
+# The file in VAR_DIR with the settings of a running `up`.
+RUNNING_NAME = "running.env"
 MAKE_WEBHOOK_KEY = (
     "python3 -c \"import base64, secrets; print('whsec_' + base64.b64encode(secrets.token_bytes(32)).decode())\""
 )
@@ -329,9 +331,11 @@ class Env:
         return config
 
 
-def read(root: Path, running: Path) -> Env:
+def read(root: Path) -> Env:
     """Read the environment; below it the file `.env` in `root`, and below that the settings of a running `up`."""
-    return Env({**_read_running(running), **dotenv_values(root / ".env"), **os.environ})
+    own = {**dotenv_values(root / ".env"), **os.environ}
+    running = root / Env(own).text("VAR_DIR", "var") / RUNNING_NAME
+    return Env({**_read_running(running), **own})
 
 
 def _read_running(path: Path) -> Mapping[str, str | None]:

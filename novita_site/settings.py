@@ -13,16 +13,17 @@ from novita_site import env as environment
 from novita_site.private_files import make_folder
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-VAR_DIR = BASE_DIR / "var"
 
 # `stop_all` needs only these variables. It prints the problems of all others and continues.
 IS_STOP = sys.argv[1:2] == ["stop_all"]
 NEEDED_TO_STOP = {"NOVITA_API_KEY", "NOVITA_BASE_URL", "CA_BUNDLE", "EGRESS_PROXY_URL", "DATABASE_URL"}
 
-# Addresses of what `manage.py up` started, for commands in other shells.
-RUNNING_FILE = VAR_DIR / "running.env"
+env = environment.read(BASE_DIR)
 
-env = environment.read(BASE_DIR, RUNNING_FILE)
+# What the panel writes. The code's own folder may be read-only.
+VAR_DIR = BASE_DIR / env.text("VAR_DIR", "var")
+# Addresses of what `manage.py up` started, for commands in other shells.
+RUNNING_FILE = VAR_DIR / environment.RUNNING_NAME
 
 # --- Addresses and login
 

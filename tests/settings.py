@@ -9,7 +9,7 @@ from fakeredis import FakeRedisConnection
 from novita_site import env
 from tests import fake_redis
 
-env.read = lambda root, running: env.Env(
+env.read = lambda root: env.Env(
     {
         "SECRET_KEY": "FAKE-SECRET-django",
         "DATABASE_URL": "sqlite://:memory:",

@@ -182,6 +182,28 @@ def test_the_env_file_goes_before_what_up_has_started(own_site: Path) -> None:
         assert read_setting(own_site, "PORT") == 5000
 
 
+@pytest.mark.parametrize("where", ["environment", ".env"])
+def test_everything_that_the_panel_writes_is_in_the_folder_of_var_dir(
+    own_site: Path, tmp_path_factory: pytest.TempPathFactory, where: str
+) -> None:
+    folder = tmp_path_factory.mktemp("state")
+    variables = {"VAR_DIR": str(folder)} if where == "environment" else {}
+    if where == ".env":
+        (own_site / ".env").write_text(f"VAR_DIR={folder}\n")
+
+    assert run(own_site, "manage.py", "migrate", "-v0", **variables).returncode == 0
+    assert {"db.sqlite3", "fallback", "secret-key"} <= {path.name for path in folder.iterdir()}
+    assert not (own_site / "var").exists()
+
+
+def test_what_up_has_started_is_found_in_the_folder_of_var_dir(own_site: Path, tmp_path: Path) -> None:
+    (tmp_path / "running.env").write_text("PORT=4000\n")
+
+    with (tmp_path / "running.env").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert read_setting(own_site, "PORT", VAR_DIR=str(tmp_path)) == 4000
+
+
 def test_what_is_wrong_in_the_env_file_is_refused(own_site: Path) -> None:
     (own_site / ".env").write_text("PORT=http\n")
 
