@@ -5,7 +5,6 @@ value. A secret's value is never printed. An empty variable counts as unset.
 """
 
 import base64
-import fcntl
 import hashlib
 import ipaddress
 import os
@@ -22,6 +21,7 @@ import redis
 from django.core.exceptions import ImproperlyConfigured
 from dotenv import dotenv_values
 
+from novita_site import running
 from novita_site.private_files import make_folder
 from novita_site.roles import ROLES
 
@@ -40,8 +40,6 @@ EVENT_KINDS = {
     *("operation.finished", "operation.failed", "sync.failing", "sync.recovered", "data.stale", "balance.low"),
     *("policy.warning", "policy.stop", "outside.change", "spot.reclaim", "daily.summary"),
 }
-# The file in VAR_DIR with the settings of a running `up`.
-RUNNING_NAME = "running.env"
 MAKE_WEBHOOK_KEY = (
     "python3 -c \"import base64, secrets; print('whsec_' + base64.b64encode(secrets.token_bytes(32)).decode())\""
 )
@@ -63,9 +61,14 @@ def is_loopback(host: str) -> bool:
 
 
 class Env:
-    """Reads variables by type, and collects all problems until `check()`."""
+    """Reads variables by type, and collects all problems until `check()`.
 
-    def __init__(self, values: Mapping[str, str | None]) -> None:
+    `provided` has what a running `up` provides. Each variable in `values` overrides it.
+    """
+
+    def __init__(self, values: Mapping[str, str | None], provided: Mapping[str, str | None] | None = None) -> None:
+        self.provided: Mapping[str, str | None] = provided or {}
+        values = {**self.provided, **values}
         self._values = {name: value.strip() for name, value in values.items() if value and value.strip()}
         self._problems: list[tuple[str, str]] = []
 
@@ -334,23 +337,7 @@ class Env:
 def read(root: Path) -> Env:
     """Read the environment; below it the file `.env` in `root`, and below that the settings of a running `up`."""
     own = {**dotenv_values(root / ".env"), **os.environ}
-    running = root / Env(own).text("VAR_DIR", "var") / RUNNING_NAME
-    return Env({**_read_running(running), **own})
-
-
-def _read_running(path: Path) -> Mapping[str, str | None]:
-    """Read where the Redis and the simulator are that `manage.py up` has started; nothing when it doesn't run.
-
-    It holds a lock on the file while it lives, so that a file that a killed one left behind is not believed.
-    """
-    try:
-        with path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return {}
-    except BlockingIOError:
-        return dotenv_values(path)
-    except OSError:
-        return {}
+    return Env(own, running.read(root / Env(own).text("VAR_DIR", "var") / running.NAME))
 
 
 def read_or_make_secret_key(path: Path) -> str:

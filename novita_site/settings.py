@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from novita_site import __version__
+from novita_site import __version__, running
 from novita_site import env as environment
 from novita_site.private_files import make_folder
 
@@ -23,7 +23,10 @@ env = environment.read(BASE_DIR)
 # What the panel writes. The code's own folder may be read-only.
 VAR_DIR = BASE_DIR / env.text("VAR_DIR", "var")
 # Addresses of what `manage.py up` started, for commands in other shells.
-RUNNING_FILE = VAR_DIR / environment.RUNNING_NAME
+RUNNING_FILE = VAR_DIR / running.NAME
+RUNNING = env.provided
+# Whether any of them is in use. If so, this process depends on that `up`.
+USES_RUNNING = any(env.text(name) == value for name, value in RUNNING.items())
 
 # --- Addresses and login
 

@@ -234,6 +234,33 @@ def test_two_panels_in_one_folder_share_the_redis_and_sync_once(bare_up: Up) -> 
     assert bare_up.get("/readyz").ok
 
 
+def test_panel_started_while_another_is_ending_uses_nothing_of_it(up: Up) -> None:
+    wait_until(lambda: up.get("/readyz").ok, "it serves")
+    told = up.log_path.parent / "var" / "running.env"
+    (simulator,) = (pid for pid in up.list_pids() if b"novita_simulator" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    # It ends late, so `up` does.
+    os.kill(simulator, signal.SIGSTOP)
+    os.kill(up.popen.pid, signal.SIGTERM)
+    wait_until(lambda: not told.read_text(), "it is ending")
+
+    with started(up.log_path.parent) as again:
+        wait_until(lambda: again.get("/readyz").ok, f"the second serves\n{again.log}")
+        os.kill(simulator, signal.SIGCONT)
+        up.wait()
+        assert wait_until(lambda: f"redis-{again.popen.pid}.sock" in told.read_text(), "other shells find the second")
+
+
+def test_panel_that_uses_the_redis_of_another_ends_with_it_and_says_so(up: Up) -> None:
+    wait_until(lambda: up.get("/livez").ok, "it serves")
+    second = Up(up.log_path.parent)
+    wait_until(lambda: second.get("/livez").ok, "the second serves")
+
+    os.kill(up.popen.pid, signal.SIGTERM)
+
+    assert second.wait() == 1
+    assert "The other `manage.py up` in this folder has ended" in second.log
+
+
 def test_signal_during_the_start_leaves_nothing_running(up: Up) -> None:
     wait_until(lambda: "simulated" in up.log, "it begins to start")
 

@@ -2,7 +2,6 @@
 
 import ctypes
 import errno
-import fcntl
 import importlib.util
 import multiprocessing
 import os
@@ -12,10 +11,10 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from argparse import ArgumentParser
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +28,7 @@ from honcho.process import Popen, Process
 
 from instances.errors import CacheUnavailable
 from instances.inventory import store
+from novita_site import running
 from novita_site.private_files import make_folder
 
 # The longest path of a Unix socket, in bytes.
@@ -62,8 +62,6 @@ class Command(BaseCommand):
             call_command("migrate", verbosity=0, interactive=False)
         except DatabaseError as exc:
             raise CommandError(f"DATABASE_URL: the database can't be used: {exc}") from exc
-        manager = _Manager()
-        manager._process_ctor = _Process
         started: dict[str, str] = {}
         processes: list[tuple[str, list[str]]] = []
         if not settings.HAS_REDIS_URL:
@@ -76,13 +74,18 @@ class Command(BaseCommand):
             processes.append(("novita", _get_simulator_command(port, options["instances"])))
             self.stdout.write("NOVITA_API_KEY is not set: the account is simulated.")
         processes += [("web", _get_web_command()), ("worker", _get_worker_command())]
+        manager = _Manager(started)
         environment = {**os.environ, **started, "PYTHONUNBUFFERED": "1"}
         for name, command in processes:
             # exec: the signal must reach the program itself, not a shell around it.
             manager.add_process(name, f"exec {shlex.join(command)}", env=environment, cwd=str(settings.BASE_DIR))
         self.stdout.flush()
-        with _told_to_other_shells(started, settings.RUNNING_FILE):
-            manager.loop()
+        manager.loop()
+        if manager.has_lost_owner:
+            raise CommandError(
+                "The other `manage.py up` in this folder has ended, and with it the Redis or the simulated account "
+                "that this one used. Start this one again: it starts its own."
+            )
         sys.exit(manager.returncode)
 
     def _warn_of_silent_redis(self) -> None:
@@ -111,10 +114,41 @@ def _end_with_parent(parent: int | None, number: int) -> None:
 
 
 class _Manager(Manager):  # type: ignore[misc]  # honcho has no types
+    """All processes. `started` has the addresses of what this `up` starts, for commands in other shells."""
+
+    def __init__(self, started: dict[str, str]) -> None:
+        super().__init__()
+        self._process_ctor = _Process
+        self._started = started
+        self._running_file: int | None = None
+        self.has_lost_owner = False
+
+    def _start(self) -> None:
+        super()._start()
+        threading.Thread(target=self._keep_told, name="running", daemon=True).start()
+
+    def _keep_told(self) -> None:
+        """Tell other shells what this `up` has started; end when another `up` ends whose Redis this one uses."""
+        while not self._terminating:
+            if settings.USES_RUNNING and running.read(settings.RUNNING_FILE) != settings.RUNNING:
+                self.has_lost_owner = True
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            if self._started and self._running_file is None:
+                # Another `up` has the file until it has ended.
+                self._running_file = running.tell(settings.RUNNING_FILE, self._started)
+            time.sleep(0.3)
+        self._withdraw()
+
+    def _withdraw(self) -> None:
+        if self._running_file is not None:
+            running.withdraw(self._running_file)
+
     def terminate(self) -> None:
         """End all processes. honcho needs each pid for that, and a signal may arrive before it has them."""
         if self._all_started():
             super().terminate()
+            self._withdraw()
             signal.signal(signal.SIGALRM, lambda number, frame: self.kill())
             signal.setitimer(signal.ITIMER_REAL, END_SECONDS)
         else:
@@ -125,21 +159,6 @@ class _Manager(Manager):  # type: ignore[misc]  # honcho has no types
         # A signal handler calls this too, perhaps in the middle of another line.
         with suppress(RuntimeError):
             super()._system_print(data)
-
-
-@contextmanager
-def _told_to_other_shells(variables: dict[str, str], path: Path) -> Iterator[None]:
-    """Let commands in other shells find the services of this one, as long as it runs."""
-    with ExitStack() as stack:
-        if variables:
-            make_folder(path.parent)
-            file = stack.enter_context(open(path, "a", opener=lambda name, flags: os.open(name, flags, 0o600)))
-            with suppress(BlockingIOError):  # Another `up` runs in this folder and was first.
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                file.truncate(0)
-                file.write("".join(f"{name}={value}\n" for name, value in variables.items()))
-                file.flush()
-        yield
 
 
 def _check_port(host: str, port: int) -> None:
