@@ -24,11 +24,16 @@ log = logging.getLogger(__name__)
 POLICY_SECONDS: Final = 5
 # A database that hangs must not delay a probe.
 WAIT_SECONDS: Final = 1.0
+# Less than the second that kubelets wait for an answer.
+READY_SECONDS: Final = 0.5
 # Other codes say nothing about Novita: they come from the lease, Redis or a shutdown.
 _NOVITA_CODES: Final = "NOVITA_"
 _NO_WORKER: Final = (
     "No worker is running: operations are not verified, and webhooks are not delivered. "
     "Start one: celery -A novita_site worker"
+)
+_UNAPPLIED: Final = (
+    "The database lacks migrations of this version (%d), so parts of the panel fail. Run manage.py migrate."
 )
 # Two queries of the ORM take longer than the rest of a probe.
 _WORK: Final = """
@@ -44,15 +49,31 @@ class Health:
     status: str
     services: dict[str, str]
     warnings: list[str]
+    unapplied_migrations: list[str]
     state: store.State | None
 
 
+# A database that had all migrations of this process's code keeps them.
+_is_migrated = False
+
+
 def is_ready() -> bool:
-    """Tell whether there is an inventory that is not stale."""
+    """Tell whether the inventory is not stale, and the database lacks no migration.
+
+    The database is asked until it was once complete. One that can't be used makes nothing unready: reads and stops
+    work without it.
+    """
+    global _is_migrated
     try:
-        return not store.read_state().freshness.is_stale
+        if store.read_state().freshness.is_stale:
+            return False
     except CacheUnavailable:
         return False
+    if not _is_migrated:
+        _, unapplied = database.find_state(READY_SECONDS)
+        _is_migrated = unapplied == []
+        return not unapplied
+    return True
 
 
 def check() -> Health:
@@ -72,11 +93,13 @@ _share: Final = Shared[None, Health](lambda asked: [_check()] * len(asked))
 
 
 def _judge(state: store.State | None, warnings: list[str]) -> Health:
-    trouble = database.find_trouble(max_age_seconds=database.REMEMBERED_SECONDS, wait_seconds=WAIT_SECONDS)
+    trouble, unapplied = database.find_state(WAIT_SECONDS)
     if trouble:
         warnings.append(f"The database can't be used: {trouble}. Stops are still sent, and recorded later.")
     elif state and not state.has_worker and _has_work():
         warnings.append(_NO_WORKER)
+    if unapplied and not trouble:
+        warnings.append(_UNAPPLIED % len(unapplied))
     return Health(
         status="unhealthy" if state is None else "degraded" if warnings else "healthy",
         services={
@@ -86,6 +109,7 @@ def _judge(state: store.State | None, warnings: list[str]) -> Health:
             "worker": _find_worker(state),
         },
         warnings=warnings,
+        unapplied_migrations=unapplied or [],
         state=state,
     )
 

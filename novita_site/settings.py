@@ -230,6 +230,7 @@ MIDDLEWARE = [
     "novita_site.middleware.request_id",
     "instances.access.proxies.find_client_address",
     "novita_site.middleware.add_headers",
+    "instances.api.probes.answer_early",
     "novita_site.static_files.Middleware",
     "django.middleware.gzip.GZipMiddleware",
     "instances.access.passes.learn",

@@ -10,7 +10,8 @@ from django.urls import URLPattern, include, path, re_path
 from instances import answers
 from instances.access import sso
 from instances.access.admin_site import PanelLoginView
-from instances.api.views import HealthView, livez, readyz
+from instances.api.probes import probe
+from instances.api.views import HealthView
 from instances.pages import activity, costs, snooze, utilization
 from instances.pages.dashboard import dashboard
 
@@ -35,8 +36,8 @@ urlpatterns = [
     path("api", include("instances.api.urls")),
     path("admin/", admin.site.urls),
     re_path(r"^health/?$", HealthView.as_view(), name="health"),
-    re_path(r"^livez/?$", livez),
-    re_path(r"^readyz/?$", readyz),
+    re_path(r"^livez/?$", probe),
+    re_path(r"^readyz/?$", probe),
 ]
 
 handler400 = answers.bad_request

@@ -58,7 +58,7 @@ def assert_error(answer: Any, status: int, code: str) -> None:
         ("POST", "/api/cache/clear", {}, b"{", 400, "INVALID_REQUEST"),
         ("POST", "/api/cache/clear", {}, b'{"x": 1}', 400, "INVALID_REQUEST"),
         ("GET", "/api/instances", {"Host": "evil.test"}, b"", 400, "INVALID_REQUEST"),
-        ("GET", "/livez", {"Host": "evil.test"}, b"", 400, "INVALID_REQUEST"),
+        ("GET", "/health", {"Host": "evil.test"}, b"", 400, "INVALID_REQUEST"),
         ("POST", "/api/cache/clear", {"Host": "evil.test", "Origin": "http://evil.test"}, b"", 400, "INVALID_REQUEST"),
         ("GET", "/api/instances", {"X-Forwarded-For": "192.0.2.7"}, b"", 401, "NOT_AUTHENTICATED"),
         ("POST", "/api/instances/a/stop", {"X-Forwarded-For": "192.0.2.7"}, b"", 401, "NOT_AUTHENTICATED"),

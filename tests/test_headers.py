@@ -36,7 +36,7 @@ PROMISED = {
 STATIC = ["/static/instances/dashboard.js", "/static/admin/css/base.css", "/static/nope.css"]
 ADDRESSES = [*STATIC, "/nope", "/api/nope", "/login/", "/admin/login/", "/sso/", "/%00", "/admin/instances/"]
 REFUSALS: list[tuple[str, str, dict[str, Any], int]] = [
-    ("GET", "/livez", {"headers": {"Host": "evil.test"}}, 400),
+    ("GET", "/health", {"headers": {"Host": "evil.test"}}, 400),
     ("GET", "/api/instances?page=0", {}, 400),
     ("GET", "/api/instances", {"headers": {"X-Forwarded-For": "192.0.2.7"}}, 401),
     ("GET", "/", {"headers": {"X-Forwarded-For": "192.0.2.7"}}, 302),

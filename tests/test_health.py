@@ -1,5 +1,6 @@
 """What each probe answers in every state, and that no probe calls Novita."""
 
+import io
 import re
 import time
 from typing import Any
@@ -8,6 +9,7 @@ from unittest.mock import Mock
 import pytest
 import redis
 from django.db import OperationalError, connection
+from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
 from django.utils import timezone
 from django_redis import get_redis_connection
@@ -78,6 +80,7 @@ def test_service_with_a_fresh_inventory_is_healthy(client: Client, novita: Novit
             "lastErrorCode": None,
         },
         "warnings": [],
+        "unappliedMigrations": [],
     }
     assert len(novita.mock.calls) == 1, "a probe calls Novita"
 
@@ -256,6 +259,21 @@ def test_our_own_failures_are_not_attributed_to_novita(client: Client, novita: N
 # --- /livez and /readyz
 
 
+@pytest.mark.parametrize("method", ["get", "head"])
+@pytest.mark.parametrize("host", ["10.1.2.3:3000", "", "evil.test", "no host"])
+@pytest.mark.parametrize(("path", "status"), [("/livez", 200), ("/readyz", 503), ("/livez/", 200)])
+def test_probe_answers_on_any_address(client: Client, path: str, status: int, host: str, method: str) -> None:
+    headers = {"Host": host, "Origin": "http://evil.test", "X-Forwarded-For": "192.0.2.7"}
+
+    assert getattr(client, method)(path, headers=headers).status_code == status
+
+
+@pytest.mark.parametrize("path", ["/health", "/", "/api/instances", "/livez/x", "/readyzz"])
+def test_other_addresses_refuse_an_unknown_host(client: Client, log_stream: io.StringIO, path: str) -> None:
+    assert client.get(path, headers={"Host": "evil.test"}).status_code == 400
+    assert "Traceback" not in log_stream.getvalue()
+
+
 @pytest.mark.parametrize("is_login_wanted", [False, True])
 def test_livez_needs_neither_redis_nor_the_database(
     client: Client, redis_server: FakeServer, settings: Settings, is_login_wanted: bool
@@ -289,7 +307,16 @@ def test_service_with_a_fresh_inventory_is_ready(client: Client, novita: NovitaA
 
 @database
 @pytest.mark.usefixtures("account")
-def test_readyz_needs_no_database(client: Client) -> None:
+def test_service_is_ready_although_the_database_is_down(client: Client, new_process: None) -> None:
+    with connection.execute_wrapper(Mock(side_effect=OperationalError("disk full"))):
+        assert client.get("/readyz").status_code == 200
+
+
+@database
+@pytest.mark.usefixtures("account")
+def test_readyz_asks_a_database_with_all_migrations_once(client: Client, new_process: None) -> None:
+    client.get("/readyz")
+
     with connection.execute_wrapper(Mock(side_effect=AssertionError("requested"))):
         assert client.get("/readyz").status_code == 200
 
@@ -331,6 +358,54 @@ def test_service_stays_ready_after_a_failed_sync(client: Client, novita: NovitaA
     client.post("/api/instances/sync")
 
     assert client.get("/readyz").status_code == 200
+
+
+# --- Migrations
+
+
+@pytest.fixture
+def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has not seen its database complete."""
+    monkeypatch.setattr(health, "_is_migrated", False)
+
+
+def change_migrations(name: str, *, is_applied: bool) -> None:
+    changes = MigrationRecorder(connection)
+    (changes.record_applied if is_applied else changes.record_unapplied)("instances", name)
+
+
+@database
+@pytest.mark.usefixtures("account", "new_process")
+def test_service_is_not_ready_until_its_migrations_are_applied(client: Client) -> None:
+    change_migrations("0002_operations", is_applied=False)
+    before = client.get("/readyz").status_code
+    change_migrations("0002_operations", is_applied=True)
+
+    assert before == 503
+    assert client.get("/readyz").status_code == 200
+
+
+@database
+@pytest.mark.usefixtures("account")
+def test_unapplied_migrations_are_a_warning(client: Client) -> None:
+    change_migrations("0002_operations", is_applied=False)
+
+    body = read_health(client)
+
+    assert body["status"] == "degraded"
+    assert body["unappliedMigrations"] == ["instances.0002_operations"]
+    assert body["warnings"] == [
+        "The database lacks migrations of this version (1), so parts of the panel fail. Run manage.py migrate."
+    ]
+
+
+@database
+@pytest.mark.usefixtures("account", "new_process")
+def test_older_code_is_ready_and_healthy_with_a_newer_database(client: Client) -> None:
+    change_migrations("9999_of_the_next_version", is_applied=True)
+
+    assert client.get("/readyz").status_code == 200
+    assert read_health(client)["status"] == "healthy"
 
 
 # --- The worker

@@ -156,7 +156,7 @@ def test_overview_without_a_database_leaves_out_its_records(client: Client, acco
 def test_unrecorded_operation_is_shown_without_a_database(
     client: Client, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health.database, "find_trouble", lambda **_: "its disk is full")
+    monkeypatch.setattr(health.database, "find_state", lambda _: ("its disk is full", []))
     etag = client.get(OVERVIEW)["ETag"]
     with standby.used():
         Operation.objects.create(kind="stop", is_whole_account=True, deadline_at=timezone.now())

@@ -180,7 +180,7 @@ def test_the_page_of_a_bug_is_strict_and_keeps_to_it() -> None:
         ("GET", "/readyz", {}),
         ("GET", "/", {}),
         ("GET", "/static/admin/css/base.css", {}),
-        ("GET", "/livez", {"Host": "evil.test"}),
+        ("GET", "/health", {"Host": "evil.test"}),
         ("POST", "/api/cache/clear", {"Sec-Fetch-Site": "cross-site"}),
         ("GET", "/admin/", {"X-Forwarded-For": "192.0.2.7"}),
         ("GET", "/api/instances", {"X-Forwarded-For": "192.0.2.7"}),

@@ -56,6 +56,7 @@ HOT_PATHS = [
     "/api/instances/sync",
     "/health",
     "/livez",
+    "/readyz",
     "/api/overview",
 ]
 REQUESTS: dict[str, dict[str, Any]] = {
@@ -488,7 +489,9 @@ def test_process_recognizes_a_bounded_number_of_logins(
 
 
 @pytest.mark.parametrize("visitor", ["local owner", "viewer", "admin", "viewer token"])
-@pytest.mark.parametrize("path", ["/api/instances", "/api/instances/a", "/api/overview", "/health", "/livez"])
+@pytest.mark.parametrize(
+    "path", ["/api/instances", "/api/instances/a", "/api/overview", "/health", "/livez", "/readyz"]
+)
 def test_plain_read_of_a_known_visitor_never_reaches_django(
     account: None, server: Server, settings: Settings, path: str, visitor: str
 ) -> None:

@@ -76,6 +76,7 @@ def show_health(health: Health, role: Role) -> dict[str, Any]:
         "services": health.services,
         "sync": _show_sync(health),
         "warnings": health.warnings,
+        "unappliedMigrations": health.unapplied_migrations,
     }
 
 

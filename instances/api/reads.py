@@ -128,9 +128,5 @@ def answer_error(request: HttpRequest, error: PanelError) -> Answer:
     return _render(answers.describe(error, answers.find_request_id(request)), error.status)
 
 
-def answer_livez() -> Answer:
-    return Answer(HTTPStatus.OK, {"Content-Type": _JSON}, b'{"status": "alive"}')
-
-
 def _render(body: object, status: HTTPStatus = HTTPStatus.OK) -> Answer:
     return Answer(status, {"Content-Type": _JSON}, JSONRenderer().render(body))

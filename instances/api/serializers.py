@@ -461,6 +461,9 @@ class HealthSerializer(serializers.Serializer[Any]):
     services = ServicesSerializer(required=False)
     sync = SyncStateSerializer(required=False)
     warnings = serializers.ListField(child=serializers.CharField(), required=False)
+    unappliedMigrations = serializers.ListField(
+        child=serializers.CharField(), required=False, help_text="What `manage.py migrate` would apply."
+    )
 
 
 class StartFreezeSerializer(serializers.Serializer[Any]):

@@ -20,6 +20,7 @@ from django.middleware.gzip import GZipMiddleware
 from instances.access import passes
 from instances.access.passes import Visit
 from instances.api import reads
+from instances.api.probes import PROBES
 from instances.api.reads import Answer
 from instances.errors import InstanceNotFound, PanelError
 from novita_site import log as logs
@@ -76,7 +77,7 @@ def shorten(application: Application) -> Application:
     def answer(environ: Environ, start_response: Any) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
         read = _find_read(path)
-        if (read is None and path != "/livez") or not _is_plain(environ):
+        if (read is None and path not in PROBES) or not _is_plain(environ):
             return application(environ, start_response)
         request = _Request(environ)
         token = logs.request_id.set(request.request_id)
@@ -115,13 +116,15 @@ def _is_plain(environ: Environ) -> bool:
 
 def _answer(request: _Request, read: _Read | None) -> Answer | None:
     """Return the complete answer; None when only the long way can tell it."""
+    if read is None:
+        return _complete(request, PROBES[request.META["PATH_INFO"]]())
     # The session's middleware deletes the cookie of an impossible key.
     key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
     if key is not None and len(key) < _KEY_LENGTH:
         return None
     if not _is_our_host(request.META.get("HTTP_HOST", ""), tuple(settings.ALLOWED_HOSTS)):
         return None
-    answer = reads.answer_livez() if read is None else _read(request, read)
+    answer = _read(request, read)
     return answer and _complete(request, answer)
 
 

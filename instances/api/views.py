@@ -6,8 +6,7 @@ from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any
 
-from django.contrib.auth.decorators import login_not_required
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotModified, JsonResponse
+from django.http import HttpResponseBase, HttpResponseNotModified
 from django.middleware.csrf import get_token
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
@@ -489,15 +488,3 @@ class HealthView(ApiView):
         found = health.check()
         body = inventory.show_health(found, find_role(request))
         return Response(body, status=HTTPStatus.OK if found.state else HTTPStatus.SERVICE_UNAVAILABLE)
-
-
-@login_not_required
-def livez(request: HttpRequest) -> HttpResponse:
-    return reads.answer_livez().to_response()
-
-
-@login_not_required
-def readyz(request: HttpRequest) -> JsonResponse:
-    if health.is_ready():
-        return JsonResponse({"status": "ready"})
-    return JsonResponse({"status": "not ready"}, status=HTTPStatus.SERVICE_UNAVAILABLE)

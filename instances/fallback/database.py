@@ -12,6 +12,7 @@ from typing import Final
 from django.conf import settings
 from django.db import DatabaseError, connection, transaction
 
+from instances.fallback import schema
 from instances.models import Operation
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class _Probe:
     def __init__(self) -> None:
         self.began_at = time.monotonic()
         self.trouble: str | None = None
+        self.unapplied: list[str] | None = None
         self._thread = threading.Thread(target=self._run, name="database", daemon=True)
         self._thread.start()
 
@@ -54,6 +56,7 @@ class _Probe:
 
     def _run(self) -> None:
         try:
+            self.unapplied = _read_unapplied()
             self.trouble = _try_to_write(is_ours=True)
         finally:
             connection.close()
@@ -67,22 +70,43 @@ _lock = threading.Lock()
 _last: _Probe | None = None
 
 
-def find_trouble(*, max_age_seconds: float = 0, wait_seconds: float | None = None) -> str:
-    """Return why the database can't be written, in a few words; "" when a write has just succeeded.
-
-    Waits for the write for WAIT_SECONDS by default.
-    """
-    global _last
+def find_trouble(*, max_age_seconds: float = 0) -> str:
+    """Return why the database can't be written, in a few words; "" when a write has just succeeded."""
     if connection.in_atomic_block:
         # Another thread's write would wait for this transaction.
         return _try_to_write()
+    return _probe(max_age_seconds).wait(WAIT_SECONDS)
+
+
+def find_state(wait_seconds: float) -> tuple[str, list[str] | None]:
+    """Return the trouble of the last few seconds, and the migrations of this code that the database lacks.
+
+    These are None when the database can't tell them within the time.
+    """
+    if connection.in_atomic_block:
+        return _try_to_write(), _read_unapplied()
+    probe = _probe(REMEMBERED_SECONDS)
+    return probe.wait(wait_seconds), probe.unapplied
+
+
+def _probe(max_age_seconds: float) -> _Probe:
+    """Return the last test write if it is young enough or still running; otherwise begin one."""
+    global _last
     with _lock:
         probe = _last
         is_old = probe is None or time.monotonic() - probe.began_at > max_age_seconds
         # While one write hangs, no other one is begun.
         if probe is None or (is_old and not probe.is_running):
             probe = _last = _Probe()
-    return probe.wait(WAIT_SECONDS if wait_seconds is None else wait_seconds)
+        return probe
+
+
+def _read_unapplied() -> list[str] | None:
+    try:
+        return schema.list_unapplied()
+    except DatabaseError as exc:
+        log.debug("migrations: %s", exc)
+        return None
 
 
 def _try_to_write(*, is_ours: bool = False) -> str:

@@ -111,6 +111,6 @@ def test_omitted_lines_are_counted_in_the_log(service: Service) -> None:
 
 
 def test_refused_request_is_answered_during_a_flood(service: Service) -> None:
-    answers = [service.get("/livez", headers={"Host": "a.example"}) for _ in range(3)]
+    answers = [service.get("/health", headers={"Host": "a.example"}) for _ in range(3)]
 
     assert [answer.status_code for answer in answers] == [400] * 3
