@@ -22,7 +22,7 @@ from instances.inventory import additions, store
 from instances.models import Token
 from instances.notifications import events, sending, webhooks
 from instances.operations import emergency, records, rounds
-from instances.policies import evaluation, metrics, summary, watch
+from instances.policies import evaluation, metrics, summary
 from instances.utilization import sampling
 
 log = logging.getLogger(__name__)
@@ -184,7 +184,7 @@ SCHEDULE: Final[list[tuple[Callable[[], object], float]]] = [
     (read_balance.delay, 30),
     (sum_hours.delay, 60),
     (sample_metrics.delay, sampling.SLOT_SECONDS),
-    (evaluate_policies.delay, watch.EVALUATE_SECONDS),
+    (evaluate_policies.delay, settings.POLICIES_EVALUATE_SECONDS),
     (forget_sessions.delay, 600),
     (forget_old.delay, 86400),
 ]

@@ -111,6 +111,9 @@ LONG_RUNNING_DAYS = env.integer("LONG_RUNNING_DAYS", 7, 0, 3650)
 
 # Off: no policy stops anything. Findings are recorded all the same.
 POLICIES = env.flag("POLICIES", default=True)
+# Within so many minutes after the start of a worker, no policy stops anything: people see first what it finds.
+POLICIES_START_MINUTES = env.integer("POLICIES_START_MINUTES", 1 if IS_SIMULATED else 15, 1, 1440)
+POLICIES_EVALUATE_SECONDS = 30.0
 # The calls for metrics that all workers together send to Novita.
 METRICS_CALLS_PER_MINUTE = env.integer("METRICS_CALLS_PER_MINUTE", 60, 0, 6000)
 

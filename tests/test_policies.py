@@ -9,7 +9,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from instances.access.audit import Actor
-from instances.errors import FindingEnded, InvalidRequest, NameTaken
+from instances.errors import CacheUnavailable, FindingEnded, InvalidRequest, NameTaken
 from instances.instance import format_time
 from instances.models import Finding, FindingStep, Operation, Policy, Snooze
 from instances.policies import editing, snoozing
@@ -409,6 +409,21 @@ def test_stop_of_a_worker_that_was_killed_is_warned_of_again(account: Account, t
 
     assert list_states() == {"a": "warned"}
     assert find().reason == "The stop failed: The stop did not begin: its worker ended."
+
+
+def test_time_without_redis_is_no_part_of_the_grace_period(account: Account, time: Time) -> None:
+    make_policy("lease", max_hours=1)
+    watch_for(time, 5, show())
+    for _ in range(60):
+        time.pass_seconds(60)
+        with pytest.raises(CacheUnavailable), time.watch.turn(time.now):
+            raise CacheUnavailable
+
+    watch_for(time, 23, show())
+    assert list_stops(account) == []
+
+    watch_for(time, 3, show())
+    assert list_stops(account) == ["a"]
 
 
 # --- Snoozes

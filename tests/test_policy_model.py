@@ -4,18 +4,21 @@ The model counts in true seconds, which no clock of the service shows.
 """
 
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.conf import settings as django_settings
 from django.test import Client
+from django.utils import timezone
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from instances.access.audit import Actor
+from instances.instance import format_time
 from instances.models import AuditEntry, Finding, FindingStep, Operation, Policy, Protection, Snooze
 from instances.models.policy import EvaluationState
-from instances.policies import acting, editing, snoozing
+from instances.policies import editing, snoozing
 from instances.utilization.reading import Reading
 from tests.novita_answers import Account, NovitaAnswers, make_row
 from tests.operation_steps import sync
@@ -27,12 +30,14 @@ ANN = Actor("ann")
 IDS = ("a", "b", "c")
 GRACE_SECONDS = 10 * 60
 LIMIT = 2
-LOADS = (*["idle"] * 7, "busy", "missing", "nonsense", "late", "one GPU busy")
+LOADS = (*["idle"] * 7, "busy", "missing", *["nonsense"] * 3, "late", "one GPU busy")
 EVENTS = (
     "snooze",
     "protect",
     "edit",
     "restart worker",
+    "start again",
+    "start again",
     "stale",
     "jump ahead",
     "jump ahead",
@@ -83,12 +88,14 @@ def read(load: str, time: Time) -> Reading | None:
     }[load]
 
 
-def happen(event: str | None, id_: str, model: Model) -> None:
+def happen(event: str | None, id_: str, model: Model, account: Account) -> None:
     finding = Finding.objects.filter(instance_id=id_, ended_at=None).exclude(state="stopping").first()
     model.is_stale = event == "stale"
     match event:
         case "snooze" if finding:
-            snoozing.snooze(finding, model.time.now + timedelta(hours=3), "", actor=ANN)
+            # The service's clock is not set back for a snooze.
+            until = max(model.time.now, timezone.now()) + timedelta(hours=3)
+            snoozing.snooze(finding, until, "", actor=ANN)
         case "protect":
             protect(id_)
         case "edit":
@@ -97,6 +104,10 @@ def happen(event: str | None, id_: str, model: Model) -> None:
             model.warned.clear()
         case "restart worker":
             model.time.start_worker()
+        case "start again" if account.rows[id_]["status"] == "running":
+            # Long before the window, so that the new run is judged as idle, too.
+            account.change(id_, "running", lastStartedAt=str(int(account.rows[id_]["lastStartedAt"]) + 60))
+            model.warned.pop(id_, None)
         case "jump ahead":
             model.time.jump(7200)
         case "jump back":
@@ -149,7 +160,7 @@ def forget_all() -> None:
 def test_policy_never_stops_without_cause(
     steps: list[Any], client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(acting, "START_SECONDS", 0)
+    monkeypatch.setattr(django_settings, "POLICIES_START_MINUTES", 0)
     forget_all()
     account = account_of(novita, client)
     time = Time()
@@ -157,11 +168,17 @@ def test_policy_never_stops_without_cause(
     model = Model(time, policy)
     for minutes, chosen, event, id_ in steps:
         loads = dict(zip(IDS, chosen, strict=True))
-        happen(event, id_, model)
+        # The listing is as old as the step: it doesn't show what is started during the step.
+        starts = {one: account.rows[one]["lastStartedAt"] for one in IDS}
+        happen(event, id_, model, account)
         for _ in range(minutes):
             time.pass_seconds(60)
             seen = len(account.calls)
-            running = [show(one, gpuNum=2) for one in IDS if account.rows[one]["status"] == "running"]
+            running = [
+                show(one, gpuNum=2, lastStartedAt=format_time(datetime.fromtimestamp(int(starts[one]), UTC)))
+                for one in IDS
+                if account.rows[one]["status"] == "running"
+            ]
             readings = {one: reading for one in IDS if (reading := read(loads[one], time))}
             if evaluate(time, *running, readings=readings, is_stale=model.is_stale):
                 check(model, account, {one["id"]: loads[one["id"]] for one in running}, seen)

@@ -29,8 +29,6 @@ from instances.utilization.reading import Reading
 log = logging.getLogger(__name__)
 
 Shown = Mapping[str, Any]
-# People who have just restarted the service see what it finds before it acts.
-START_SECONDS: Final = 15 * 60.0
 # Metrics that are older are read again before a stop.
 MAX_READING_AGE: Final = timedelta(minutes=5)
 LIMIT_SECONDS: Final = 3600.0
@@ -68,7 +66,7 @@ def act(
 def _find_general_obstacle(uptime_seconds: float) -> str:
     if not settings.POLICIES or watch.read_state().is_switched_off:
         return IS_OFF
-    return HAS_JUST_STARTED if uptime_seconds < START_SECONDS else ""
+    return HAS_JUST_STARTED if uptime_seconds < 60 * settings.POLICIES_START_MINUTES else ""
 
 
 def _act_on_instances(policy: Policy, findings: Sequence[Finding], readings: Mapping[str, Reading], at: Moment) -> None:
