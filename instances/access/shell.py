@@ -16,6 +16,7 @@ from django.db import DatabaseError
 READING: Final = frozenset(
     {
         "check",
+        "check_worker",
         "collectstatic",
         "compilemessages",
         "diffsettings",

@@ -8,6 +8,7 @@ stored. No command and no script handles more than ROWS_AT_ONCE rows: Redis answ
 
 import json
 import logging
+import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -446,9 +447,18 @@ def read_state() -> State:
 
 
 def note_worker() -> None:
-    """Record that a worker is running; it counts as up for the next seconds."""
+    """Record that a worker is running, here and at all; it counts as up for the next seconds."""
+    key = _get_worker_key()
+    with redis_errors(), get_redis().pipeline(transaction=False) as both:
+        both.set(key, "up", ex=keys.WORKER_SECONDS)
+        both.set(f"{key}:{socket.gethostname()}", "up", ex=keys.WORKER_SECONDS)
+        both.execute()
+
+
+def has_worker_on(host: str) -> bool:
+    """Tell whether a worker on the machine or in the container of this name ran lately. Raises CacheUnavailable."""
     with redis_errors():
-        get_redis().set(_get_worker_key(), "up", ex=keys.WORKER_SECONDS)
+        return bool(get_redis().exists(f"{_get_worker_key()}:{host}"))
 
 
 def _get_worker_key() -> str:

@@ -1,10 +1,13 @@
 """The worker: its state in /health, its end, and its independence of Redis."""
 
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
+from tests import python
 from tests.system.conftest import Start, StartWorker
 from tests.system.processes import ROOT, Novita, Redis, wait_until
 
@@ -17,15 +20,34 @@ def all_running(novita: Novita) -> None:
     novita.change(running=True)
 
 
-def test_health_shows_whether_a_worker_works(start_service: Start, start_worker: StartWorker) -> None:
+def check_worker(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "manage.py", "check_worker"]
+    return python.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30)
+
+
+def test_health_and_check_worker_show_whether_a_worker_works(
+    start_service: Start, start_worker: StartWorker, environment: dict[str, str], redis_process: Redis
+) -> None:
     service = start_service(**NO_SYNC).wait_until_alive()
     assert service.get_worker() == "down"
 
     worker = start_worker()
     wait_until(lambda: service.get_worker() == "up", "it is up", 15)
+    up = check_worker(environment)
 
     worker.signal(signal.SIGKILL)
     wait_until(lambda: service.get_worker() == "down", "it is down", 20)
+    down = check_worker(environment)
+    # It accepts connections and answers nothing.
+    redis_process.signal(signal.SIGSTOP)
+    silent = check_worker(environment)
+
+    assert up.returncode == 0
+    assert up.stdout.startswith("A worker runs on ")
+    assert down.returncode == 1
+    assert down.stderr.startswith("CommandError: No worker on ")
+    assert silent.returncode == 1
+    assert silent.stderr.startswith("CommandError: Redis did not answer in time.")
 
 
 def test_worker_ends_soon_while_novita_hangs_and_another_takes_the_operation(
