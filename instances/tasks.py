@@ -169,6 +169,12 @@ def forget_old() -> None:
 
 
 @shared_task
+def seal_again() -> None:
+    """Encrypt with a new SECRET_KEY what the previous one encrypted."""
+    webhooks.seal_again()
+
+
+@shared_task
 def forget_sessions() -> None:
     """Delete expired sessions. Each single sign-on that is begun leaves one, and anybody can begin many."""
     SessionStore.clear_expired()
@@ -187,4 +193,5 @@ SCHEDULE: Final[list[tuple[Callable[[], object], float]]] = [
     (evaluate_policies.delay, settings.POLICIES_EVALUATE_SECONDS),
     (forget_sessions.delay, 600),
     (forget_old.delay, 86400),
+    (seal_again.delay, 86400),
 ]

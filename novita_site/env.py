@@ -6,13 +6,14 @@ value. A secret's value is never printed. An empty variable counts as unset.
 
 import base64
 import hashlib
+import hmac
 import ipaddress
 import os
 import re
 import secrets
 import ssl
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -355,6 +356,11 @@ def read_or_make_secret_key(path: Path) -> str:
         finally:
             draft.unlink()
     return path.read_text(encoding="ascii").strip()
+
+
+def name_installation(key: str, fallbacks: Sequence[str]) -> str:
+    """Return a short name that depends on the oldest key: a new key changes no cookie's name, and so ends no login."""
+    return hmac.new([key, *fallbacks][-1].encode(), b"cookie names", "sha256").hexdigest()[:8]
 
 
 def identify_account(base_url: str, api_key: str) -> str:

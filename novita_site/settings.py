@@ -1,6 +1,5 @@
 """Every setting. `env` reads each environment variable by the name of its setting."""
 
-import hmac
 import logging
 import secrets
 import sys
@@ -63,6 +62,9 @@ elif not SECRET_KEY:
         "it is required when other machines can reach the service.",
         "Generate one: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'",
     )
+
+# Previous values of SECRET_KEY, with commas between: what they signed or encrypted stays valid.
+SECRET_KEY_FALLBACKS = env.names("SECRET_KEY_FALLBACKS", "")
 
 # --- Proxies and single sign-on
 
@@ -304,7 +306,7 @@ AUTH_PASSWORD_VALIDATORS = [
 # middleware.add_headers sends these with every answer.
 SECURE_HSTS_SECONDS = 0 if LOOPBACK_ONLY else 365 * 86400
 # Cookies are shared by all ports of a host. The name keeps two installations on one host apart.
-_installation = hmac.new(SECRET_KEY.encode(), b"cookie names", "sha256").hexdigest()[:8]
+_installation = environment.name_installation(SECRET_KEY, SECRET_KEY_FALLBACKS)
 SESSION_COOKIE_NAME = f"sessionid_{_installation}"
 CSRF_COOKIE_NAME = f"csrftoken_{_installation}"
 # Set by the dashboard's script: the next page comes without the rows, which the script has.

@@ -27,7 +27,7 @@ from standardwebhooks import Webhook
 from instances import clock
 from instances.errors import InvalidRequest, ShuttingDown
 from instances.instance import format_time, to_usd
-from instances.models import Operation, Target, WebhookAttempt, WebhookDelivery
+from instances.models import Channel, Operation, Target, WebhookAttempt, WebhookDelivery
 from instances.notifications import receivers
 from instances.novita.client import USER_AGENT
 from novita_site.env import MAKE_WEBHOOK_KEY
@@ -109,6 +109,19 @@ def seal(url: str) -> str:
 def unseal(sealed_url: str) -> str:
     """Raises InvalidToken when SECRET_KEY has changed."""
     return _get_cipher().decrypt(sealed_url).decode()
+
+
+def seal_again() -> None:
+    """Encrypt with SECRET_KEY what SECRET_KEY_FALLBACKS encrypted, so that the previous keys can be removed."""
+    cipher = _get_cipher()
+    unsent = WebhookDelivery.objects.exclude(state=WebhookDelivery.State.DELIVERED)
+    for rows in (Channel.objects.all(), unsent) if settings.SECRET_KEY_FALLBACKS else ():
+        for pk, sealed_url in rows.values_list("pk", "sealed_url"):
+            try:
+                # Only if it is unchanged: somebody may enter another URL meanwhile.
+                rows.filter(pk=pk, sealed_url=sealed_url).update(sealed_url=cipher.rotate(sealed_url).decode())
+            except InvalidToken:
+                log.warning("%s %d: the stored URL can't be decrypted by any key", rows.model._meta.verbose_name, pk)
 
 
 def _get_cipher() -> MultiFernet:
