@@ -17,13 +17,17 @@ RERUN := $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 # Independent of each other: two run at a time. Each prints its output in one piece, if this make can do so.
 LINTS := lint-types lint-security lint-settings lint-network lint-style lint-layers lint-page
 
-.PHONY: run test quick lint $(LINTS) audit bench bench-quick requirements upgrade clean
+.PHONY: run test test-postgres quick lint $(LINTS) audit bench bench-quick requirements upgrade clean
 
 run: $(VENV)/installed
 	@$(BIN)/python manage.py up
 
 test: $(VENV)/installed-dev lint audit
 	$(BIN)/python -m pytest --numprocesses 6 --dist loadfile --no-loadscope-reorder || $(RERUN)
+
+# The same tests on a PostgreSQL of their own (Debian: postgresql), on a socket. Those about SQLite's file are skipped.
+test-postgres: $(VENV)/installed-dev
+	$(BIN)/python -m tests.on_postgresql --numprocesses 6 --dist loadfile --no-loadscope-reorder
 
 quick: $(VENV)/installed-dev lint
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --hypothesis-profile quick \

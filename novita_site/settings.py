@@ -347,7 +347,8 @@ REST_FRAMEWORK = {
     "URL_FORMAT_OVERRIDE": "format",
 }
 
-# Tokens for scripts (knox): stored as hashes, shown once.
+# Tokens for scripts (knox): stored as hashes, shown once. Its own table would remain unused, and refer to the users.
+MIGRATION_MODULES = {"knox": None}
 KNOX_TOKEN_MODEL = "instances.Token"  # noqa: S105 - a model
 REST_KNOX = {
     "TOKEN_MODEL": KNOX_TOKEN_MODEL,

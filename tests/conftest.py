@@ -17,7 +17,7 @@ from typing import Any
 import hypothesis
 import pytest
 import responses
-from django.db import connection
+from django.db import connection, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import Client, SimpleTestCase, TransactionTestCase
 from django.utils.safestring import SafeString
@@ -58,7 +58,8 @@ def empty_tables(self: TransactionTestCase) -> None:
     """Empty the tables that tests write to. Django's own `flush` would make all permissions anew, in 30 ms."""
     kept = {"django_content_type", "auth_permission", "django_migrations"}
     names = sorted(set(connection.introspection.django_table_names(only_existing=True)) - kept)
-    with connection.constraint_checks_disabled(), connection.cursor() as cursor:
+    # In one transaction, at whose end PostgreSQL checks the references between them.
+    with connection.constraint_checks_disabled(), transaction.atomic(), connection.cursor() as cursor:
         for name in names:
             cursor.execute(f"DELETE FROM {connection.ops.quote_name(name)}")  # noqa: S608 - names of our own tables
 

@@ -12,7 +12,8 @@ from tests import fake_redis
 env.read = lambda root: env.Env(
     {
         "SECRET_KEY": "FAKE-SECRET-django",
-        "DATABASE_URL": "sqlite://:memory:",
+        # `make test-postgres` runs them on a server of its own.
+        "DATABASE_URL": os.environ.get("TEST_DATABASE_URL", "sqlite://:memory:"),
         "NOVITA_API_KEY": "FAKE-SECRET-key",
         "NOVITA_BASE_URL": "https://novita.test",
         "NOVITA_SYNC_ON_STARTUP": "0",
@@ -25,7 +26,9 @@ from novita_site.settings import *  # noqa: E402, F403 - the environment comes f
 from novita_site.settings import CACHES, DATABASES, LOGGING  # noqa: E402 - likewise
 
 # A file: what works in a thread of its own has a connection of its own, which would see another database in memory.
-DATABASES["default"]["TEST"] = {"NAME": str(Path(tempfile.gettempdir()) / f"novita-panel-tests-{os.getpid()}.sqlite3")}
+if "TEST_DATABASE_URL" not in os.environ:
+    name = f"novita-panel-tests-{os.getpid()}.sqlite3"
+    DATABASES["default"]["TEST"] = {"NAME": str(Path(tempfile.gettempdir()) / name)}
 
 # `FAKE_REDIS.connected = False` is an outage.
 FAKE_REDIS = fake_redis.make_server()

@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests import python
-from tests.system.processes import ROOT
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+# Test processes have a database each, and the services of the system tests many threads.
+OPTIONS = "-c fsync=off -c full_page_writes=off -c synchronous_commit=off -c max_connections=400"
 
 
 def find_program(name: str) -> str:
@@ -49,7 +52,7 @@ class PostgreSQL:
             )
 
     def start(self) -> None:
-        options = f"-c listen_addresses='' -c unix_socket_directories='{self._folder}' -c fsync=off"
+        options = f"-c listen_addresses='' -c unix_socket_directories='{self._folder}' {OPTIONS}"
         self._run("pg_ctl", "-D", str(self._data), "-w", "-o", options, "-l", str(self._folder / "server.log"), "start")
 
     def stop(self, mode: str = "fast") -> None:
