@@ -354,3 +354,31 @@ class DatabaseUnavailable(PanelError):
     suggestion = (
         "Check that the database is running and not locked, and has disk space. The service reconnects automatically."
     )
+
+
+class SearchTooSlow(PanelError):
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "SEARCH_TOO_SLOW"
+    message = "The search took too long and was given up."
+    suggestion = "Choose a date or a filter beside the list first, or search for a longer word."
+
+
+class TooManySearches(PanelError):
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "TOO_MANY_SEARCHES"
+    message = "Too many pages of records are being read at once."
+    suggestion = "Try again in a few seconds."
+
+
+# --- Backups
+
+
+class BackupRefused(PanelError):
+    status = HTTPStatus.CONFLICT
+    code = "BACKUP_REFUSED"
+    message = "The backup can't be used."
+
+
+class BackupFailed(PanelError):
+    code = "BACKUP_FAILED"
+    message = "The backup failed."

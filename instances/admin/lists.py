@@ -64,6 +64,9 @@ class ListAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django takes no 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        if len(search_term) > MAX_LETTERS or len(search_term.split()) > MAX_WORDS:
-            raise BadRequest(f"A search can have up to {MAX_WORDS} words and {MAX_LETTERS} characters.")
+        self.check_search(search_term)
         return super().get_search_results(request, queryset, search_term)
+
+    def check_search(self, text: str) -> None:
+        if len(text) > MAX_LETTERS or len(text.split()) > MAX_WORDS:
+            raise BadRequest(f"A search can have up to {MAX_WORDS} words and {MAX_LETTERS} characters.")

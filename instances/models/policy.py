@@ -183,7 +183,7 @@ class Snooze(models.Model):
     until = models.DateTimeField()
     by = models.CharField("snoozed by", max_length=150)
     reason = models.TextField(blank=True)
-    at = models.DateTimeField("when", default=timezone.now)
+    at = models.DateTimeField("when", default=timezone.now, db_index=True)
     removed_at = models.DateTimeField("removed", null=True)
     removed_by = models.CharField("removed by", max_length=150, blank=True)
 

@@ -27,7 +27,7 @@ class WebhookDelivery(models.Model):
         default=0, help_text="Attempts since the delivery became due or was sent again."
     )
     next_attempt_at = models.DateTimeField(null=True, db_index=True)
-    created_at = models.DateTimeField("created", default=timezone.now)
+    created_at = models.DateTimeField("created", default=timezone.now, db_index=True)
     ended_at = models.DateTimeField(null=True, help_text="When the event was delivered or given up.")
 
     class Meta:
