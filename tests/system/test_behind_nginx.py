@@ -1,4 +1,4 @@
-"""A service without a login behind a real nginx with a minimal configuration: strangers get no access."""
+"""nginx in front: with a minimal configuration strangers get no access, and with the shipped one people log in."""
 
 import http.client
 import json
@@ -12,7 +12,7 @@ import requests
 from tests.certificates import Authority
 from tests.system.browser import log_in, make_admin
 from tests.system.conftest import Start
-from tests.system.nginx import Nginx, needs_nginx
+from tests.system.nginx import Nginx, make_site, needs_nginx, read_shipped_site
 from tests.system.processes import Novita, Service, ended
 
 pytestmark = needs_nginx
@@ -33,7 +33,7 @@ TLS_BROWSER = {
 @pytest.fixture
 def nginx(tmp_path: Path, shared_service: Service) -> Iterator[Nginx]:
     """nginx with nothing but `proxy_pass`."""
-    with ended(Nginx(tmp_path, f"proxy_pass {shared_service.url};")) as process:
+    with ended(Nginx(tmp_path, make_site(f"proxy_pass {shared_service.url};"))) as process:
         yield process
 
 
@@ -41,7 +41,7 @@ def nginx(tmp_path: Path, shared_service: Service) -> Iterator[Nginx]:
 def nginx_http_1_1(tmp_path: Path, shared_service: Service) -> Iterator[Nginx]:
     """The same with the defaults of nginx 1.30."""
     lines = f'proxy_pass {shared_service.url}; proxy_http_version 1.1; proxy_set_header Connection "";'
-    with ended(Nginx(tmp_path, lines)) as process:
+    with ended(Nginx(tmp_path, make_site(lines))) as process:
         yield process
 
 
@@ -91,8 +91,8 @@ def test_owner_on_the_same_machine_needs_no_login(shared_service: Service, nginx
     assert shared_service.post("/api/instances/sync").status_code == 200
 
 
-@pytest.mark.parametrize("host", ["$host", "$http_host", "$host:$server_port"])
-def test_login_works_behind_tls_on_another_port(
+@pytest.mark.parametrize("host", ["$http_host", "$host", "$host:$server_port"])
+def test_login_works_behind_the_shipped_site_on_another_port_and_with_other_host_headers(
     environment: dict[str, str], start_service: Start, tmp_path: Path, host: str
 ) -> None:
     make_admin(environment)
@@ -104,13 +104,8 @@ def test_login_works_behind_tls_on_another_port(
         SECURE_PROXY_SSL_HEADER="X-Forwarded-Proto: https",
     ).wait_until_alive()
     authority = Authority(tmp_path)
-    lines = f"""
-        proxy_pass {service.url};
-        proxy_set_header Host {host};
-        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-        proxy_set_header X-Forwarded-Proto $scheme;
-    """
-    with ended(Nginx(tmp_path, lines, authority.sign("127.0.0.1"))) as nginx, requests.Session() as browser:
+    site = read_shipped_site(service.url, authority.sign("127.0.0.1")).replace("Host $http_host;", f"Host {host};")
+    with ended(Nginx(tmp_path, site, "https")) as nginx, requests.Session() as browser:
         browser.trust_env, browser.verify = False, str(authority.path)
 
         page = log_in(browser, nginx)
