@@ -66,7 +66,13 @@ def test_worker_of_any_machine_counts_on_request() -> None:
 def test_worker_counts_for_15_seconds(raw_redis: FakeRedis) -> None:
     tasks.move_operations()
 
-    assert 0 < raw_redis.ttl(f"{name_of('worker')}:{find_id()}:{socket.gethostname()}") <= 15
+    assert 0 < raw_redis.ttl(f"{name_of('worker-on')}:{socket.gethostname()}:{find_id()}") <= 15
+
+
+def test_sign_of_life_that_never_ends_does_not_count(raw_redis: FakeRedis) -> None:
+    raw_redis.set(f"{name_of('worker-on')}:{socket.gethostname()}:{find_id()}", "up")
+
+    assert "No worker on" in refuse()
 
 
 def test_missing_redis_is_the_reason(redis_server: FakeServer) -> None:

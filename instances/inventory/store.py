@@ -448,22 +448,26 @@ def read_state() -> State:
 
 def note_worker() -> None:
     """Record that a worker is running, here and at all; it counts as up for the next seconds."""
-    key = _get_worker_key()
     with redis_errors(), get_redis().pipeline(transaction=False) as both:
-        both.set(key, "up", ex=keys.WORKER_SECONDS)
-        both.set(f"{key}:{socket.gethostname()}", "up", ex=keys.WORKER_SECONDS)
+        for key in (_get_worker_key(), _get_key_on(socket.gethostname())):
+            both.set(key, "up", ex=keys.WORKER_SECONDS)
         both.execute()
 
 
 def has_worker_on(host: str) -> bool:
     """Tell whether a worker on the machine or in the container of this name ran lately. Raises CacheUnavailable."""
     with redis_errors():
-        return bool(get_redis().exists(f"{_get_worker_key()}:{host}"))
+        # A key that stays longer is damage.
+        return 0 < get_redis().pttl(_get_key_on(host)) <= keys.WORKER_SECONDS * 1000
 
 
 def _get_worker_key() -> str:
     # A worker finds its tasks in its database, so a worker with another database does nothing for this panel.
     return f"{keys.WORKER}:{database.find_id()}"
+
+
+def _get_key_on(host: str) -> str:
+    return f"{keys.WORKER_ON}{host}:{database.find_id()}"
 
 
 def read_stats() -> Stats:
