@@ -182,7 +182,7 @@ def test_unrecorded_commands_exist() -> None:
     ours = {name for name, app in get_commands().items() if app == "instances"}
 
     assert ours >= RECORDING
-    assert READING & ours == {"novita_simulator", "up"}, "does the new command change anything?"
+    assert READING & ours == {"check_worker", "novita_simulator", "up"}, "does the new command change anything?"
 
 
 def test_real_shell_command_is_recorded(tmp_path: Path, migrated_database: Path) -> None:  # noqa: F811 - the fixture

@@ -31,9 +31,10 @@ def test_locked_database_stops_neither_syncs_nor_readers(
 
 
 def test_missing_database_stops_neither_syncs_nor_readers(start_service: Start, tmp_path: Path) -> None:
-    service = start_service(NOVITA_SYNC_INTERVAL="0", DATABASE_URL=f"sqlite:///{tmp_path / 'empty.sqlite3'}")
-    service.wait_until_ready()
+    service = start_service(NOVITA_SYNC_INTERVAL="0", DATABASE_URL=f"sqlite:///{tmp_path / 'missing.sqlite3'}")
+    wait_until(lambda: service.get("/api/instances").ok, "the service has a copy")
 
     assert service.post("/api/instances/sync").status_code == 200
     assert len(service.list_ids()) == 25
+    assert service.get("/readyz").status_code == 503
     assert "sync not recorded in the database" in service.log
