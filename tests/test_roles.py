@@ -4,8 +4,8 @@ fails, and so does one that does something for whom it refuses.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
 import pytest
 from django.contrib import admin
@@ -334,16 +334,70 @@ def test_each_view_of_the_api_takes_the_same_logins_and_requires_a_role() -> Non
         assert view.permission_classes == [RoleRequired], view
 
 
+class Request(NamedTuple):
+    """A request of somebody, and whether that role must be refused."""
+
+    who: str
+    role: int
+    method: str
+    is_refused: bool
+
+
+def list_requests(
+    whom: Mapping[str, int], methods: Callable[[int], Iterable[str]], least: Callable[[str], int]
+) -> list[Request]:
+    """Return each visitor's requests, by the methods for a role and the least role for a method."""
+    return [Request(who, role, one, role < least(one)) for who, role in whom.items() for one in methods(role)]
+
+
+@pytest.fixture
+def find_wrong(novita: NovitaAnswers, raw_redis: FakeRedis) -> Callable[..., list[str]]:
+    """Send requests. Return the wrong answers, and what has changed by refused requests and by reads.
+
+    Another site's page may make a browser send any read: an image, a link and a prefetched address change nothing.
+    """
+
+    def find_wrong(
+        requests: list[Request], path: str, body: Any, is_right: Callable[[Request, Any], bool]
+    ) -> list[str]:
+        clients = {who: make_client(who) for who in dict.fromkeys(one.who for one in requests)}
+        harmless = [one for one in requests if one.is_refused or one.method in READS]
+        wrong = []
+
+        def send(one: Request) -> None:
+            headers = {"Sec-Fetch-Site": "cross-site"} if one.method in READS else {}
+            data = body(one.method)
+            answer = clients[one.who].generic(one.method, path, data, "application/json", headers=headers)
+            if not is_right(one, answer):
+                wrong.append(f"{one.who}: {one.method}: {answer.status_code}")
+            if path == "/admin/logout/" and one.method == "POST" and not one.is_refused:
+                clients[one.who].force_login(User.objects.get(username=one.who))
+
+        before = take_stock(novita, raw_redis)
+        for one in harmless:
+            send(one)
+        if (after := take_stock(novita, raw_redis)) != before:
+            wrong.append(f"changed: {before} → {after}")
+        for one in requests:
+            if one not in harmless:
+                send(one)
+        return wrong
+
+    return find_wrong
+
+
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("template", [*API, *API_PAGES])
 def test_the_api_does_for_each_role_what_it_may(
-    account: Mapping[str, str], novita: NovitaAnswers, raw_redis: FakeRedis, template: str
+    account: Mapping[str, str], find_wrong: Callable[..., list[str]], template: str
 ) -> None:
-    for who, role in SESSIONS.items():
-        # What a method answers that isn't there depends on no role from viewer on.
-        methods = METHODS if role <= VIEWER else sorted({"GET", *API.get(template, {})})
-        wrong = list_wrong_answers(account, novita, raw_redis, template, who, role, methods)
-        assert wrong == [], who
+    known = sorted({"GET", *API.get(template, {})})
+    # What a method answers that isn't there depends on no role from viewer on.
+    requests = list_api_requests(template, SESSIONS, lambda role: METHODS if role <= VIEWER else known)
+
+    wrong = find_wrong(requests, find_path(template, account), *judge_api(template))
+
+    assert wrong == []
 
 
 TOKENS: Final = {
@@ -359,44 +413,33 @@ TOKENS: Final = {
     "template", ["/api/instances/<pk>/protect", "/api/operations", "/api/cache/clear", "/api/docs"]
 )
 def test_a_token_does_what_its_role_may(
-    account: Mapping[str, str], novita: NovitaAnswers, raw_redis: FakeRedis, template: str
+    account: Mapping[str, str], find_wrong: Callable[..., list[str]], template: str
 ) -> None:
     """All views take tokens as they take sessions, so some stand for all."""
-    for who, role in TOKENS.items():
-        assert list_wrong_answers(account, novita, raw_redis, template, who, role, METHODS) == [], who
+    requests = list_api_requests(template, TOKENS, lambda role: METHODS)
+
+    wrong = find_wrong(requests, find_path(template, account), *judge_api(template))
+
+    assert wrong == []
 
 
-def list_wrong_answers(
-    account: Mapping[str, str],
-    novita: NovitaAnswers,
-    raw_redis: FakeRedis,
-    template: str,
-    who: str,
-    role: int,
-    methods: Iterable[str],
-) -> list[str]:
-    """Send a request with each method. Return those whose answer is wrong, and what refused ones have changed."""
-    path, client, wrong = find_path(template, account), make_client(who), []
-    refused = [method for method in methods if role < API.get(template, {}).get(method, VIEWER)]
-    # The refused ones first: nothing may change by them.
-    before = take_stock(novita, raw_redis) if refused else None
-    for method in refused:
-        answer = client.generic(method, path, _write_body(template, method), "application/json")
-        if role == -1:
-            is_right = answer.status_code == 401 and is_refusal(answer, method, "NOT_AUTHENTICATED")
-            # The page of the documentation is made for browsers, which are led to the login.
-            is_right |= template == "/api/docs" and method == "GET" and answer.status_code == 302
-        else:
-            is_right = answer.status_code == 403 and is_refusal(answer, method, "NOT_ALLOWED")
-        if not is_right:
-            wrong.append(f"{method}: {answer.status_code}")
-    if refused and (after := take_stock(novita, raw_redis)) != before:
-        wrong.append(f"{refused}: {before} → {after}")
-    for method in sorted(set(methods) - set(refused), key=METHODS.index):
-        answer = client.generic(method, path, _write_body(template, method), "application/json")
-        if answer.status_code in {401, 403, 500} or not _has_method(template, method, answer):
-            wrong.append(f"{method}: {answer.status_code}")
-    return wrong
+def list_api_requests(template: str, whom: Mapping[str, int], methods: Callable[[int], Iterable[str]]) -> list[Request]:
+    return list_requests(whom, methods, lambda one: API.get(template, {}).get(one, VIEWER))
+
+
+def judge_api(template: str) -> tuple[Callable[[str], bytes | str], Callable[[Request, Any], bool]]:
+    """Return the body for a method, and the check of an answer."""
+
+    def is_right(request: Request, answer: Any) -> bool:
+        if not request.is_refused:
+            return answer.status_code not in {401, 403, 500} and _has_method(template, request.method, answer)
+        # The page of the documentation is made for browsers, which are led to the login.
+        if request.role == -1 and template == "/api/docs" and request.method == "GET":
+            return bool(answer.status_code == 302)
+        status, code = (401, "NOT_AUTHENTICATED") if request.role == -1 else (403, "NOT_ALLOWED")
+        return answer.status_code == status and is_refusal(answer, request.method, code)
+
+    return lambda method: _write_body(template, method), is_right
 
 
 def _write_body(template: str, method: str) -> bytes | str:
@@ -533,78 +576,36 @@ def stands_for_others(template: str) -> bool:
 @pytest.mark.parametrize("template", PAGES, ids=lambda template: template or "/")
 @pytest.mark.thorough
 def test_a_page_does_for_each_role_what_it_may(
-    account: Mapping[str, str], novita: NovitaAnswers, raw_redis: FakeRedis, template: str
+    account: Mapping[str, str], find_wrong: Callable[..., list[str]], template: str
 ) -> None:
-    path = f"{find_path(template, account)}/" if template else "/"
-    is_first = stands_for_others(template)
-    # Tokens are for the API.
-    whom = {**SESSIONS, "superuser's token": -1} if is_first else {"nobody": -1, "none": 0, "admin": int(ADMIN)}
-    for who, role in whom.items():
-        methods = METHODS if is_first and role in {Role.NONE, VIEWER} else ("GET", "POST", "DELETE")
-        wrong = list_wrong_pages(novita, raw_redis, template, path, who, role, methods)
-        assert wrong == [], who
-
-
-def list_wrong_pages(
-    novita: NovitaAnswers,
-    raw_redis: FakeRedis,
-    template: str,
-    path: str,
-    who: str,
-    role: int,
-    methods: Iterable[str],
-) -> list[str]:
-    """Send a request with each method. Return those whose answer is wrong, and what refused ones have changed."""
     reader, sender = PAGES[template]
     # Django takes other methods for a GET, or doesn't have them.
     needed = {"POST": sender, **dict.fromkeys(READS, reader)}
-    refused = [method for method in methods if role < needed.get(method, min(reader, sender))]
-    client, wrong = make_client(who), []
-    # The refused ones first: nothing may change by them.
-    before = take_stock(novita, raw_redis) if refused else None
-    for method in refused:
-        answer = client.generic(method, path)
-        if role == -1:
-            is_right = is_login(answer)
-        else:
-            is_right = answer.status_code == 403 and (b"Not allowed" in answer.content or method == "HEAD")
-        if not is_right:
-            wrong.append(f"{method}: {answer.status_code}")
-    if refused and (after := take_stock(novita, raw_redis)) != before:
-        wrong.append(f"{refused}: {before} → {after}")
-    for method in sorted(set(methods) - set(refused), key=METHODS.index):
-        answer = client.generic(method, path)
-        is_right = not is_login(answer) and answer.status_code not in {401, 403, 500}
-        if not is_right and not (template == AUTOCOMPLETE and answer.status_code == 403):
-            wrong.append(f"{method}: {answer.status_code}")
-        if template == "/admin/logout" and method == "POST":
-            client.force_login(User.objects.get(username=who))
-    return wrong
+    is_first = stands_for_others(template)
+    # Tokens are for the API.
+    whom = {**SESSIONS, "superuser's token": -1} if is_first else {"nobody": -1, "none": 0, "admin": int(ADMIN)}
+
+    def list_methods(role: int) -> Iterable[str]:
+        return METHODS if is_first and role in {Role.NONE, VIEWER} else ("GET", "POST")
+
+    def is_right(request: Request, answer: Any) -> bool:
+        if not request.is_refused:
+            is_known = template == AUTOCOMPLETE and answer.status_code == 403
+            return not is_login(answer) and (is_known or answer.status_code not in {401, 403, 500})
+        if request.role == -1:
+            return is_login(answer)
+        return answer.status_code == 403 and (b"Not allowed" in answer.content or request.method == "HEAD")
+
+    requests = list_requests(whom, list_methods, lambda one: needed.get(one, min(reader, sender)))
+    path = f"{find_path(template, account)}/" if template else "/"
+
+    wrong = find_wrong(requests, path, lambda method: b"", is_right)
+
+    assert wrong == []
 
 
 def is_login(answer: Any) -> bool:
     return answer.status_code == 302 and "/login/?next=" in answer["Location"]
-
-
-@pytest.mark.usefixtures("pages_rendered_once")
-@pytest.mark.parametrize(
-    "template", [*API, *API_PAGES, *filter(stands_for_others, PAGES)], ids=lambda template: template or "/"
-)
-@pytest.mark.thorough
-def test_reading_changes_nothing(
-    account: Mapping[str, str], novita: NovitaAnswers, raw_redis: FakeRedis, template: str
-) -> None:
-    """No image, link or prefetched address acts, whoever follows it."""
-    client = Client()
-    client.force_login(make_user(None))
-    path = find_path(template, account) or "/"
-    before = take_stock(novita, raw_redis)
-
-    for method in READS:
-        client.generic(method, path, headers={"Sec-Fetch-Site": "cross-site"})
-        client.generic(method, f"{path}/", headers={"Connection": "Upgrade", "Upgrade": "websocket"})
-
-    assert take_stock(novita, raw_redis) == before
 
 
 # --- What a role is
