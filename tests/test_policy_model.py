@@ -21,16 +21,16 @@ from instances.models.policy import EvaluationState
 from instances.policies import editing, snoozing
 from instances.utilization.reading import Reading
 from tests.novita_answers import Account, NovitaAnswers, make_row
-from tests.operation_steps import sync
+from tests.operation_steps import move_on, sync
 from tests.policy_steps import Time, evaluate, make_policy, make_reading, protect, show
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_pauses")]
 
 ANN = Actor("ann")
 IDS = ("a", "b", "c")
-GRACE_SECONDS = 10 * 60
-LIMIT = 2
-LOADS = (*["idle"] * 7, "busy", "missing", *["nonsense"] * 3, "late", "one GPU busy")
+GRACE_SECONDS = 4 * 60
+LIMIT = 6
+LOADS = (*["idle"] * 12, "busy", "missing", *["nonsense"] * 3, "late", "one GPU busy")
 EVENTS = (
     "snooze",
     "protect",
@@ -143,6 +143,16 @@ def check(model: Model, account: Account, loads: dict[str, str], seen: int) -> N
             model.warned.setdefault(id_, model.now)
 
 
+def start_stopped(account: Account) -> None:
+    """Let the worker verify all stops, and people start what was stopped."""
+    account.settle()
+    for operation in Operation.objects.filter(finished_at=None):
+        move_on({"operationId": str(operation.pk)})
+    for id_, row in account.rows.items():
+        if row["status"] == "exited":
+            account.change(id_, "running", lastStartedAt=str(int(row["lastStartedAt"]) + 60))
+
+
 def forget_all() -> None:
     for record in (Finding, Policy, Operation, Protection, Snooze, AuditEntry, EvaluationState):
         record.objects.all().delete()
@@ -168,6 +178,7 @@ def test_policy_never_stops_without_cause(
     model = Model(time, policy)
     for minutes, chosen, event, id_ in steps:
         loads = dict(zip(IDS, chosen, strict=True))
+        start_stopped(account)
         # The listing is as old as the step: it doesn't show what is started during the step.
         starts = {one: account.rows[one]["lastStartedAt"] for one in IDS}
         happen(event, id_, model, account)
