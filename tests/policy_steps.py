@@ -28,6 +28,24 @@ def make_policy(rule: str = "idle", mode: str = "stop", **fields: Any) -> Policy
     return Policy.objects.create(**{"name": f"{rule} machines", "rule": rule, "mode": mode, **needed, **fields})
 
 
+def make_finding(**fields: Any) -> Finding:
+    """Return a stored finding: a warning of the instance `a`, unless the fields say otherwise."""
+    policy = fields.pop("policy", None) or make_policy()
+    values = {
+        "policy": policy,
+        "policy_name": policy.name,
+        "policy_version": 1,
+        "mode": policy.mode,
+        "instance_id": "a",
+        "name": "train",
+        "state": "warned",
+        "reason": "No work above 5 % since 17:00.",
+        "stops_at": timezone.now().replace(microsecond=0) + timedelta(minutes=20),
+        "usd_per_hour": "0.5",
+    }
+    return Finding.objects.create(**{**values, **fields})
+
+
 def show(id_: str = "a", **fields: Any) -> dict[str, Any]:
     """Return a running instance with one GPU, as the API shows it, which was started long ago."""
     return {

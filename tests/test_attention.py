@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 from pytest_django import Settings
 
 from instances.inventory import attention
 from tests.novita_answers import NovitaAnswers, make_row
+from tests.policy_steps import make_finding, make_policy
 
 pytestmark = pytest.mark.django_db
 
@@ -36,6 +38,11 @@ def account(client: Client, novita: NovitaAnswers) -> None:
         make_row("gone", status="removed", statusError=FAILED),
     )
     client.post("/api/instances/sync")
+    policy = make_policy()
+    for id_, state in (("calm", "warned"), ("old", "due"), ("spot", "snoozed"), ("prepaid", "unknown")):
+        make_finding(policy=policy, instance_id=id_, state=state)
+    make_finding(policy=make_policy("lease", name="leases"), instance_id="reclaiming")
+    make_finding(policy=policy, instance_id="failed", state="cleared", ended_at=timezone.now())
 
 
 def list_ids(client: Client, **query: Any) -> set[str]:
@@ -49,6 +56,7 @@ def list_ids(client: Client, **query: Any) -> set[str]:
         ("error", {"failed"}),
         ("longRunning", {"old", "reclaiming"}),
         ("spotReclaim", {"reclaimed", "reclaiming"}),
+        ("idle", {"calm", "old"}),
     ],
 )
 def test_list_is_filtered_by_the_reason_for_attention(client: Client, reason: str, found: set[str]) -> None:
@@ -57,10 +65,10 @@ def test_list_is_filtered_by_the_reason_for_attention(client: Client, reason: st
 
 
 def test_unknown_reason_is_refused_and_the_valid_ones_are_named(client: Client) -> None:
-    answer = client.get("/api/instances?attention=idle")
+    answer = client.get("/api/instances?attention=nothing")
 
     assert answer.status_code == 400
-    assert answer.json()["fields"] == {"attention": "Not a reason. Valid are: error, longRunning, spotReclaim."}
+    assert answer.json()["fields"] == {"attention": "Not a reason. Valid are: error, longRunning, spotReclaim, idle."}
 
 
 @pytest.mark.usefixtures("account")
@@ -93,7 +101,7 @@ def test_time_alone_makes_an_instance_long_running(client: Client, monkeypatch: 
 def test_instance_with_several_reasons_counts_once(client: Client) -> None:
     instances = client.get("/api/instances").json()["instances"]
 
-    number, by_reason = attention.count(instances)
+    number, by_reason = attention.count(instances, {"old", "spot"})
 
-    assert number == 4
-    assert by_reason == {"error": 1, "longRunning": 2, "spotReclaim": 2}
+    assert number == 5
+    assert by_reason == {"error": 1, "longRunning": 2, "spotReclaim": 2, "idle": 2}

@@ -1,6 +1,7 @@
 """The overview: unchanged until something changes that a dashboard shows, and cheap while it is unchanged."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from fakeredis import FakeServer
+from pytest_django import Settings
 
 from instances import health
 from instances.api import overview
@@ -18,6 +20,7 @@ from instances.inventory import store
 from instances.models import Operation
 from tests.novita_answers import Account, NovitaAnswers, make_row
 from tests.operation_steps import cancel, move_on, order, protect, sync
+from tests.policy_steps import make_finding, make_policy
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -125,6 +128,52 @@ def test_unchanged_overview_costs_one_script_and_no_query(
 
     assert sent == ["EVALSHA"]
     assert queries.captured_queries == []
+
+
+def test_etag_changes_as_policies_are_switched_off(client: Client, account: Account) -> None:
+    make_finding()
+    etag = client.get(OVERVIEW)["ETag"]
+
+    client.put("/api/policies/switch", {"on": False}, content_type="application/json")
+
+    assert read_again(client, etag) == 200
+    policies = client.get(OVERVIEW).json()["policies"]
+    assert policies["message"] == "Policies stop nothing: local-owner has switched them off."
+    assert policies["message"] in client.get("/?script=off").content.decode()
+
+
+@pytest.mark.parametrize("mode", ["stop", "observe"])
+def test_setting_that_keeps_policies_off_is_told_where_one_would_stop(
+    mode: str, client: Client, account: Account, settings: Settings
+) -> None:
+    settings.POLICIES = False
+    make_policy(mode=mode)
+
+    policies = client.get(OVERVIEW).json()["policies"]
+
+    assert bool(policies["message"]) is (mode == "stop")
+    assert policies["allowed"] is False
+
+
+def test_findings_that_stop_soonest_are_listed_and_all_are_counted(
+    client: Client, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overview, "SHOWN_FINDINGS", 2)
+    stops, observes = make_policy(), make_policy(name="observing", mode="observe")
+    now = timezone.now()
+    for id_, policy, stops_at in (
+        ("observed", observes, now),
+        ("snoozed", stops, None),
+        ("later", stops, now + timedelta(hours=1)),
+        ("soon", stops, now + timedelta(minutes=1)),
+    ):
+        make_finding(policy=policy, instance_id=id_, stops_at=stops_at)
+
+    found = client.get(OVERVIEW).json()
+
+    assert [one["instanceId"] for one in found["findings"]] == ["soon", "later"]
+    assert found["openFindings"] == 4
+    assert "Policies have 4 open findings. This page shows 2 of them." in client.get("/?script=off").content.decode()
 
 
 def test_overview_without_redis_says_so(client: Client, account: Account, redis_server: FakeServer) -> None:

@@ -298,7 +298,7 @@ def test_setting_switches_all_acting_off(account: Account, time: Time, settings:
     assert find().obstacle == "Not stopped: acting is switched off."
 
 
-def test_button_switches_all_acting_off_and_on(account: Account, time: Time) -> None:
+def test_what_was_due_while_acting_was_off_is_stopped_after_a_new_warning(account: Account, time: Time) -> None:
     make_policy()
     watch_for(time, 30, show())
     editing.switch(is_off=True, actor=ANN)
@@ -306,8 +306,11 @@ def test_button_switches_all_acting_off_and_on(account: Account, time: Time) -> 
     assert list_stops(account) == []
 
     editing.switch(is_off=False, actor=ANN)
-    watch_for(time, 1, show())
+    watch_for(time, 29, show())
+    assert list_stops(account) == []
+    assert find().state == "warned"
 
+    watch_for(time, 2, show())
     assert list_stops(account) == ["a"]
 
 

@@ -9,32 +9,15 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from instances.instance import format_time
-from instances.models import AuditEntry, Finding, Policy, Snooze
+from instances.models import AuditEntry, Policy, Snooze
 from instances.policies import snoozing
-from tests.policy_steps import make_policy
+from tests.policy_steps import make_finding, make_policy
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 POLICIES = "/api/policies"
 FINDINGS = "/api/policies/findings"
 JSON = "application/json"
-
-
-def make_finding(**fields: Any) -> Finding:
-    policy = fields.pop("policy", None) or make_policy()
-    values = {
-        "policy": policy,
-        "policy_name": policy.name,
-        "policy_version": 1,
-        "mode": policy.mode,
-        "instance_id": "a",
-        "name": "train",
-        "state": "warned",
-        "reason": "No work above 5 % since 17:00.",
-        "stops_at": timezone.now().replace(microsecond=0) + timedelta(minutes=20),
-        "usd_per_hour": "0.5",
-    }
-    return Finding.objects.create(**{**values, **fields})
 
 
 # --- Policies

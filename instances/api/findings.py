@@ -1,11 +1,12 @@
-"""A finding of a policy as JSON."""
+"""A finding of a policy, and whether policies act, as JSON."""
 
 from typing import Any
 
+from django.conf import settings
 from rest_framework import serializers as fields
 
 from instances.instance import format_time
-from instances.models import FindingState, Policy
+from instances.models import EvaluationState, FindingState, Policy
 from instances.policies import finding_list
 
 
@@ -30,6 +31,14 @@ class FindingSerializer(fields.Serializer[Any]):
     operationId = fields.CharField(allow_null=True)
 
 
+class ActingSerializer(fields.Serializer[Any]):
+    on = fields.BooleanField(help_text="Whether policies may stop instances.")
+    switchedBy = fields.CharField(allow_null=True, help_text="Who switched it last; null: nobody, or POLICIES.")
+    switchedAt = fields.DateTimeField(allow_null=True)
+    allowed = fields.BooleanField(help_text="false: the setting POLICIES keeps them off.")
+    message = fields.CharField(allow_null=True, help_text="For people: who has switched it off; null: nothing to say.")
+
+
 def show_finding(described: finding_list.Described) -> dict[str, Any]:
     finding, snooze = described.finding, described.snooze
     times = {"since": finding.since, "warnedAt": finding.warned_at, "stopsAt": finding.stops_at}
@@ -50,3 +59,23 @@ def show_finding(described: finding_list.Described) -> dict[str, Any]:
         "snoozedBy": snooze.by if snooze else None,
         "operationId": str(finding.operation_id) if finding.operation_id else None,
     }
+
+
+def show_acting(state: EvaluationState) -> dict[str, Any]:
+    """Raises DatabaseError."""
+    return {
+        "on": settings.POLICIES and not state.is_switched_off,
+        "allowed": settings.POLICIES,
+        "switchedBy": state.switched_by or None,
+        "switchedAt": format_time(state.switched_at) if state.switched_at else None,
+        "message": _say_off(state),
+    }
+
+
+def _say_off(state: EvaluationState) -> str | None:
+    if not settings.POLICIES:
+        # Without a policy that stops, the setting has no effect.
+        has_effect = Policy.objects.filter(is_on=True, mode=Policy.Mode.STOP).exists()
+        return "Policies stop nothing: POLICIES is off in the settings." if has_effect else None
+    by = state.switched_by or "an admin"
+    return f"Policies stop nothing: {by} has switched them off." if state.is_switched_off else None

@@ -6,23 +6,25 @@ of the database for all readers of a process within a moment.
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from django.db import DatabaseError
-from django.db.models import Count, Max, QuerySet
+from django.db.models import Count, Max
 from django.utils import timezone
 
 from instances.api import inventory, operations
-from instances.api.findings import show_finding
+from instances.api.findings import show_acting, show_finding
 from instances.health import Health
-from instances.models import Finding, Protection
+from instances.models import EvaluationState, Protection
 from instances.operations import emergency, freezing, records
-from instances.policies import finding_list
+from instances.policies import finding_list, watch
 from novita_site.roles import Role
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -80,16 +82,13 @@ def _read_recorded_mark() -> str:
         shown = records.list_shown(timezone.now() - RECENT)
         protections = Protection.objects.aggregate(Count("pk"), Max("pk"), Max("protected_at"))
         freeze = freezing.find()
-        findings = list(_list_open().values_list("pk", "state", "stops_at", "obstacle"))
+        findings = list(finding_list.find_open().values_list("pk", "state", "stops_at", "obstacle")[:SHOWN_FINDINGS])
+        acting = list(EvaluationState.objects.values_list("is_switched_off", "switched_at"))
     except DatabaseError as exc:
         log.warning("the overview can't be read from the database: %s", exc)
         return "unknown"
     fields = [[getattr(one, name) for name in _SHOWN_FIELDS] for one in shown]
-    return repr((fields, protections, freeze and (freeze.pk, freeze.ends_at), findings))
-
-
-def _list_open() -> QuerySet[Finding]:
-    return Finding.objects.filter(ended_at=None)[:SHOWN_FINDINGS]
+    return repr((fields, protections, freeze and (freeze.pk, freeze.ends_at), findings, acting))
 
 
 def _read_unrecorded_mark() -> str:
@@ -101,12 +100,15 @@ def _has_no_database(found: Health) -> bool:
 
 
 def _describe(found: Health) -> dict[str, Any]:
+    findings = _read(found, "findings", lambda: finding_list.list_open(SHOWN_FINDINGS))
     return {
         "revision": found.state.revision if found.state else None,
         "health": inventory.show_health(found, Role.VIEWER),
         "operations": _list_operations(found),
-        "protections": _list_protections(found),
-        "findings": _list_findings(found),
+        "protections": _read(found, "protections", lambda: operations.show_protections(Protection.objects.all())),
+        "findings": None if findings is None else [show_finding(one) for one in findings],
+        "openFindings": None if findings is None else _read(found, "findings", lambda: _count_open(len(findings))),
+        "policies": _read(found, "policies", lambda: show_acting(watch.read_state())),
         "startFreeze": None if _has_no_database(found) else operations.show_freeze(freezing.find()),
     }
 
@@ -115,28 +117,20 @@ def _list_operations(found: Health) -> list[dict[str, Any]] | None:
     """Return the operations that a dashboard shows. Without a database these are the unrecorded ones."""
     if _has_no_database(found):
         return operations.show_summaries(emergency.list_unrecorded()[: records.MAX_SHOWN]) or None
-    try:
-        return operations.show_summaries(emergency.list_shown(timezone.now() - RECENT))
-    except DatabaseError as exc:
-        log.warning("operations can't be read: %s", exc)
-        return None
+    return _read(found, "operations", lambda: operations.show_summaries(emergency.list_shown(timezone.now() - RECENT)))
 
 
-def _list_findings(found: Health) -> list[dict[str, Any]] | None:
+def _count_open(listed: int) -> int:
+    """Return the number of open findings; only if more may be open than are listed, they are counted."""
+    return listed if listed < SHOWN_FINDINGS else finding_list.find_open().count()
+
+
+def _read(found: Health, what: str, read: Callable[[], T]) -> T | None:
+    """Return what is read from the database; None while that fails."""
     if _has_no_database(found):
         return None
     try:
-        return [show_finding(one) for one in finding_list.list_open(SHOWN_FINDINGS)]
+        return read()
     except DatabaseError as exc:
-        log.warning("findings can't be read: %s", exc)
-        return None
-
-
-def _list_protections(found: Health) -> list[dict[str, Any]] | None:
-    if _has_no_database(found):
-        return None
-    try:
-        return operations.show_protections(Protection.objects.all())
-    except DatabaseError as exc:
-        log.warning("protections can't be read: %s", exc)
+        log.warning("%s can't be read: %s", what, exc)
         return None

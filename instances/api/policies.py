@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from django.conf import settings
 from drf_spectacular.utils import extend_schema, extend_schema_serializer
 from rest_framework import serializers as fields
 from rest_framework.decorators import action
@@ -13,12 +12,12 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from instances.access.audit import get_actor
-from instances.api.findings import FindingSerializer, show_finding
+from instances.api.findings import ActingSerializer, FindingSerializer, show_acting, show_finding
 from instances.api.serializers import FlagField, NoteField, StrictSerializer, TextField
 from instances.api.views import ACT_ERRORS, ERRORS, NOT_FOUND, ApiView
 from instances.errors import InvalidRequest
 from instances.instance import format_time
-from instances.models import EvaluationState, FindingState, Policy
+from instances.models import FindingState, Policy
 from instances.policies import editing, finding_list, snoozing, watch
 from novita_site.roles import Role
 
@@ -91,12 +90,6 @@ class PolicySerializer(PolicyFieldsSerializer):
     version = fields.IntegerField(help_text="Counts up with each change.")
     changedBy = fields.CharField()
     changedAt = fields.DateTimeField()
-
-
-class ActingSerializer(fields.Serializer[Any]):
-    on = fields.BooleanField(help_text="Whether policies may stop instances.")
-    switchedBy = fields.CharField(allow_null=True, help_text="Who switched it last; null: nobody, or POLICIES.")
-    switchedAt = fields.DateTimeField(allow_null=True)
 
 
 @extend_schema_serializer(many=False)
@@ -293,12 +286,4 @@ def show_policy(policy: Policy) -> dict[str, Any]:
         "version": policy.version,
         "changedBy": policy.changed_by,
         "changedAt": format_time(policy.changed_at),
-    }
-
-
-def show_acting(state: EvaluationState) -> dict[str, Any]:
-    return {
-        "on": settings.POLICIES and not state.is_switched_off,
-        "switchedBy": state.switched_by or None,
-        "switchedAt": format_time(state.switched_at) if state.switched_at else None,
     }

@@ -9,7 +9,7 @@ from typing import Any, Final
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
-from instances.api.findings import FindingSerializer
+from instances.api.findings import ActingSerializer, FindingSerializer
 from instances.errors import InvalidRequest
 from instances.instance import ACTION_NAMES, GROUPS, clean_text
 from instances.inventory import attention, queries
@@ -166,8 +166,8 @@ class FilterSerializer(StrictSerializer):
         choices=attention.REASONS,
         required=False,
         error_messages={"invalid_choice": f"Not a reason. Valid are: {', '.join(attention.REASONS)}."},
-        help_text="Why it needs attention: an error of Novita's, running for more than LONG_RUNNING_DAYS, or a spot "
-        "instance that is being reclaimed or has been.",
+        help_text="Why it needs attention: an error of Novita's, running for more than LONG_RUNNING_DAYS, a spot "
+        "instance that is being reclaimed or has been, or idle by the judgement of a policy.",
     )
     search = serializers.CharField(required=False, help_text="Part of the name, id, region, GPU, owner or project.")
     ordering = serializers.ChoiceField(
@@ -482,7 +482,13 @@ class OverviewSerializer(serializers.Serializer[Any]):
     health = HealthSerializer()
     operations = OperationHeadSerializer(many=True, allow_null=True)
     protections = ProtectionSerializer(many=True, allow_null=True)
-    findings = FindingSerializer(many=True, allow_null=True, help_text="The open findings of policies.")
+    findings = FindingSerializer(
+        many=True,
+        allow_null=True,
+        help_text="The open findings of policies, at most 200: first those that stop soonest.",
+    )
+    openFindings = serializers.IntegerField(allow_null=True, help_text="How many findings are open.")
+    policies = ActingSerializer(allow_null=True)
     startFreeze = StartFreezeSerializer(allow_null=True)
 
 

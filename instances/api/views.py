@@ -30,6 +30,7 @@ from instances.inventory import queries, store
 from instances.inventory.sync import synchronize
 from instances.models import Action, Operation, Protection, SyncRun
 from instances.operations import emergency, history, orders, single
+from instances.policies import finding_list
 from novita_site.roles import Role
 
 HTML_PAGE_SIZE = 100
@@ -140,7 +141,7 @@ class InstanceViewSet(ApiView, ViewSet):
         if known is not None and known == listing.revision:
             response = HttpResponseNotModified()
         else:
-            instances, total = queries.select(listing.instances, query)
+            instances, total = queries.select(listing.instances, query, finding_list.find_idle(query))
             response = Response({"instances": instances, "total": total})
         reads.add_age(response.headers, listing.freshness, listing.revision if has_revision else None)
         return response
@@ -149,7 +150,7 @@ class InstanceViewSet(ApiView, ViewSet):
     def download(self, request: Request) -> HttpResponseBase:
         """Return all matches as a CSV file."""
         listing = store.read_listing()
-        matches, _ = queries.select(listing.instances, self.query)
+        matches, _ = queries.select(listing.instances, self.query, finding_list.find_idle(self.query))
         response = answer_csv("instances", inventory.CSV_FIELDS, inventory.show_cells(matches))
         reads.add_age(response.headers, listing.freshness, None)
         return response
@@ -403,11 +404,11 @@ class OverviewView(ApiView):
     """What a dashboard polls beside the list."""
 
     @extend_schema(
-        summary="Show the overview: health, running and recent operations, protections, the start freeze"
-        ", and the list's revision",
+        summary="Show the overview: health, running and recent operations, protections, the start freeze, "
+        "whether policies act, and the list's revision",
         description="Poll this with `If-None-Match`: the answer is 304 until anything of it changes. The counts of a "
         "running operation change without a new ETag; poll that operation itself. `revision` is the number in the ETag "
-        "of the plain list. `operations`, `protections` and `startFreeze` are null while the database can't be read.",
+        "of the plain list. All but `revision` and `health` is null while the database can't be read.",
         parameters=[OpenApiParameter("If-None-Match", str, OpenApiParameter.HEADER)],
         responses={200: serializers.OverviewSerializer, 304: None, **ERRORS},
     )

@@ -3,7 +3,7 @@
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -56,14 +56,14 @@ class Rows(list[Shown]):
         self._orders: dict[str, list[Shown]] = {}
         self._results: dict[Any, list[Shown]] = {}
 
-    def find(self, query: Mapping[str, Any]) -> list[Shown]:
+    def find(self, query: Mapping[str, Any], idle: Collection[str] = ()) -> list[Shown]:
         """Return all matches of a query, in its order. Pages of the same result are cut from the same list."""
         if is_timed(query):
-            return self._find(query)
+            return self._find(query, idle)
         key = tuple(sorted((name, value) for name, value in query.items() if name not in {"page", "pageSize"}))
         return _remember(self._results, key, lambda: self._find(query))
 
-    def _find(self, query: Mapping[str, Any]) -> list[Shown]:
+    def _find(self, query: Mapping[str, Any], idle: Collection[str] = ()) -> list[Shown]:
         ordering = str(query.get("ordering", DEFAULT_ORDERING))
         found = (
             self._order(ordering)
@@ -74,7 +74,7 @@ class Rows(list[Shown]):
             part, texts = fold(query["search"]), self._read_texts()
             found = [instance for instance in found if part in texts[instance["id"]]]
         if "attention" in query:
-            found = attention.select(found, query["attention"])
+            found = attention.select(found, query["attention"], idle)
         return [instance for instance in found if _matches(instance, query)] if query.keys() & FILTERS else found
 
     def _order(self, ordering: str) -> list[Shown]:
@@ -101,14 +101,14 @@ def _remember(kept: dict[Any, list[Shown]], key: Any, make: Callable[[], list[Sh
     return found
 
 
-def select(instances: Sequence[Shown], query: Mapping[str, Any]) -> tuple[list[Shown], int]:
+def select(instances: Sequence[Shown], query: Mapping[str, Any], idle: Collection[str] = ()) -> tuple[list[Shown], int]:
     """Return the instances of the requested page, and the number of matches on all pages.
 
     `query` has any of FILTERS, search, ordering, page and pageSize, checked by the API.
-    Without `page` and `pageSize`, all matches are returned.
+    Without `page` and `pageSize`, all matches are returned. `idle` has the ids that `attention=idle` selects.
     """
     rows = instances if isinstance(instances, Rows) else Rows(instances)
-    found = rows.find(query)
+    found = rows.find(query, idle)
     if "page" not in query and "pageSize" not in query:
         return found, len(found)
     size = int(query.get("pageSize", DEFAULT_PAGE_SIZE))

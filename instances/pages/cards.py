@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -37,7 +37,7 @@ SEGMENTS: Final = ("running", "starting", "stopping", "other", "stopped", "gone"
 _last_line: tuple[float, int, SafeString] = (float("-inf"), 0, SafeString())
 
 
-def describe(listing: store.Listing | None, found: health.Health) -> dict[str, Any]:
+def describe(listing: store.Listing | None, found: health.Health, idle: Collection[str] = ()) -> dict[str, Any]:
     """Return what the cards show; without an inventory no figure is known."""
     is_known = listing is not None and listing.freshness.as_of is not None
     instances = listing.instances if listing and is_known else []
@@ -45,7 +45,7 @@ def describe(listing: store.Listing | None, found: health.Health) -> dict[str, A
     burning = burn.find(listing.revision, instances) if listing and is_known else burn.Burn()
     per_hour = burning.total.per_hour
     is_stale = bool(listing and is_known and listing.freshness.is_stale)
-    number, reasons = attention.count(instances)
+    number, reasons = attention.count(instances, idle)
     last_sync = found.state.last_sync if found.state else None
     return {
         "is_known": is_known,
@@ -94,6 +94,7 @@ def _say_reason(reason: attention.Reason, number: int) -> str:
         "error": f"{number} error{plural}",
         "longRunning": f"{number} up > {days} day{'' if days == 1 else 's'}",
         "spotReclaim": f"{number} spot reclaim{plural}",
+        "idle": f"{number} idle",
     }[reason]
 
 

@@ -17,6 +17,7 @@ from instances.instance import GROUPS, STATUSES
 from instances.inventory import queries, store
 from instances.pages import bar, cards, details, table, toolbar
 from instances.pages.frame import viewers_only
+from instances.policies import finding_list
 
 # The table of statuses for the page's script (statuses.js): its groups, each with the words for its statuses. What is
 # false is left out, since each byte is a part of every visit.
@@ -44,7 +45,9 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     # Without its script the page asks for the rows by this parameter, and again on the next visit.
     is_off = request.GET.get("script") == "off"
     has_script = request.COOKIES.get(settings.SCRIPT_COOKIE_NAME) == "1" and not is_off
-    matches, total = queries.select(instances, {"ordering": queries.URGENCY, **query, "pageSize": table.PAGE_SIZE})
+    shown = {"ordering": queries.URGENCY, **query, "pageSize": table.PAGE_SIZE}
+    idle = _find_idle(state)
+    matches, total = queries.select(instances, shown, idle)
     protections = (state.body or {}).get("protections") or []
     context = {
         "page": "instances",
@@ -53,12 +56,12 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "live": bar.describe_live(found, has_script=has_script),
         "stop_all": _describe_stop_all(listing, protections),
         "role": find_role(request).label,
-        "cards": cards.describe(listing, found),
+        "cards": cards.describe(listing, found, idle),
         "warnings": [*found.warnings, *_list_notices(state)],
         "statuses": _GROUPS,
         "overview": {"etag": state.etag, "overview": state.body},
         "query": query,
-        "tabs": toolbar.describe_tabs(instances if listing and listing.freshness.as_of else None, query),
+        "tabs": toolbar.describe_tabs(instances if listing and listing.freshness.as_of else None, query, idle),
         "filters": toolbar.describe_filters(instances, query),
         "columns": table.describe_columns(query),
         "is_old": bool(listing and listing.freshness.is_stale),
@@ -105,6 +108,19 @@ def _say_nothing(listing: store.Listing | None, found: health.Health) -> str:
 
 
 def _list_notices(state: overview.Overview) -> list[str]:
-    """Say that starts are frozen, if they are."""
-    message = ((state.body or {}).get("startFreeze") or {}).get("message")
-    return [message] if message else []
+    """Return the sentences on a start freeze, on policies that are off, and on findings that aren't shown."""
+    body = state.body or {}
+    notices = [(body.get(name) or {}).get("message") for name in ("startFreeze", "policies")]
+    return [*filter(None, notices), *_list_hidden(body)]
+
+
+def _list_hidden(body: Mapping[str, Any]) -> list[str]:
+    shown, number = len(body.get("findings") or []), body.get("openFindings") or 0
+    return [f"Policies have {number} open findings. This page shows {shown} of them."] if number > shown else []
+
+
+def _find_idle(state: overview.Overview) -> frozenset[str]:
+    """Return the ids of the instances that are idle, as the script finds them (attention.js)."""
+    findings = (state.body or {}).get("findings") or []
+    found = [one for one in findings if one["rule"] == "idle" and one["state"] in finding_list.IDLE_STATES]
+    return frozenset(one["instanceId"] for one in found)

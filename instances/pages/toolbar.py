@@ -1,7 +1,7 @@
 """The dashboard's search, filters and status tabs, and how they are read from its address."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -29,6 +29,7 @@ _TABS: Final = (
     ("group", "stopping", GROUPS["stopping"].label),
     ("attention", "longRunning", "Long-running"),
     ("attention", "spotReclaim", "Spot reclaims"),
+    ("attention", "idle", "Idle"),
 )
 _ALWAYS: Final = 5
 _WITH_INSTANCES: Final = 7
@@ -53,10 +54,12 @@ def read_query(query_dict: QueryDict) -> dict[str, Any]:
     return query
 
 
-def describe_tabs(instances: Sequence[Mapping[str, Any]] | None, query: Mapping[str, Any]) -> list[dict[str, Any]]:
+def describe_tabs(
+    instances: Sequence[Mapping[str, Any]] | None, query: Mapping[str, Any], idle: Collection[str] = ()
+) -> list[dict[str, Any]]:
     """Describe the tabs. Each counts the instances that match the other filters, too. None: nothing can be counted."""
     others = {name: value for name, value in query.items() if name not in {"group", "attention", "page", "columns"}}
-    counts = None if instances is None else _count(queries.select(instances, others)[0])
+    counts = None if instances is None else _count(queries.select(instances, others)[0], idle)
     link = {name: value for name, value in query.items() if name not in {"group", "attention", "page"}}
     tabs = []
     for number, (name, value, label) in enumerate(_TABS):
@@ -76,11 +79,11 @@ def describe_tabs(instances: Sequence[Mapping[str, Any]] | None, query: Mapping[
     return tabs
 
 
-def _count(instances: Sequence[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
+def _count(instances: Sequence[Mapping[str, Any]], idle: Collection[str]) -> Counter[tuple[str, str]]:
     groups = Counter(one["group"] for one in instances)
     counts = Counter({("", ""): len(instances), **{("group", group): number for group, number in groups.items()}})
     counts["group", queries.MOVING] = sum(groups[group] for group, meaning in GROUPS.items() if meaning.is_moving)
-    counts.update({("attention", reason): number for reason, number in attention.count(instances)[1].items()})
+    counts.update({("attention", reason): number for reason, number in attention.count(instances, idle)[1].items()})
     return counts
 
 

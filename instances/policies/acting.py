@@ -55,10 +55,14 @@ def act(
         findings = list(group)
         policy = findings[0].policy
         assert policy is not None  # noqa: S101 - for the type checker: filtered above
-        if obstacle := _find_general_obstacle(uptime_seconds):
+        obstacle = _find_general_obstacle(uptime_seconds)
+        if obstacle != IS_OFF:
+            findings = _warn_after_switch(policy, findings, at)
+        if obstacle:
             _hold(findings, obstacle)
         elif policy.rule == Policy.Rule.BUDGET:
-            _act_on_budget(policy, findings[0], listed, account, at)
+            for finding in findings:
+                _act_on_budget(policy, finding, listed, account, at)
         else:
             _act_on_instances(policy, findings, readings, at)
 
@@ -67,6 +71,16 @@ def _find_general_obstacle(uptime_seconds: float) -> str:
     if not settings.POLICIES or watch.read_state().is_switched_off:
         return IS_OFF
     return HAS_JUST_STARTED if uptime_seconds < 60 * settings.POLICIES_START_MINUTES else ""
+
+
+def _warn_after_switch(policy: Policy, findings: Sequence[Finding], at: Moment) -> list[Finding]:
+    """Warn anew of what was due while acting was switched off; return the rest. People no longer expect these stops."""
+    held = [one for one in findings if one.obstacle == IS_OFF]
+    for finding in held:
+        lifecycle.warn_again(finding, policy, finding.reason, at)
+        _save(finding, FindingState.DUE)
+    telling.tell(held)
+    return [one for one in findings if one not in held]
 
 
 def _act_on_instances(policy: Policy, findings: Sequence[Finding], readings: Mapping[str, Reading], at: Moment) -> None:

@@ -1,15 +1,18 @@
 """Reads findings for people: each with its snooze and one sentence that says what happens next."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+from django.db.models import Case, F, QuerySet, When
 from django.utils import timezone
 
 from instances.instance import format_time
 from instances.models import Finding, FindingState, Policy, Snooze
 
 OPEN: Final = "open"
+# A snoozed instance needs nobody, and one that isn't judged may be busy.
+IDLE_STATES: Final = (FindingState.WARNED, FindingState.DUE)
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,24 @@ def read(
     return Page(_describe_all(shown), found.count())
 
 
+def find_open() -> QuerySet[Finding]:
+    """Return the findings that have not ended: first those of policies that stop, in the order of their stops."""
+    return Finding.objects.filter(ended_at=None).order_by(
+        Case(When(mode=Policy.Mode.STOP, then=0), default=1), F("stops_at").asc(nulls_last=True), "-pk"
+    )
+
+
 def list_open(limit: int) -> list[Described]:
-    """Return the findings that have not ended, the newest first. Raises DatabaseError."""
-    return _describe_all(list(Finding.objects.filter(ended_at=None).select_related("policy")[:limit]))
+    """Return the first of the findings that have not ended. Raises DatabaseError."""
+    return _describe_all(list(find_open().select_related("policy")[:limit]))
+
+
+def find_idle(query: Mapping[str, Any]) -> frozenset[str]:
+    """Return the ids of the instances that are idle, if a query selects these. Raises DatabaseError."""
+    if query.get("attention") != "idle":
+        return frozenset()
+    found = Finding.objects.filter(ended_at=None, policy__rule=Policy.Rule.IDLE, state__in=IDLE_STATES)
+    return frozenset(found.values_list("instance_id", flat=True))
 
 
 def describe(finding: Finding) -> Described:

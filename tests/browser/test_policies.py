@@ -4,9 +4,9 @@ import re
 from typing import Any
 
 import pytest
-from playwright.sync_api import Route, expect
+from playwright.sync_api import Locator, Route, expect
 
-from tests.browser.conftest import Panel, Visit, change_overview
+from tests.browser.conftest import WIDE, Panel, Visit, change_overview
 
 pytestmark = pytest.mark.xdist_group("browser 2")
 
@@ -55,6 +55,49 @@ def test_finding_is_marked_in_its_row_and_snoozed_in_its_drawer(panel: Panel, vi
 
     expect(page.get_by_role("complementary").get_by_text("Snoozed until")).to_be_visible()
     assert wishes == [{"for": "4h"}]
+
+
+def test_idle_instances_need_attention(panel: Panel, visit: Visit) -> None:
+    panel.hold({"id": "a1", "name": "alpha", "status": "running"}, {"id": "b2", "name": "beta", "status": "running"})
+    page = visit("about:blank")
+    snoozed = {**FINDING, "id": 8, "instanceId": "b2", "state": "snoozed"}
+    change_overview(page, findings=[FINDING, snoozed], openFindings=250)
+    page.goto("/")
+
+    page.get_by_role("link", name="1 idle").click()
+
+    expect(page.get_by_role("row").filter(has_text="alpha")).to_be_visible()
+    expect(page.get_by_role("row").filter(has_text="beta")).to_have_count(0)
+    expect(page.get_by_role("link", name="Idle 1", exact=True)).to_have_attribute("aria-current", "true")
+    expect(page.get_by_text("Policies have 250 open findings. This page shows 2 of them.")).to_be_visible()
+
+
+def test_admin_freezes_starts_and_switches_policies_off_and_takes_both_back(panel: Panel, visit: Visit) -> None:
+    panel.hold({"id": "a1", "name": "alpha"})
+    page = visit("/", viewport=WIDE)
+    warning, more = page.locator("#warning"), page.get_by_role("button", name="More", exact=True)
+
+    def confirm(opener: Locator, action: str, reason: str = "") -> None:
+        opener.click()
+        if reason:
+            page.get_by_role("dialog").get_by_label("Reason").fill(reason)
+        page.get_by_role("dialog").get_by_role("button", name=action).click()
+
+    more.click()
+    confirm(page.get_by_role("button", name="Freeze starts…"), "Freeze starts", "budget spent")
+    expect(warning).to_contain_text(re.compile("Starts are frozen until .* by local-owner: budget spent"))
+    assert panel.service.get("/api/start-freeze").json()["frozen"]
+    more.click()
+    confirm(page.get_by_role("button", name="Switch policies off…"), "Switch off")
+    expect(warning).to_contain_text("Policies stop nothing: local-owner has switched them off.")
+    assert not panel.service.get("/api/policies").json()["acting"]["on"]
+
+    confirm(warning.get_by_role("button", name="Allow starts…"), "Allow starts")
+    confirm(warning.get_by_role("button", name="Switch on…"), "Switch on")
+
+    expect(warning).to_be_empty()
+    assert not panel.service.get("/api/start-freeze").json()["frozen"]
+    assert panel.service.get("/api/policies").json()["acting"]["on"]
 
 
 def test_drawer_says_that_metrics_are_being_read(panel: Panel, visit: Visit) -> None:

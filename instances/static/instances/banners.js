@@ -1,19 +1,21 @@
-// Banners: why the list can't be refreshed, and the service's own warnings.
+// Banners: why the list can't be refreshed, and the service's own warnings. A warning may have a button.
 
-import {clone} from './elements.js';
+import {clone, make} from './elements.js';
 import {LoggedOut, nameFailure} from './service.js';
 import {sayClock} from './words.js';
 
 const failureRegion = document.getElementById('failure');
 const warningRegion = document.getElementById('warning');
 
+// `warnings` are texts, or {text, label, action}: the button and its data-do, for admins.
 export function showBanners(inventory, warnings) {
     // A login that has ended has its own notice, with the way to log in.
     const hasReason = inventory.failure && !(inventory.failure.error instanceof LoggedOut);
     const failure = hasReason ? sayFailure(inventory.failure) : '';
-    show(failureRegion, failure ? [failure] : []);
+    show(failureRegion, failure ? [{text: failure}] : []);
     // A warning that says the same as the failure stands once.
-    show(warningRegion, failure ? warnings.filter(text => !failure.startsWith(text)) : warnings);
+    const notices = warnings.map(one => (typeof one === 'string' ? {text: one} : one));
+    show(warningRegion, failure ? notices.filter(({text}) => !failure.startsWith(text)) : notices);
 }
 
 export function hasBanners() {
@@ -25,18 +27,23 @@ function sayFailure({error, since}) {
 }
 
 // A banner that stays is not touched, so that it is announced once, when it appears.
-function show(region, texts) {
-    const shown = new Map([...region.children].map(banner => [banner.textContent, banner]));
+function show(region, notices) {
+    const shown = new Map([...region.children].map(banner => [banner.firstChild.data, banner]));
     for (const [text, banner] of shown) {
-        if (!texts.includes(text)) {
+        if (!notices.some(one => one.text === text)) {
             banner.remove();
         }
     }
-    for (const text of texts) {
-        if (!shown.has(text)) {
-            const banner = clone('banner-template');
+    for (const {text, label, action} of notices) {
+        let banner = shown.get(text);
+        if (!banner) {
+            banner = clone('banner-template');
             banner.textContent = text;
             region.append(banner);
+        }
+        // The server's own banners have no button: without the script it would do nothing.
+        if (label && !banner.querySelector('button')) {
+            banner.append(make('button', {type: 'button', 'data-do': action, 'data-needs': 'admin'}, label));
         }
     }
 }

@@ -36,3 +36,17 @@ export function hasJumped() {
     jumpedAt = performance.now();
     return true;
 }
+
+const MORNING_HOUR = 9;
+
+// Returns tomorrow at 09:00 in the zone of the browser, which the service doesn't know, as the API writes times.
+export function getMorning() {
+    const morning = new Date();
+    morning.setDate(morning.getDate() + 1);
+    morning.setHours(MORNING_HOUR, 0, 0, 0);
+    return formatTime(morning);
+}
+
+export function formatTime(date) {
+    return date.toISOString().replace(/\.\d+Z$/, 'Z');
+}

@@ -14,9 +14,12 @@ export function createConfirm() {
     const label = make('span', {});
     const input = make('input', {autocomplete: 'off'});
     const field = make('label', {}, label, input);
+    const select = make('select', {});
+    const choiceLabel = make('span', {});
+    const choiceField = make('label', {}, choiceLabel, select);
     const closeButton = make('button', {type: 'button'}, 'Cancel');
     const goButton = make('button', {type: 'submit'});
-    const form = make('form', {novalidate: ''}, heading, facts, words, field, make('div', {class: 'buttons'}, closeButton, goButton));
+    const form = make('form', {novalidate: ''}, heading, facts, words, choiceField, field, make('div', {class: 'buttons'}, closeButton, goButton));
     const dialog = make('dialog', {
         id: 'confirm', 'aria-labelledby': heading.id, 'aria-describedby': `${facts.id} ${words.id}`,
     }, form);
@@ -24,10 +27,11 @@ export function createConfirm() {
     let question = null; // {findOpener, resolve, answer} of the open dialog
     let pressed = null; // where the pointer was pressed last
 
-    // Returns null, or the confirmation {text}, where `text` is that of the field. The heading asks `title`, and
-    // `name` if that is a text from outside. `facts` tell which instance is meant. `link` is {text, href}, `field` {label, maxLength}.
+    // Returns null, or the confirmation {text, choice} with the values of the fields. The heading asks `title`, and
+    // `name` if that is a text from outside. `facts` tell which instance is meant. `link` is {text, href}, `field` {label, maxLength},
+    // `choice` {label, options: [[value, text]]}.
     // `findOpener` returns what gets the focus when the opener is gone.
-    function ask({title, name, facts: meant, sentences, link, field: wanted, action, isDanger, findOpener}) {
+    function ask({title, name, facts: meant, sentences, link, field: wanted, choice, action, isDanger, findOpener}) {
         close();
         heading.replaceChildren(title, ...name ? [' ', make('bdi', {}, name)] : [], '?');
         setText(facts, meant ?? '');
@@ -37,6 +41,9 @@ export function createConfirm() {
         input.value = '';
         input.maxLength = wanted?.maxLength ?? 1;
         setText(label, wanted?.label ?? '');
+        choiceField.hidden = !choice;
+        select.replaceChildren(...(choice?.options ?? []).map(([value, text]) => new Option(text, value)));
+        setText(choiceLabel, choice?.label ?? '');
         setText(goButton, action);
         goButton.classList.toggle('is-danger', Boolean(isDanger));
         goButton.classList.toggle('is-main', !isDanger);
@@ -52,10 +59,11 @@ export function createConfirm() {
     // Moves the dialog so that a second press at the same place, meant for the page, doesn't confirm.
     function keepDistance(opener) {
         dialog.style.translate = '';
-        const from = opener.getBoundingClientRect();
+        // In Safari a press doesn't focus a button: the opener is then the body, which is everywhere.
+        const openers = opener === document.body ? [] : [opener.getBoundingClientRect()];
         const own = goButton.getBoundingClientRect();
         const frame = dialog.getBoundingClientRect();
-        const places = [from, ...pressed ? [{left: pressed.x, right: pressed.x, top: pressed.y, bottom: pressed.y}] : []]
+        const places = [...openers, ...pressed ? [{left: pressed.x, right: pressed.x, top: pressed.y, bottom: pressed.y}] : []]
             .filter(place => place.left < own.right + DISTANCE && place.right > own.left - DISTANCE
                 && place.top < own.bottom + DISTANCE && place.bottom > own.top - DISTANCE);
         if (places.length) {
@@ -92,7 +100,7 @@ export function createConfirm() {
         if (input.required && !text) {
             input.focus();
         } else if (question) {
-            question.answer = {text};
+            question.answer = {text, choice: select.value};
             close();
         }
     });

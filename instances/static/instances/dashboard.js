@@ -1,6 +1,7 @@
 // The dashboard: makes the features, gives each what it needs of the others, and hands presses and keys to them.
 
 import {hasBanners, showBanners} from './banners.js';
+import {createBrakes} from './brakes.js';
 import {createCards} from './cards/cards.js';
 import {createFragments} from './cards/fragment.js';
 import {createConfirm} from './confirm.js';
@@ -49,6 +50,7 @@ const live = createLive({
 });
 const ask = createConfirm();
 const toolbar = createToolbar({ask, inventory, live, statusLine});
+const brakes = createBrakes({ask, overview, statusLine, refreshAnew: live.refreshAnew});
 const liveState = createLiveState({inventory, overview});
 const operations = createOperations({root, onChange: renderTitle, refresh: live.refresh});
 
@@ -118,6 +120,7 @@ const rows = createRows({
 
 const actions = {
     ...toolbar.actions,
+    ...brakes.actions,
     ...statusLine.actions,
     ...live.actions,
     ...list.actions,
@@ -185,8 +188,8 @@ function show(hadFailed) {
         // Its notice has the way to log in.
         session.renew();
     }
-    const frozen = overview.value?.startFreeze?.message;
-    showBanners(inventory, health ? [...health.warnings, ...frozen ? [frozen] : []] : []);
+    brakes.render();
+    showBanners(inventory, health ? [...health.warnings, ...brakes.listNotices()] : []);
     rows.showAge(inventory.failure !== null || Boolean(health?.sync.isStale));
     render();
     renderTitle();

@@ -40,7 +40,7 @@ export function createPopups({onOpen}) {
     }
     // Before the action itself, which may open a dialog: that gives the focus back to the popup's button.
     document.addEventListener('click', ({target}) => {
-        if (target.closest('#account-menu.is-open .pop-items button')) {
+        if (target.closest('.pop.is-open:is(#account-menu, #brakes) > .pop-items button:not([data-do=pop])')) {
             close();
         }
     }, {capture: true});

@@ -65,6 +65,11 @@ export function sayMoment(time) {
     return new Date(time).toLocaleString();
 }
 
+// Returns a sentence of the server's, with its times as the browser writes them.
+export function sayLocal(sentence) {
+    return sentence.replace(/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ/g, sayMoment);
+}
+
 export function sayClock(time) {
     return new Date(time).toLocaleTimeString();
 }

@@ -1,18 +1,26 @@
 // Which instances need attention, and why. The rules are those of attention.py: a page looks the same with and without
-// its script.
+// its script. Which instances are idle comes from the findings of policies.
 
 import {getNow} from '../clock.js';
 
-export const REASONS = ['error', 'longRunning', 'spotReclaim'];
+export const REASONS = ['error', 'longRunning', 'spotReclaim', 'idle'];
 const DAY_MS = 86_400_000;
 const longestMs = DAY_MS * Number(document.getElementById('cards').dataset.longRunningDays);
+
+let idle = new Set();
 
 const rules = {
     error: one => one.statusError !== null,
     longRunning: one => longestMs > 0 && one.group === 'running' && !one.prepaid && one.lastStartedAt !== null
         && getNow() - new Date(one.lastStartedAt) > longestMs,
     spotReclaim: one => ![null, 'running'].includes(one.spotStatus),
+    idle: one => idle.has(one.id),
 };
+
+// Takes the open findings of policies.
+export function takeIdle(findings) {
+    idle = new Set(findings.filter(one => one.rule === 'idle' && ['warned', 'due'].includes(one.state)).map(one => one.instanceId));
+}
 
 export function needsAttention(one, reason) {
     return one.group !== 'gone' && rules[reason](one);

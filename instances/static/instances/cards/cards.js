@@ -19,6 +19,7 @@ export function createCards({inventory}) {
         error: number => `${number} error${end(number)}`,
         longRunning: number => `${number} up > ${days} day${end(days)}`,
         spotReclaim: number => `${number} spot reclaim${end(number)}`,
+        idle: number => `${number} idle`,
     };
 
     function render() {

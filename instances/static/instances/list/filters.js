@@ -22,6 +22,7 @@ const MORE = [
     ['group', 'stopping'],
     ['attention', 'longRunning', 'Long-running'],
     ['attention', 'spotReclaim', 'Spot reclaims'],
+    ['attention', 'idle', 'Idle'],
 ];
 
 const EMPTY = Object.fromEntries([...FIELDS, 'group', 'attention'].map(name => [name, '']));

@@ -1,12 +1,12 @@
 // What policies found: the mark in an instance's row, and the section of its drawer, where a finding is snoozed.
 
-import {getNow} from '../clock.js';
+import {takeIdle} from '../cards/attention.js';
+import {getMorning, getNow} from '../clock.js';
 import {find, make, set, setText} from '../elements.js';
 import {send} from '../session.js';
-import {sayMoment, saySpan} from '../words.js';
+import {sayLocal, saySpan} from '../words.js';
 import {makeSection} from './facts.js';
 
-const MORNING_HOUR = 9;
 // The states of a finding that can be snoozed.
 const SNOOZABLE = ['warned', 'due', 'unknown'];
 
@@ -20,6 +20,7 @@ export function createFindings({messages, render, refreshAnew}) {
     function take(listed) {
         if (listed) {
             byInstance = Map.groupBy(listed, one => one.instanceId);
+            takeIdle(listed);
         }
     }
 
@@ -31,7 +32,7 @@ export function createFindings({messages, render, refreshAnew}) {
         const [finding] = byInstance.get(one.id) || [];
         set(mark, 'hidden', !finding);
         setText(mark, finding ? sayShort(finding) : '');
-        set(mark, 'title', finding ? `${finding.policy}: ${finding.message}` : '');
+        set(mark, 'title', finding ? `${finding.policy}: ${sayLocal(finding.message)}` : '');
         set(mark.dataset, 'state', finding ? finding.state : '');
     }
 
@@ -46,7 +47,7 @@ export function createFindings({messages, render, refreshAnew}) {
     }
 
     function makeItem(finding) {
-        const item = make('li', {}, make('p', {}, make('strong', {}, make('bdi', {}, finding.policy)), ` · ${sayLocal(finding)}`));
+        const item = make('li', {}, make('p', {}, make('strong', {}, make('bdi', {}, finding.policy)), ` · ${sayLocal(finding.message)}`));
         if (SNOOZABLE.includes(finding.state)) {
             item.append(makeButtons(finding, [['Snooze 1 h', '1h'], ['4 h', '4h'], ['Until tomorrow 09:00', 'tomorrow']]));
         } else if (finding.state === 'snoozed') {
@@ -77,8 +78,8 @@ export function createFindings({messages, render, refreshAnew}) {
         render();
         const path = `/api/policies/findings/${id}/snooze`;
         try {
-            const result = wanted ? await send('POST', path, getWish(wanted)) : await send('DELETE', path);
-            messages.tell(holder.dataset.id, wanted ? sayLocal(result) : 'The snooze has ended; the warning begins again.');
+            const result = wanted ? await send('POST', path, wanted === 'tomorrow' ? {until: getMorning()} : {for: wanted}) : await send('DELETE', path);
+            messages.tell(holder.dataset.id, wanted ? sayLocal(result.message) : 'The snooze has ended; the warning begins again.');
         } catch (error) {
             messages.fail(holder.dataset.id, error);
         }
@@ -88,17 +89,6 @@ export function createFindings({messages, render, refreshAnew}) {
     }
 
     return {section, take, updateRow, updateSection, actions: {snooze}};
-}
-
-// Tomorrow morning is that of the browser, which the service doesn't know.
-function getWish(wanted) {
-    if (wanted !== 'tomorrow') {
-        return {for: wanted};
-    }
-    const morning = new Date();
-    morning.setDate(morning.getDate() + 1);
-    morning.setHours(MORNING_HOUR, 0, 0, 0);
-    return {until: morning.toISOString().replace(/\.\d+Z$/, 'Z')};
 }
 
 function sayShort({mode, rule, state, since, stopsAt}) {
@@ -113,9 +103,4 @@ function sayShort({mode, rule, state, since, stopsAt}) {
 
 function sayHour(time) {
     return new Date(time).toLocaleTimeString([], {hour: '2-digit', minute: '2-digit', hour12: false});
-}
-
-// The server's sentence, with its times as the browser writes them.
-function sayLocal({message}) {
-    return message.replace(/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ/g, sayMoment);
 }
