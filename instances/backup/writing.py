@@ -1,0 +1,59 @@
+"""Writes a backup while the panel runs: the state of one moment."""
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+
+from django.core.management import call_command
+from django.db import DEFAULT_DB_ALIAS, connection, transaction
+
+from instances.backup import files, rows
+from instances.errors import BackupRefused
+
+Tell = Callable[[str], None]
+
+
+def write(path: Path, tell: Tell, *, replaces: bool = False) -> Mapping[str, int]:
+    """Write the database to a new file. Return how many rows it has, by what they are.
+
+    `tell` is called with the progress, many times a second. Raises BackupRefused and BackupFailed.
+    """
+    if not rows.has_tables(DEFAULT_DB_ALIAS):
+        raise BackupRefused("The database has no tables.", suggestion="Check DATABASE_URL, or run manage.py migrate.")
+    with files.created(path, replaces=replaces) as draft:
+        if connection.vendor == "sqlite":
+            _copy_file(draft, tell)
+        else:
+            _copy_rows(draft, tell)
+        tell("checking the file")
+        with closing(sqlite3.connect(draft)) as copy:
+            files.check(copy)
+        with files.opened(draft) as alias:
+            return rows.count(alias)
+
+
+def _copy_file(draft: Path, tell: Tell) -> None:
+    """Copy SQLite's file, with what is still in its -wal file."""
+    connection.ensure_connection()
+    source: sqlite3.Connection = connection.connection
+    files.copy_database(source, draft, lambda done, total: tell(f"{100 * done // total} %"))
+    with closing(sqlite3.connect(draft, isolation_level=None)) as copy:
+        # One file, which needs none beside it; without the logins of people, which are as good as passwords.
+        copy.execute("PRAGMA journal_mode = DELETE")
+        copy.execute("PRAGMA secure_delete = ON")
+        copy.execute("DELETE FROM django_session")
+
+
+def _copy_rows(draft: Path, tell: Tell) -> None:
+    """Copy PostgreSQL's rows into tables of SQLite."""
+    if not rows.is_current(DEFAULT_DB_ALIAS):
+        raise BackupRefused("The database is of another version of the panel.", suggestion="Run manage.py migrate.")
+    with files.opened(draft) as alias:
+        call_command("migrate", database=alias, verbosity=0, interactive=False)
+        with transaction.atomic(using=alias), transaction.atomic():
+            with connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            # What a migration has written is in the source, too.
+            rows.empty(alias)
+            rows.copy(DEFAULT_DB_ALIAS, alias, lambda count: tell(f"{count:,} rows"))
