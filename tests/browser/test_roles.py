@@ -11,7 +11,7 @@ pytestmark = pytest.mark.xdist_group("browser with a login")
 SEEN = {
     "viewer": ["Refresh data"],
     "operator": ["Refresh data", "Sync with Novita.ai"],
-    "admin": ["Refresh data", "Sync with Novita.ai", "Clear cache"],
+    "admin": ["Refresh data", "Sync with Novita.ai", "Clear cache", "More"],
 }
 
 
