@@ -48,7 +48,7 @@ def make_row(number: int) -> dict[str, Any]:
     }
 
 
-def fill_inventory(count: int) -> None:
+def fill_inventory(count: int, make_row: Callable[[int], dict[str, Any]] = make_row) -> None:
     """Synchronize an account of so many instances."""
     import responses
 

@@ -4,7 +4,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import redis
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -12,8 +15,10 @@ from instances.access.audit import Actor
 from instances.errors import CacheUnavailable, FindingEnded, InvalidRequest, NameTaken
 from instances.instance import format_time
 from instances.models import Finding, FindingStep, Operation, Policy, Snooze
-from instances.policies import editing, snoozing
+from instances.policies import editing, evaluation, snoozing
 from instances.policies.judging import Account as Budget
+from instances.policies.lifecycle import Moment
+from instances.utilization import readings
 from tests.novita_answers import Account, NovitaAnswers, make_row
 from tests.operation_steps import move_on, order, sync
 from tests.policy_steps import (
@@ -746,3 +751,43 @@ def test_policies_cancel_no_stop_of_a_person(client: Client, account: Account, t
     editing.switch(is_off=True, actor=ANN)
 
     assert Operation.objects.get().state != "cancelled"
+
+
+# --- Many instances
+
+
+def test_evaluation_asks_the_database_and_redis_as_often_for_12_instances_as_for_2(
+    client: Client, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute, sent = redis.Redis.execute_command, []
+
+    def note(self: redis.Redis, *args: Any, **options: Any) -> Any:
+        sent.append(args[0])
+        return execute(self, *args, **options)
+
+    monkeypatch.setattr(redis.Redis, "execute_command", note)
+    now = timezone.now()
+
+    def count(number: int) -> list[int]:
+        """Return the queries and commands of an evaluation that warns of all, and of the next one."""
+        Finding.objects.all().delete()
+        account.rows.clear()
+        for one in range(number):
+            account.change(f"{one}", "running")
+            readings.write(f"{one}", make_reading(now, 0.0))
+        sync(client, account)
+        counts = []
+        for watch in (0, 30):
+            sent.clear()
+            with CaptureQueriesContext(connection) as queries:
+                evaluation.evaluate(evaluation.read_facts(Moment(now, watch)), uptime_seconds=3600)
+            counts += [len(queries), len(sent)]
+        assert Finding.objects.filter(state="warned").count() == 3 * number
+        return counts
+
+    today = f"{now:%Y-%m-%d}..{now + timedelta(days=1):%Y-%m-%d}"
+    for rule in ("idle", "lease", "schedule"):
+        make_policy(rule, mode="observe", excepted_days=today)
+
+    # SQLite takes the 36 findings of 12 instances in one statement.
+    assert count(12) == count(2)

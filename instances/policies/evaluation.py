@@ -144,8 +144,9 @@ def _judge(policy: Policy, facts: Facts) -> Sequence[tuple[str, Shown | None, Ju
         return []
     if policy.rule == Policy.Rule.BUDGET:
         return [("", None, judging.judge_budget(policy, facts.account))]
+    found = facts.readings if policy.rule == Policy.Rule.IDLE else {}
     return [
-        (shown["id"], shown, judging.judge(policy, shown, facts.readings.get(shown["id"]), facts.at.now))
+        (shown["id"], shown, judging.judge(policy, shown, found.get(shown["id"]), facts.at.now))
         for shown in selection.select(policy, facts.listed, facts.protected)
     ]
 

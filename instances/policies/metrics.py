@@ -36,13 +36,13 @@ def _list_wanted(policies: list[Policy], watched: list[str]) -> list[str]:
     covered = {shown["id"] for policy in policies for shown in selection.select(policy, listed, protected)}
     wanted = running & (covered | set(watched))
     urgent = _list_urgent() & wanted
-    last = readings.read_many(list(wanted))
+    last = readings.read_times(list(wanted))
     now = timezone.now()
     # The lowest first: urgent, watched, never read, read longest ago.
     order = [
-        (id_ not in urgent, id_ not in watched, last[id_].read_at.timestamp() if id_ in last else 0.0, id_)
+        (id_ not in urgent, id_ not in watched, last[id_].timestamp() if id_ in last else 0.0, id_)
         for id_ in wanted
-        if id_ not in last or not timedelta(0) <= now - last[id_].read_at < FRESH
+        if id_ not in last or not timedelta(0) <= now - last[id_] < FRESH
     ]
     return list(map(itemgetter(3), sorted(order)))
 
