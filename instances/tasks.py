@@ -18,8 +18,8 @@ from instances import alarms, outages
 from instances.access import audit
 from instances.costs import balance, burn, hours, products, recording
 from instances.errors import CacheUnavailable
-from instances.inventory import additions, store
-from instances.models import Token
+from instances.inventory import additions, report, store
+from instances.models import Token, old
 from instances.notifications import events, sending, webhooks
 from instances.operations import emergency, records, rounds
 from instances.policies import evaluation, metrics, summary
@@ -159,13 +159,19 @@ def evaluate_policies() -> None:
 
 @shared_task
 def forget_old() -> None:
-    """Delete old records and expired tokens."""
-    records.forget_old()
-    audit.forget_old()
-    recording.forget_old()
-    evaluation.forget_old()
-    events.forget_old()
-    Token.objects.filter(expiry__lt=timezone.now()).delete()
+    """Delete old records and expired tokens, a limited number each time."""
+    for forget in (
+        report.forget_old,
+        records.forget_old,
+        audit.forget_old,
+        recording.forget_old,
+        evaluation.forget_old,
+        events.forget_old,
+    ):
+        if is_ending.is_set():
+            return
+        forget()
+    old.delete(Token.objects.filter(expiry__lt=timezone.now()))
 
 
 @shared_task
@@ -192,6 +198,6 @@ SCHEDULE: Final[list[tuple[Callable[[], object], float]]] = [
     (sample_metrics.delay, sampling.SLOT_SECONDS),
     (evaluate_policies.delay, settings.POLICIES_EVALUATE_SECONDS),
     (forget_sessions.delay, 600),
-    (forget_old.delay, 86400),
+    (forget_old.delay, 600),
     (seal_again.delay, 86400),
 ]

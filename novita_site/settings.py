@@ -128,6 +128,18 @@ NOTIFY_URLS = env.services("NOTIFY_URLS")
 # The hour (UTC) of the daily summary; -1: none.
 NOTIFY_SUMMARY_HOUR = env.integer("NOTIFY_SUMMARY_HOUR", 7, -1, 23)
 
+# --- Retention
+
+# Records are deleted after so many days. What is open or unfinished stays.
+KEEP_SYNCS_DAYS = env.integer("KEEP_SYNCS_DAYS", 90, 7, 36500)
+KEEP_OPERATIONS_DAYS = env.integer("KEEP_OPERATIONS_DAYS", 400, 7, 36500)
+KEEP_ACTIVITY_DAYS = env.integer("KEEP_ACTIVITY_DAYS", 400, 7, 36500)
+KEEP_LOGINS_DAYS = env.integer("KEEP_LOGINS_DAYS", 400, 7, 36500)
+# The present month and the one before have sums in any case.
+KEEP_COSTS_DAYS = env.integer("KEEP_COSTS_DAYS", 400, 62, 36500)
+KEEP_FINDINGS_DAYS = env.integer("KEEP_FINDINGS_DAYS", 400, 7, 36500)
+KEEP_MESSAGES_DAYS = env.integer("KEEP_MESSAGES_DAYS", 90, 7, 36500)
+
 # --- Webhooks
 
 WEBHOOK_SECRET = env.webhook_secrets("WEBHOOK_SECRET")

@@ -181,13 +181,3 @@ def test_user_id_without_name_is_named_by_number(error: type[Exception], monkeyp
     monkeypatch.setattr("os.getuid", lambda: 12345)
 
     assert audit.get_shell_actor().name == "uid 12345 (shell)"
-
-
-def test_old_entries_are_deleted() -> None:
-    now = timezone.now()
-    for days in (399, 401):
-        AuditEntry.objects.create(action="sync", actor=str(days), outcome="done", at=now - timedelta(days=days))
-
-    audit.forget_old()
-
-    assert [one.actor for one in AuditEntry.objects.all()] == ["399"]

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from instances.costs import hours, ledger, recording, reports
 from instances.instance import from_novita
-from instances.models import HourSums, LedgerState, MeteredInstance, UsageInterval
+from instances.models import LedgerState, MeteredInstance, UsageInterval
 from tests.novita_answers import NovitaAnswers, make_row
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
@@ -182,21 +182,3 @@ def test_day_with_ten_changes_of_a_thousand_instances_takes_less_than_5_mb() -> 
     )
 
     assert measure_bytes() - before < 5_000_000
-
-
-def test_ledger_keeps_400_days() -> None:
-    now = round(timezone.now().timestamp() * 1000)
-    day = 86_400_000
-    old, kept = (MeteredInstance.objects.create(instance_id=id_) for id_ in ("old", "kept"))
-    for instance, days in ((old, 401), (kept, 401), (kept, 399)):
-        ended = now - days * day
-        UsageInterval.objects.create(instance=instance, state=1, began_ms=ended - 1, ended_ms=ended)
-    UsageInterval.objects.create(instance=kept, state=1, began_ms=now - 500 * day)
-    for days in (401, 399):
-        HourSums.objects.create(began_ms=now - days * day, sums=[])
-
-    recording.forget_old()
-
-    assert [one.instance_id for one in MeteredInstance.objects.all()] == ["kept"]
-    assert UsageInterval.objects.count() == 2
-    assert HourSums.objects.get().began_ms == now - 399 * day

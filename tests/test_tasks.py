@@ -14,12 +14,10 @@ from fakeredis import FakeServer
 
 from instances import tasks
 from instances.models import (
-    AuditEntry,
     HourSums,
     LedgerState,
     MeteredInstance,
     Operation,
-    Target,
     UsageInterval,
     WebhookDelivery,
 )
@@ -131,28 +129,6 @@ def test_tick_delivers_due_webhooks(client: Client, novita: NovitaAnswers) -> No
     due.refresh_from_db()
     assert due.attempts.get().error == "SECRET_KEY has changed, so the stored URL can't be decrypted."
     assert due.next_attempt_at is not None and due.next_attempt_at > now
-
-
-def test_old_records_are_deleted_and_unfinished_ones_kept() -> None:
-    now = timezone.now()
-    for name, finished_at in (("new", now), ("old", now - timedelta(days=401)), ("unfinished", None)):
-        operation = Operation.objects.create(
-            kind="stop",
-            is_whole_account=False,
-            selection=name,
-            created_at=now - timedelta(days=500),
-            deadline_at=now,
-            finished_at=finished_at,
-            state="finished" if finished_at else "verifying",
-        )
-        Target.objects.create(operation=operation, instance_id="a")
-        AuditEntry.objects.create(action=name, outcome="done", at=finished_at or now)
-
-    tasks.forget_old()
-
-    assert set(Operation.objects.values_list("selection", flat=True)) == {"new", "unfinished"}
-    assert Target.objects.count() == 2
-    assert set(AuditEntry.objects.values_list("action", flat=True)) == {"new", "unfinished"}
 
 
 def test_expired_sessions_are_deleted() -> None:

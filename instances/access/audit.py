@@ -6,22 +6,21 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Final
 
+from django.conf import settings
 from django.db import DatabaseError
+from django.db.models import Q
 from django.http import HttpRequest
-from django.utils import timezone
 
 from instances.answers import find_request_id
 from instances.errors import PanelError
 from instances.fallback import journal, standby
 from instances.instance import clean_text
-from instances.models import AuditEntry
+from instances.models import Action, AuditEntry, old
 
 log = logging.getLogger(__name__)
 
-KEEP_DAYS: Final = 400
 DONE: Final = "done"
 
 
@@ -115,4 +114,7 @@ def save(entries: Sequence[AuditEntry]) -> None:
 
 
 def forget_old() -> None:
-    AuditEntry.objects.filter(at__lt=timezone.now() - timedelta(days=KEEP_DAYS)).delete()
+    """Delete old entries. Those of logins have a time of their own: they have people's addresses."""
+    of_logins = Q(action__in=(Action.LOGIN, Action.LOGOUT))
+    old.delete(old.list_old(AuditEntry.objects.filter(of_logins), "at", settings.KEEP_LOGINS_DAYS))
+    old.delete(old.list_old(AuditEntry.objects.exclude(of_logins), "at", settings.KEEP_ACTIVITY_DAYS))

@@ -14,11 +14,10 @@ from django.utils import timezone
 from instances.costs import ledger
 from instances.costs.ledger import Facts, Span, State
 from instances.instance import Instance, clean_text
-from instances.models import HourSums, LedgerState, MeteredInstance, UsageInterval
+from instances.models import HourSums, LedgerState, MeteredInstance, UsageInterval, old
 
 log = logging.getLogger(__name__)
 
-KEEP_DAYS: Final = 400
 BATCH: Final = 500
 # An observation this much older than the last one comes from a slow process or a clock that was corrected, and is
 # ignored. An older one means that the clock was set back.
@@ -193,8 +192,14 @@ def _forget_since(now_ms: int) -> None:
 
 
 def forget_old() -> None:
-    """Delete what ended more than 400 days ago."""
-    oldest = ledger.to_ms(timezone.now() - timedelta(days=KEEP_DAYS))
-    UsageInterval.objects.filter(ended_ms__lt=oldest).delete()
-    MeteredInstance.objects.filter(intervals=None).delete()
-    HourSums.objects.filter(began_ms__lt=oldest).delete()
+    """Delete what ended long ago and is summed. The ledger then begins later, and reports say so."""
+    record = LedgerState.objects.order_by("pk").first()
+    if record is None or record.summed_ms is None:
+        return
+    oldest = ledger.to_ms(timezone.now() - timedelta(days=settings.KEEP_COSTS_DAYS))
+    oldest = min(oldest // ledger.HOUR_MS * ledger.HOUR_MS, record.summed_ms)
+    # First, so that no report counts hours that are gone as free.
+    LedgerState.objects.filter(pk=record.pk, began_ms__lt=oldest).update(began_ms=oldest)
+    old.delete(UsageInterval.objects.filter(ended_ms__lte=oldest))
+    old.delete(MeteredInstance.objects.filter(intervals=None))
+    old.delete(HourSums.objects.filter(began_ms__lt=oldest))

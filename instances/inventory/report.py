@@ -4,9 +4,10 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any, Final
+from datetime import datetime
+from typing import Any
 
+from django.conf import settings
 from django.db import DatabaseError
 from django.utils import timezone
 
@@ -16,13 +17,11 @@ from instances.instance import clean_text
 from instances.inventory import encoding, store
 from instances.inventory.difference import MAX_LISTED, Difference
 from instances.inventory.outside import Outside, find_outside
-from instances.models import EventKind, StartFreeze, SyncRun
+from instances.models import EventKind, StartFreeze, SyncRun, old
 from instances.models.sync_run import OutsideChange
 from instances.notifications import events
 
 log = logging.getLogger(__name__)
-
-KEEP_RUNS_DAYS: Final = 90
 
 
 @dataclass
@@ -142,7 +141,10 @@ def _save(report: SyncReport, error: PanelError | None) -> None:
     )
     if outside:
         _tell(outside)
-    SyncRun.objects.filter(started_at__lt=timezone.now() - timedelta(days=KEEP_RUNS_DAYS)).delete()
+
+
+def forget_old() -> None:
+    old.delete(old.list_old(SyncRun.objects.all(), "started_at", settings.KEEP_SYNCS_DAYS))
 
 
 def _tell(outside: Sequence[Outside]) -> None:

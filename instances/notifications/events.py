@@ -9,18 +9,18 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
+from django.conf import settings
 from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from instances.fallback import standby
 from instances.instance import clean_text
-from instances.models import Channel, Event, EventKind, Message
+from instances.models import Channel, Event, EventKind, Message, WebhookDelivery, old
 from instances.notifications import services
 
 log = logging.getLogger(__name__)
 
 REPEAT_AFTER: Final = timedelta(hours=1)
-KEEP: Final = timedelta(days=90)
 MAX_LINES: Final = 50
 
 
@@ -85,4 +85,8 @@ def _wants(kinds: Sequence[str] | frozenset[str], kind: EventKind) -> bool:
 
 
 def forget_old() -> None:
-    Event.objects.filter(created_at__lt=timezone.now() - KEEP).delete()
+    """Delete old events with their messages, and old webhook deliveries, unless something is still to be sent."""
+    unsent = Event.objects.filter(messages__state=Message.State.DUE).values("pk")
+    old.delete(old.list_old(Event.objects.exclude(pk__in=unsent), "created_at", settings.KEEP_MESSAGES_DAYS))
+    ended = WebhookDelivery.objects.exclude(ended_at=None)
+    old.delete(old.list_old(ended, "created_at", settings.KEEP_MESSAGES_DAYS))

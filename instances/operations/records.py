@@ -4,9 +4,10 @@ import logging
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
+from django.conf import settings
 from django.db import DatabaseError
 from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
@@ -16,11 +17,10 @@ from instances.access.audit import Actor
 from instances.errors import NothingToRestore, NothingToRetry, OperationNotFound, OperationRunning
 from instances.instance import clean_texts
 from instances.inventory.queries import NaturalKey, get_natural_key
-from instances.models import Action, Operation, Target
+from instances.models import Action, Operation, Target, old
 
 log = logging.getLogger(__name__)
 
-KEEP_DAYS: Final = 400
 MAX_SUPERSEDED: Final = 100
 MAX_SHOWN: Final = 20
 
@@ -163,7 +163,11 @@ def add_notes(stored: QuerySet[Operation], notes: Sequence[str]) -> None:
 
 
 def forget_old() -> None:
-    Operation.objects.filter(finished_at__lt=timezone.now() - timedelta(days=KEEP_DAYS)).delete()
+    """Delete the operations that ended long ago, with their targets and webhooks."""
+    has_no_webhook_to_send = Q(webhook=None) | Q(webhook__ended_at__isnull=False)
+    ended = Operation.objects.filter(has_no_webhook_to_send)
+    # One at a time, since one may have 10,000 targets.
+    old.delete(old.list_old(ended, "finished_at", settings.KEEP_OPERATIONS_DAYS), batch_rows=1, batches=100)
 
 
 # --- Later operations in place of earlier ones

@@ -10,12 +10,12 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Final
 
+from django.conf import settings
 from django.db import transaction
-from django.utils import timezone
 
 from instances.costs import balance, burn
 from instances.inventory import store
-from instances.models import Finding, FindingState, FindingStep, Policy, Snooze, SnoozeLink
+from instances.models import Finding, FindingState, FindingStep, Policy, Snooze, SnoozeLink, old
 from instances.operations import protections
 from instances.policies import acting, judging, lifecycle, selection, telling, watch
 from instances.policies.judging import Account, Judgement
@@ -29,7 +29,6 @@ Shown = Mapping[str, Any]
 # An older balance says nothing about now.
 MAX_BALANCE_AGE: Final = timedelta(minutes=30)
 STALE: Final = "The inventory is stale, so its state is not known."
-KEEP_DAYS: Final = 400
 NOT_RUNNING: Final = "It is no longer running, or the policy no longer applies to it."
 STARTED_AGAIN: Final = "It was started again."
 SWITCHED_OFF: Final = "The policy was switched off or deleted."
@@ -77,10 +76,10 @@ def run() -> None:
 
 def forget_old() -> None:
     """Delete the findings that ended long ago, and used or expired links."""
-    oldest = timezone.now() - timedelta(days=KEEP_DAYS)
-    Finding.objects.filter(ended_at__lt=oldest).delete()
-    Snooze.objects.filter(until__lt=oldest).delete()
-    SnoozeLink.objects.filter(expires_at__lt=timezone.now()).delete()
+    days = settings.KEEP_FINDINGS_DAYS
+    old.delete(old.list_old(Finding.objects.all(), "ended_at", days))
+    old.delete(old.list_old(Snooze.objects.all(), "until", days))
+    old.delete(old.list_old(SnoozeLink.objects.all(), "expires_at", 0))
 
 
 def evaluate(facts: Facts, *, uptime_seconds: float) -> None:
