@@ -5,6 +5,7 @@ takes over the request's environment, folder, streams and arguments, and runs th
 """
 # ruff: noqa: SIM115 - the streams are open for as long as the process
 
+import atexit
 import gc
 import importlib
 import json
@@ -14,10 +15,11 @@ import select
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 # What takes longest to import, by `python -X importtime`, and needs no settings. Not gunicorn: the refresher tells by
 # that module how the service is started.
@@ -28,10 +30,14 @@ LIBRARIES = [
     "celery.concurrency.thread",
     "celery.events.state",
     "celery.fixups.django",
+    "cryptography.fernet",
+    "cryptography.hazmat.primitives.kdf.hkdf",
     "cryptography.x509",
     "dj_database_url",
+    "dotenv",
     "django.contrib.admin",
     "django.contrib.postgres.fields",
+    "django.contrib.sessions.middleware",
     "django.contrib.staticfiles.storage",
     "django.core.handlers.wsgi",
     "django.core.management.commands.migrate",
@@ -51,10 +57,14 @@ LIBRARIES = [
     "jsonschema",
     "jwt",
     "kombu.transport.memory",
+    "markdown",
+    "mozilla_django_oidc.utils",
     "psycopg",
+    "pygments.formatters.html",
     "redis.asyncio",
     "requests",
     "requests_hardened",
+    "rest_framework.serializers",
     "standardwebhooks",
     "uritemplate",
     "whitenoise.middleware",
@@ -149,5 +159,27 @@ def run(command: list[str]) -> None:
         runpy.run_path(kind, run_name="__main__")
 
 
+def end(status: int) -> NoReturn:
+    """Exit as Python does, but for its last step: it would free all that the fork shares, in 0.07 s."""
+    threading._shutdown()  # type: ignore[attr-defined]  # Python's own first step
+    atexit._run_exitfuncs()
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream and not stream.closed:
+                stream.flush()
+    except OSError:
+        # Python has a message and a status for that.
+        sys.exit(status)
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    run(main(socket.socket(fileno=int(sys.argv[1]))))
+    request = main(socket.socket(fileno=int(sys.argv[1])))
+    try:
+        run(request)
+    except SystemExit as exc:
+        # A text is left to Python, which prints it.
+        if exc.code is None or isinstance(exc.code, int):
+            end((exc.code or 0) & 0xFF)
+        raise
+    end(0)

@@ -78,6 +78,17 @@ def test_fork_ends_its_threads_and_writes_everything_before_its_end() -> None:
     assert done.stdout == "thread\nend\n"
 
 
+@pytest.mark.parametrize("code", ["print('text')", "import sys; sys.stdout.close()", "import sys; sys.stdout = None"])
+def test_fork_ends_as_a_new_python_does_with_an_output_that_is_full_or_closed(code: str) -> None:
+    statuses = []
+    with open("/dev/full", "w") as full:
+        for start in (python.start, subprocess.Popen):
+            process = start([sys.executable, "-c", code], cwd="/", env=ENVIRONMENT, stdout=full, stderr=full)
+            statuses.append(process.wait(60))
+
+    assert statuses[0] == statuses[1]
+
+
 def test_running_fork_has_no_exit_status_and_takes_signals() -> None:
     fork = python.start([sys.executable, "-c", "import time; time.sleep(60)"], cwd="/", env=ENVIRONMENT)
     running = fork.poll()
