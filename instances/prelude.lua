@@ -25,6 +25,13 @@ local function whole(value)
   return number <= MAX_NUMBER and number or nil
 end
 
+-- The name of this server's history of writes. A promoted replica has another one, and so has a server that restarted:
+-- either may lack the last writes that a client has seen.
+local function history()
+  local info = redis.pcall('INFO', 'replication')
+  return type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or '-'
+end
+
 -- Delete a key of another type.
 local function expect(kind, key)
   local found = redis.call('TYPE', key)

@@ -5,17 +5,21 @@ accounts on one Redis stay apart. The Lua scripts get their keys from here.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Final
 
 import redis
+import redis.sentinel
 from django.conf import settings
 from django_redis import get_redis_connection
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from instances.errors import CacheUnavailable
+from novita_site import redis_urls
 
 _TAG: Final = settings.REDIS_KEY_TAG
 CURRENT: Final = f"{_TAG}:current"
@@ -59,6 +63,8 @@ LEASE_SECONDS: Final = 30
 DRAFT_SECONDS: Final = 120
 # Redis runs one command or script at a time. A thousand rows take it 1 to 3 ms.
 ROWS_AT_ONCE: Final = 1000
+# A sentinel answers from its memory. Those that don't are asked one after the other.
+SENTINEL_OPTIONS: Final = {"socket_connect_timeout": 0.3, "socket_timeout": 0.3, "retry": Retry(NoBackoff(), 0)}
 TURN_SECONDS: Final = 25
 WORKER_SECONDS: Final = 15
 # The last millisecond of the year 9999. A larger number is damage: it is not used as a time, and not incremented.
@@ -71,12 +77,87 @@ FORMAT: Final = 2
 class Pool(redis.ConnectionPool):
     """Connections that raise RedisError for every failure, including a bad parameter in REDIS_URL."""
 
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> Any:
+        """Return a pool; for a URL with sentinels, one that gets the primary's address from them."""
+        parts = redis_urls.split_sentinels(url)
+        if parts is None:
+            return super().from_url(url, **options)
+        sentinels = Sentinels([redis.Redis.from_url(one, **SENTINEL_OPTIONS) for one in parts.urls])
+        options |= redis.connection.parse_url(parts.server_url)  # type: ignore[no-untyped-call]  # redis-py's own
+        is_tls = options.pop("connection_class", None) is not None
+        del options["host"], options["port"]
+        options["connection_class"] = TLSPrimaryConnection if is_tls else PrimaryConnection
+        return SentinelPool(parts.service, sentinels, **options)  # type: ignore[no-untyped-call]  # likewise
+
     def get_connection(self, *args: Any, **options: Any) -> Any:
         try:
             return super().get_connection(*args, **options)
         except (TypeError, ValueError, OverflowError) as exc:
             # Without the exception's text, which may contain a password.
             raise redis.exceptions.RedisError(f"REDIS_URL: {type(exc).__name__}") from None
+
+
+class NoPrimary(redis.ConnectionError):
+    """The sentinels name no primary at present. It has our message and suggestion."""
+
+    def __init__(self, message: str, suggestion: str | None = None) -> None:
+        super().__init__(message)
+        self.message, self.suggestion = message, suggestion
+
+
+class Sentinels:
+    """The sentinels of one service, for all threads. redis-py's own class may lose some of them: its threads exchange
+    elements of one list.
+    """
+
+    def __init__(self, clients: Sequence[redis.Redis]) -> None:
+        self._clients = tuple(clients)
+
+    def discover_master(self, service: str) -> tuple[str, int]:
+        """Return the primary's address. Raises NoPrimary."""
+        reasons: set[tuple[str, str | None]] = set()
+        for client in self._clients:
+            try:
+                state = client.execute_command("SENTINEL MASTER", service)  # type: ignore[no-untyped-call]  # likewise
+            except (redis.exceptions.AuthenticationError, redis.exceptions.NoPermissionError):
+                reasons.add(("Redis's sentinels refused the login.", "Check sentinel_password in REDIS_URL."))
+            except redis.exceptions.ResponseError:
+                reasons.add((f"Redis's sentinels don't know the service {service!r}.", "Check its name in REDIS_URL."))
+            except redis.exceptions.RedisError:
+                continue
+            else:
+                if state["is_master"] and not state["is_sdown"] and not state["is_odown"]:
+                    # A sentinel that is silent costs each new connection a wait: begin with this one.
+                    self._clients = (client, *(one for one in self._clients if one is not client))
+                    return state["ip"], state["port"]
+                reasons = {("Redis has no primary at present.", "Its sentinels choose one within seconds.")}
+        if reasons:
+            raise NoPrimary(*min(reasons))
+        raise NoPrimary("None of Redis's sentinels can be reached.")
+
+
+class PrimaryConnection(redis.sentinel.SentinelManagedConnection):
+    """A connection to the primary. It ends when that has become a replica; the next one goes to the new primary."""
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            # Not the parent's: it sees no such error inside a script.
+            return redis.Connection.read_response(self, *args, **options)
+        except redis.exceptions.ResponseError as exc:
+            # Redis 6 reports what fails inside a script as a plain error.
+            if "read only replica" not in str(exc):
+                raise
+            self.disconnect()  # type: ignore[no-untyped-call]  # likewise
+            raise NoPrimary("Redis has another primary now.", "The next call goes there.") from exc
+
+
+class TLSPrimaryConnection(PrimaryConnection, redis.sentinel.SentinelManagedSSLConnection):
+    """The same over TLS."""
+
+
+class SentinelPool(Pool, redis.sentinel.SentinelConnectionPool):
+    """Connections to the primary that the sentinels name. A change of the primary ends those to the old one."""
 
 
 # Django makes a client for each thread, which takes it 8 us to find. All share one pool of connections.
@@ -130,6 +211,8 @@ def redis_errors() -> Iterator[None]:
         raise CacheUnavailable("Redis refused the login.", suggestion="Check the password in REDIS_URL.") from exc
     except redis.exceptions.BusyLoadingError as exc:
         raise CacheUnavailable("Redis is still loading its data.", suggestion="Try again when it has loaded.") from exc
+    except NoPrimary as exc:
+        raise CacheUnavailable(exc.message, suggestion=exc.suggestion) from exc
     except redis.exceptions.TimeoutError as exc:
         raise CacheUnavailable("Redis did not answer in time.") from exc
     except redis.exceptions.ConnectionError as exc:
@@ -155,6 +238,8 @@ _REFUSALS: Final = (
     ("read only replica", "Redis is a read-only replica.", "Point REDIS_URL at the primary."),
     ("MISCONF", "Redis can't write to its disk.", "Free disk space, or turn off its snapshots."),
     ("REDIS_URL", "REDIS_URL has a wrong parameter.", "Check the parameters in REDIS_URL."),
+    ("permission", "Redis's ACL forbids it.", "Give the user in REDIS_URL the rules in docs/operations.md."),
+    ("executing the script", "Redis's ACL forbids it.", "Give the user in REDIS_URL the rules in docs/operations.md."),
     ("WRONGTYPE", "Redis has values of another program under our keys.", "POST /api/cache/clear, then synchronize."),
 )
 

@@ -15,27 +15,20 @@ import ssl
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import urlsplit
 
 import dj_database_url
-import redis
 from django.core.exceptions import ImproperlyConfigured
 from dotenv import dotenv_values
 
-from novita_site import running
+from novita_site import redis_urls, running
 from novita_site.private_files import make_folder
+from novita_site.redis_urls import without_password
 from novita_site.roles import ROLES
 
 TRUE_WORDS = {"1", "true", "yes", "on"}
 FALSE_WORDS = {"0", "false", "no", "off"}
 PEM_CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
-# The parameters allowed after the ? in REDIS_URL. redis-py has more, which take no text or change its answers.
-REDIS_PARAMETERS = {
-    *("db", "username", "password", "client_name", "protocol", "max_connections", "health_check_interval"),
-    *("socket_timeout", "socket_connect_timeout", "socket_keepalive", "retry_on_timeout"),
-    *("ssl_cert_reqs", "ssl_check_hostname", "ssl_min_version", "ssl_ciphers"),
-    *("ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_certfile", "ssl_keyfile", "ssl_password"),
-}
 # The events of EventKind, which can't be imported before the settings; a test compares them.
 EVENT_KINDS = {
     *("operation.finished", "operation.failed", "sync.failing", "sync.recovered", "data.stale", "balance.low"),
@@ -212,7 +205,7 @@ class Env:
         """Read the address that people open the panel by, without a slash at its end. "" when it isn't set."""
         url = self.text(name).rstrip("/")
         if url and not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?(/[!-~]*)?", url):
-            self.refuse(name, f"{_without_password(url)!r} is not a web address.", "Use https://panel.example.com")
+            self.refuse(name, f"{without_password(url)!r} is not a web address.", "Use https://panel.example.com")
         return url
 
     def services(self, name: str) -> list[tuple[str, frozenset[str]]]:
@@ -253,7 +246,7 @@ class Env:
         if not is_host or not is_safe or parts.username is not None or parts.query or parts.fragment:
             self.refuse(
                 name,
-                f"{_without_password(url)!r} is neither an https:// URL nor an http:// URL of this machine; "
+                f"{without_password(url)!r} is neither an https:// URL nor an http:// URL of this machine; "
                 "the API key is sent there.",
                 f"Use {default}.",
             )
@@ -296,26 +289,14 @@ class Env:
             self.refuse(name, "it holds a blank, a % without two hex digits, or bytes that are no UTF-8.", cure)
             return ""
         if url and (not is_proxy or parts.path or parts.query or parts.fragment):
-            self.refuse(name, f"{_without_password(url)!r} is not the address and port of an HTTP proxy.", cure)
+            self.refuse(name, f"{without_password(url)!r} is not the address and port of an HTTP proxy.", cure)
         return url
 
     def redis_url(self, name: str, default: str) -> str:
-        """Read the URL of a Redis, with parameters that redis-py can use. "" when it is refused."""
+        """Read the URL of a Redis or of its sentinels. "" when it is refused."""
         url = self.text(name, default)
-        cure = f"Use {default} or unix:///run/redis.sock."
-        try:
-            parts = urlsplit(url)
-            host, _ = parts.hostname, parts.port
-        except ValueError:
-            self.refuse(name, "it is not a URL.", cure)
-            return ""
-        is_network = parts.scheme in {"redis", "rediss"} and host
-        database = parts.path.strip("/")
-        if not (is_network and (not database or database.isdecimal())) and not (parts.scheme == "unix" and parts.path):
-            self.refuse(name, f"{_without_password(url)!r} is not the address of a Redis server.", cure)
-            return ""
-        if wrong := _find_wrong_parameter(url):
-            self.refuse(name, f"its parameter {wrong} is invalid for {parts.scheme}://.", "Correct it or remove it.")
+        if problem := redis_urls.find_problem(url, default):
+            self.refuse(name, *problem)
             return ""
         return url
 
@@ -380,39 +361,6 @@ def _is_webhook_secret(text: str) -> bool:
     return text.startswith("whsec_") and 24 <= len(key) <= 64
 
 
-def _find_wrong_parameter(url: str) -> str:
-    """Return the invalid parameter of a Redis URL; "" when all are valid.
-
-    A value is never returned: it may be a password.
-    """
-    address, _, query = url.partition("?")
-    parameters = parse_qs(query, keep_blank_values=True)
-    for name, values in parameters.items():
-        if name not in REDIS_PARAMETERS:
-            return repr(name) if re.fullmatch(r"\w{1,40}", name, re.ASCII) else "with an unknown name"
-        if name.endswith("_timeout") and name.startswith("socket_") and not _is_timeout(values[0]):
-            return repr(name)
-        if name == "ssl_min_version" and values[0] not in {str(int(version)) for version in ssl.TLSVersion}:
-            return repr(name)
-        if not _makes_connection(f"{address}?{name}={quote(values[0])}"):
-            return repr(name)
-    return "" if _makes_connection(url) else "list"
-
-
-def _makes_connection(url: str) -> bool:
-    """Tell whether redis-py accepts a URL. Nothing is sent, and no host is resolved."""
-    try:
-        pool = redis.ConnectionPool.from_url(url)
-        pool.connection_class(**pool.connection_kwargs)
-    except (TypeError, ValueError, OverflowError, redis.RedisError):
-        return False
-    return True
-
-
-def _is_timeout(text: str) -> bool:
-    return bool(re.fullmatch(r"\d{1,3}(\.\d{1,6})?", text, re.ASCII)) and float(text) > 0
-
-
 def _is_name(host: str) -> bool:
     return bool(re.fullmatch(r"[A-Za-z0-9_.-]+", host))
 
@@ -422,8 +370,3 @@ def _is_ipv6(host: str) -> bool:
         return bool(ipaddress.IPv6Address(host))
     except ValueError:
         return False
-
-
-def _without_password(url: str) -> str:
-    """Shorten a URL with a user or a query to its scheme: a password may contain any character, even `/` and `@`."""
-    return re.sub(r"^([a-z+]+://)?.*[@?#].*$", r"\1…", url, flags=re.IGNORECASE | re.DOTALL)

@@ -164,7 +164,8 @@ REDIS_KEY_TAG = f"{{novita:{ACCOUNT_ID}}}"
 CACHES = {
     "default": {
         "BACKEND": "django_redis.cache.RedisCache",
-        "LOCATION": REDIS_URL,
+        # A list: a text is split at its commas.
+        "LOCATION": [REDIS_URL],
         "OPTIONS": {
             # A request makes at most three calls to Redis, and is answered within 2 s when Redis is silent.
             "SOCKET_CONNECT_TIMEOUT": 0.6,

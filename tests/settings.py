@@ -4,8 +4,6 @@ import os
 import tempfile
 from pathlib import Path
 
-from fakeredis import FakeRedisConnection
-
 from novita_site import env
 from tests import fake_redis
 
@@ -33,7 +31,7 @@ if "TEST_DATABASE_URL" not in os.environ:
 # `FAKE_REDIS.connected = False` is an outage.
 FAKE_REDIS = fake_redis.make_server()
 CACHES["default"]["OPTIONS"]["CONNECTION_POOL_KWARGS"] = {
-    "connection_class": FakeRedisConnection,
+    "connection_class": fake_redis.PanelConnection,
     "server": FAKE_REDIS,
 }
 

@@ -222,6 +222,9 @@ def test_what_is_wrong_in_the_env_file_is_refused(own_site: Path) -> None:
         ("redis_url", "REDIS_URL", "redis://host/name?password=p@FAKE-SECRET"),
         ("redis_url", "REDIS_URL", "redis://:FAKE-SECRET@host:port"),
         ("redis_url", "REDIS_URL", "user:FAKE-SECRET@host:6379"),
+        ("redis_url", "REDIS_URL", "redis+sentinel://:FAKE-SECRET@one,two"),
+        ("redis_url", "REDIS_URL", "redis+sentinel://:12/FAKE-SECRET@one/panel/0"),
+        ("redis_url", "REDIS_URL", "redis+sentinel://one/panel/0?sentinel_password=FAKE-SECRET&port=FAKE-SECRET"),
         ("database", "DATABASE_URL", "postgres://user:FAKE-SECRET@host:port/name"),
         ("database", "DATABASE_URL", "mysql://user:FAKE-SECRET@host/name"),
         ("database", "DATABASE_URL", "FAKE-SECRET"),
@@ -272,10 +275,43 @@ def test_a_base_url_over_https_or_on_this_machine_is_taken(site: Path, url: str)
 
 
 @pytest.mark.parametrize(
-    "url", ["rediss://user:p%40ss@host:6380/2", "redis://host?db=1", "unix:///run/redis.sock?db=1"]
+    "url",
+    [
+        "rediss://user:p%40ss@host:6380/2",
+        "redis://host?db=1",
+        "unix:///run/redis.sock?db=1",
+        "redis+sentinel://one/panel",
+        "redis+sentinel://:p%2Cs@one:26379,[::1]:26380/panel.main/2?sentinel_password=p%40ss&socket_timeout=2",
+        "rediss+sentinel://user:p@one,two/panel/?sentinel_username=u&ssl_check_hostname=false",
+    ],
 )
 def test_an_address_of_a_redis_is_taken_as_it_is(site: Path, url: str) -> None:
     assert read_setting(site, "REDIS_URL", REDIS_URL=url) == url
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("redis+sentinel://one,two", "it doesn't have the form of a URL with sentinels. Use redis+sentinel://host:"),
+        ("redis+sentinel://one,/panel", "it doesn't have the form"),
+        ("redis+sentinel://one:x/panel", "it doesn't have the form"),
+        ("redis+sentinel:///panel/0", "it doesn't have the form"),
+        ("redis+sentinel://one/panel/main", "it doesn't have the form"),
+        ("unix+sentinel://one/panel", "it doesn't have the form"),
+        ("redis+sentinel://one:99999/panel", "it is not a URL."),
+        ("redis+sentinel://one/panel?ssl_ciphers=x", "its parameter 'ssl_ciphers' is invalid for redis://."),
+        ("redis+sentinel://one/panel?socket_timeout=x", "its parameter 'socket_timeout' is invalid"),
+        ("redis://one/0?sentinel_password=x", "its parameter 'sentinel_password' is invalid"),
+    ],
+)
+def test_a_wrong_address_of_sentinels_is_refused_with_the_cure(url: str, problem: str) -> None:
+    env = Env({"REDIS_URL": url})
+    env.redis_url("REDIS_URL", "redis://127.0.0.1:6379/0")
+
+    with pytest.raises(InvalidSettings) as refusal:
+        env.check()
+
+    assert str(refusal.value).startswith(f"REDIS_URL: {problem}")
 
 
 @pytest.mark.parametrize("word", ["1", "true", "YES", "On"])

@@ -31,7 +31,7 @@ def write(held: lease.Lease, ids: list[str], name: str, status: str = "running")
     (template,) = make_rows(["{id}"], name, status).values()
     listed = {id_: template.replace(b"{id}", id_.encode()) for id_ in ids}
     moving = ids if status == "toStop" else []
-    return publishing.publish(listed, moving, publishing.Source(held.token, held.fence, held.began_ms, "test"))
+    return publishing.publish(listed, moving, publishing.Source(held, "test"))
 
 
 def make_rows(ids: list[str], name: str, status: str) -> Mapping[str, bytes]:

@@ -33,13 +33,15 @@ class Lease:
     """The lease, held from `with acquire(…)` until the block ends, or until it expires without a renewal.
 
     `token` is its value in Redis. `fence` grows with each owner, and is the number of the generation that this owner
-    may write. `began_ms` is Redis's time at which the lease was taken.
+    may write. `began_ms` is Redis's time at which the lease was taken. `history` names the server that gave it: nothing
+    is published on a promoted replica, which may lack what this owner has read or written.
     """
 
-    def __init__(self, token: str, fence: int, began_ms: int) -> None:
+    def __init__(self, token: str, fence: int, began_ms: int, history: str) -> None:
         self.token = token
         self.fence = fence
         self.began_ms = began_ms
+        self.history = history
         self._released = threading.Event()
 
     def __enter__(self) -> "Lease":
@@ -82,22 +84,12 @@ def acquire(trigger: str) -> Lease:
     try:
         answer = _ACQUIRE(token=token)
     except CacheUnavailable:
-        answer = _find_fence_of(token)
-        if answer is None:
-            raise
+        # It may have been taken, and only Redis's answer was lost.
+        answer = _ACQUIRE(token=token)
     if not answer:
         raise SyncInProgress(retry_after=RETRY_AFTER_SECONDS)
-    fence, began_ms = answer
-    return Lease(token, int(fence), int(began_ms))
-
-
-def _find_fence_of(token: str) -> tuple[Any, int] | None:
-    """Return fence and time if this token holds the lease: it was taken, and only Redis's answer was lost."""
-    with redis_client.redis_errors():
-        owner, fence = redis_client.get_redis().mget(redis_client.LEASE, redis_client.FENCE)
-    if owner != token.encode():
-        return None
-    return fence, round(redis_client.read_time().timestamp() * 1000)
+    fence, began_ms, history = answer
+    return Lease(token, int(fence), int(began_ms), history.decode())
 
 
 def take_turn() -> bool:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from instances import lua
 from instances import redis_client as keys
 from instances.errors import CacheUnavailable, LeaseLost
+from instances.inventory.lease import Lease
 from instances.inventory.store import MARKER
 from instances.redis_client import DRAFT_SECONDS, ROWS_AT_ONCE, get_redis, redis_errors
 
@@ -21,15 +22,24 @@ _DROP_DRAFT: Final = lua.load(__file__, "drop_draft")
 
 @dataclass(frozen=True)
 class Source:
-    """The synchronization that writes: its lease, when it began by Redis's clock, and what triggered it."""
+    """The synchronization that writes: its lease, and what triggered it."""
 
-    token: str
-    fence: int
-    began_ms: int
+    lease: Lease
     trigger: str
 
+    @property
+    def fence(self) -> int:
+        return self.lease.fence
+
     def to_args(self) -> dict[str, Any]:
-        return {"token": self.token, "fence": self.fence, "as_of": self.began_ms, "trigger": self.trigger}
+        lease = self.lease
+        return {
+            "token": lease.token,
+            "fence": lease.fence,
+            "lease_history": lease.history,
+            "as_of": lease.began_ms,
+            "trigger": self.trigger,
+        }
 
 
 def publish(rows: Mapping[str, bytes], moving: Collection[str], source: Source) -> int | None:

@@ -254,16 +254,16 @@ def _read_all(known_revision: int | None) -> tuple[int, int, Freshness, dict[byt
             stored = dict(_pairs(data))
             stored.pop(MARKER, None)
             return generation, revision, freshness, stored
-        scanned = _scan(generation, tick=data)
+        scanned = _scan(generation, *data.split(b" "))
         if scanned is not None:
             return generation, *scanned
     raise CacheUnavailable("The inventory changed during each of several reads.")
 
 
-def _scan(generation: int, tick: bytes) -> tuple[int, Freshness, dict[bytes, bytes]] | None:
+def _scan(generation: int, tick: bytes, history: bytes) -> tuple[int, Freshness, dict[bytes, bytes]] | None:
     """Read a large generation in parts, and then what was written into it since the tick: together one revision.
 
-    Return None when another generation has become the current one meanwhile, or Redis has lost a part.
+    Return None when another generation or server has become the current one meanwhile, or Redis has lost a part.
     """
     stored: dict[bytes, bytes] = {}
     with redis_errors():
@@ -276,7 +276,7 @@ def _scan(generation: int, tick: bytes) -> tuple[int, Freshness, dict[bytes, byt
         if tick == since:
             return None  # Damage: more writes than one step makes.
         since = tick
-        changes = _READ_CHANGES(generation=generation, since=since)
+        changes = _READ_CHANGES(generation=generation, since=since, read_history=history)
         if not changes:
             return None
         now, revision, as_of, size, tick, ids, values = changes

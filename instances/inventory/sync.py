@@ -125,7 +125,7 @@ def _run(
     budget.check()
     began = time.monotonic()
     on_progress("publishing")
-    _publish(stored, found, publishing.Source(held.token, held.fence, held.began_ms, report.trigger))
+    _publish(stored, found, publishing.Source(held, report.trigger))
     report.publish_ms = _measure_ms(began)
     if stored.generation is None and not additions.has_prices:
         report.rows = price_first(found)

@@ -14,8 +14,9 @@ from tests.system.processes import ROOT, Novita, Redis
 
 COUNT = 20_000
 SCRIPT = f"""
-import json, django
+import json, django, redis
 django.setup()
+from instances import redis_client
 from instances.instance import from_json
 from instances.inventory import encoding, lease, publishing, store
 
@@ -24,9 +25,28 @@ def publish(ids, status):
     shown = encoding.seal(encoding.encode_facts(one) + encoding.encode_additions(one), "2026-01-15T10:30:00Z")
     listed = {{id_: shown.replace(b'"-"', b'"%b"' % id_.encode()) for id_ in ids}}
     with lease.acquire("test") as held:
-        source = publishing.Source(held.token, held.fence, held.began_ms, "test")
+        source = publishing.Source(held, "test")
         publishing.publish(listed, ids, source)
         return publishing.note_unchanged(store.read_state().generation, ids, source)
+
+def read_over_a_failover():
+    # The server becomes one that lacks the last writes, in the middle of the read.
+    client, hscan = redis_client.get_redis(), redis.Redis.hscan
+    (generation,) = client.keys("*:gen:*")
+    store._parsed = None
+    kept = client.hgetall(generation)
+
+    def lose(*args, **options):
+        redis.Redis.hscan = hscan
+        part = hscan(*args, **options)
+        client.hset(generation, mapping=kept)
+        client.replicaof("127.0.0.1", "1")
+        client.replicaof("NO", "ONE")
+        return part
+
+    client.hset(generation, mapping={{id_: row.replace(b'"name":""', b'"name":"lost"') for id_, row in kept.items()}})
+    redis.Redis.hscan = lose
+    return sorted({{one["name"] for one in store.read_listing().instances}})
 
 ids = [f"{{number:016x}}" for number in range({COUNT})]
 print(json.dumps({{
@@ -34,6 +54,7 @@ print(json.dumps({{
     "found": len(store.find_instances(ids)),
     "listed": len(store.read_listing().instances),
     "stored": len(store.read_stored().rows),
+    "names": read_over_a_failover(),
     "cleared": store.clear(),
 }}))
 """
@@ -50,6 +71,7 @@ def test_every_row_of_a_large_inventory_is_written_and_read(environment: dict[st
         "found": COUNT,
         "listed": COUNT,
         "stored": COUNT,
+        "names": [""],
         "cleared": COUNT,
     }
     assert redis_process.client.info("commandstats")["cmdstat_hscan"]["calls"] >= 2 * COUNT // 1000

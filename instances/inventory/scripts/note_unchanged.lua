@@ -3,9 +3,9 @@
 -- one.
 -- include: inventory
 -- keys: LEASE
--- args: token fence as_of trigger generation since
+-- args: token fence lease_history as_of trigger generation since
 
-if get(LEASE) ~= token or get(FENCE) ~= fence then return {-1, '', 0} end
+if get(LEASE) ~= token or get(FENCE) ~= fence or history() ~= lease_history then return {-1, '', 0} end
 local number, revision = find_inventory()
 if number ~= generation then return {-2, '', 0} end
 local count, rest = carry_over(GENERATION .. number, nil, fence, since)

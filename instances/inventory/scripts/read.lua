@@ -1,8 +1,8 @@
 -- Read the inventory. `what` is "body" (the rendered answer), "rows" (all instances) or "some". `asked` has the ids of
 -- some instances, or the revisions that the readers of the rendered answer have.
 -- Returns {now}, or {now, generation, revision, as_of} and what was read: unless the calling process knows the revision,
--- or every reader has it. In place of too many rows it is the tick of this moment: the reader scans the generation, then
--- calls `read_changes`.
+-- or every reader has it. In place of too many rows it is the tick of this moment and the server's history: the reader
+-- scans the generation, then calls `read_changes`.
 -- include: inventory
 -- keys: BODY
 -- args: known_revision what asked...
@@ -26,7 +26,7 @@ elseif what == 'body' then
 elseif what == 'some' then
   answer[5] = redis.call('HMGET', GENERATION .. number, unpack(asked))
 elseif redis.call('HLEN', GENERATION .. number) > ROWS_AT_ONCE then
-  answer[5] = text_of(next_tick(TOUCHED, FENCE))
+  answer[5] = text_of(next_tick(TOUCHED, FENCE)) .. ' ' .. history()
 else
   answer[5] = redis.call('HGETALL', GENERATION .. number)
 end

@@ -1,12 +1,13 @@
 -- Read the instances that were written into a generation since a tick, ROWS_AT_ONCE at most.
--- Returns {} when that generation is not the current one; otherwise {now, revision, as_of, size, tick, ids, values}: the
--- tick from which to go on, or "" when these were all. `size` counts the instances and the format's field.
+-- Returns {} when that generation is not the current one, or the server has another history; otherwise {now, revision,
+-- as_of, size, tick, ids, values}: the tick from which to go on, or "" when these were all. `size` counts the instances
+-- and the format's field.
 -- include: inventory
--- args: generation since
+-- args: generation since read_history
 
 local now = text_of(now_ms())
 local number, revision, as_of = find_inventory()
-if number ~= generation then return {} end
+if number ~= generation or history() ~= read_history then return {} end
 local touched = redis.pcall('ZRANGEBYSCORE', TOUCHED, since, '+inf', 'WITHSCORES', 'LIMIT', 0, ROWS_AT_ONCE)
 local ids, values, rest = {}, {}, ''
 for i = 1, #touched, 2 do ids[#ids + 1] = touched[i] end
