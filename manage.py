@@ -19,9 +19,13 @@ def main() -> None:
     except ImproperlyConfigured as exc:
         sys.exit(str(exc))
     from instances.access.shell import recorded_command
+    from instances.monitoring import counters
 
-    with recorded_command(sys.argv):
-        execute_from_command_line(sys.argv)
+    try:
+        with recorded_command(sys.argv):
+            execute_from_command_line(sys.argv)
+    finally:
+        counters.try_to_flush()
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ FENCE: Final = f"{_TAG}:fence"
 MOVING_TURN: Final = f"{_TAG}:moving-turn"
 WORKER: Final = f"{_TAG}:worker"
 WORKER_ON: Final = f"{_TAG}:worker-on:"
+# When a worker gave its last sign of life, for longer than that sign counts.
+WORKER_SEEN: Final = f"{_TAG}:worker-seen:"
 RATE: Final = f"{_TAG}:rate:"
 KNOWN: Final = f"{_TAG}:known:"
 PRODUCTS: Final = f"{_TAG}:products"
@@ -51,6 +53,9 @@ METRICS_PAUSE: Final = f"{_TAG}:metrics-pause"
 # The instances whose metrics somebody looks at, each until a time.
 METRICS_WATCHED: Final = f"{_TAG}:metrics-watched"
 PROBE: Final = f"{_TAG}:probe"
+# What all processes have counted for /metrics, and the last batch that each process added.
+COUNTERS: Final = f"{_TAG}:counters"
+COUNTED: Final = f"{_TAG}:counted:"
 # Records that the database could not store, by the database's id.
 KEPT: Final = f"{_TAG}:kept:"
 CANCEL: Final = f"{_TAG}:cancel:"
@@ -67,6 +72,8 @@ ROWS_AT_ONCE: Final = 1000
 SENTINEL_OPTIONS: Final = {"socket_connect_timeout": 0.3, "socket_timeout": 0.3, "retry": Retry(NoBackoff(), 0)}
 TURN_SECONDS: Final = 25
 WORKER_SECONDS: Final = 15
+# Longer than a process sends the same counts again.
+COUNTED_SECONDS: Final = 86400
 # The last millisecond of the year 9999. A larger number is damage: it is not used as a time, and not incremented.
 MAX_NUMBER: Final = 253402300799999
 # The format of a generation. Increment it when an older version could not read a new one; a new field of an instance

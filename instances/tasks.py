@@ -18,7 +18,7 @@ from instances import alarms, outages
 from instances.access import audit
 from instances.costs import balance, burn, hours, products, recording
 from instances.errors import CacheUnavailable
-from instances.inventory import additions, report, store
+from instances.inventory import additions, heartbeat, report, store
 from instances.models import Token, old
 from instances.notifications import events, sending, webhooks
 from instances.operations import emergency, records, rounds
@@ -59,7 +59,7 @@ def _try(begin: Callable[[], object]) -> None:
 def move_operations() -> None:
     """Advance every due operation; also the sign that a worker is running."""
     try:
-        store.note_worker()
+        heartbeat.note_worker()
         outages.redis.note_success()
     except CacheUnavailable as exc:
         outages.note_redis_error(exc)

@@ -41,7 +41,9 @@ class Ticker(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         from instances import tasks
+        from instances.monitoring import counters
 
+        counters.begin()
         threading.Thread(target=tasks.tick_until, args=(tasks.is_ending,), name="ticker", daemon=True).start()
 
 

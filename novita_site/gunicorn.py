@@ -87,12 +87,15 @@ def find_rest(req: Any, wait_seconds: float) -> bool:
 
 def post_worker_init(worker: Any) -> None:
     """Prepare a worker that has loaded the application."""
+    from instances.monitoring import counters
+
     # A synchronization computes in this process. With Python's 5 ms, a request that waits for its turn of the processor
     # several times takes 24 ms longer (p99), with 1 ms 8.
     sys.setswitchinterval(0.001)
     # A full garbage collection stops all threads. What is loaded now stays, and needs 60 ms to look through.
     gc.freeze()
     _cancel_sync_on_sigterm()
+    counters.begin()
 
 
 def _cancel_sync_on_sigterm() -> None:
@@ -118,7 +121,9 @@ def worker_exit(server: Any, worker: Any) -> None:
 def write_error(sock: Any, status: int, reason: str, message: str) -> None:
     """Refuse a request that never reaches Django (an address that is too long, a malformed header)."""
     from instances.errors import InvalidRequest, PanelError
+    from instances.monitoring import counters, requests
 
+    counters.count_request(requests.REFUSED, status)
     error = InvalidRequest(f"{reason}.") if status < 500 else PanelError()
     util.write_nonblock(sock, make_answer(error, status, reason, is_head=sock.is_head))
 

@@ -88,6 +88,13 @@ OIDC_ROLES = env.roles("OIDC_ROLES")
 CA_BUNDLE = env.certificates("CA_BUNDLE", BASE_DIR)
 EGRESS_PROXY_URL = env.proxy_url("EGRESS_PROXY_URL")
 
+# Who may read /metrics: who sends the token, and clients with these addresses.
+METRICS_TOKEN = env.api_key("METRICS_TOKEN")
+METRICS_ALLOW = env.networks("METRICS_ALLOW")
+if 0 < len(METRICS_TOKEN) < 16:
+    cure = "Generate one: python3 -c 'import secrets; print(secrets.token_urlsafe(24))'"
+    env.refuse("METRICS_TOKEN", "it has less than 16 characters.", cure)
+
 # --- Novita and the inventory
 
 NOVITA_API_KEY = env.api_key("NOVITA_API_KEY")
@@ -243,6 +250,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "instances.monitoring.requests.count",
     "novita_site.middleware.drop_body",
     "novita_site.middleware.choose_encoding",
     "novita_site.middleware.request_id",
@@ -251,6 +259,7 @@ MIDDLEWARE = [
     "instances.api.probes.answer_early",
     "novita_site.static_files.Middleware",
     "django.middleware.gzip.GZipMiddleware",
+    "instances.api.metrics.answer_early",
     "instances.access.passes.learn",
     "instances.access.origins.refuse_cross_site",
     "novita_site.body.read_body",

@@ -10,6 +10,7 @@ from django.urls import URLPattern, include, path, re_path
 from instances import answers
 from instances.access import sso
 from instances.access.admin_site import PanelLoginView
+from instances.api import metrics
 from instances.api.probes import probe
 from instances.api.views import HealthView
 from instances.pages import activity, costs, snooze, utilization
@@ -36,8 +37,9 @@ urlpatterns = [
     path("api", include("instances.api.urls")),
     path("admin/", admin.site.urls),
     re_path(r"^health/?$", HealthView.as_view(), name="health"),
-    re_path(r"^livez/?$", probe),
-    re_path(r"^readyz/?$", probe),
+    re_path(r"^livez/?$", probe, name="livez"),
+    re_path(r"^readyz/?$", probe, name="readyz"),
+    re_path(r"^metrics/?$", metrics.show, name="metrics"),
 ]
 
 handler400 = answers.bad_request

@@ -384,9 +384,11 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
     def _refuse(self, conn: Connection, name: str, message: str | None = None) -> None:
         """Refuse a request with an error of `instances.errors`, without a thread, and end the connection."""
         from instances import errors
+        from instances.monitoring import counters, requests
         from novita_site.gunicorn import make_answer
 
         error: PanelError = getattr(errors, name)(message)
+        counters.count_request(requests.REFUSED, error.status)
         log.warning("request refused: %s", error.code, extra={"rejection": error.code})
         self._end_wait(conn)
         conn.keeps = False

@@ -10,7 +10,7 @@ from fakeredis import FakeRedis
 from pytest_django import Settings
 
 from instances.instance import from_json
-from instances.inventory import lease, store
+from instances.inventory import heartbeat, lease, store
 from instances.refresher import Refresher
 from tests.novita_answers import Account, NovitaAnswers, make_row
 from tests.redis_keys import name_of
@@ -189,11 +189,11 @@ def test_a_host_whose_clock_is_wrong_follows_what_moves(
 def test_a_dead_worker_does_not_look_alive_for_an_hour(
     client: Client, account: Account, set_redis_clock: SetClock
 ) -> None:
-    store.note_worker()
+    heartbeat.note_worker()
     set_redis_clock(-HOUR)
     dead = client.get("/health").json()["services"]["worker"]
 
-    store.note_worker()
+    heartbeat.note_worker()
 
     assert (dead, client.get("/health").json()["services"]["worker"]) == ("down", "up")
 

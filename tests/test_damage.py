@@ -15,7 +15,7 @@ from instances import health
 from instances.api import overview
 from instances.fallback import database
 from instances.instance import from_json, from_novita
-from instances.inventory import store
+from instances.inventory import heartbeat, store
 from instances.inventory.sync import synchronize
 from instances.refresher import Refresher
 from tests.novita_answers import Account, NovitaAnswers, make_row
@@ -55,7 +55,7 @@ def account(novita: NovitaAnswers) -> Account:
     account = novita.holds(make_row("a"), make_row("b", status="exited"))
     synchronize("command")
     store.read_body()
-    store.note_worker()
+    heartbeat.note_worker()
     return account
 
 

@@ -18,7 +18,7 @@ from pytest_django import Settings
 
 from instances import health, redis_client, tasks
 from instances.fallback.database import find_id
-from instances.inventory import lease, store
+from instances.inventory import heartbeat, lease
 from instances.models import Operation
 from novita_site import __version__
 from novita_site.settings import SESSION_COOKIE_NAME
@@ -434,7 +434,7 @@ def test_missing_worker_is_a_warning_only_when_it_has_tasks(client: Client) -> N
         "No worker is running: operations are not verified, and webhooks are not delivered. "
         "Start one: celery -A novita_site worker"
     ]
-    store.note_worker()
+    heartbeat.note_worker()
     assert read_health(client)["status"] == "healthy"
 
 

@@ -12,10 +12,11 @@ from instances import lua, redis_client
 from instances.access import limits
 from instances.errors import CacheUnavailable
 from instances.inventory import exchanges, lease, publishing, store
+from instances.monitoring import counters
 from tests.redis_keys import name_of
 
 ROOT = Path(__file__).resolve().parent.parent / "instances"
-MODULES = (store, publishing, exchanges, lease, limits)
+MODULES = (store, publishing, exchanges, lease, limits, counters)
 SCRIPTS = {
     script.path.stem: script for module in MODULES for script in vars(module).values() if isinstance(script, lua.Script)
 }
@@ -28,6 +29,8 @@ VALUES: dict[str, Any] = {
     "changes": ["a", "old", "new"],
     "counters": [f"{redis_client.RATE}a", f"{redis_client.RATE}b"],
     "limits_and_seconds": [5, 60, 5, 60],
+    "amounts": ["http|health|200", 2],
+    "counted": f"{redis_client.COUNTED}1",
     "worker": f"{redis_client.WORKER}:1",
 }
 
@@ -172,6 +175,7 @@ def test_each_file_says_first_what_it_does(path: Path) -> None:
     ("name", "answer"),
     [
         ("acquire", 3),
+        ("add_counts", 1),
         ("clear", 0),
         ("discard", 0),
         ("drop_draft", 0),
@@ -210,7 +214,7 @@ def test_script_answers_where_each_key_is_damaged(
     name: str, damage: Callable[[FakeRedis, str], object], raw_redis: FakeRedis
 ) -> None:
     keys = [value for value in vars(redis_client).values() if str(value).startswith(name_of(""))]
-    for key in [*keys, *VALUES["counters"], VALUES["worker"], f"{redis_client.GENERATION}1"]:
+    for key in [*keys, *VALUES["counters"], VALUES["counted"], VALUES["worker"], f"{redis_client.GENERATION}1"]:
         damage(raw_redis, key)
 
     call(SCRIPTS[name])

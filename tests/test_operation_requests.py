@@ -11,7 +11,7 @@ from django.db import connections
 from django.test import Client
 from fakeredis import FakeServer
 
-from instances.inventory import store
+from instances.inventory import heartbeat
 from instances.models import AuditEntry, Operation, Target
 from tests.conftest import ApiClient
 from tests.novita_answers import INVALID_STATE_CHANGE, NovitaAnswers, make_row
@@ -39,7 +39,7 @@ def test_dry_run_reports_and_changes_nothing(client: Client, novita: NovitaAnswe
     sync(client, account)
     protect(client, "b")
     entries = AuditEntry.objects.count()
-    store.note_worker()
+    heartbeat.note_worker()
 
     body = order(client, dryRun=True)
 
@@ -94,7 +94,7 @@ def test_dry_run_warns_without_a_worker(client: Client, novita: NovitaAnswers) -
 
 def test_dry_run_of_nothing_warns_of_no_loss(client: Client, novita: NovitaAnswers) -> None:
     novita.holds(make_row("a", status="exited"))
-    store.note_worker()
+    heartbeat.note_worker()
 
     body = order(client, dryRun=True)
 

@@ -11,7 +11,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from instances.inventory import store
+from instances.inventory import heartbeat
 from instances.models import Operation, Target
 from tests.novita_answers import NovitaAnswers, make_row
 from tests.operation_steps import (
@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 def test_stop_all_answers_each_request(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", name="train"), make_row("b", status="exited"))
     sync(client, account)
-    store.note_worker()
+    heartbeat.note_worker()
 
     answer = client.post(STOP_ALL, {"reason": "weekend"})
 

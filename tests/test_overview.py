@@ -16,7 +16,7 @@ from pytest_django import Settings
 from instances import health
 from instances.api import overview
 from instances.fallback import standby
-from instances.inventory import store
+from instances.inventory import heartbeat
 from instances.models import Operation
 from tests.novita_answers import Account, NovitaAnswers, make_row
 from tests.operation_steps import cancel, move_on, order, protect, sync
@@ -113,7 +113,7 @@ def test_unchanged_overview_costs_one_script_and_no_query(
     client: Client, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(overview, "SHARED_SECONDS", 60)
-    store.note_worker()
+    heartbeat.note_worker()
     etag = client.get(OVERVIEW)["ETag"]
     execute, sent = redis.Redis.execute_command, []
 

@@ -103,7 +103,7 @@ API_PAGES: Final = (
     "/api/activity.csv",
     "/api/costs/<report>.csv",
 )
-OPEN: Final = ("/health", "/livez", "/readyz", "/login", "/logout", "/admin/login", "/snooze/<str:signed>")
+OPEN: Final = ("/health", "/livez", "/readyz", "/metrics", "/login", "/logout", "/admin/login", "/snooze/<str:signed>")
 
 RECORDS: Final = (
     *("syncrun", "operation", "target", "protection", "webhookdelivery", "auditentry"),

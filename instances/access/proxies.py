@@ -16,6 +16,8 @@ from novita_site.middleware import Handler
 
 # The address when a proxy did not name one. It is neither this machine nor any client with an address.
 UNKNOWN = "unknown"
+# The address at the other end of the connection, in a request's META.
+PEER = "panel.peer_address"
 # An address with a port or brackets, as proxies write it: "192.0.2.7:6001", "[2001:db8::7]:443".
 _WITH_PORT = re.compile(r"\[(?P<v6>[^\]]+)\](?::\d+)?|(?P<v4>[\d.]+):\d+")
 # Translators between IPv4 and IPv6 (RFC 6052) map every IPv4 client into this network.
@@ -32,6 +34,7 @@ def find_client_address(get_response: Handler) -> Handler:
     """
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
+        request.META[PEER] = request.META.get("REMOTE_ADDR", "")
         if settings.TRUSTED_PROXIES:
             header = request.META.get("HTTP_X_FORWARDED_FOR")
             chain = header.split(",") if header is not None else []

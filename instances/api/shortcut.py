@@ -23,6 +23,7 @@ from instances.api import reads
 from instances.api.probes import PROBES
 from instances.api.reads import Answer
 from instances.errors import InstanceNotFound, PanelError
+from instances.monitoring import counters
 from novita_site import log as logs
 from novita_site.middleware import list_headers, make_request_id, reduce_encoding
 from novita_site.roles import Role
@@ -34,16 +35,17 @@ Application = Callable[[Environ, Any], Iterable[bytes]]
 
 
 class _Read(NamedTuple):
-    """An answer, made from the request and the visitor's role, and the least role that gets it."""
+    """An answer, made from the request and the visitor's role, the least role that gets it, and Django's route."""
 
     answer: Callable[[HttpRequest, Role], Answer]
     least_role: Role
+    route: str
 
 
 _READS: Final = {
-    "/api/instances": _Read(lambda request, _: reads.answer_listing(request), Role.VIEWER),
-    "/api/overview": _Read(lambda request, _: reads.answer_overview(request), Role.VIEWER),
-    "/health": _Read(lambda _, role: reads.answer_health(role), Role.NONE),
+    "/api/instances": _Read(lambda request, _: reads.answer_listing(request), Role.VIEWER, "instance-list"),
+    "/api/overview": _Read(lambda request, _: reads.answer_overview(request), Role.VIEWER, "overview"),
+    "/health": _Read(lambda _, role: reads.answer_health(role), Role.NONE, "health"),
 }
 _INSTANCE: Final = "/api/instances/"
 # Addresses of actions, not of instances.
@@ -91,6 +93,7 @@ def shorten(application: Application) -> Application:
             logs.request_id.reset(token)
         if found is None:
             return application(environ, start_response)
+        counters.count_request(read.route if read else path[1:], found.status)
         start_response(f"{found.status.value} {found.status.phrase}", list(found.headers.items()))
         return [found.body]
 
@@ -103,7 +106,7 @@ def _find_read(path: str) -> _Read | None:
     id_ = path[len(_INSTANCE) :]
     if "/" in id_ or id_ in _NO_IDS or not id_.isascii():
         return None
-    return _Read(lambda *_: reads.answer_instance(id_), Role.VIEWER)
+    return _Read(lambda *_: reads.answer_instance(id_), Role.VIEWER, "instance-detail")
 
 
 def _is_plain(environ: Environ) -> bool:

@@ -19,6 +19,7 @@ from instances.inventory.difference import MAX_LISTED, Difference
 from instances.inventory.outside import Outside, find_outside
 from instances.models import EventKind, StartFreeze, SyncRun, old
 from instances.models.sync_run import OutsideChange
+from instances.monitoring import counters
 from instances.notifications import events
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,8 @@ class SyncReport:
 
 def record(report: SyncReport, error: PanelError | None, earlier_failures: int) -> None:
     """Record how a synchronization ended: in Redis for the next decision of every process, in the log, as a SyncRun."""
+    outcome = SyncRun.Outcome.FAILED if error else SyncRun.Outcome.SUCCEEDED
+    counters.count_sync(outcome, report.duration_ms / 1000)
     # Redis can't store that it failed itself, and a shutdown is no failure.
     if error and not isinstance(error, CacheUnavailable | ShuttingDown):
         try:

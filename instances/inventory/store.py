@@ -8,7 +8,6 @@ stored. No command and no script handles more than ROWS_AT_ONCE rows: Redis answ
 
 import json
 import logging
-import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -18,10 +17,10 @@ from typing import Any, Final
 from instances import lua
 from instances import redis_client as keys
 from instances.errors import CacheUnavailable
-from instances.fallback import database
 from instances.instance import Instance, to_usd
 from instances.inventory import bodies, encoding, queries, rows
 from instances.inventory.freshness import Freshness, measure, to_time
+from instances.inventory.heartbeat import get_worker_key
 from instances.inventory.lease import describe as describe_lease
 from instances.inventory.sharing import Shared
 from instances.redis_client import ROWS_AT_ONCE, get_redis, redis_errors
@@ -414,11 +413,11 @@ def clear() -> int:
 
     Keys are deleted by name. The lease of a running synchronization stays.
     """
-    return int(_CLEAR(worker=_get_worker_key()))
+    return int(_CLEAR(worker=get_worker_key()))
 
 
 def read_state() -> State:
-    answer = _READ_STATE(worker=_get_worker_key())
+    answer = _READ_STATE(worker=get_worker_key())
     now, tick, generation, revision, size, flat, moving, lease, lease_ms, has_worker = answer
     sync = {field.decode("utf-8", "replace"): value for field, value in _pairs(flat)}
     as_of = _to_int(sync.get("as_of"))
@@ -444,30 +443,6 @@ def read_state() -> State:
         lease_seconds=max(lease_ms, 0) / 1000,
         has_worker=bool(has_worker),
     )
-
-
-def note_worker() -> None:
-    """Record that a worker is running, here and at all; it counts as up for the next seconds."""
-    with redis_errors(), get_redis().pipeline(transaction=False) as both:
-        for key in (_get_worker_key(), _get_key_on(socket.gethostname())):
-            both.set(key, "up", ex=keys.WORKER_SECONDS)
-        both.execute()
-
-
-def has_worker_on(host: str) -> bool:
-    """Tell whether a worker on the machine or in the container of this name ran lately. Raises CacheUnavailable."""
-    with redis_errors():
-        # A key that stays longer is damage.
-        return 0 < get_redis().pttl(_get_key_on(host)) <= keys.WORKER_SECONDS * 1000
-
-
-def _get_worker_key() -> str:
-    # A worker finds its tasks in its database, so a worker with another database does nothing for this panel.
-    return f"{keys.WORKER}:{database.find_id()}"
-
-
-def _get_key_on(host: str) -> str:
-    return f"{keys.WORKER_ON}{host}:{database.find_id()}"
 
 
 def read_stats() -> Stats:

@@ -8,6 +8,7 @@ reading the instance: a second request could act twice.
 
 import logging
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
@@ -25,8 +26,10 @@ from instances.errors import (
     NovitaRejectedKey,
     NovitaTimeout,
     NovitaUnavailable,
+    PanelError,
 )
-from instances.instance import ActionName, Instance, MalformedInstance, from_novita
+from instances.instance import ACTION_NAMES, ActionName, Instance, MalformedInstance, from_novita
+from instances.monitoring import counters
 from instances.novita import failures, paging
 from instances.novita.billing import Balance, Bill, parse_balance, parse_bills
 from instances.novita.catalog import Cluster, Product, parse_clusters, parse_products
@@ -40,6 +43,17 @@ log = logging.getLogger(__name__)
 API_PATH: Final = "/gpu-instance/openapi/v1"
 BILLING_PATH: Final = "/openapi/v1/billing"
 METRICS_PATH: Final = "/openapi/v1/metrics/gpu/instance"
+# The name of each call in the metrics.
+_CALLS: Final = {
+    f"{API_PATH}/gpu/instances": "list",
+    f"{API_PATH}/gpu/instance": "read",
+    **{f"{API_PATH}/gpu/instance/{action}": action for action in ACTION_NAMES},
+    f"{API_PATH}/products": "products",
+    f"{API_PATH}/clusters": "clusters",
+    f"{BILLING_PATH}/balance/detail": "balance",
+    f"{BILLING_PATH}/bill/list": "bills",
+    METRICS_PATH: "metrics",
+}
 USER_AGENT: Final = f"novita-panel/{__version__}"
 RETRIES: Final = 3
 MAX_RETRY_AFTER_SECONDS: Final = 30
@@ -184,9 +198,30 @@ class Novita:
         query: Mapping[str, str | int] | None = None,
         payload: dict[str, str] | None = None,
     ) -> Any:
-        """Make one HTTP exchange. Return the parsed body, or NOT_JSON. Raises NovitaError."""
+        """Make one HTTP exchange, and count it. Return the parsed body, or NOT_JSON. Raises NovitaError."""
         if not self._has_key:
             raise NovitaRejectedKey("NOVITA_API_KEY is not set.")
+        began = time.monotonic()
+        code = ""
+        try:
+            response, body = self._exchange(method, path, budget, query, payload)
+            code = str(response.status_code)
+        except PanelError as exc:
+            code = exc.code
+            raise
+        finally:
+            counters.count_call(_CALLS[path], code, time.monotonic() - began)
+        return failures.check_answer(response, body)
+
+    def _exchange(
+        self,
+        method: Literal["GET", "POST"],
+        path: str,
+        budget: Budget,
+        query: Mapping[str, str | int] | None,
+        payload: dict[str, str] | None,
+    ) -> tuple[requests.Response, bytes]:
+        """Return the answer and its body. Raises NovitaError when no complete answer comes."""
         with budget.attempt(sum(self._timeouts)) as attempt:
             try:
                 response = self._session.request(
@@ -206,7 +241,7 @@ class Novita:
         if attempt.is_cut:
             budget.check()
             raise NovitaTimeout(f"Novita did not answer in time{egress.name_way(self._host)}.")
-        return failures.check_answer(response, body)
+        return response, body
 
 
 def find_pause(error: NovitaError, attempt: int, random_unit: Callable[[], float]) -> float | None:

@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from instances.errors import CacheUnavailable
 from instances.fallback import database
-from instances.inventory import store
+from instances.inventory import heartbeat, store
 from instances.redis_client import WORKER_SECONDS
 
 
@@ -30,7 +30,7 @@ class Command(BaseCommand):
         if trouble := database.find_trouble():
             raise CommandError(f"The database can't be used, so no worker can work: {trouble}.")
         try:
-            is_running = store.read_state().has_worker if options["any"] else store.has_worker_on(host)
+            is_running = store.read_state().has_worker if options["any"] else heartbeat.has_worker_on(host)
         except CacheUnavailable as exc:
             raise CommandError(f"{exc.message} Without Redis a worker can't be checked.") from exc
         place = "any machine" if options["any"] else host
