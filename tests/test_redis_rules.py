@@ -17,6 +17,7 @@ APP = Path(__file__).resolve().parent.parent / "instances"
 # redis-py's methods that have another name than their command, or send several.
 COMMANDS: dict[str, set[str]] = {
     "delete": {"del"},
+    "incr": {"incrby"},
     "memory_usage": {"memory|usage"},
     "pipeline": {"multi", "exec"},
     "execute": set(),
