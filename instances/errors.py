@@ -352,7 +352,8 @@ class DatabaseUnavailable(PanelError):
     code = "DATABASE_UNAVAILABLE"
     message = "The database can't be read or written."
     suggestion = (
-        "Check that the database is running and not locked, and has disk space. The service reconnects automatically."
+        "Check that the database is running and not locked, and has disk space and free connections. The service "
+        "reconnects automatically."
     )
 
 

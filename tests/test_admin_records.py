@@ -594,11 +594,13 @@ def test_file_name_contains_list_and_date(client: ApiClient, kind: str) -> None:
         "  \u00a0\ufeff＝",
         "=\u0338",
         "\u0301=",
-        " " * 500 + "=",
+        " " * 250 + "=",
     ],
     ids=ascii,
 )
 def test_no_cell_is_a_formula(client: ApiClient, start: str) -> None:
+    if "\0" in start and connection.vendor == "postgresql":
+        pytest.skip("PostgreSQL stores no NUL")
     Protection.objects.create(instance_id="a", name=f"{start}1+1", reason="a=b")
 
     (row,) = read_csv(client, f"{get_list('protection')}csv/")

@@ -13,6 +13,7 @@ from novita_site import private_files
 def var(tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     settings.VAR_DIR = tmp_path / "var"
     settings.RUNNING_FILE = settings.VAR_DIR / "running.env"
+    monkeypatch.setitem(settings.DATABASES["default"], "ENGINE", "django.db.backends.sqlite3")
     monkeypatch.setitem(settings.DATABASES["default"], "NAME", tmp_path / "panel.sqlite3")
     settings.VAR_DIR.mkdir(mode=0o755)
     return settings.VAR_DIR  # type: ignore[no-any-return]  # settings have no types

@@ -489,14 +489,14 @@ def test_record_names_the_first_instances_and_counts_all(
     assert [one["id"] for one in run.added] == ["a", "b"]
 
 
-def test_sync_without_changes_makes_three_statements_in_the_database(
+def test_sync_without_changes_makes_two_statements_in_the_database(
     client: Client, novita: NovitaAnswers, django_assert_num_queries: Any
 ) -> None:
     novita.lists(*[make_row(f"id-{number}") for number in range(50)])
     synchronize("command")
 
-    # The ledger of costs, the record, and the removal of old ones.
-    with django_assert_num_queries(3):
+    # The ledger of costs, and the record.
+    with django_assert_num_queries(2):
         synchronize("command")
 
 

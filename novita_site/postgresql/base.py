@@ -11,8 +11,10 @@ from django.db import InterfaceError, OperationalError
 from django.db.backends.postgresql import base
 from django.db.backends.utils import CursorWrapper
 
-# A server that ends says so, and has not carried the statement out: admin_shutdown, crash_shutdown, cannot_connect_now.
-_NOT_DONE: Final = {"57P01", "57P02", "57P03"}
+# A server that ends a connection says so, and has not carried the statement out: admin_shutdown, crash_shutdown,
+# cannot_connect_now, idle_session_timeout.
+_NOT_DONE: Final = {"57P01", "57P02", "57P03", "57P05"}
+_IDLE_TIMEOUT_VERSION: Final = 140_000
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -36,6 +38,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
         super()._configure_connection(connection)  # type: ignore[misc]  # not in its stubs
         # As long as SQLite waits for another's lock.
         connection.execute("SET lock_timeout = '5s'")
+        # Each thread has a connection, and a thread without requests would keep it for ever.
+        if connection.info.server_version >= _IDLE_TIMEOUT_VERSION:
+            connection.execute("SET idle_session_timeout = '2min'")
         return True
 
     def make_cursor(self, cursor: Any) -> "RetryingCursor":

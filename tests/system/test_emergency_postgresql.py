@@ -1,4 +1,4 @@
-"""A stop of everything while PostgreSQL is away, read-only or locked: sent, verified, and recorded afterwards."""
+"""A stop of everything while PostgreSQL is away, read-only, locked or full: sent, verified, and recorded afterwards."""
 
 import contextlib
 import time
@@ -18,12 +18,19 @@ NO_SYNC = {"NOVITA_SYNC_ON_STARTUP": "0", "NOVITA_SYNC_INTERVAL": "0"}
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgreSQL]:
     with running() as server:
+        # A superuser, as the server's own user is, has connections beyond every limit.
+        execute(
+            server,
+            "CREATE ROLE visitor LOGIN",
+            "GRANT ALL ON ALL TABLES IN SCHEMA public TO visitor",
+            "GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO visitor",
+        )
         yield server
 
 
 @pytest.fixture
 def environment(environment: dict[str, str], server: PostgreSQL) -> dict[str, str]:
-    return {**environment, "DATABASE_URL": server.url}
+    return {**environment, "DATABASE_URL": server.url.replace("panel@", "visitor@")}
 
 
 @contextlib.contextmanager
@@ -52,6 +59,15 @@ def locked(server: PostgreSQL) -> Iterator[None]:
         connection.rollback()
 
 
+@contextlib.contextmanager
+def full(server: PostgreSQL) -> Iterator[None]:
+    """Others have all connections that the server allows."""
+    execute(server, "ALTER ROLE visitor CONNECTION LIMIT 0")
+    disconnect(server)
+    yield
+    execute(server, "ALTER ROLE visitor CONNECTION LIMIT -1")
+
+
 def execute(server: PostgreSQL, *statements: str) -> list[Any]:
     """Execute statements; returns the rows of the last one."""
     with psycopg.connect(server.url, autocommit=True) as connection:
@@ -75,7 +91,7 @@ def list_recorded(server: PostgreSQL) -> list[tuple[str, bool, int]]:
     return [(str(id_), success, count) for id_, success, count in rows]
 
 
-@pytest.mark.parametrize("fault", [away, read_only, locked], ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("fault", [away, read_only, locked, full], ids=lambda fault: fault.__name__)
 def test_stop_all_goes_through_and_is_recorded_afterwards(
     fault: Callable[[PostgreSQL], contextlib.AbstractContextManager[None]],
     start_service: Start,

@@ -2,9 +2,12 @@
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
+import dj_database_url
 import psycopg
 import pytest
+from django.db import ConnectionHandler
 
 from tests.system.conftest import Start, StartWorker
 from tests.system.postgresql import PostgreSQL, running
@@ -85,3 +88,39 @@ def test_worker_recovers_after_a_postgresql_outage_and_logs_it_once(
     wait_until(lambda: "database is back after" in worker.log, f"it says so\n{worker.log}")
     for log in (worker.log, service.log):
         assert log.count("database is unavailable") <= 2 and "Traceback" not in log, log
+
+
+def test_threads_of_a_process_limit_its_connections(start_service: Start, server: PostgreSQL) -> None:
+    service = start_service(**{**QUIET, "WEB_WORKERS": "1", "WEB_THREADS": "4"}).wait_until_ready()
+
+    read_at_once(service, 80)
+
+    # Four more threads answer probes; the refresher has one, and the thread that records what could not be stored.
+    assert 1 < count_sessions(server) <= 4 + 6
+
+
+def count_sessions(server: PostgreSQL, condition: str = "true") -> int:
+    with psycopg.connect(server.url) as connection:
+        query = (
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
+        row = connection.execute(f"{query} AND {condition}").fetchone()
+    assert row
+    return int(row[0])
+
+
+def test_connection_that_was_closed_for_idleness_is_replaced(server: PostgreSQL, django_db_blocker: Any) -> None:
+    options = {**dj_database_url.parse(server.url), "ENGINE": "novita_site.postgresql", "CONN_HEALTH_CHECKS": True}
+    connection = ConnectionHandler({"default": options})["default"]
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        cursor.execute("SHOW idle_session_timeout")
+        assert cursor.fetchone() == ("2min",)
+        cursor.execute("SET idle_session_timeout = '10ms'")
+    pid = connection.connection.info.backend_pid
+    wait_until(lambda: not count_sessions(server, f"pid = {pid}"), "the server closes it")
+
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+    assert connection.connection.info.backend_pid != pid
+    connection.close()
