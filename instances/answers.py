@@ -141,7 +141,7 @@ def _translate(exc: Exception, context: dict[str, Any]) -> PanelError | None:
 
 
 def _is_for_a_script(request: HttpRequest) -> bool:
-    return request.path.startswith(("/api/", "/health")) or request.path == "/api"
+    return request.path_info.startswith(("/api/", "/health")) or request.path_info == "/api"
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:

@@ -123,6 +123,14 @@ class Env:
                 self.refuse(name, f"{host!r} is not a host name or address.", f"Use {default}.")
         return hosts
 
+    def path_prefix(self, name: str) -> str:
+        """Read the path that the panel is served under, without a slash at its end. "" means the whole host."""
+        prefix = self.text(name).rstrip("/")
+        if not re.fullmatch(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*", prefix):
+            self.refuse(name, f"{self.text(name)!r} is not a path.", "Use the path alone: /panel")
+            return ""
+        return prefix
+
     def networks(self, name: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
         """Read a comma-separated list of addresses and networks."""
         networks = []

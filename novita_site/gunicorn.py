@@ -64,7 +64,7 @@ class Logger(GunicornLogger):  # type: ignore[misc]  # gunicorn has no types
 
 def when_ready(server: Any) -> None:
     host = "localhost" if is_loopback(settings.HOST) else settings.HOST
-    print(f"Novita panel {__version__}. Serving http://{host}:{settings.PORT}/", flush=True)
+    print(f"Novita panel {__version__}. Serving http://{host}:{settings.PORT}{settings.PATH_PREFIX}/", flush=True)
     if not settings.REQUIRE_LOGIN:
         print(OPEN_MODE, flush=True)
 

@@ -36,6 +36,10 @@ WEB_WORKERS = env.integer("WEB_WORKERS", 2, 1, 64)
 WEB_THREADS = env.integer("WEB_THREADS", 16, 1, 256)
 DEBUG = env.flag("DEBUG", default=False)
 ALLOWED_HOSTS = env.hosts("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+# The path of the panel on a host that it shares: /panel. `wsgi` takes it off each request's path, Django puts it into
+# each address.
+PATH_PREFIX = env.path_prefix("PATH_PREFIX")
+FORCE_SCRIPT_NAME = PATH_PREFIX or None
 
 LOOPBACK_ONLY = all(environment.is_loopback(host) for host in [HOST, *ALLOWED_HOSTS])
 REQUIRE_LOGIN = env.flag("REQUIRE_LOGIN", default=not LOOPBACK_ONLY)
@@ -130,6 +134,8 @@ METRICS_CALLS_PER_MINUTE = env.integer("METRICS_CALLS_PER_MINUTE", 60, 0, 6000)
 
 # The address of the panel for people, for links in messages.
 PUBLIC_URL = env.public_url("PUBLIC_URL")
+if PUBLIC_URL and PATH_PREFIX and urlsplit(PUBLIC_URL).path != PATH_PREFIX:
+    env.refuse("PUBLIC_URL", f"its path is not {PATH_PREFIX}, which PATH_PREFIX names.", f"End it with {PATH_PREFIX}")
 # Services that tell people of events; each may name its events: policy.warning,balance.low|mailtos://…
 NOTIFY_URLS = env.services("NOTIFY_URLS")
 # The hour (UTC) of the daily summary; -1: none.
@@ -302,7 +308,7 @@ TEMPLATES = [
     }
 ]
 
-STATIC_URL = "static/"
+STATIC_URL = f"{PATH_PREFIX}/static/"
 # Static files are served from the packages' folders, so a deployment needs no collectstatic.
 WHITENOISE_USE_FINDERS = True
 STORAGES = {
@@ -328,12 +334,15 @@ AUTH_PASSWORD_VALIDATORS = [
 # middleware.add_headers sends these with every answer.
 SECURE_HSTS_SECONDS = 0 if LOOPBACK_ONLY else 365 * 86400
 # Cookies are shared by all ports of a host. The name keeps two installations on one host apart.
-_installation = environment.name_installation(SECRET_KEY, SECRET_KEY_FALLBACKS)
+# The path is part of it: a browser sends a cookie of `/` to `/panel/`, too, where it would hide the one of that path.
+_installation = environment.name_installation(SECRET_KEY, SECRET_KEY_FALLBACKS) + PATH_PREFIX.replace("/", "_")
 SESSION_COOKIE_NAME = f"sessionid_{_installation}"
 CSRF_COOKIE_NAME = f"csrftoken_{_installation}"
 # Set by the dashboard's script: the next page comes without the rows, which the script has.
 SCRIPT_COOKIE_NAME = f"script_{_installation}"
 MESSAGES_COOKIE_NAME = f"messages_{_installation}"
+# For the panel alone, not for its neighbours on a shared host.
+SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = PATH_PREFIX or "/"
 MESSAGE_STORAGE = "novita_site.messages.Messages"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from django.conf import settings
 from django.utils import timezone
 
 from instances.instance import format_time, to_usd
@@ -127,7 +128,7 @@ def show_answer(answer: Answer) -> dict[str, Any]:
         **_show_money(operation, answer.targets),
         "timestamp": format_time(timezone.now()),
         "operationId": str(operation.pk) if is_stored else None,
-        "operationUrl": f"/api/operations/{operation.pk}" if is_stored else None,
+        "operationUrl": f"{settings.PATH_PREFIX}/api/operations/{operation.pk}" if is_stored else None,
         "source": operation.source,
     }
 

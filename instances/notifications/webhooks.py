@@ -153,7 +153,7 @@ def _make_payload(operation: Operation) -> str:
         "counts": counts,
         "unconfirmed": unconfirmed,
         "moreUnconfirmed": sum(counts.values()) - sum(counts[state] for state in settled),
-        "url": f"{operation.origin}/api/operations/{operation.pk}",
+        "url": f"{operation.origin}{settings.PATH_PREFIX}/api/operations/{operation.pk}",
     }
     event = {
         "type": "operation.finished",

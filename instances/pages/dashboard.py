@@ -71,6 +71,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "csv_link": toolbar.make_csv_link(query),
         "has_script": has_script,
         "script_cookie": settings.SCRIPT_COOKIE_NAME,
+        "cookie_path": settings.SESSION_COOKIE_PATH,
         "without_script": urlencode({**query, "script": "off"}),
         "rows": [] if has_script else table.describe_rows(matches, protections, timezone.now(), query),
         "details": None if has_script else _describe_details(request.GET.get("instance", ""), instances),
@@ -82,7 +83,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     response = render(request, "instances/dashboard.html", context)
     response.content = _INDENTATION.sub(b"", response.content)
     if is_off:
-        response.delete_cookie(settings.SCRIPT_COOKIE_NAME, samesite="Lax")
+        response.delete_cookie(settings.SCRIPT_COOKIE_NAME, settings.SESSION_COOKIE_PATH, samesite="Lax")
     return response
 
 

@@ -1,5 +1,5 @@
 """Every page that a link leads to, with and without a login: no console message, no violation of the policy, no request
-to another origin.
+to another origin. With the login the panel is served under a path, and no request or link leaves that path.
 """
 
 import base64
@@ -81,6 +81,7 @@ def shared_panel(
         database,
         simulated_novita,
         REQUIRE_LOGIN="1" if request.param == "login" else "0",
+        PATH_PREFIX="/panel" if request.param == "login" else "",
         WEBHOOK_SECRET="whsec_" + base64.b64encode(b"FAKE-SECRET-of-32-bytes-in-total").decode(),
         WEBHOOK_ALLOWED_HOSTS="127.0.0.1",
         WEBHOOK_ALLOWED_PORTS=str(port := find_free_port()),
@@ -90,6 +91,17 @@ def shared_panel(
     panel.service.wait_until_ready()
     yield panel
     panel.end()
+
+
+@pytest.fixture
+def root(shared_panel: Panel) -> str:
+    """The panel's address, without a slash at its end."""
+    return shared_panel.service.url + shared_panel.environment["PATH_PREFIX"]
+
+
+@pytest.fixture
+def witness(root: str) -> Witness:
+    return Witness(root)
 
 
 def make_records(panel: Panel) -> None:
@@ -113,22 +125,26 @@ def log_in(page: Page) -> None:
     expect(page.get_by_role("heading", name="GPU instances")).to_be_visible()
 
 
-def list_links(page: Page, origin: str) -> Iterator[str]:
-    """Yield the paths of the page's links within the service, without their queries."""
+def list_links(page: Page, root: str) -> Iterator[str]:
+    """Yield the paths of the page's links within the panel, without their queries, as from its root."""
+    origin, path = re.fullmatch(r"(https?://[^/]+)(.*)", root).groups()  # type: ignore[union-attr]  # it matches
     for link in page.evaluate("[...document.querySelectorAll('a[href]')].map(a => a.href)"):
         parts = urlsplit(urldefrag(link).url)
+        if f"{parts.scheme}://{parts.netloc}" != origin:
+            continue
+        assert parts.path.startswith(f"{path}/"), f"{link} leaves the panel"
         # Downloads are no pages.
-        if f"{parts.scheme}://{parts.netloc}" == origin and not parts.path.endswith(("/csv/", ".csv", "/schema")):
-            yield parts.path
+        if not parts.path.endswith(("/csv/", ".csv", "/schema")):
+            yield parts.path.removeprefix(path)
 
 
 @pytest.mark.timeout(300)
-def test_every_page_obeys_its_policy(panel: Panel, visit: Visit, witness: Witness) -> None:
+def test_every_page_obeys_its_policy(panel: Panel, visit: Visit, witness: Witness, root: str) -> None:
     witness.allow(REFUSED)
     # Chromium's advice on Django's own user forms.
     witness.allow("console verbose: .DOM. ")
     make_records(panel)
-    page = visit()
+    page = visit(f"{root}/")
     if "/login/" in page.url:
         log_in(page)
     seen: set[str] = set()
@@ -144,11 +160,11 @@ def test_every_page_obeys_its_policy(panel: Panel, visit: Visit, witness: Witnes
         seen.add(path)
         kinds[kind] += 1
         # Scripts of these two pages load more.
-        answer = page.goto(path, wait_until="networkidle" if path in {"/", "/api/docs"} else "load")
+        answer = page.goto(root + path, wait_until="networkidle" if path in {"/", "/api/docs"} else "load")
         assert answer is not None and answer.status < 500, path
         assert "/login/" not in page.url, path
         assert witness.problems == [], path
-        waiting += list_links(page, panel.service.url)
+        waiting += list_links(page, root)
 
     for model in ("syncrun", "operation", "target", "webhookdelivery", "protection", "auditentry", "token"):
         assert f"/admin/instances/{model}/" in seen
@@ -156,8 +172,21 @@ def test_every_page_obeys_its_policy(panel: Panel, visit: Visit, witness: Witnes
     assert not waiting
 
 
-def test_witness_reports_violations(visit: Visit, witness: Witness) -> None:
-    page = visit()
+def test_everything_is_stopped_from_the_page(panel: Panel, visit: Visit, root: str) -> None:
+    panel.hold({"id": "c", "status": "running"})
+    page = visit(f"{root}/")
+    if "/login/" in page.url:
+        log_in(page)
+
+    page.get_by_role("button", name="Stop all").click()
+    page.get_by_role("dialog").get_by_label("Enter 1 to stop").fill("1")
+    page.keyboard.press("Enter")
+
+    wait_until(lambda: page.evaluate("1") and panel.novita.get_truth()["c"]["status"] != "running", "c is stopped")
+
+
+def test_witness_reports_violations(visit: Visit, witness: Witness, root: str) -> None:
+    page = visit(f"{root}/")
 
     page.evaluate("document.body.insertAdjacentHTML('beforeend', '<p style=color:red>')")
     page.evaluate(

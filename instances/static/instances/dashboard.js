@@ -246,7 +246,7 @@ for (const element of document.querySelectorAll('.without-script')) {
 }
 // The rows come from the browser's cache or from the API; the server needn't send them with the next page.
 // biome-ignore lint/suspicious/noDocumentCookie: the Cookie Store API exists only over TLS, and not in every browser.
-document.cookie = `${root.dataset.scriptCookie}=1; Path=/; Max-Age=604800; SameSite=Lax`;
+document.cookie = `${root.dataset.scriptCookie}=1; Path=${root.dataset.cookiePath}; Max-Age=604800; SameSite=Lax`;
 createKeyboard({table, search: list.search, help: help.actions.help});
 // Another page's link to *Stop all*.
 if (location.hash === '#stop-all' && root.dataset.role === 'admin') {

@@ -1,14 +1,16 @@
 // Changes elements, and only where they differ. Texts from outside become text, never markup.
 
+import {locate} from './root.js';
+
 export function clone(id) {
     return document.getElementById(id).content.firstElementChild.cloneNode(true);
 }
 
-// Returns a new element. Parts that only the script shows are made here: the page's HTML stays small.
+// Returns a new element; the path of a link begins at the panel. Parts that only the script shows are made here: the page's HTML stays small.
 export function make(name, attributes, ...children) {
     const element = document.createElement(name);
     for (const [key, value] of Object.entries(attributes)) {
-        element.setAttribute(key, value);
+        element.setAttribute(key, key === 'href' ? locate(value) : value);
     }
     element.append(...children);
     return element;

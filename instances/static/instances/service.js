@@ -1,6 +1,7 @@
 // Requests to the service: each with a timeout, and each failure in words.
 
 import {learn} from './clock.js';
+import {locate} from './root.js';
 
 const TIMEOUT_MS = 20000;
 // How long the message of an outage stays when no refresh has met the outage.
@@ -37,9 +38,10 @@ export function makeFailure(words, code) {
     return part === undefined ? new Error(words) : new Outage(words, part);
 }
 
+// `path` begins at the panel.
 export async function request(path, options, timeout) {
     const sentAt = performance.now();
-    const answer = await fetch(path, {
+    const answer = await fetch(locate(path), {
         cache: 'no-store',
         credentials: 'same-origin',
         signal: AbortSignal.timeout(timeout || TIMEOUT_MS),

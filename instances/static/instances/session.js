@@ -1,6 +1,7 @@
 // The login. It can change in another tab while a page is open: then this module renews the CSRF token, or says what to
 // do before a button fails.
 
+import {locate} from './root.js';
 import {LoggedOut, makeFailure, nameFailure, Outage, Refusal, request} from './service.js';
 
 const ACTION_TIMEOUT_MS = 60000;
@@ -40,7 +41,7 @@ async function readSession() {
         session = await answer.json();
     } catch (error) {
         return error instanceof LoggedOut
-            ? show('You are logged out.', 'Log in again', `/login/?next=${encodeURIComponent(location.pathname + location.search)}`)
+            ? show('You are logged out.', 'Log in again', locate(`/login/?next=${encodeURIComponent(location.pathname + location.search)}`))
             : '';
     }
     if (session.user !== notice.dataset.user) {

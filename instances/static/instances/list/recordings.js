@@ -1,6 +1,7 @@
 // What the service has recorded of the instance in the drawer: its history, and what it cost in the last 30 days.
 
 import {make, setText} from '../elements.js';
+import {locate} from '../root.js';
 import {read} from '../service.js';
 import {sayAge, sayMoment} from '../words.js';
 
@@ -26,7 +27,7 @@ export function createRecordings({render}) {
         costs = {month: null, error: ''};
         list.replaceChildren();
         list.dataset.shown = '';
-        link.href = `/activity/?instance=${encodeURIComponent(id)}`;
+        link.href = locate(`/activity/?instance=${encodeURIComponent(id)}`);
     }
 
     // Reads anew when the instance or its protection (`newMark`) has changed, and after some time.

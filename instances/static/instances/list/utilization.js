@@ -1,6 +1,7 @@
 // How busy the instance in the drawer was in the last hour: lines that the server draws.
 
 import {make} from '../elements.js';
+import {locate} from '../root.js';
 import {makeSection} from './facts.js';
 
 // Novita's metrics have a sample a minute.
@@ -29,7 +30,7 @@ export function createUtilization() {
     // Drops the answer when another instance is shown by then.
     async function read(wanted) {
         try {
-            const answer = await fetch(`/utilization/${encodeURIComponent(wanted)}/`, {cache: 'no-store'});
+            const answer = await fetch(locate(`/utilization/${encodeURIComponent(wanted)}/`), {cache: 'no-store'});
             if (wanted === id && answer.status === 200 && !answer.redirected) {
                 const drawn = new DOMParser().parseFromString(await answer.text(), 'text/html');
                 content.replaceChildren(...drawn.body.childNodes);
