@@ -131,6 +131,28 @@ def test_changes_of_policies_are_recorded(client: Client) -> None:
     assert entries[1].after == "idle, stop"
 
 
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        ("observe", "1 open, $0.50/h; would have saved $3.00 in 30 days"),
+        ("stop", "1 open, $0.50/h; stopped 1 in 30 days"),
+    ],
+)
+def test_policy_says_what_it_has_found_and_would_have_saved(mode: str, words: str, client: Client) -> None:
+    policy, now = make_policy(mode=mode), timezone.now()
+    hours = {number: now - timedelta(hours=number) for number in (1, 4, 24 * 40)}
+    make_finding(policy=policy, state="due", due_at=hours[4])
+    make_finding(policy=policy, state="cleared", due_at=hours[4], ended_at=hours[4] + timedelta(hours=2))
+    make_finding(policy=policy, state="cleared", ended_at=hours[1])
+    make_finding(policy=policy, state="cleared", due_at=hours[960], ended_at=hours[960])
+    make_finding(policy=policy, state="stopped", ended_at=hours[1])
+
+    found = client.get(POLICIES).json()["policies"][0]["found"]
+
+    assert found == {"open": 1, "savesPerHour": 0.5, "stopped": 1, "wouldHaveSaved": 3.0}
+    assert words in client.get("/admin/instances/policy/").content.decode()
+
+
 # --- Findings
 
 

@@ -1,6 +1,7 @@
 """Policies, their findings and snoozes as admin pages, with the button that switches all acting off."""
 
 from typing import Any
+from urllib.parse import urlencode
 
 from django import forms
 from django.conf import settings
@@ -9,7 +10,8 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
-from django.urls import URLPattern, path
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
 from django.views.decorators.http import require_POST
 
 from instances.access.audit import get_actor
@@ -56,7 +58,16 @@ class PolicyAdmin(AccountAdmin):
     role_to_view = Role.VIEWER
     form = PolicyForm
     change_list_template = "admin/instances/policy/change_list.html"
-    list_display = ("name", "rule", "mode", "is_on", "shown_scope", "changed_by", "shown_change")
+    list_display = (
+        "name",
+        "shown_rule",
+        "shown_mode",
+        "is_on",
+        "shown_scope",
+        "shown_found",
+        "changed_by",
+        "shown_change",
+    )
     list_filter = ("rule", "mode", "is_on")
     search_fields = ("name", "name_pattern", "owner", "project")
     fieldsets = (
@@ -77,6 +88,21 @@ class PolicyAdmin(AccountAdmin):
     readonly_fields = ("stop_confirmed_by",)
 
     shown_change = time_column("changed_at", "changed")
+
+    @admin.display(description="rule", ordering="rule")
+    def shown_rule(self, policy: Policy) -> str:
+        return policy.rule
+
+    @admin.display(description="mode", ordering="mode")
+    def shown_mode(self, policy: Policy) -> str:
+        return policy.mode
+
+    @admin.display(description="found")
+    def shown_found(self, policy: Policy) -> str:
+        """Say what it has found, with a link to the findings."""
+        address = f"{reverse('admin:instances_finding_changelist')}?{urlencode({'policy_name': policy.name})}"
+        words = finding_list.say_found(policy, getattr(policy, "found", finding_list.Found()))
+        return format_html('<a href="{}">{}</a>', address, words)
 
     @admin.display(description="applies to")
     def shown_scope(self, policy: Policy) -> str:
@@ -103,6 +129,13 @@ class PolicyAdmin(AccountAdmin):
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Policy]) -> None:
         for policy in queryset:
             self.delete_model(request, policy)
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        changelist = super().get_changelist_instance(request)
+        found = finding_list.sum_up()
+        for policy in changelist.result_list:
+            policy.found = found.get(policy.pk, finding_list.Found())
+        return changelist
 
     def get_urls(self) -> list[URLPattern]:
         switch = self.admin_site.admin_view(require_POST(self.switch))

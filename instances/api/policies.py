@@ -82,10 +82,22 @@ class PolicyFieldsSerializer(StrictSerializer):
     maxStopsPerHour = fields.IntegerField(required=False, min_value=0, max_value=10**6, help_text="Default: 10.")
 
 
+class FoundSerializer(fields.Serializer[Any]):
+    """What a policy has found. Instances without a known cost add no money."""
+
+    open = fields.IntegerField(help_text="Findings that have not ended.")
+    savesPerHour = fields.FloatField(help_text="What stopping the open ones would save an hour, in USD.")
+    stopped = fields.IntegerField(help_text="Instances that it has stopped within 30 days.")
+    wouldHaveSaved = fields.FloatField(
+        help_text="USD spent within 30 days on instances after they were due; what the mode stop would have saved."
+    )
+
+
 class PolicySerializer(PolicyFieldsSerializer):
     """A policy."""
 
     id = fields.IntegerField()
+    found = FoundSerializer()
     stopConfirmedBy = fields.CharField(allow_null=True, help_text="budget: the admin who allowed it to stop.")
     version = fields.IntegerField(help_text="Counts up with each change.")
     changedBy = fields.CharField()
@@ -156,7 +168,8 @@ class PolicyViewSet(ApiView, ViewSet):
 
     @extend_schema(summary="List the policies", responses={200: PolicyListSerializer, **ERRORS})
     def list(self, request: Request) -> Response:
-        policies = [show_policy(one) for one in Policy.objects.all()]
+        found = finding_list.sum_up()
+        policies = [show_policy(one, found) for one in Policy.objects.all()]
         return Response({"policies": policies, "total": len(policies), "acting": show_acting(watch.read_state())})
 
     @extend_schema(
@@ -278,10 +291,17 @@ def _save(policy: Policy, wish: Mapping[str, Any], request: Request) -> Policy:
         raise
 
 
-def show_policy(policy: Policy) -> dict[str, Any]:
+def show_policy(policy: Policy, found_by_id: Mapping[int, finding_list.Found] | None = None) -> dict[str, Any]:
+    found = (finding_list.sum_up() if found_by_id is None else found_by_id).get(policy.pk, finding_list.Found())
     return {
         "id": policy.pk,
         **{name: getattr(policy, attribute) for name, attribute in _NAMES.items()},
+        "found": {
+            "open": found.open,
+            "savesPerHour": float(found.usd_per_hour),
+            "stopped": found.stopped,
+            "wouldHaveSaved": round(float(found.missed_usd), 2),
+        },
         "stopConfirmedBy": policy.stop_confirmed_by or None,
         "version": policy.version,
         "changedBy": policy.changed_by,
