@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from instances.activity import actions, timeline
 from instances.activity.events import Event, Filter, read_cursor
 from instances.models import Action, AuditEntry, Finding, FindingStep, Operation, Policy, SyncRun, Target
+from tests.policy_steps import make_finding
 
 pytestmark = pytest.mark.django_db
 
@@ -305,14 +307,15 @@ def test_api_lists_each_event_with_its_parts(client: Client) -> None:
     assert event["outcome"] == "done"
 
 
-def test_steps_of_policies_are_events(client: Client) -> None:
-    find_step(5)
-    find_step(4, "snoozed", by="bob")
+def test_steps_of_policies_are_events_and_a_snooze_is_one_event(client: Client) -> None:
+    finding = make_finding()
+    FindingStep.objects.create(finding=finding, state="warned", at=timezone.now() - timedelta(minutes=5))
+    client.post(f"/api/policies/findings/{finding.pk}/snooze", {"for": "1h"})
 
     events = list_events(client, "kind=policy")
 
-    assert [one["what"] for one in events] == ["Policy Idle: snoozed", "Policy Idle: warned"]
-    assert [one["actor"] for one in events] == ["bob", "policy:Idle"]
+    assert [one["what"] for one in events] == ["Snooze", "Policy idle machines: warned"]
+    assert [one["actor"] for one in events] == ["local-owner", "policy:idle machines"]
     assert [one["instanceId"] for one in list_events(client, "instance=a")] == ["a", "a"]
 
 

@@ -68,7 +68,7 @@ def test_unknown_reason_is_refused_and_the_valid_ones_are_named(client: Client) 
     answer = client.get("/api/instances?attention=nothing")
 
     assert answer.status_code == 400
-    assert answer.json()["fields"] == {"attention": "Not a reason. Valid are: error, longRunning, spotReclaim, idle."}
+    assert answer.json()["fields"] == {"attention": "Not a reason. Valid are: error, idle, longRunning, spotReclaim."}
 
 
 @pytest.mark.usefixtures("account")

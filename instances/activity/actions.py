@@ -25,8 +25,8 @@ _KINDS: Final[dict[str, Kind]] = {
     Action.SET_ANNOTATION: "action",
     Action.FREEZE_STARTS: "action",
     Action.UNFREEZE_STARTS: "action",
-    Action.SNOOZE: "action",
-    Action.UNSNOOZE: "action",
+    Action.SNOOZE: "policy",
+    Action.UNSNOOZE: "policy",
     Action.CANCEL_OPERATION: "operation",
     Action.DISMISS_OPERATION: "operation",
 }

@@ -30,7 +30,7 @@ def read(wanted: Filter, size: int = PAGE_SIZE) -> Page:
 
 
 def _read_sources(wanted: Filter, limit: int) -> Iterator[Event]:
-    if wanted.wants("action", "login", "sync", "settings", "operation"):
+    if wanted.wants("action", "login", "sync", "settings", "operation", "policy"):
         yield from actions.read(wanted, limit)
     if wanted.wants("operation"):
         yield from operations.read(wanted, limit)

@@ -69,7 +69,7 @@ class NameFilter(admin.AllValuesFieldListFilter):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.title = "who"
+        self.title = "policy" if self.field_path == "policy_name" else "who"
 
     def choices(self, changelist: Any) -> Iterator[Any]:
         for choice in super().choices(changelist):

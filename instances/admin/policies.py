@@ -65,7 +65,6 @@ class PolicyAdmin(AccountAdmin):
         "is_on",
         "shown_scope",
         "shown_found",
-        "changed_by",
         "shown_change",
     )
     list_filter = ("rule", "mode", "is_on")
@@ -120,6 +119,7 @@ class PolicyAdmin(AccountAdmin):
 
     def save_model(self, request: HttpRequest, obj: Policy, form: Any, change: bool) -> None:
         editing.save(obj, actor=get_actor(request))
+        messages.info(request, _say_next(obj))
         if typed := form.cleaned_data.get("confirmed_name"):
             editing.confirm_stop(obj, typed, actor=get_actor(request))
 
@@ -161,9 +161,20 @@ class PolicyAdmin(AccountAdmin):
         return redirect("admin:instances_policy_changelist")
 
 
+def _say_next(policy: Policy) -> str:
+    """Say what a saved policy does from now on."""
+    if not policy.is_on:
+        return "It is switched off, so it judges nothing."
+    return {
+        Policy.Mode.OBSERVE: "It stops nothing and tells nobody. What it would stop and save is under Found.",
+        Policy.Mode.NOTIFY: "It stops nothing. It warns people by the notification channels.",
+        Policy.Mode.STOP: f"It stops instances, each {policy.warning_minutes} minutes after a warning at the earliest.",
+    }[Policy.Mode(policy.mode)]
+
+
 @admin.register(Finding)
 class FindingAdmin(RecordAdmin):
-    list_display = ("shown_name", "policy_name", "mode", "state", "shown_message", "shown_begin", "shown_end")
+    list_display = ("shown_name", "policy_name", "shown_mode", "state", "shown_message", "shown_begin", "shown_end")
     list_filter = ("state", "mode", ("policy_name", NameFilter), "began_at")
     search_fields = ("instance_id", "name", "policy_name", "reason")
     fields = (
@@ -197,6 +208,10 @@ class FindingAdmin(RecordAdmin):
     shown_due = time_column("due_at", "due")
     shown_stop = time_column("stopping_at", "stop requested")
     shown_end = time_column("ended_at", "ended")
+
+    @admin.display(description="mode", ordering="mode")
+    def shown_mode(self, finding: Finding) -> str:
+        return finding.mode
 
     @admin.display(description="result")
     def shown_message(self, finding: Finding) -> str:

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from instances.instance import parse_time
 
-Reason = Literal["error", "longRunning", "spotReclaim", "idle"]
+Reason = Literal["error", "idle", "longRunning", "spotReclaim"]
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 # The status of a spot instance that Novita neither reclaims nor has reclaimed.
 SPOT_RUNNING: Final = "running"

@@ -46,8 +46,8 @@ def test_finding_is_marked_in_its_row_and_snoozed_in_its_drawer(panel: Panel, vi
     page.goto("/")
 
     marked, other = (page.get_by_role("row").filter(has_text=name) for name in ("alpha", "beta"))
-    expect(marked.get_by_text("18:30")).to_have_attribute("title", re.compile("^Idle machines: Stops at "))
-    expect(other.get_by_text("18:30")).to_have_count(0)
+    expect(marked.get_by_text("stops 18:30")).to_have_attribute("title", re.compile("^Idle machines: Stops at "))
+    expect(other.get_by_text("stops")).to_have_count(0)
     marked.get_by_role("button", name="alpha", exact=True).click()
     section = page.get_by_role("complementary").get_by_role("group", name="Policies")
     expect(section).to_contain_text("No work above 5 %")

@@ -3,7 +3,7 @@
 
 import {getNow} from '../clock.js';
 
-export const REASONS = ['error', 'longRunning', 'spotReclaim', 'idle'];
+export const REASONS = ['error', 'idle', 'longRunning', 'spotReclaim'];
 const DAY_MS = 86_400_000;
 const longestMs = DAY_MS * Number(document.getElementById('cards').dataset.longRunningDays);
 

@@ -9,9 +9,9 @@ const COPIED_MS = 2000;
 
 // `parts` fill their own elements of the drawer, as they do in a row; `recordings` are what the service has recorded.
 export function createDetails({address, inventory, protection, annotation, recordings, findings, utilization, parts, getRow, statusLine}) {
-    const element = makeDrawer([
+    // What a policy is about to do comes first.
+    const element = makeDrawer(findings.section, [
         utilization.section,
-        findings.section,
         annotation.section,
         protection.section,
         recordings.section,
@@ -134,7 +134,7 @@ export function createDetails({address, inventory, protection, annotation, recor
     };
 }
 
-function makeDrawer(sections) {
+function makeDrawer(first, sections) {
     return make('aside', {id: 'instance', class: 'drawer', hidden: '', 'aria-labelledby': 'instance-name'},
         make('div', {class: 'drawer-head'},
             make('h2', {id: 'instance-name', class: 'name', tabindex: -1}, make('bdi', {})),
@@ -151,6 +151,7 @@ function makeDrawer(sections) {
                 }, '···'))),
         make('div', {class: 'drawer-content'},
             make('p', {class: 'drawer-notice', role: 'status'}),
+            first,
             makeSection('Overview', make('dl', {class: 'facts'})),
             makeSection('Connect', make('dl', {class: 'ports'})),
             makeSection('Cost', make('dl', {class: 'costs'})),

@@ -34,6 +34,11 @@ export function createFindings({messages, render, refreshAnew}) {
         setText(mark, finding ? sayShort(finding) : '');
         set(mark, 'title', finding ? `${finding.policy}: ${sayLocal(finding.message)}` : '');
         set(mark.dataset, 'state', finding ? finding.state : '');
+        // Where there is room for it (status.css).
+        const more = find(row, '.idle-since');
+        const idle = finding && hasPlan(finding) ? sayIdle(finding) : '';
+        set(more, 'hidden', !idle);
+        setText(more, idle);
     }
 
     function updateSection(one) {
@@ -91,14 +96,23 @@ export function createFindings({messages, render, refreshAnew}) {
     return {section, take, updateRow, updateSection, actions: {snooze}};
 }
 
-function sayShort({mode, rule, state, since, stopsAt}) {
-    if (mode === 'stop' && state === 'warned' && stopsAt) {
-        return `⏱ ${sayHour(stopsAt)}`;
+function sayShort(finding) {
+    const {state, stopsAt} = finding;
+    if (hasPlan(finding)) {
+        return `stops ${sayHour(stopsAt)}`;
     }
     if (state === 'snoozed' || state === 'stopping') {
         return state;
     }
-    return rule === 'idle' && since && getNow() !== null ? `idle ${saySpan((getNow() - Date.parse(since)) / 1000)}` : state === 'unknown' ? 'not judged' : 'policy';
+    return sayIdle(finding) || (state === 'unknown' ? 'not judged' : 'policy');
+}
+
+function hasPlan({mode, state, stopsAt}) {
+    return mode === 'stop' && state === 'warned' && stopsAt;
+}
+
+function sayIdle({rule, since}) {
+    return rule === 'idle' && since && getNow() !== null ? `idle ${saySpan((getNow() - Date.parse(since)) / 1000)}` : '';
 }
 
 function sayHour(time) {

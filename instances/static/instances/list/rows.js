@@ -120,7 +120,7 @@ function makePattern() {
         make('th', {scope: 'row', class: 'col-name'},
             make('button', {type: 'button', class: 'name', 'data-do': 'open'}, clip()),
             make('span', {class: 'protection', role: 'img', hidden: ''})),
-        cell('status', make('span', {class: 'status'}), make('span', {class: 'finding', hidden: ''}), ' ', make('bdi', {class: 'status-error'})),
+        cell('status', make('span', {class: 'status'}), make('span', {class: 'finding', hidden: ''}), make('span', {class: 'idle-since', hidden: ''}), ' ', make('bdi', {class: 'status-error'})),
         cell('gpu', clip()),
         cell('price'),
         cell('up'),
