@@ -85,26 +85,34 @@ def explain(error: Exception) -> str:
 
 
 @contextmanager
-def copied(path: Path, near: Path | None) -> Iterator[Path]:
-    """Give the block a private copy of a backup's file, in the folder `near` if there is one.
+def copied(path: Path, near: Path) -> Iterator[Path]:
+    """Give the block a private copy of a backup's file, in the folder `near` if that exists.
 
-    Raises BackupRefused unless the file is a whole database.
+    Raises BackupRefused unless the file is a whole database, and BackupFailed when the disk is full.
     """
     if not path.is_file():
         raise BackupRefused(f"{path} is not a file.", suggestion="Name the file that `manage.py backup` wrote.")
-    folder = Path(tempfile.mkdtemp(prefix=".restore-", dir=near))
+    folder = Path(tempfile.mkdtemp(prefix=".restore-", dir=near if near.is_dir() else None))
     try:
         copy = folder / "backup.sqlite3"
         copy.touch(mode=0o600)
+        _copy_whole(path, copy)
+        yield copy
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _copy_whole(path: Path, copy: Path) -> None:
+    try:
         # By SQLite and not by bytes: a copied database may have a part of its rows in a -wal file beside it.
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as source:
             check(source)
             copy_database(source, copy)
-        yield copy
     except (OSError, sqlite3.Error) as exc:
-        raise BackupRefused(f"{path} can't be read. {explain(exc)}") from exc
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        reason = explain(exc)
+        if reason == FULL:
+            raise BackupFailed(f"Nothing was restored: there is no room for a copy in {copy.parent.parent}.") from exc
+        raise BackupRefused(f"{path} can't be read. {reason}") from exc
 
 
 def check(database: sqlite3.Connection) -> None:

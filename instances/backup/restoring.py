@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography.fernet import InvalidToken
+from django.conf import settings
 from django.core.management import call_command
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connection, transaction
 from django.utils import timezone
@@ -61,7 +62,7 @@ def restore(path: Path, *, replaces: bool, while_running: bool = False) -> Resto
     if not replaces:
         _refuse_used(is_damaged=is_damaged)
     try:
-        with files.copied(path, target.parent if target else None) as copy:
+        with files.copied(path, target.parent if target else settings.VAR_DIR) as copy:
             with files.opened(copy) as alias:
                 _bring_up_to_date(alias, path)
                 notes = _settle(alias)
