@@ -4,6 +4,7 @@ The tests move the watch in the database, so that a grace period passes at once.
 """
 
 import contextlib
+import re
 import signal
 import sqlite3
 import sys
@@ -162,30 +163,35 @@ def test_failing_metrics_stop_nothing_and_delay_nothing(fault: dict[str, Any], p
     panel.service.session.delete(f"{panel.service.url}/api/policies/{policy}", timeout=30)
 
 
-def test_warning_reaches_a_receiver_that_was_down_once_and_under_one_id(
+def test_each_event_reaches_a_receiver_that_was_down_once_and_under_one_id(
     panel: Panel, worker: Worker, environment: dict[str, Any]
 ) -> None:
-    url = f"http://127.0.0.1:{panel.receiver_port}/hook"
+    url = f"http://127.0.0.1:{panel.receiver_port}/hook?token=FAKE-SECRET-hook"
     command = [sys.executable, "-c", ADD_CHANNEL, url]
     python.run(command, cwd=ROOT, env=environment["variables"], check=True)
-    policy = panel.add_policy(panel.take_instance(), rule="lease", maxHours=0.1)
+    policies = [panel.add_policy(panel.take_instance(), rule="lease", maxHours=0.1) for _ in range(2)]
     attempts = "SELECT error FROM instances_messageattempt ORDER BY id"
-    wait_until(lambda: len(panel.fetch(attempts)) == 1, "it was tried while the receiver is down")
+    wait_until(lambda: len(panel.fetch(attempts)) == 2, "both were tried while the receiver is down")
     receiver = Receiver(answer("503 Service Unavailable"), port=panel.receiver_port)
     with contextlib.closing(receiver):
         try_again = "UPDATE instances_message SET next_attempt_at = '2020-01-01 00:00:00' WHERE state = 'due'"
         panel.fetch(try_again)
-        wait_until(lambda: len(panel.fetch(attempts)) == 2, "it was tried while the receiver fails")
+        wait_until(lambda: len(panel.fetch(attempts)) == 4, "both were tried while the receiver fails")
         receiver.write = answer("200 OK")
         panel.fetch(try_again)
 
-        wait_until(lambda: panel.fetch("SELECT 1 FROM instances_message WHERE state = 'sent'"), "it is sent")
+        sent = "SELECT message_id FROM instances_message WHERE state = 'sent' ORDER BY message_id"
+        wait_until(lambda: len(panel.fetch(sent)) == 2, "both are sent")
         panel.wait_for_evaluations()
 
-    ((message_id,),) = panel.fetch("SELECT message_id FROM instances_message")
-    assert [headers["webhook-id"] for _, headers, _ in receiver.requests] == [message_id, message_id]
-    assert [bool(error) for (error,) in panel.fetch(attempts)] == [True, True, False]
-    panel.service.session.delete(f"{panel.service.url}/api/policies/{policy}", timeout=30)
+    ids = [message_id for (message_id,) in panel.fetch(sent)]
+    assert panel.fetch("SELECT COUNT(*) FROM instances_message") == [(2,)]
+    assert sorted(headers["webhook-id"] for _, headers, _ in receiver.requests) == sorted([*ids, *ids])
+    assert [bool(error) for (error,) in panel.fetch(attempts)] == [True, True, True, True, False, False]
+    told = "".join(f"{headers}{body!r}" for _, headers, body in receiver.requests)
+    assert not re.search("FAKE-SECRET|whsec_", told + worker.log + panel.service.log)
+    for policy in policies:
+        panel.service.session.delete(f"{panel.service.url}/api/policies/{policy}", timeout=30)
 
 
 def test_instance_that_is_due_is_not_stopped_while_redis_is_gone(panel: Panel, worker: Worker) -> None:
