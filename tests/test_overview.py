@@ -176,6 +176,17 @@ def test_findings_that_stop_soonest_are_listed_and_all_are_counted(
     assert "Policies have 4 open findings. This page shows 2 of them." in client.get("/?script=off").content.decode()
 
 
+@pytest.mark.parametrize(("mode", "is_told"), [("notify", True), ("observe", False)])
+def test_page_warns_of_the_account_s_spending(mode: str, is_told: bool, client: Client, account: Account) -> None:
+    make_finding(
+        policy=make_policy("budget", mode=mode, max_usd_per_hour=1), instance_id="", state="due", reason="Too much."
+    )
+
+    page = client.get("/?script=off").content.decode()
+
+    assert ("Policy budget machines: Due: Too much." in page) is is_told
+
+
 def test_overview_without_redis_says_so(client: Client, account: Account, redis_server: FakeServer) -> None:
     redis_server.connected = False
 

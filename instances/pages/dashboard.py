@@ -109,10 +109,15 @@ def _say_nothing(listing: store.Listing | None, found: health.Health) -> str:
 
 
 def _list_notices(state: overview.Overview) -> list[str]:
-    """Return the sentences on a start freeze, on policies that are off, and on findings that aren't shown."""
+    """Return the sentences on a start freeze, policies that are off, the account's findings, and those not shown."""
     body = state.body or {}
     notices = [(body.get(name) or {}).get("message") for name in ("startFreeze", "policies")]
-    return [*filter(None, notices), *_list_hidden(body)]
+    spending = [
+        f"Policy {one['policy']}: {one['message']}"
+        for one in body.get("findings") or []
+        if one["instanceId"] is None and one["mode"] != "observe" and one["state"] != "snoozed"
+    ]
+    return [*filter(None, notices), *spending, *_list_hidden(body)]
 
 
 def _list_hidden(body: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """What policies found, on the page: a mark in the row, and the drawer's section, where a finding is snoozed."""
 
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -98,6 +99,34 @@ def test_admin_freezes_starts_and_switches_policies_off_and_takes_both_back(pane
     expect(warning).to_be_empty()
     assert not panel.service.get("/api/start-freeze").json()["frozen"]
     assert panel.service.get("/api/policies").json()["acting"]["on"]
+
+
+def test_warning_of_the_account_s_spending_is_a_banner_that_snoozes_until_a_date(panel: Panel, visit: Visit) -> None:
+    panel.hold({"id": "a1", "name": "alpha"})
+    page = visit("about:blank")
+    wishes: list[Any] = []
+    budget = {**FINDING, "policy": "Budget", "rule": "budget", "mode": "notify", "instanceId": None, "state": "due"}
+    budget["message"] = "Due: The burn rate is $26.44/h, above $20.00/h."
+
+    def take(route: Route) -> None:
+        wishes.append(route.request.post_data_json)
+        route.fulfill(json={**budget, "state": "snoozed", "message": "Snoozed until 2026-01-15T22:00:00Z by ann."})
+
+    change_overview(page, findings=[budget])
+    page.route("**/api/policies/findings/7/snooze", take)
+    page.goto("/")
+
+    expect(page.locator("#warning")).to_contain_text("Policy Budget: Due: The burn rate is $26.44/h, above $20.00/h.")
+    page.locator("#warning").get_by_role("button", name="Snooze…").click()
+    page.get_by_role("dialog").get_by_label("Until").select_option(index=6)
+    page.get_by_role("dialog").get_by_label("Reason").fill("a deadline")
+    page.get_by_role("dialog").get_by_role("button", name="Snooze").click()
+
+    expect(page.get_by_text("Snoozed until")).to_be_visible()
+    (wish,) = wishes
+    assert wish["reason"] == "a deadline"
+    week = datetime.fromisoformat(wish["until"]) - datetime.now(UTC)
+    assert timedelta(days=5.9) < week < timedelta(days=8)
 
 
 def test_drawer_says_that_metrics_are_being_read(panel: Panel, visit: Visit) -> None:

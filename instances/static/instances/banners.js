@@ -7,7 +7,7 @@ import {sayClock} from './words.js';
 const failureRegion = document.getElementById('failure');
 const warningRegion = document.getElementById('warning');
 
-// `warnings` are texts, or {text, label, action}: the button and its data-do, for admins.
+// `warnings` are texts, or {text, label, attributes} with a button.
 export function showBanners(inventory, warnings) {
     // A login that has ended has its own notice, with the way to log in.
     const hasReason = inventory.failure && !(inventory.failure.error instanceof LoggedOut);
@@ -34,7 +34,7 @@ function show(region, notices) {
             banner.remove();
         }
     }
-    for (const {text, label, action} of notices) {
+    for (const {text, label, attributes} of notices) {
         let banner = shown.get(text);
         if (!banner) {
             banner = clone('banner-template');
@@ -43,7 +43,7 @@ function show(region, notices) {
         }
         // The server's own banners have no button: without the script it would do nothing.
         if (label && !banner.querySelector('button')) {
-            banner.append(make('button', {type: 'button', 'data-do': action, 'data-needs': 'admin'}, label));
+            banner.append(make('button', {type: 'button', ...attributes}, label));
         }
     }
 }

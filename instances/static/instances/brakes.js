@@ -39,8 +39,8 @@ export function createBrakes({ask, overview, statusLine, refreshAnew}) {
         const hidden = openFindings > findings?.length
             && `Policies have ${openFindings} open findings. This page shows ${findings.length} of them.`;
         return [
-            startFreeze?.message && {text: sayLocal(startFreeze.message), label: 'Allow starts…', action: 'unfreeze-starts'},
-            policies?.message && {text: policies.message, ...policies.allowed && {label: 'Switch on…', action: 'policies-on'}},
+            startFreeze?.message && {text: sayLocal(startFreeze.message), ...makeButton('Allow starts…', 'unfreeze-starts')},
+            policies?.message && {text: policies.message, ...policies.allowed && makeButton('Switch on…', 'policies-on')},
             hidden && {text: hidden},
         ].filter(Boolean);
     }
@@ -109,6 +109,10 @@ export function createBrakes({ask, overview, statusLine, refreshAnew}) {
             'policies-on': button => switchPolicies(button, true),
         },
     };
+}
+
+function makeButton(label, action) {
+    return {label, attributes: {'data-do': action, 'data-needs': 'admin'}};
 }
 
 function findEnd(choice) {

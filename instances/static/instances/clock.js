@@ -39,10 +39,10 @@ export function hasJumped() {
 
 const MORNING_HOUR = 9;
 
-// Returns tomorrow at 09:00 in the zone of the browser, which the service doesn't know, as the API writes times.
-export function getMorning() {
+// Returns 09:00 of tomorrow, or of a later day, in the zone of the browser, which the service doesn't know, as the API writes times.
+export function getMorning(days = 1) {
     const morning = new Date();
-    morning.setDate(morning.getDate() + 1);
+    morning.setDate(morning.getDate() + days);
     morning.setHours(MORNING_HOUR, 0, 0, 0);
     return formatTime(morning);
 }

@@ -28,7 +28,7 @@ export function createConfirm() {
     let pressed = null; // where the pointer was pressed last
 
     // Returns null, or the confirmation {text, choice} with the values of the fields. The heading asks `title`, and
-    // `name` if that is a text from outside. `facts` tell which instance is meant. `link` is {text, href}, `field` {label, maxLength},
+    // `name` if that is a text from outside. `facts` tell which instance is meant. `link` is {text, href}, `field` {label, maxLength, isOptional},
     // `choice` {label, options: [[value, text]]}.
     // `findOpener` returns what gets the focus when the opener is gone.
     function ask({title, name, facts: meant, sentences, link, field: wanted, choice, action, isDanger, findOpener}) {
@@ -37,7 +37,7 @@ export function createConfirm() {
         setText(facts, meant ?? '');
         words.replaceChildren(...sentences.map(text => make('li', {}, text)), ...link ? [make('li', {}, makeLink(link))] : []);
         field.hidden = !wanted;
-        input.required = Boolean(wanted);
+        input.required = Boolean(wanted && !wanted.isOptional);
         input.value = '';
         input.maxLength = wanted?.maxLength ?? 1;
         setText(label, wanted?.label ?? '');

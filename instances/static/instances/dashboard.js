@@ -94,7 +94,7 @@ const rowActions = createRowActions({
     refresh: live.refresh,
     render,
 });
-const findings = createFindings({messages, render, refreshAnew: live.refreshAnew});
+const findings = createFindings({ask, messages, statusLine, render, refreshAnew: live.refreshAnew});
 const utilization = createUtilization();
 const menu = createMenu({inventory, protection, canRequest: rowActions.canRequest});
 const recordings = createRecordings({render: () => details.render()});
@@ -189,7 +189,7 @@ function show(hadFailed) {
         session.renew();
     }
     brakes.render();
-    showBanners(inventory, health ? [...health.warnings, ...brakes.listNotices()] : []);
+    showBanners(inventory, health ? [...health.warnings, ...brakes.listNotices(), ...findings.listNotices()] : []);
     rows.showAge(inventory.failure !== null || Boolean(health?.sync.isStale));
     render();
     renderTitle();

@@ -9,8 +9,11 @@ import {makeSection} from './facts.js';
 
 // The states of a finding that can be snoozed.
 const SNOOZABLE = ['warned', 'due', 'unknown'];
+// A snooze by a choice of days ends within this time.
+const SHOWN_DAYS = 30;
 
-export function createFindings({messages, render, refreshAnew}) {
+// `ask` is that of confirm.js.
+export function createFindings({ask, messages, statusLine, render, refreshAnew}) {
     let byInstance = new Map(); // id → its open findings
     const busy = new Set(); // ids of findings that are being snoozed
     const list = make('ul', {class: 'findings'});
@@ -54,7 +57,7 @@ export function createFindings({messages, render, refreshAnew}) {
     function makeItem(finding) {
         const item = make('li', {}, make('p', {}, make('strong', {}, make('bdi', {}, finding.policy)), ` · ${sayLocal(finding.message)}`));
         if (SNOOZABLE.includes(finding.state)) {
-            item.append(makeButtons(finding, [['Snooze 1 h', '1h'], ['4 h', '4h'], ['Until tomorrow 09:00', 'tomorrow']]));
+            item.append(makeButtons(finding, [['Snooze 1 h', '1h'], ['4 h', '4h'], ['Until tomorrow 09:00', 'tomorrow'], ['Until…', 'date']]));
         } else if (finding.state === 'snoozed') {
             item.append(makeButtons(finding, [['End the snooze', '']]));
         }
@@ -64,7 +67,7 @@ export function createFindings({messages, render, refreshAnew}) {
     function makeButtons(finding, choices) {
         const buttons = choices.map(([label, value]) => make('button', {
             type: 'button',
-            'data-do': 'snooze',
+            'data-do': value === 'date' ? 'snooze-until' : 'snooze',
             'data-needs': 'operator',
             'data-finding': finding.id,
             'data-for': value,
@@ -73,27 +76,63 @@ export function createFindings({messages, render, refreshAnew}) {
         return make('div', {class: 'buttons'}, ...buttons);
     }
 
-    async function snooze(button, holder) {
-        const {finding, for: wanted} = button.dataset;
-        const id = Number(finding);
+    function snooze({dataset: {finding, for: wanted}}, holder) {
+        const until = wanted === 'tomorrow' ? {until: getMorning()} : {for: wanted};
+        return change(Number(finding), wanted && until, holder);
+    }
+
+    async function snoozeUntil({dataset: {finding}}, holder) {
+        const answer = await ask({
+            title: 'Snooze the policy',
+            sentences: ['The policy neither warns of it nor stops it until then.', 'Others see your name and the reason.'],
+            choice: {label: 'Until', options: listMornings()},
+            field: {label: 'Reason (optional)', maxLength: 500, isOptional: true},
+            action: 'Snooze',
+        });
+        if (answer) {
+            await change(Number(finding), {until: answer.choice, reason: answer.text}, holder);
+        }
+    }
+
+    // Snoozes a finding, or ends its snooze without a wish. `holder` is the row or drawer; none: it is on the account.
+    async function change(id, wish, holder) {
         if (busy.has(id)) {
             return;
         }
         busy.add(id);
         render();
         const path = `/api/policies/findings/${id}/snooze`;
+        const tell = words => (holder ? messages.tell(holder.dataset.id, words) : statusLine.tell(words));
         try {
-            const result = wanted ? await send('POST', path, wanted === 'tomorrow' ? {until: getMorning()} : {for: wanted}) : await send('DELETE', path);
-            messages.tell(holder.dataset.id, wanted ? sayLocal(result.message) : 'The snooze has ended; the warning begins again.');
+            const result = wish ? await send('POST', path, wish) : await send('DELETE', path);
+            tell(wish ? sayLocal(result.message) : 'The snooze has ended; the warning begins again.');
         } catch (error) {
-            messages.fail(holder.dataset.id, error);
+            holder ? messages.fail(holder.dataset.id, error) : statusLine.tell(error.message, true);
         }
         busy.delete(id);
         await refreshAnew();
         render();
     }
 
-    return {section, take, updateRow, updateSection, actions: {snooze}};
+    // Returns the banners on the account's spending, which belong to no row. The server renders them, too (dashboard.py).
+    function listNotices() {
+        const told = (byInstance.get(null) || []).filter(({mode, state}) => mode !== 'observe' && state !== 'snoozed');
+        return told.map(({id, policy, message}) => ({
+            text: `Policy ${policy}: ${sayLocal(message)}`,
+            label: 'Snooze…',
+            attributes: {'data-do': 'snooze-until', 'data-needs': 'operator', 'data-finding': id},
+        }));
+    }
+
+    return {section, take, updateRow, updateSection, listNotices, actions: {snooze, 'snooze-until': snoozeUntil}};
+}
+
+// Returns the mornings of the next days, each with its date.
+function listMornings() {
+    return Array.from({length: SHOWN_DAYS}, (_, index) => {
+        const morning = getMorning(index + 1);
+        return [morning, `${new Date(morning).toLocaleDateString([], {weekday: 'long', day: 'numeric', month: 'long'})}, 09:00`];
+    });
 }
 
 function sayShort(finding) {
