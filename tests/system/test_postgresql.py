@@ -1,7 +1,12 @@
 """PostgreSQL restarts, crashes or is down: the service continues normally once it is back."""
 
+import contextlib
+import shutil
+import sqlite3
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dj_database_url
@@ -9,9 +14,11 @@ import psycopg
 import pytest
 from django.db import ConnectionHandler
 
+from tests import python
+from tests.system.browser import make_admin
 from tests.system.conftest import Start, StartWorker
 from tests.system.postgresql import PostgreSQL, running
-from tests.system.processes import Novita, Service, wait_until
+from tests.system.processes import ROOT, Novita, Service, wait_until
 
 READS = ["/api/instances", "/api/operations", "/api/protections", "/health", "/"]
 QUIET = {"NOVITA_SYNC_INTERVAL": "0", "WEB_WORKERS": "2"}
@@ -124,3 +131,34 @@ def test_connection_that_was_closed_for_idleness_is_replaced(server: PostgreSQL,
 
     assert connection.connection.info.backend_pid != pid
     connection.close()
+
+
+def test_backup_moves_a_panel_from_sqlite_to_postgresql_and_back(
+    migrated_database: Path, environment: dict[str, str], server: PostgreSQL, tmp_path: Path
+) -> None:
+    first, last = tmp_path / "first.sqlite3", tmp_path / "last.sqlite3"
+    shutil.copy(migrated_database, first)
+    sqlite, postgresql, again = (
+        {**environment, "DATABASE_URL": url} for url in (f"sqlite:///{first}", server.url, f"sqlite:///{last}")
+    )
+    make_admin(sqlite)
+    before = read_rows(first)
+
+    for variables, *command in (
+        (sqlite, "backup", "a"),
+        (postgresql, "restore", "a", "--replace"),
+        (postgresql, "backup", "b"),
+        (again, "restore", "b"),
+    ):
+        name, file, *options = command
+        arguments = [sys.executable, "manage.py", name, str(tmp_path / file), *options]
+        python.run(arguments, cwd=ROOT, env=variables, check=True)
+
+    assert read_rows(last) >= before
+
+
+def read_rows(database: Path) -> set[tuple[Any, ...]]:
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        users = connection.execute("SELECT id, username, password, date_joined FROM auth_user")
+        entries = connection.execute("SELECT id, actor, action, at FROM instances_auditentry")
+        return {*users, *entries}
