@@ -100,6 +100,18 @@ def project(tmp_path: Path) -> Path:
     return copy_project(tmp_path / "project")
 
 
+def add_database(folder: Path, migrated_database: Path) -> Path:
+    """Give a project its tables, since creating them takes a second."""
+    (folder / "var").mkdir(mode=0o700)
+    shutil.copy(migrated_database, folder / "var" / "db.sqlite3")
+    return folder
+
+
+@pytest.fixture
+def migrated_project(project: Path, migrated_database: Path) -> Path:
+    return add_database(project, migrated_database)
+
+
 @contextlib.contextmanager
 def started(folder: Path, command: Sequence[str] = UP, **variables: str) -> Iterator[Up]:
     process = Up(folder, command, **variables)
@@ -114,18 +126,20 @@ def started(folder: Path, command: Sequence[str] = UP, **variables: str) -> Iter
 
 
 @pytest.fixture
-def up(project: Path, migrated_database: Path) -> Iterator[Up]:
-    """A started panel, with the tables already in its database, since creating them takes a second."""
-    (project / "var").mkdir(mode=0o700)
-    shutil.copy(migrated_database, project / "var" / "db.sqlite3")
-    with started(project) as process:
+def up(migrated_project: Path) -> Iterator[Up]:
+    with started(migrated_project) as process:
         yield process
 
 
 @pytest.fixture(scope="module")
 def bare_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """What `make run` starts on a bare machine, with the default number of web workers, for several tests."""
-    folder = copy_project(tmp_path_factory.mktemp("bare") / "project")
+    """What `make run` starts on a bare machine, with the default number of web workers, for several tests.
+
+    Its folder's path is too long for the path of a Unix socket.
+    """
+    parent = tmp_path_factory.mktemp("bare") / ("d" * 60) / ("e" * 60)
+    parent.mkdir(parents=True)
+    folder = copy_project(parent / "project")
     shutil.copy(ROOT / "Makefile", folder / "Makefile")
     (folder / ".venv").symlink_to(sys.prefix)
     with started(folder, MAKE_RUN, WEB_WORKERS="") as process:
@@ -149,13 +163,12 @@ def test_bare_machine_gets_a_simulated_account_and_a_redis(bare_up: Up) -> None:
     assert bare_up.get("/admin/").status_code == 200
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_ends_every_started_process(up: Up, number: int) -> None:
+def test_ctrl_c_ends_every_started_process(up: Up) -> None:
     wait_until(lambda: up.get("/livez").ok, "it serves")
     wait_until(lambda: up.get_worker() == "up", "its worker works")
     assert len(up.list_pids()) >= 5
 
-    os.kill(up.popen.pid, number)
+    os.kill(up.popen.pid, signal.SIGINT)
 
     up.wait()
     assert wait_until(lambda: up.list_pids() == [], "nothing of it runs")
@@ -180,13 +193,25 @@ def test_command_in_another_shell_uses_the_running_redis_and_simulator(bare_up: 
     assert bare_up.get("/health").json()["sync"]["lastSync"] > before
 
 
-def test_file_left_by_a_killed_panel_is_ignored(up: Up) -> None:
-    wait_until(lambda: up.get("/readyz").ok, "it serves")
-    for process in list_pids(up.log_path.parent):
-        os.kill(process, signal.SIGKILL)
-    up.wait()
+@pytest.fixture(scope="module")
+def killed_up(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Iterator[Up]:
+    """A panel whose process group was killed, as a closed terminal does. The programs are in sessions of their own."""
+    folder = add_database(copy_project(tmp_path_factory.mktemp("killed") / "project"), migrated_database)
+    with started(folder) as process:
+        wait_until(lambda: process.get("/readyz").ok, f"it serves\n{process.log}")
+        process.signal(signal.SIGKILL)
+        process.popen.wait()
+        yield process
 
-    done = run_command(up, "sync_instances", NOVITA_SYNC_DEADLINE="1")
+
+def test_killing_the_process_group_ends_every_started_process(killed_up: Up) -> None:
+    assert wait_until(lambda: killed_up.list_pids() == [], "nothing of it runs")
+
+
+def test_file_left_by_a_killed_panel_is_ignored(killed_up: Up) -> None:
+    assert (killed_up.log_path.parent / "var" / "running.env").read_text()
+
+    done = run_command(killed_up, "sync_instances", NOVITA_SYNC_DEADLINE="1")
 
     assert done.returncode == 1
     assert "Redis" in done.stderr
@@ -211,16 +236,6 @@ def test_killing_the_panel_ends_its_processes_and_frees_the_port(up: Up) -> None
         again.signal(signal.SIGTERM)
         again.wait()
     assert wait_until(lambda: up.list_pids() == [], "nothing of either runs")
-
-
-def test_killing_the_process_group_ends_every_started_process(up: Up) -> None:
-    # As a closed terminal does. The programs have their own sessions, and don't get that signal.
-    wait_until(lambda: up.get("/livez").ok, "it serves")
-
-    up.signal(signal.SIGKILL)
-
-    up.popen.wait()
-    assert wait_until(lambda: up.list_pids() == [], "nothing of it runs", 15)
 
 
 def test_two_panels_in_one_folder_share_the_redis_and_sync_once(bare_up: Up) -> None:
@@ -251,7 +266,7 @@ def test_panel_started_while_another_is_ending_uses_nothing_of_it(up: Up) -> Non
         assert wait_until(lambda: f"redis-{again.popen.pid}.sock" in told.read_text(), "other shells find the second")
 
 
-def test_panel_that_uses_the_redis_of_another_ends_with_it_and_says_so(up: Up) -> None:
+def test_terminated_panel_ends_with_all_that_uses_its_redis(up: Up) -> None:
     wait_until(lambda: up.get("/livez").ok, "it serves")
     second = Up(up.log_path.parent)
     wait_until(lambda: second.get("/livez").ok, "the second serves")
@@ -260,6 +275,8 @@ def test_panel_that_uses_the_redis_of_another_ends_with_it_and_says_so(up: Up) -
 
     assert second.wait() == 1
     assert "The other `manage.py up` in this folder has ended" in second.log
+    up.wait()
+    assert wait_until(lambda: up.list_pids() == [], "nothing of either runs")
 
 
 def test_signal_during_the_start_leaves_nothing_running(up: Up) -> None:
@@ -294,24 +311,12 @@ def test_invalid_settings_are_refused_by_name(project: Path) -> None:
     assert "FAKE-SECRET" not in up.log
 
 
-def test_unreachable_redis_is_a_warning(project: Path) -> None:
-    up = Up(project, REDIS_URL="redis://127.0.0.1:1/0")
+def test_unreachable_redis_is_a_warning(migrated_project: Path) -> None:
+    up = Up(migrated_project, REDIS_URL="redis://127.0.0.1:1/0")
     try:
         wait_until(lambda: up.get("/livez").ok, "it serves")
         assert "Warning: REDIS_URL: Redis can't be reached." in up.log
         assert up.get("/health").status_code == 503
-    finally:
-        up.signal(signal.SIGTERM)
-        up.wait()
-
-
-def test_panel_starts_in_a_folder_with_a_long_path(tmp_path: Path, project: Path) -> None:
-    deep = tmp_path / ("d" * 60) / ("e" * 60)
-    deep.parent.mkdir()
-    project.rename(deep)
-    up = Up(deep)
-    try:
-        wait_until(lambda: up.get("/readyz").ok, "it serves")
     finally:
         up.signal(signal.SIGTERM)
         up.wait()
