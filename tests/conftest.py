@@ -68,7 +68,21 @@ TransactionTestCase._fixture_teardown = empty_tables  # type: ignore[attr-define
 
 
 # The files of tests/system that take longest begin first.
-LONG = ("schema", "up", "operations", "worker_faults", "outputs", "emergency", "stop_all_command", "kills")
+LONG = (
+    "emergency",
+    "operations",
+    "worker_faults",
+    "outputs",
+    "leaks",
+    "stop_all_command",
+    "up",
+    "policies",
+    "schema",
+    "slow_clients",
+    "webhooks",
+    "upstream",
+    "joining",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
