@@ -159,7 +159,7 @@ class FindingStep(models.Model):
     """One change of a finding's state."""
 
     finding = models.ForeignKey(Finding, models.CASCADE, related_name="steps")
-    at = models.DateTimeField("when", default=timezone.now)
+    at = models.DateTimeField("when", default=timezone.now, db_index=True)
     state = models.CharField(max_length=10, choices=FindingState)
     by = models.CharField("who", max_length=150, blank=True, help_text="Empty: the policy itself.")
     reason = models.TextField(blank=True)
