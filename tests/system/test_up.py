@@ -170,7 +170,7 @@ def test_ctrl_c_ends_every_started_process(up: Up) -> None:
 
     os.kill(up.popen.pid, signal.SIGINT)
 
-    up.wait()
+    assert up.wait() == 128 + signal.SIGINT
     assert wait_until(lambda: up.list_pids() == [], "nothing of it runs")
 
 

@@ -81,6 +81,8 @@ class Command(BaseCommand):
             manager.add_process(name, f"exec {shlex.join(command)}", env=environment, cwd=str(settings.BASE_DIR))
         self.stdout.flush()
         manager.loop()
+        # All have ended. The alarm would end Python while it cleans up, with a status that means a failure.
+        signal.setitimer(signal.ITIMER_REAL, 0)
         if manager.has_lost_owner:
             raise CommandError(
                 "The other `manage.py up` in this folder has ended, and with it the Redis or the simulated account "
