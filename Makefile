@@ -17,7 +17,7 @@ RERUN := $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 # Independent of each other: two run at a time. Each prints its output in one piece, if this make can do so.
 LINTS := lint-types lint-security lint-settings lint-network lint-style lint-layers lint-page
 
-.PHONY: run test test-postgres quick lint $(LINTS) audit bench bench-quick requirements upgrade clean
+.PHONY: run test test-postgres quick lint $(LINTS) audit bench bench-quick soak requirements upgrade clean
 
 run: $(VENV)/installed
 	@$(BIN)/python manage.py up
@@ -75,6 +75,10 @@ bench: $(VENV)/installed-dev
 
 bench-quick: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks --quick $(if $(PEER),--peer $(PEER))
+
+# 10 minutes of use while processes are killed (MINUTES=2 for a trial); the same SEED repeats the kills.
+soak: $(VENV)/installed-dev
+	$(BIN)/python -m soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 # A stamp for each file: a virtual environment made by `make run` gets the rest at the first `make test`.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
