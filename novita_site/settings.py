@@ -416,11 +416,14 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "Novita instances",
     "DESCRIPTION": API_DESCRIPTION,
     "VERSION": __version__,
+    # In 3.1, null is a type of its own; in 3.0, `nullable` says nothing about a reference.
+    "OAS_VERSION": "3.1.0",
+    "SERVERS": [{"url": PATH_PREFIX or "/"}],
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SERVE_PERMISSIONS": ["instances.access.roles.RoleRequired"],
-    "ENUM_ADD_EXPLICIT_BLANK_NULL_CHOICE": False,
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "ENUM_NAME_OVERRIDES": {
         "UpDownEnum": ["up", "down"],
         "UpDownUnknownEnum": ["up", "down", "unknown"],
@@ -431,7 +434,7 @@ SPECTACULAR_SETTINGS = {
     "PREPROCESSING_HOOKS": ["instances.api.urls.drop_optional_slash"],
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "instances.api.description.allow_empty_values",
+        "instances.api.description.polish",
     ],
     "AUTHENTICATION_WHITELIST": [
         "instances.access.visitors.BearerAuthentication",
