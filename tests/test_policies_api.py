@@ -77,6 +77,9 @@ def test_deleted_policy_keeps_its_findings_as_records(client: Client) -> None:
         ({"name": "p", "rule": "schedule", "hours": "Mon", "timeZone": "UTC"}, "hours"),
         ({"name": "p", "rule": "idle", "on": "yes"}, "on"),
         ({"name": "p", "rule": "idle", "thresholdPercent": 1000}, "thresholdPercent"),
+        ({"name": "p", "rule": "lease", "maxHours": True}, "maxHours"),
+        ({"name": "p", "rule": "lease", "maxHours": "8"}, "maxHours"),
+        ({"name": "p", "rule": "idle", "windowMinutes": "60"}, "windowMinutes"),
     ],
     ids=str,
 )

@@ -53,6 +53,24 @@ def _text(length: int, help_text: str = "") -> TextField:
     return TextField(required=False, allow_blank=True, max_length=length, help_text=help_text)
 
 
+class NumberField(fields.FloatField):
+    """Accepts a number, and no text or boolean in its place: true would be an hour."""
+
+    def to_internal_value(self, data: Any) -> float:
+        if isinstance(data, bool) or not isinstance(data, int | float):
+            self.fail("invalid")
+        return float(super().to_internal_value(data))
+
+
+class WholeNumberField(fields.IntegerField):
+    """Accepts a whole number, and no text in its place."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, bool) or not isinstance(data, int | float):
+            self.fail("invalid")
+        return int(super().to_internal_value(data))
+
+
 class PolicyFieldsSerializer(StrictSerializer):
     """The fields of a policy that a person sets. What is left out keeps its value, or its default."""
 
@@ -66,20 +84,18 @@ class PolicyFieldsSerializer(StrictSerializer):
     owner = _text(100)
     project = _text(100)
     billingMode = fields.ChoiceField(choices=["", "onDemand", "spot", "monthly"], required=False)
-    thresholdPercent = fields.FloatField(required=False, help_text="idle: default 5.")
-    windowMinutes = fields.IntegerField(required=False, min_value=0, max_value=10**6, help_text="idle: default 60.")
-    startGraceMinutes = fields.IntegerField(required=False, min_value=0, max_value=10**6, help_text="idle: default 30.")
-    maxHours = fields.FloatField(required=False, allow_null=True, help_text="lease: hours since the last start.")
+    thresholdPercent = NumberField(required=False, help_text="idle: default 5.")
+    windowMinutes = WholeNumberField(required=False, min_value=0, max_value=10**6, help_text="idle: default 60.")
+    startGraceMinutes = WholeNumberField(required=False, min_value=0, max_value=10**6, help_text="idle: default 30.")
+    maxHours = NumberField(required=False, allow_null=True, help_text="lease: hours since the last start.")
     hours = _text(500, "schedule: Mon-Fri 08:00-20:00, Sat 10:00-14:00")
     timeZone = _text(64, "schedule: Europe/Berlin")
     exceptedDays = _text(500, "schedule: 2026-12-24, 2026-12-31..2027-01-01")
-    handStartHours = fields.FloatField(required=False, help_text="schedule: default 2.")
-    maxUsdPerHour = fields.FloatField(required=False, allow_null=True, help_text="budget: the highest burn rate.")
-    minRunwayHours = fields.FloatField(
-        required=False, allow_null=True, help_text="budget: hours the balance must last."
-    )
-    warningMinutes = fields.IntegerField(required=False, min_value=0, max_value=10**6, help_text="Default: 30.")
-    maxStopsPerHour = fields.IntegerField(required=False, min_value=0, max_value=10**6, help_text="Default: 10.")
+    handStartHours = NumberField(required=False, help_text="schedule: default 2.")
+    maxUsdPerHour = NumberField(required=False, allow_null=True, help_text="budget: the highest burn rate.")
+    minRunwayHours = NumberField(required=False, allow_null=True, help_text="budget: hours the balance must last.")
+    warningMinutes = WholeNumberField(required=False, min_value=0, max_value=10**6, help_text="Default: 30.")
+    maxStopsPerHour = WholeNumberField(required=False, min_value=0, max_value=10**6, help_text="Default: 10.")
 
 
 class FoundSerializer(fields.Serializer[Any]):
