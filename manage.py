@@ -9,6 +9,9 @@ from novita_site import streams
 
 def main() -> None:
     streams.make_safe()
+    # What other commands print is a result, such as a token.
+    is_result = sys.argv[1:2] and sys.argv[1] not in {"migrate", "runserver", "up"}
+    streams.write_json_if_wanted("stderr", *([] if is_result else ["stdout"]))
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "novita_site.settings")
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line

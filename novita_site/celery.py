@@ -12,12 +12,14 @@ import threading
 from typing import Any, Final
 
 from celery import Celery, bootsteps
-from celery.signals import setup_logging, worker_shutting_down
+from celery.apps import worker
+from celery.signals import celeryd_init, setup_logging, worker_shutting_down
 from django.core.exceptions import ImproperlyConfigured
 
 from novita_site import streams
 
 streams.make_safe()
+streams.write_json_if_wanted("stdout", "stderr")
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "novita_site.settings")
 try:
     __import__(os.environ["DJANGO_SETTINGS_MODULE"])
@@ -53,6 +55,17 @@ app.steps["worker"].add(Ticker)
 @setup_logging.connect
 def keep_logging(**kwargs: Any) -> None:
     """Keep the log format of the web processes: a receiver of this signal disables Celery's own setup."""
+
+
+@celeryd_init.connect
+def write_no_banner(instance: Any = None, **kwargs: Any) -> None:
+    """Leave out what Celery writes past the log and past sys.stdout: its banner, and a line at its end."""
+    from django.conf import settings
+
+    if settings.LOG_FORMAT == "json":
+        instance.quiet = True
+        worker.safe_say = lambda *args: None  # type: ignore[attr-defined]  # no stub
+        log.info("worker starts")
 
 
 @worker_shutting_down.connect

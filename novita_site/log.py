@@ -1,19 +1,70 @@
 """The format of the log: one line per event, with the id of the request.
 
-Line breaks in names and errors are escaped, so no outside text can forge a line.
+Line breaks in names and errors are escaped, so no outside text can forge a line. An event's figures are `Fields`: as
+text `key=value` at the end of the line, as JSON fields of the object.
 """
 
 import json
 import logging
+import re
 import threading
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Final
 
-# The id of the request that this thread answers; "-" outside of one.
-request_id: ContextVar[str] = ContextVar("request_id", default="-")
 MAX_REJECTION_LENGTH = 200
+# Fields of every event, which no other may replace.
+_OWN_FIELDS: Final = frozenset({"timestamp", "level", "logger", "requestId", "traceparent", "message", "exception"})
+_PLAIN: Final = re.compile(r"[^\s'\"=]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """The id of a request, and the position in a trace that its proxy gave."""
+
+    request_id: str = "-"
+    traceparent: str = ""
+
+    def get_headers(self) -> dict[str, str]:
+        """Return the headers that tell the client."""
+        headers = {"X-Request-Id": self.request_id}
+        return {**headers, "traceparent": self.traceparent} if self.traceparent else headers
+
+
+# The ids of the request that this thread answers.
+_NOT_IN_A_REQUEST: Final = Ids()
+_ids: ContextVar[Ids] = ContextVar("ids", default=_NOT_IN_A_REQUEST)
+
+
+@contextmanager
+def bound(ids: Ids) -> Iterator[None]:
+    """Put the ids on each line that the block logs."""
+    token = _ids.set(ids)
+    try:
+        yield
+    finally:
+        _ids.reset(token)
+
+
+class Fields:
+    """The figures of an event, as the last argument of its message: `log.info("stopped%s", Fields(id="a"))`."""
+
+    def __init__(self, **values: Any) -> None:
+        self.values = values
+
+    def __str__(self) -> str:
+        return "".join(f" {name}={_show(value)}" for name, value in self.values.items())
+
+
+def _show(value: Any) -> str:
+    text = str(value)
+    return text if not isinstance(value, str) or (text.isprintable() and _PLAIN.fullmatch(text)) else repr(text)
 
 
 def _escape(text: str, kept: str = "") -> str:
@@ -23,7 +74,8 @@ def _escape(text: str, kept: str = "") -> str:
 
 class RequestIdFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        record.request_id = request_id.get()
+        ids = _ids.get()
+        record.ids, record.request_id = ids, ids.request_id
         return True
 
 
@@ -38,17 +90,47 @@ class JsonFormatter(logging.Formatter):
     """An event as a JSON object in ASCII, so that half a surrogate breaks no parser."""
 
     def format(self, record: logging.LogRecord) -> str:
-        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        event = {
-            "timestamp": moment.replace("+00:00", "Z"),
-            "level": record.levelname,
-            "logger": record.name,
-            "requestId": getattr(record, "request_id", "-"),
-            "message": _escape(record.getMessage()),
-        }
+        ids: Ids = getattr(record, "ids", Ids())
+        message, fields = _split(record)
+        event = make_event(record.levelname, record.name, message, ids, record.created)
+        event |= {name: value for name, value in fields.items() if name not in _OWN_FIELDS}
         if record.exc_info:
             event["exception"] = _escape(self.formatException(record.exc_info), kept="\n")
-        return json.dumps(event)
+        return json.dumps(event, default=str)
+
+
+def to_json(line: str, level: str, source: str) -> str:
+    """Return a line of other output as an event; a line of the log is one already."""
+    if line.startswith('{"timestamp": '):
+        return line
+    return json.dumps(make_event(level, source, line, _NOT_IN_A_REQUEST, time.time()))
+
+
+def log_uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    """Log an error that ends the process or a thread as one event (for sys.excepthook)."""
+    words = "ended by an error" if issubclass(kind, Exception) else f"ended by {kind.__name__}"
+    logging.getLogger("novita_site").critical(words, exc_info=error)
+
+
+def make_event(level: str, logger: str, message: str, ids: Ids, moment: float) -> dict[str, Any]:
+    """Return an event with the fields that each one has."""
+    time_ = datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    event = {"timestamp": time_, "level": level, "logger": logger, "requestId": ids.request_id}
+    if ids.traceparent:
+        event["traceparent"] = ids.traceparent
+    return {**event, "message": _escape(message)}
+
+
+def _split(record: logging.LogRecord) -> tuple[str, dict[str, Any]]:
+    """Return the message without its fields, and the fields. A text in them stays in one line of a terminal, too."""
+    args = record.args if isinstance(record.args, tuple) else ()
+    if not any(isinstance(arg, Fields) for arg in args):
+        return record.getMessage(), {}
+    fields: dict[str, Any] = {}
+    for arg in args:
+        if isinstance(arg, Fields):
+            fields |= {name: _escape(one) if isinstance(one, str) else one for name, one in arg.values.items()}
+    return str(record.msg) % tuple("" if isinstance(arg, Fields) else arg for arg in args), fields
 
 
 class OnlyExceptions(logging.Filter):

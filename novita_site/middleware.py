@@ -1,4 +1,4 @@
-"""For every request: an id on its log lines, and headers in its answer."""
+"""For every request: headers in its answer."""
 
 import random
 import re
@@ -9,8 +9,6 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
-
-from novita_site import log
 
 Handler = Callable[[HttpRequest], HttpResponseBase]
 
@@ -37,23 +35,6 @@ HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-
-
-def request_id(get_response: Handler) -> Handler:
-    """Give each request an id: on its log lines, in its errors, and in the header X-Request-Id."""
-
-    def middleware(request: HttpRequest) -> HttpResponseBase:
-        name = make_request_id()
-        request.request_id = name  # type: ignore[attr-defined]  # read by instances.answers
-        token = log.request_id.set(name)
-        try:
-            response = get_response(request)
-            response["X-Request-Id"] = name
-            return response
-        finally:
-            log.request_id.reset(token)
-
-    return middleware
 
 
 def make_request_id() -> str:

@@ -259,7 +259,7 @@ MIDDLEWARE = [
     "instances.monitoring.requests.count",
     "novita_site.middleware.drop_body",
     "novita_site.middleware.choose_encoding",
-    "novita_site.middleware.request_id",
+    "instances.access.request_ids.bind",
     "instances.access.proxies.find_client_address",
     "novita_site.middleware.add_headers",
     "instances.api.probes.answer_early",

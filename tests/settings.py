@@ -5,9 +5,10 @@ import tempfile
 from pathlib import Path
 
 from novita_site import env
+from novita_site.env import Env
 from tests import fake_redis
 
-env.read = lambda root: env.Env(
+env.read = lambda root: Env(
     {
         "SECRET_KEY": "FAKE-SECRET-django",
         # `make test-postgres` runs them on a server of its own.

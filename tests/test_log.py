@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from novita_site.log import JsonFormatter, LineFormatter, OnceAMinute, RequestIdFilter, request_id
+from novita_site.log import Fields, Ids, JsonFormatter, LineFormatter, OnceAMinute, RequestIdFilter, bound
 from tests import python
 from tests.settings import LOGGING
 
@@ -66,11 +66,8 @@ def say_failure(words: str) -> Callable[[logging.Logger], None]:
 
 
 def test_an_event_is_one_json_object_with_all_that_is_known(write: Log) -> None:
-    token = request_id.set("5f0c")
-    try:
-        written = write(JsonFormatter(), lambda logger: logger.warning("stopped id=%s in %d ms", "ä1", 20))
-    finally:
-        request_id.reset(token)
+    with bound(Ids("5f0c", "00-1-2-01")):
+        written = write(JsonFormatter(), lambda logger: logger.warning("stopped in %d ms%s", 20, Fields(id="ä1", n=3)))
 
     event = json.loads(written)
     timestamp = event.pop("timestamp")
@@ -79,8 +76,36 @@ def test_an_event_is_one_json_object_with_all_that_is_known(write: Log) -> None:
         "level": "WARNING",
         "logger": "instances.test",
         "requestId": "5f0c",
-        "message": "stopped id=ä1 in 20 ms",
+        "traceparent": "00-1-2-01",
+        "message": "stopped in 20 ms",
+        "id": "ä1",
+        "n": 3,
     }
+
+
+def test_fields_are_at_the_end_of_a_line_of_text(write: Log) -> None:
+    fields = Fields(id="a1", by="ann (shell)", empty="", count=3, none=None)
+
+    assert write(TEXT, lambda logger: logger.info("stopped%s", fields)).endswith(
+        " stopped id=a1 by='ann (shell)' empty='' count=3 none=None\n"
+    )
+
+
+def test_no_field_replaces_what_each_event_has(write: Log) -> None:
+    fields = Fields(level="CRITICAL", message="forged", requestId="forged", id="a")
+
+    event = json.loads(write(JsonFormatter(), lambda logger: logger.info("stopped%s", fields)))
+
+    assert event["level"] == "INFO"
+    assert event["message"] == "stopped"
+    assert event["requestId"] == "-"
+    assert event["id"] == "a"
+
+
+def test_a_value_that_json_lacks_is_written_as_text(write: Log) -> None:
+    event = json.loads(write(JsonFormatter(), lambda logger: logger.info("stopped%s", Fields(path=Path("a")))))
+
+    assert event["path"] == "a"
 
 
 def test_an_exception_is_one_string_of_its_event(write: Log) -> None:

@@ -212,7 +212,7 @@ def test_a_hostile_id_stays_in_its_line(client: Client, log_stream: io.StringIO,
 
     (line,) = log_stream.getvalue().splitlines()
     assert line.isprintable()
-    assert "action stop id=a\\" in line
+    assert "action stop id='a\\" in line
 
 
 def test_a_hostile_error_stays_in_its_line(client: Client, log_stream: io.StringIO) -> None:

@@ -19,13 +19,14 @@ from django.middleware.gzip import GZipMiddleware
 
 from instances.access import passes
 from instances.access.passes import Visit
+from instances.access.request_ids import read_ids
 from instances.api import reads
 from instances.api.probes import PROBES
 from instances.api.reads import Answer
 from instances.errors import InstanceNotFound, PanelError
 from instances.monitoring import counters
 from novita_site import log as logs
-from novita_site.middleware import list_headers, make_request_id, reduce_encoding
+from novita_site.middleware import list_headers, reduce_encoding
 from novita_site.roles import Role
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,8 @@ class _Request(WSGIRequest):
         self.META = environ.copy()
         reduce_encoding(self.META)
         self.method = "GET"
-        self.request_id = make_request_id()
+        self.ids = read_ids(environ)
+        self.request_id = self.ids.request_id
 
 
 def shorten(application: Application) -> Application:
@@ -82,15 +84,13 @@ def shorten(application: Application) -> Application:
         if (read is None and path not in PROBES) or not _is_plain(environ):
             return application(environ, start_response)
         request = _Request(environ)
-        token = logs.request_id.set(request.request_id)
-        try:
-            found = _answer(request, read)
-        except Exception:
-            # A bug here must not take the answer away.
-            log.exception("a read took the long way")
-            found = None
-        finally:
-            logs.request_id.reset(token)
+        with logs.bound(request.ids):
+            try:
+                found = _answer(request, read)
+            except Exception:
+                # A bug here must not take the answer away.
+                log.exception("a read took the long way")
+                found = None
         if found is None:
             return application(environ, start_response)
         counters.count_request(read.route if read else path[1:], found.status)
@@ -176,7 +176,7 @@ def _complete(request: _Request, answer: Answer) -> Answer:
             headers["Vary"] += ", Accept-Encoding"
     for name, value in list_headers(is_secure=request.is_secure()):
         answer.headers.setdefault(name, value)
-    answer.headers["X-Request-Id"] = request.request_id
+    answer.headers.update(request.ids.get_headers())
     return answer
 
 

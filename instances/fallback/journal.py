@@ -25,6 +25,7 @@ from django.utils import timezone
 
 from instances.fallback import kept, standby
 from instances.models import AuditEntry, Operation, Target, WebhookDelivery
+from novita_site.log import Fields
 
 log = logging.getLogger(__name__)
 
@@ -275,7 +276,7 @@ def _record(copy: Copy, *, is_dead: bool = False) -> bool:
             connection.close()
         return False
     for operation in copy.operations:
-        log.warning("operation recorded later id=%s result=%r", operation.pk, operation.result)
+        log.warning("operation recorded later%s", Fields(id=operation.pk, result=operation.result))
         for work in after_recording:
             work(operation)
     return True

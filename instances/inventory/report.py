@@ -21,6 +21,7 @@ from instances.models import EventKind, StartFreeze, SyncRun, old
 from instances.models.sync_run import OutsideChange
 from instances.monitoring import counters
 from instances.notifications import events
+from novita_site.log import Fields
 
 log = logging.getLogger(__name__)
 
@@ -117,11 +118,11 @@ def _log(level: int, report: SyncReport, error: PanelError | None) -> None:
     figures = {"trigger": report.trigger, "by": report.requested_by or "-"}
     short = {"novita_instances": "instances", "redis_instances": "before"}
     figures |= {short.get(name, name.removesuffix("_count")): value for name, value in report.get_figures().items()}
-    words = " ".join(f"{name}={value}" for name, value in figures.items())
     if error:
-        log.log(level, "sync failed %s code=%s error=%r", words, error.code, error.message)
+        log.log(level, "sync failed%s", Fields(**figures, code=error.code, error=error.message))
     else:
-        log.log(level, "sync done %s%s", words, "".join(f" note={note!r}" for note in report.errors))
+        notes = {"note": " ".join(report.errors)} if report.errors else {}
+        log.log(level, "sync done%s", Fields(**figures, **notes))
 
 
 def _save(report: SyncReport, error: PanelError | None) -> None:

@@ -50,7 +50,7 @@ class AuditEntry(models.Model):
     at = models.DateTimeField("when", default=timezone.now, db_index=True)
     actor = models.CharField("who", max_length=150, help_text="A user, a shell user, or the worker.")
     address = models.CharField(max_length=45, blank=True)
-    request_id = models.CharField(max_length=32, blank=True)
+    request_id = models.CharField(max_length=64, blank=True)
     action = models.CharField(max_length=40, db_index=True, help_text="instance.stop, protection.set, cache.clear, …")
     target = models.CharField(
         max_length=128, blank=True, db_index=True, help_text="For example the id of an instance or operation."

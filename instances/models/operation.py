@@ -50,7 +50,7 @@ class Operation(models.Model):
     reason = models.TextField(blank=True)
     requested_by = models.CharField("requested by", max_length=150, blank=True)
     address = models.CharField(max_length=45, blank=True, help_text="The client's address.")
-    request_id = models.CharField(max_length=32, blank=True)
+    request_id = models.CharField(max_length=64, blank=True)
     origin = models.CharField(
         max_length=300,
         blank=True,

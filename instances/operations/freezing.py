@@ -20,6 +20,7 @@ from instances.fallback import kept
 from instances.instance import clean_text
 from instances.models import Action, StartFreeze
 from instances.operations import wording
+from novita_site.log import Fields
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def freeze(ends_at: datetime | None, reason: str, *, actor: Actor) -> StartFreez
             frozen.save()
         entry.after = wording.say_until(frozen)
         _keep(frozen)
-    log.warning("starts frozen by=%s until=%s reason=%r", actor.name, frozen.ends_at, reason)
+    log.warning("starts frozen%s", Fields(by=actor.name, until=frozen.ends_at, reason=reason))
     return frozen
 
 
@@ -71,7 +72,7 @@ def unfreeze(*, actor: Actor) -> StartFreeze:
         _remove_all(timezone.now(), actor)
         frozen.refresh_from_db()
     _keep(frozen)
-    log.warning("freeze of starts removed by=%s", actor.name)
+    log.warning("freeze of starts removed%s", Fields(by=actor.name))
     return frozen
 
 

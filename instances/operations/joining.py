@@ -28,6 +28,7 @@ from instances.operations.records import add_notes
 from instances.operations.results import conclude
 from instances.operations.targets import Choice, choose_targets
 from instances.outgoing.deadline import Budget
+from novita_site.log import Fields
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def join(operation: Operation, ids: Sequence[str] | None, seconds: float, read_s
             notes.append(f"{describe_added(operation.kind, mine)}.")
         add_notes(running, notes)
     operation.refresh_from_db()
-    log.info("operation joined id=%s added=%d", operation.pk, len(mine))
+    log.info("operation joined%s", Fields(id=operation.pk, added=len(mine)))
     return Joined(Share(operation.pk, mine), observed, notes, error)
 
 

@@ -34,6 +34,7 @@ from instances.operations.requesting import request_share
 from instances.operations.results import conclude
 from instances.operations.rounds import MAX_ROUND_PAUSE_SECONDS, advance, is_from_copy, run_round
 from instances.operations.targets import FIRST_LISTING_SECONDS, Choice, choose_targets, write_targets
+from novita_site.log import Fields
 
 log = logging.getLogger(__name__)
 
@@ -215,8 +216,8 @@ def _create(wish: Wish, running: Operation | None, ends_at: float) -> Begun | No
             raise
         count = operation.targets.exclude(state=Target.State.SKIPPED).count()
         entry.after = f"{count} targets"
-    figures = f"kind={wish.kind} by={wish.actor.name} source={operation.source} targets={count}"
-    log.info("operation began id=%s %s", operation.pk, figures)
+    figures = Fields(id=operation.pk, kind=wish.kind, by=wish.actor.name, source=str(operation.source), targets=count)
+    log.info("operation began%s", figures)
     _oppose_starts(wish)
     records.supersede(operation)
     return Begun(operation, Claim(operation.pk, operation.claim), choice.observed, replaced)
@@ -232,7 +233,7 @@ def _make_operation(wish: Wish) -> Operation:
         reason=clean_text(wish.reason),
         requested_by=wish.actor.name[:150],
         address=wish.actor.address[:45],
-        request_id=wish.actor.request_id[:32],
+        request_id=wish.actor.request_id[:64],
         origin=wish.origin[:300],
         created_at=now,
         deadline_at=now + timedelta(seconds=wish.seconds),
@@ -307,7 +308,7 @@ def cancel(operation_id: uuid.UUID | str, *, actor: Actor) -> Operation:
             raise OperationEnded(f"The operation has already finished: {operation.result}")
         pending = operation.targets.filter(state=Target.State.PENDING)
         pending.update(state=Target.State.SKIPPED, error=wording.say_cancelled(operation.kind))
-    log.info("operation cancelled id=%s by=%s", operation.pk, actor.name)
+    log.info("operation cancelled%s", Fields(id=operation.pk, by=actor.name))
     if not operation.targets.filter(state=Target.State.REQUESTED).exists():
         advance(operation.pk)
     operation.refresh_from_db()

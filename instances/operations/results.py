@@ -14,6 +14,7 @@ from instances.notifications import events, webhooks
 from instances.operations import money, wording
 from instances.operations.observing import Observation
 from instances.operations.records import add_notes
+from novita_site.log import Fields
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def conclude(
     audit.save(_make_entries(operation, included))
     _tell(operation)
     level = logging.INFO if operation.success else logging.WARNING
-    log.log(level, "operation ended id=%s kind=%s result=%r", operation.pk, operation.kind, operation.result)
+    log.log(level, "operation ended%s", Fields(id=operation.pk, kind=operation.kind, result=operation.result))
 
 
 def _tell(operation: Operation) -> None:

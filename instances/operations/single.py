@@ -37,6 +37,7 @@ from instances.models import Action, AuditEntry, Operation, Protection, Target
 from instances.novita.client import Novita, get_novita
 from instances.operations import freezing, protections, wording
 from instances.outgoing.deadline import Budget
+from novita_site.log import Fields
 
 log = logging.getLogger(__name__)
 
@@ -99,14 +100,13 @@ def act(action: ActionName, instance_id: str, *, actor: Actor) -> ActionResult:
         try:
             result = _act(action, instance_id, get_novita(), Budget(ACTION_SECONDS), Copy(), entry)
         except PanelError as exc:
-            log.info(
-                "action %s id=%.64s by=%s outcome=%s error=%r", action, instance_id, actor.name, exc.code, exc.message
-            )
+            figures = Fields(id=instance_id[:64], by=actor.name, outcome=exc.code, error=exc.message)
+            log.info("action %s%s", action, figures)
             raise
         entry.after = result.instance.status
     outcome = "initiated" if result.is_initiated else "already"
     status = result.instance.status
-    log.info("action %s id=%s by=%s outcome=%s status=%s", action, instance_id, actor.name, outcome, status)
+    log.info("action %s%s", action, Fields(id=instance_id, by=actor.name, outcome=outcome, status=status))
     return result
 
 
@@ -250,7 +250,7 @@ def protect(instance_id: str, reason: str, *, actor: Actor) -> Protection:
         protection, is_new = Protection.objects.update_or_create(instance_id=instance_id, defaults=wanted)
         entry.before = "" if is_new else "protected"
     protections.note_changed()
-    log.info("protection set id=%s by=%s reason=%r", instance_id, actor.name, reason)
+    log.info("protection set%s", Fields(id=instance_id, by=actor.name, reason=reason))
     return protection
 
 
@@ -272,7 +272,7 @@ def remove_protection(instance_id: str, *, actor: Actor) -> bool:
     with audit.recorded(actor, Action.REMOVE_PROTECTION, instance_id, **fields):
         protection.delete()
     protections.note_changed()
-    log.info("protection removed id=%s by=%s", instance_id, actor.name)
+    log.info("protection removed%s", Fields(id=instance_id, by=actor.name))
     return True
 
 

@@ -25,6 +25,7 @@ from instances.policies import lifecycle, selection, telling, watch
 from instances.policies.judging import Account
 from instances.policies.lifecycle import Moment
 from instances.utilization.reading import Reading
+from novita_site.log import Fields
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +171,7 @@ def _stop(policy: Policy, findings: Sequence[Finding], started: Mapping[str, str
         return
     reason = marked[0].reason if len(marked) == 1 else f"Policy {policy.name}: {len(wanted)} instances."
     wish = Wish("stop", wanted, Actor(f"policy:{policy.name}"), reason[:500], id=operation_id, started=started)
-    log.info("policy %s stops %d instances operation=%s", policy.name, len(wanted), operation_id)
+    log.info("policy %s stops %d instances%s", policy.name, len(wanted), Fields(operation=operation_id))
     try:
         emergency.run_and_answer(wish, orders.ANSWER_SECONDS)
     except PanelError as exc:

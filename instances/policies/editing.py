@@ -17,6 +17,7 @@ from instances.errors import InvalidRequest, NameTaken, PolicyNotFound
 from instances.instance import clean_text
 from instances.models import Action, EvaluationState, Policy
 from instances.policies import acting, schedule, watch
+from novita_site.log import Fields
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ def save(policy: Policy, *, actor: Actor) -> Policy:
                 policy.save()
         except IntegrityError as exc:
             raise NameTaken from exc
-    log.info("policy %r saved by=%s version=%d mode=%s", policy.name, actor.name, policy.version, policy.mode)
+    log.info("policy %r saved%s", policy.name, Fields(by=actor.name, version=policy.version, mode=policy.mode))
     acting.cancel(policy, actor=actor)
     return policy
 
@@ -127,7 +128,7 @@ def delete(policy: Policy, *, actor: Actor) -> None:
     with audit.recorded(actor, Action.DELETE_POLICY, policy.name, before=_say(policy)):
         acting.cancel(policy, actor=actor)
         policy.delete()
-    log.info("policy %r deleted by=%s", policy.name, actor.name)
+    log.info("policy %r deleted%s", policy.name, Fields(by=actor.name))
 
 
 def confirm_stop(policy: Policy, typed: str, *, actor: Actor) -> Policy:
@@ -150,7 +151,7 @@ def switch(*, is_off: bool, actor: Actor) -> tuple[EvaluationState, int]:
         # First the switch: what begins from now on requests nothing.
         cancelled = acting.cancel(actor=actor) if is_off else 0
         entry.after = f"off{say_cancelled(cancelled)}" if is_off else "on"
-    log.warning("policies switched %s by=%s cancelled=%d", "off" if is_off else "on", actor.name, cancelled)
+    log.warning("policies switched %s%s", "off" if is_off else "on", Fields(by=actor.name, cancelled=cancelled))
     return state, cancelled
 
 

@@ -15,6 +15,7 @@ from instances.access.audit import Actor
 from instances.errors import FindingEnded, FindingNotFound, InvalidRequest, LinkNotValid, PanelError
 from instances.instance import clean_text, format_time
 from instances.models import Action, Finding, FindingState, FindingStep, Snooze, SnoozeLink
+from novita_site.log import Fields
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def snooze(finding: Finding, until: datetime, reason: str, *, actor: Actor) -> S
                 by=actor.name[:150],
                 reason=f"Snoozed until {format_time(until)}{f': {snoozed.reason}' if snoozed.reason else ''}",
             )
-    log.info("policy %s snoozed id=%s by=%s", finding.policy_name, finding.instance_id or "-", actor.name)
+    log.info("policy %s snoozed%s", finding.policy_name, Fields(id=finding.instance_id or "-", by=actor.name))
     return snoozed
 
 

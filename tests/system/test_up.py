@@ -150,6 +150,13 @@ def bare_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         wait_until(lambda: process.list_pids() == [], "nothing that make started runs")
 
 
+def test_start_prints_few_lines(bare_up: Up) -> None:
+    wait_until(lambda: bare_up.get_worker() == "up" and "sync done" in bare_up.log, "everything runs")
+
+    # On a new machine make itself prints two more: the commands that install the packages.
+    assert len(bare_up.log.splitlines()) + 2 < 15, bare_up.log
+
+
 def test_bare_machine_gets_a_simulated_account_and_a_redis(bare_up: Up) -> None:
     listing = bare_up.get("/api/instances").json()
     assert listing["total"] == 25

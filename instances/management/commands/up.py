@@ -5,6 +5,7 @@ import errno
 import importlib.util
 import multiprocessing
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -24,6 +25,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 from honcho.manager import Manager
+from honcho.printer import Printer
 from honcho.process import Popen, Process
 
 from instances.errors import CacheUnavailable
@@ -36,6 +38,11 @@ MAX_SOCKET_PATH: Final = 107
 # A web process that receives a signal while it starts may miss it.
 END_SECONDS: Final = 10
 PR_SET_PDEATHSIG: Final = 1
+# A memory that stores nothing on disk needs no overcommit.
+_REDIS_CHATTER: Final = re.compile(
+    r"(Redis|Valkey) (is starting|version=|is now ready to exit)|Configuration loaded|Server initialized"
+    r"|overcommit|Received SIGTERM|User requested shutdown"
+)
 # The processes of a killed `up` exit within this time and free the port.
 PORT_SECONDS: Final = 5.0
 
@@ -115,11 +122,21 @@ def _end_with_parent(parent: int | None, number: int) -> None:
             os._exit(1)
 
 
+class _Printer(Printer):  # type: ignore[misc]  # likewise
+    """Prints what the processes write, without Redis's lines about its start and end."""
+
+    def write(self, message: Any) -> None:
+        text = message.data.decode("utf-8", "replace") if isinstance(message.data, bytes) else message.data
+        if text.strip() and not (message.name == "redis" and _REDIS_CHATTER.search(text)):
+            super().write(message)
+
+
 class _Manager(Manager):  # type: ignore[misc]  # honcho has no types
     """All processes. `started` has the addresses of what this `up` starts, for commands in other shells."""
 
     def __init__(self, started: dict[str, str]) -> None:
-        super().__init__()
+        # Lines that are JSON objects have no prefix.
+        super().__init__(_Printer(sys.stdout, prefix=settings.LOG_FORMAT != "json"))
         self._process_ctor = _Process
         self._started = started
         self._running_file: int | None = None
