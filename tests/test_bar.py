@@ -86,7 +86,7 @@ def test_failed_synchronization_is_named(
 def make_shown(
     id_: str, group: str = "running", price: float | None = 1.25, *, prepaid: bool = False
 ) -> dict[str, Any]:
-    return {"id": id_, "group": group, "pricePerHour": price, "prepaid": prepaid}
+    return {"id": id_, "group": group, "costPerHour": 0.0 if prepaid else price, "prepaid": prepaid}
 
 
 def test_button_names_number_and_saving_of_a_dry_run(client: Client, novita: NovitaAnswers) -> None:
@@ -95,6 +95,7 @@ def test_button_names_number_and_saving_of_a_dry_run(client: Client, novita: Nov
         make_row("b", instancePrice="50000", status="pulling"),
         make_row("c", instancePrice="70000"),
         make_row("d", instancePrice="90000", status="exited"),
+        make_row("e", instancePrice="99000", status="creating"),
     )
     client.post("/api/instances/sync")
     assert client.post("/api/instances/c/protect", {"reason": "demo"}, "application/json").status_code < 300
@@ -102,9 +103,10 @@ def test_button_names_number_and_saving_of_a_dry_run(client: Client, novita: Nov
     words, title = read_button(client)
 
     plan = client.post("/api/instances/stop-all", {"dryRun": True}, "application/json").json()
-    assert (plan["count"], plan["savesPerHour"]) == (2, 1.75)
-    assert words == "Stop all… 2 · $1.75/h"
-    assert title == "Stops 2 instances. Saves $1.75/h."
+    assert plan["count"] == 3
+    assert plan["savesPerHour"] == 1.75
+    assert words == "Stop all… 3 · $1.75/h"
+    assert title == "Stops 3 instances. Saves $1.75/h."
 
 
 def test_unknown_price_is_counted_and_marked() -> None:
@@ -122,22 +124,23 @@ def test_sum_of_unknown_prices_alone_is_not_0() -> None:
 def test_prepaid_instance_saves_nothing() -> None:
     found = bar.describe_stop_all([make_shown("a", prepaid=True)], [])
 
-    assert found == bar.StopAll("1", "", "Stops 1 instance. Saves nothing: prepaid.")
+    assert found == bar.StopAll("1", "", "Stops 1 instance. Saves nothing now.")
 
 
 @pytest.mark.parametrize(
     ("instances", "reason"),
     [
-        ([], "no instance is running."),
-        ([make_shown("a", "stopped")], "no instance is running."),
-        ([make_shown("a", "stopping")], "1 stopping."),
-        ([make_shown("kept"), make_shown("a", "stopping")], "1 stopping, 1 protected."),
+        ([], "no instance is running"),
+        ([make_shown("a", "stopped")], "no instance is running"),
+        ([make_shown("a", "stopping")], "1 stopping"),
+        ([make_shown("kept"), make_shown("a", "stopping")], "1 stopping, 1 protected"),
     ],
 )
-def test_button_without_work_is_disabled_and_says_why(instances: list[dict[str, Any]], reason: str) -> None:
+def test_button_without_work_says_why_and_what_a_press_does(instances: list[dict[str, Any]], reason: str) -> None:
     found = bar.describe_stop_all(instances, ["kept"])
 
-    assert found == bar.StopAll(title=f"Nothing to stop: {reason}", is_disabled=True)
+    words = f"By this list nothing is to stop: {reason}. Pressing reads the account anew."
+    assert found == bar.StopAll(title=words)
 
 
 def test_old_list_names_no_number_and_disables_nothing(synced: Client, settings: Settings) -> None:

@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from instances.instance import FREE, get_status
+from instances.instance import FREE, find_charge, get_status
 from instances.models import Operation, Target
 from instances.operations.observing import read_copy
 
 # Targets in these states are, or are about to be, as requested.
 _COUNTED = (Target.State.PENDING, Target.State.REQUESTED, Target.State.CONFIRMED)
-# The groups of statuses in which the request changes no cost.
-_UNCHANGED = {"stop": {"stopping", "stopped", "gone"}, "start": {"running", "starting"}}
 
 
 @dataclass(frozen=True)
@@ -44,16 +42,22 @@ def note(operation: Operation, targets: Sequence[Target]) -> None:
 
 
 def _estimate(kind: str, targets: Sequence[Target]) -> Money:
-    """Sum the prices of the targets whose cost the operation changes. A restart changes none."""
+    """Sum the prices of the targets whose cost the operation changes."""
     ids = [
         target.instance_id
         for target in targets
-        if kind in _UNCHANGED
-        and target.state in _COUNTED
-        and get_status(target.first_status).group not in _UNCHANGED[kind]
+        if target.state in _COUNTED and _changes_cost(kind, target.first_status)
     ]
     known = (read_copy(ids) if ids else None) or {}
     prepaid = sum(one.is_prepaid for one in known.values())
     prices = [one.price_per_hour for one in known.values() if not one.is_prepaid and one.price_per_hour is not None]
     unknown = len(ids) - len(prices) - prepaid
     return Money(None if unknown and not prices else sum(prices, FREE), unknown, prepaid)
+
+
+def _changes_cost(kind: str, first_status: str) -> bool:
+    """Tell whether the request changes what an instance in a status costs. A restart changes nothing."""
+    group = get_status(first_status).group
+    if kind == "stop":
+        return group != "stopping" and find_charge(first_status) not in ("nothing", "storage")
+    return kind == "start" and group not in ("running", "starting")

@@ -61,7 +61,6 @@ class StopAll:
     count: str = ""
     money: str = ""
     title: str = ""
-    is_disabled: bool = False
 
 
 def describe_stop_all(instances: Sequence[Mapping[str, Any]], protected: Collection[str]) -> StopAll:
@@ -69,10 +68,11 @@ def describe_stop_all(instances: Sequence[Mapping[str, Any]], protected: Collect
     billed = [one for one in instances if GROUPS[one["group"]].needs_stop]
     targets = [one for one in billed if one["id"] not in protected]
     if not targets:
-        return StopAll(title=_say_nothing_to_stop(instances, len(billed)), is_disabled=True)
-    charged = [one for one in targets if not one["prepaid"]]
-    prices = [one["pricePerHour"] for one in charged if one["pricePerHour"] is not None]
-    unknown = len(charged) - len(prices)
+        return StopAll(title=_say_nothing_to_stop(instances, len(billed)))
+    # Prepaid instances cost nothing per hour, and neither do those that Novita doesn't charge for yet.
+    costs = [one["costPerHour"] for one in targets if not one["prepaid"] and one["costPerHour"] != 0]
+    prices = [cost for cost in costs if cost is not None]
+    unknown = len(costs) - len(prices)
     saved = f"${sum(prices):,.2f}/h"
     words = f"{len(targets)} instance{'' if len(targets) == 1 else 's'}"
     parts = [saved if prices else "", f"{unknown} unknown" if unknown else ""]
@@ -80,12 +80,13 @@ def describe_stop_all(instances: Sequence[Mapping[str, Any]], protected: Collect
     return StopAll(
         count=f"{len(targets)}",
         money=f" · {saved}{'+' if unknown else ''}" if prices else "",
-        title=f"Stops {words}. {f'Saves {saves}.' if saves else 'Saves nothing: prepaid.'}",
+        title=f"Stops {words}. {f'Saves {saves}.' if saves else 'Saves nothing now.'}",
     )
 
 
 def _say_nothing_to_stop(instances: Sequence[Mapping[str, Any]], protected: int) -> str:
     stopping = sum(one["group"] == "stopping" for one in instances)
     parts = [f"{stopping} stopping" if stopping else "", f"{protected} protected" if protected else ""]
-    rest = ", ".join(part for part in parts if part)
-    return f"Nothing to stop: {rest}." if rest else "Nothing to stop: no instance is running."
+    rest = ", ".join(part for part in parts if part) or "no instance is running"
+    # Even a fresh list may lack an instance that has just started, so the button is never disabled.
+    return f"By this list nothing is to stop: {rest}. Pressing reads the account anew."

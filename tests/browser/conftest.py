@@ -251,6 +251,21 @@ def witness(shared_panel: Panel) -> Witness:
     return Witness(shared_panel.service.url)
 
 
+def make_operation(states: dict[str, str]) -> dict[str, Any]:
+    targets = [
+        {"instanceId": id_, "name": f"vm-{id_}", "state": state, "status": "toStop", "attempts": 1, "requestedAt": None}
+        | {"confirmedAt": "2026-01-15T10:30:00Z" if state == "confirmed" else None, "readAt": None, "error": None}
+        | {"message": f"Words about {state}."}
+        for id_, state in states.items()
+    ]
+    names = ("pending", "requested", "confirmed", "stillRunning", "failed", "skipped", "unknown")
+    head = {"id": "0", "kind": "stop", "state": "verifying", "success": None, "result": "", "isWholeAccount": True}
+    times = {"createdAt": "2026-01-15T10:30:00Z", "deadlineAt": "2026-01-15T10:40:00Z", "finishedAt": None}
+    words = {"reason": "", "requestedBy": "anna", "source": "novita", "notes": []}
+    counts = {name: list(states.values()).count(name) for name in names}
+    return {**head, **times, **words, "counts": counts, "targets": targets}
+
+
 def show_operations(page: Page, *operations: dict[str, Any]) -> None:
     """Show the page these operations in place of the service's, the newest first."""
 

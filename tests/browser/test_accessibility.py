@@ -151,7 +151,7 @@ def test_operation_panel_passes_axe(panel: Panel, visit: Visit) -> None:
     expect(page.locator("#operation-summary")).to_contain_text("stopping")
     page.get_by_role("button", name="Cancel", exact=True).click()
     assert find_violations(page, NARROW, WIDE) == []
-    page.get_by_role("button", name="Don't cancel").click()
+    page.get_by_role("button", name="Keep stopping").click()
 
     panel.let_time_run_out()
 

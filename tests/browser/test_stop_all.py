@@ -2,12 +2,11 @@
 
 import json
 import re
-from typing import Any
 
 import pytest
 from playwright.sync_api import Locator, Page, Request, Route, expect
 
-from tests.browser.conftest import Panel, Visit, Witness, show_operations
+from tests.browser.conftest import Panel, Visit, Witness, make_operation, show_operations
 from tests.browser.test_table import HOSTILE
 
 pytestmark = pytest.mark.xdist_group("browser with a worker")
@@ -41,6 +40,10 @@ def get_summary(page: Page) -> Locator:
     return page.locator("#operation-summary")
 
 
+def get_heading(page: Page) -> Locator:
+    return page.locator("#operation-title")
+
+
 def get_target(page: Page, name: str) -> Locator:
     return page.locator("#operation-drawer .targets li").filter(has_text=name)
 
@@ -64,9 +67,11 @@ def test_stop_all_stops_and_verifies_all(panel: Panel, visit: Visit) -> None:
     dialog.get_by_role("button", name="Stop 2 instances").click()
 
     expect(dialog).to_be_hidden()
-    expect(get_summary(page)).to_have_text(re.compile(r"^Stopping 2 instances: "))
+    expect(get_heading(page)).to_have_text("Stopping 2")
     expect(page).to_have_title(re.compile(r"^Stopping \d/2 – "))
-    expect(get_summary(page)).to_have_text(re.compile(r"^All 2 are stopped. Verified at \d+:\d\d:\d\d"))
+    expect(get_summary(page)).to_have_text(
+        re.compile(r"^All 2 are stopped\. Verified at \d+:\d\d:\d\d.*\. Saves \$0\.70/h\.$")
+    )
     expect(get_target(page, "alpha")).to_have_text(re.compile(r"^alpha\s+Stopped \(verified\)\.\s+\d+:\d\d:\d\d"))
     expect(page.locator("#operation-drawer")).to_contain_text("“the weekend”")
     expect(page.locator("tr[data-id=a] .status")).to_have_text("Stopped")
@@ -209,12 +214,12 @@ def test_operation_shows_in_another_dashboard(panel: Panel, visit: Visit) -> Non
     panel.novita.fault("stop", "ignore", instanceId="b")
     page, other = visit(), visit()
     stop_all(page, 2)
-    expect(get_summary(page)).to_contain_text("Stopping 2 instances")
+    expect(get_heading(page)).to_have_text("Stopping 2")
 
     press(other, "Refresh data")
 
     for one in (page, other):
-        expect(get_summary(one)).to_have_text("Stopping 2 instances: 1 stopped, 1 stopping.")
+        expect(get_summary(one)).to_have_text("1 stopped · 1 stopping")
         expect(one).to_have_title(re.compile("^Stopping 1/2 – "))
 
 
@@ -227,7 +232,7 @@ def test_reload_keeps_showing_the_operation(panel: Panel, visit: Visit) -> None:
 
     page.reload()
 
-    expect(get_summary(page)).to_have_text("Stopping 2 instances: 1 stopped, 1 stopping.")
+    expect(get_summary(page)).to_have_text("1 stopped · 1 stopping")
     expect(get_target(page, "beta")).to_contain_text("Stop requested; not yet stopped.")
 
 
@@ -270,11 +275,14 @@ def test_cancelling_requires_confirmation(panel: Panel, visit: Visit) -> None:
     expect(get_summary(page)).to_contain_text("1 stopping")
 
     press(page, "Cancel")
-    expect(page.get_by_role("button", name="Cancel the remaining stops")).to_be_focused()
-    page.keyboard.press("Escape")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("All stops are requested already; none is repeated.")
+    expect(dialog.get_by_role("button", name="Keep stopping")).to_be_focused()
+    page.keyboard.press("Enter")
     expect(page.get_by_role("button", name="Cancel", exact=True)).to_be_focused()
+    assert panel.list_operations()[0]["state"] == "verifying"
     page.keyboard.press("Enter")
-    page.keyboard.press("Enter")
+    press(page, "Cancel the remaining stops")
 
     expect(get_summary(page)).to_contain_text("Cancelled")
     assert panel.list_operations()[0]["state"] == "cancelled"
@@ -398,7 +406,64 @@ def test_newest_operation_is_shown_and_others_are_counted(panel: Panel, visit: V
 
     press(page, "Details (1 more)")
     expect(get_target(page, "beta")).to_be_visible()
-    expect(page.get_by_role("link", name="1 more running")).to_have_attribute("href", "/admin/instances/operation/")
+    drawer = page.locator("#operation-drawer")
+    drawer.get_by_role("button", name="Stopping 1: 0 of 1 done").click()
+    expect(get_target(page, "alpha")).to_be_visible()
+    expect(get_target(page, "beta")).to_have_count(0)
+    oldest = panel.list_operations()[-1]["id"]
+    expect(drawer.get_by_role("link", name="Its record")).to_have_attribute(
+        "href", f"/admin/instances/operation/{oldest}/change/"
+    )
+
+
+def test_stopped_instances_are_started_again_from_the_drawer(panel: Panel, visit: Visit) -> None:
+    panel.hold(ALPHA, BETA)
+    page = visit()
+    stop_all(page, 2)
+    expect(get_summary(page)).to_contain_text("All 2 are stopped")
+    press(page, "Details")
+
+    press(page, "Start these 2 again…")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("2 instances will be started:")
+    dialog.get_by_role("button", name="Start 2 instances").click()
+
+    expect(get_summary(page)).to_contain_text("All 2 are running.")
+    assert {row["status"] for row in panel.novita.get_truth().values()} == {"running"}
+    assert panel.list_operations()[0]["kind"] == "start"
+
+
+def test_open_plan_says_what_has_changed_since(panel: Panel, visit: Visit) -> None:
+    panel.hold(ALPHA, BETA)
+    page = visit()
+    dialog = open_dialog(page)
+
+    panel.set("b", status="exited")
+    panel.sync()
+
+    expect(dialog).to_contain_text("Meanwhile this has changed: it would be 1 instance now.")
+    press(page, "Read again")
+    expect(dialog).to_contain_text("1 instance will be stopped:")
+    expect(dialog.get_by_label("Enter 1 to stop it")).to_have_value("")
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_destructive_button_never_takes_the_place_of_a_harmless_one(panel: Panel, visit: Visit, width: int) -> None:
+    panel.hold(ALPHA)
+    page = visit(viewport={"width": width, "height": 740})
+    held: list[Route] = []
+    page.route("**/stop-all", lambda route: held.append(route))
+    page.get_by_role("button", name="Stop all").click()
+    close = page.locator("#plan-close")
+    expect(close).to_be_visible()
+    before = close.bounding_box()
+
+    held[0].continue_()
+
+    expect(page.locator("#plan-go")).to_be_visible()
+    after = page.locator("#plan-go").bounding_box()
+    assert before and after
+    assert after["x"] >= before["x"] + before["width"]
 
 
 def test_hostile_names_stay_text_in_dialog_and_panel(panel: Panel, visit: Visit) -> None:
@@ -418,21 +483,6 @@ def test_hostile_names_stay_text_in_dialog_and_panel(panel: Panel, visit: Visit)
     assert sorted(page.locator("#operation-drawer .target-name").all_inner_texts()) == names
     assert page.locator(":is(#content, .drawer) :is(img, script)").count() == 0
     assert "hacked" not in page.title()
-
-
-def make_operation(states: dict[str, str]) -> dict[str, Any]:
-    targets = [
-        {"instanceId": id_, "name": f"vm-{id_}", "state": state, "status": "toStop", "attempts": 1, "requestedAt": None}
-        | {"confirmedAt": "2026-01-15T10:30:00Z" if state == "confirmed" else None, "readAt": None, "error": None}
-        | {"message": f"Words about {state}."}
-        for id_, state in states.items()
-    ]
-    names = ("pending", "requested", "confirmed", "stillRunning", "failed", "skipped", "unknown")
-    head = {"id": "0", "kind": "stop", "state": "verifying", "success": None, "result": "", "isWholeAccount": True}
-    times = {"createdAt": "2026-01-15T10:30:00Z", "deadlineAt": "2026-01-15T10:40:00Z", "finishedAt": None}
-    words = {"reason": "", "requestedBy": "anna", "source": "novita", "notes": []}
-    counts = {name: list(states.values()).count(name) for name in names}
-    return {**head, **times, **words, "counts": counts, "targets": targets}
 
 
 def test_panel_touches_only_changed_rows_of_1000(panel: Panel, visit: Visit) -> None:

@@ -8,7 +8,16 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import CREATED_AT, NARROW, WIDE, Panel, Visit, Witness
+from tests.browser.conftest import (
+    CREATED_AT,
+    NARROW,
+    WIDE,
+    Panel,
+    Visit,
+    Witness,
+    make_operation,
+    show_operations,
+)
 
 pytestmark = pytest.mark.xdist_group("browser 1")
 
@@ -341,16 +350,17 @@ COUNT_VISIBLE = """all => all.filter(row => {
 }).length"""
 
 
-def test_first_screen_has_enough_rows_with_room_for_an_operation(panel: Panel, visit: Visit) -> None:
+def test_first_screen_has_enough_rows_beside_an_operation(panel: Panel, visit: Visit) -> None:
     panel.hold(*({"name": f"vm-{number:02}", "status": "running"} for number in range(60)))
-    page = visit()
+    page = visit("about:blank")
+    show_operations(page, make_operation({"1": "failed", "2": "confirmed", "3": "requested", "4": "pending"}))
+    page.goto("/")
+    expect(page.locator("#operation-summary")).to_have_text("1 failed so far · 1 stopped · 1 stopping · 1 queued")
     expect(page.locator("tr[data-id]")).to_have_count(60)
 
     missing = {}
     for width, height, wanted in ((1280, 800, 15), (1920, 1080, 22), (360, 740, 8)):
         page.set_viewport_size({"width": width, "height": height})
-        # An operation takes 48 px more.
-        page.evaluate("document.querySelector('#content').style.paddingTop = '56px'")
         visible = page.locator("tr[data-id]").evaluate_all(COUNT_VISIBLE)
         if visible < wanted:
             missing[width] = wanted - visible

@@ -30,8 +30,8 @@ export function createConfirm() {
     // Returns null, or the confirmation {text, choice} with the values of the fields. The heading asks `title`, and
     // `name` if that is a text from outside. `facts` tell which instance is meant. `link` is {text, href}, `field` {label, maxLength, isOptional},
     // `choice` {label, options: [[value, text]]}.
-    // `findOpener` returns what gets the focus when the opener is gone.
-    function ask({title, name, facts: meant, sentences, link, field: wanted, choice, action, isDanger, findOpener}) {
+    // `findOpener` returns what gets the focus when the opener is gone. `keep` is the text of the harmless button.
+    function ask({title, name, facts: meant, sentences, link, field: wanted, choice, action, keep, isDanger, findOpener}) {
         close();
         heading.replaceChildren(title, ...name ? [' ', make('bdi', {}, name)] : [], '?');
         setText(facts, meant ?? '');
@@ -45,6 +45,7 @@ export function createConfirm() {
         select.replaceChildren(...(choice?.options ?? []).map(([value, text]) => new Option(text, value)));
         setText(choiceLabel, choice?.label ?? '');
         setText(goButton, action);
+        setText(closeButton, keep ?? 'Cancel');
         goButton.classList.toggle('is-danger', Boolean(isDanger));
         goButton.classList.toggle('is-main', !isDanger);
         const opener = document.activeElement;

@@ -52,7 +52,7 @@ const ask = createConfirm();
 const toolbar = createToolbar({ask, inventory, live, statusLine});
 const brakes = createBrakes({ask, overview, statusLine, refreshAnew: live.refreshAnew});
 const liveState = createLiveState({inventory, overview});
-const operations = createOperations({root, onChange: renderTitle, refresh: live.refresh});
+const operations = createOperations({root, ask, onChange: renderTitle, refresh: live.refresh});
 
 const list = createList({
     table,
@@ -84,7 +84,7 @@ const annotation = createAnnotation({
     refreshAnew: live.refreshAnew,
     render,
 });
-const stopAll = createStopAll({inventory, overview, isProtected: id => !protection.permits('stop', id), statusLine});
+const stopAll = createStopAll({inventory, overview, isProtected: id => !protection.permits('stop', id)});
 const rowActions = createRowActions({
     ask,
     inventory,
@@ -195,6 +195,7 @@ function show(hadFailed) {
     renderTitle();
     if (inventory.instances !== null) {
         stopAll.render();
+        operations.follow(stopAll.count());
         cards.render();
     }
 }
@@ -230,7 +231,7 @@ root.addEventListener('submit', event => {
 root.addEventListener('keydown', event => {
     // In a dialog Escape closes that, by the browser.
     if (event.key === 'Escape' && !event.target.closest('dialog')
-        && [list, operations, annotation, selection].some(feature => feature.takeBack(event.target))) {
+        && [list, annotation, selection].some(feature => feature.takeBack(event.target))) {
         // The drawer stays open.
         event.preventDefault();
     }

@@ -1,12 +1,12 @@
 // The button that stops everything: how many instances it stops, and what that saves per hour. The server's HTML says the
 // same (pages/bar.py).
 
-import {set, setDisabled, setText} from './elements.js';
+import {set, setText} from './elements.js';
 import {needsStop} from './statuses.js';
 import {count, sayCost} from './words.js';
 
 // `isProtected` tells whether an instance is left out.
-export function createStopAll({inventory, overview, isProtected, statusLine}) {
+export function createStopAll({inventory, overview, isProtected}) {
     const button = document.getElementById('stop-all');
     const [number, money] = document.getElementById('stop-all-size').children;
 
@@ -17,25 +17,26 @@ export function createStopAll({inventory, overview, isProtected, statusLine}) {
     }
 
     function render() {
-        // An old list may lack an instance that runs, so it names no number and disables nothing.
+        // Even a fresh list may lack an instance that has just started, so the button is never disabled. An old list names
+        // no number either.
         const isOld = inventory.failure !== null || overview.value.health.sync.isStale;
         const targets = isOld ? null : list();
         const said = targets === null ? {} : targets.length ? describe(targets) : {title: sayNothing()};
         setText(number, targets?.length ? String(targets.length) : '');
         setText(money, said.money ?? '');
         set(button, 'title', said.title ?? '');
-        setDisabled(button, targets !== null && !targets.length);
     }
 
     function describe(targets) {
-        const charged = targets.filter(one => !one.prepaid);
-        const prices = charged.map(one => one.pricePerHour).filter(price => price !== null);
-        const unknown = charged.length - prices.length;
+        // Prepaid instances cost nothing per hour, and neither do those that Novita doesn't charge for yet.
+        const costs = targets.filter(one => !one.prepaid && one.costPerHour !== 0).map(one => one.costPerHour);
+        const prices = costs.filter(cost => cost !== null);
+        const unknown = costs.length - prices.length;
         const saved = sayCost(prices.reduce((sum, price) => sum + price, 0));
         const saves = [prices.length && saved, unknown && `${unknown} unknown`].filter(Boolean).join(' + ');
         return {
             money: prices.length ? ` · ${saved}${unknown ? '+' : ''}` : '',
-            title: `Stops ${count(targets.length)}. ${saves ? `Saves ${saves}.` : 'Saves nothing: prepaid.'}`,
+            title: `Stops ${count(targets.length)}. ${saves ? `Saves ${saves}.` : 'Saves nothing now.'}`,
         };
     }
 
@@ -43,15 +44,8 @@ export function createStopAll({inventory, overview, isProtected, statusLine}) {
         const stopping = inventory.countGroup('stopping');
         const kept = inventory.instances.filter(needsStop).length;
         const rest = [stopping && `${stopping} stopping`, kept && `${kept} protected`].filter(Boolean).join(', ');
-        return `Nothing to stop: ${rest || 'no instance is running'}.`;
+        return `By this list nothing is to stop: ${rest || 'no instance is running'}. Pressing reads the account anew.`;
     }
-
-    // A disabled button says why, since fingers and keys see no tooltip.
-    button.addEventListener('click', () => {
-        if (button.getAttribute('aria-disabled')) {
-            statusLine.tell(button.title);
-        }
-    });
 
     return {render, count: () => list()?.length ?? null};
 }

@@ -23,7 +23,8 @@ export function createFollower({onChange, onLaunch, refresh}) {
     let shown = null; // the operation as the API tells it; without targets until it was read on its own
     let listedIds = null; // of the operations when they were last listed
     let idsBefore = null; // of the operations that were listed before the start was sent
-    let others = 0; // how many more run
+    let others = []; // the other operations that run
+    let pickedId = ''; // of the running operation that the visitor has chosen
     let failure = null; // {words, since, times} of the readings that failed
     let reading = null;
     let timer = 0;
@@ -31,12 +32,13 @@ export function createFollower({onChange, onLaunch, refresh}) {
 
     // --- Starting
 
-    async function start({kind, ids, retryOf, reason}) {
+    async function start({kind, ids, retryOf, restoreOf, reason}) {
         const mine = {
-            kind, ids, retryOf, isError: false, isAnswered: false, searchUntil: getSearchEnd(),
+            kind, ids, retryOf, restoreOf, isError: false, isAnswered: false, searchUntil: getSearchEnd(),
             words: `Sending ${kind} requests…`,
         };
         launch = mine;
+        pickedId = '';
         idsBefore = listedIds;
         onChange();
         onLaunch();
@@ -88,7 +90,7 @@ export function createFollower({onChange, onLaunch, refresh}) {
             launch = null;
             show(found);
         } else if (!launch) {
-            const next = running[0] || listed.find(isToShow) || null;
+            const next = running.find(one => one.id === pickedId) || running[0] || listed.find(isToShow) || null;
             if (!isKept(next, listed)) {
                 show(next);
             }
@@ -97,8 +99,19 @@ export function createFollower({onChange, onLaunch, refresh}) {
             launch.words = `${sayDoubt(launch.error)} No such operation was found.`;
         }
         listedIds = new Set(listed.map(one => one.id));
-        others = running.filter(one => one.id !== shown?.id).length;
+        others = running.filter(one => one.id !== shown?.id);
         onChange();
+    }
+
+    // Shows another one of the running operations, and stays with it.
+    function pick(id) {
+        const found = others.find(one => one.id === id);
+        if (found) {
+            pickedId = id;
+            others = [...others.filter(one => one !== found), ...isRunning(shown) ? [shown] : []];
+            show(found);
+            schedule();
+        }
     }
 
     function isLaunched(one) {
@@ -239,6 +252,7 @@ export function createFollower({onChange, onLaunch, refresh}) {
         start,
         refresh,
         takeList,
+        pick,
         dismiss,
         forgetSuccess,
         readShown,

@@ -7,7 +7,8 @@ import {getTone} from './states.js';
 import {sayDoing, sayPageTitle} from './words.js';
 
 // `onChange` is called when the page's title may have changed, `refresh` reads the service again.
-export function createOperations({root, onChange, refresh}) {
+// `ask` opens the dialog that confirms one action.
+export function createOperations({root, ask, onChange, refresh}) {
     const follower = createFollower({
         onChange: () => {
             panel.render();
@@ -16,7 +17,12 @@ export function createOperations({root, onChange, refresh}) {
         onLaunch: () => panel.focus(),
         refresh,
     });
-    const panel = createPanel({root, follower});
+    const panel = createPanel({
+        root,
+        follower,
+        ask,
+        restore: (id, ids) => plan.open('start', ids, ids.length, id),
+    });
     const plan = createPlan({root, onConfirm: follower.start});
 
     function getPageTitle() {
@@ -34,9 +40,9 @@ export function createOperations({root, onChange, refresh}) {
 
     return {
         preview: plan.open,
+        follow: plan.follow,
         take: follower.takeList,
         tick: panel.tick,
-        takeBack: panel.takeBack,
         getPageTitle,
         hasTrouble,
         actions: {...plan.actions, ...panel.actions},

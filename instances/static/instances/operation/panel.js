@@ -1,38 +1,42 @@
-// The strip of an operation: its progress, its result, and the buttons that cancel, retry or dismiss it.
+// The strip of an operation: one line with its progress or result, and the buttons that cancel, retry or dismiss it.
 
 import {getNow} from '../clock.js';
 import {make, set, setDisabled, setText} from '../elements.js';
 import {Refusal} from '../service.js';
 import {send} from '../session.js';
 import {count, PAST, sayClock} from '../words.js';
+import {createButtons} from './buttons.js';
 import {createOperationDetails} from './details.js';
-import {getTone, getTotal, isRunning, listUnconfirmed} from './states.js';
-import {sayDeadline, sayProgress, sayResult, sayTitle} from './words.js';
+import {getTone, getTotal, isRunning, listStopped, listUnconfirmed} from './states.js';
+import {sayDeadline, sayDoing, sayHeading, sayProgress, sayResult, sayTitle} from './words.js';
 
 // The segments of the bar: what stands in these states, from the left.
 const SEGMENTS = {done: ['confirmed'], moving: ['requested'], bad: ['failed', 'stillRunning', 'unknown'], rest: ['pending']};
 
-export function createPanel({root, follower}) {
+// `ask` opens the dialog that confirms, `restore` the plan that starts instances again.
+export function createPanel({root, follower, ask, restore}) {
     const panel = document.getElementById('operation');
-    const title = document.getElementById('operation-title');
     const summary = document.getElementById('operation-summary');
-    const bar = document.getElementById('operation-bar');
+    const title = make('h2', {id: 'operation-title', tabindex: -1});
+    const bar = make('div', {id: 'operation-bar', 'aria-hidden': 'true'});
+    const trouble = make('p', {id: 'operation-failure', class: 'is-error', role: 'status'});
+    const time = make('span', {id: 'operation-time', class: 'quiet'});
+    const buttons = createButtons(['again', 'details', 'cancel', 'dismiss'], {id: 'operation-buttons'});
+    const parts = [title, bar, time, buttons.element];
     const details = createOperationDetails();
     let shownId = null;
-    let isCancelling = false; // whether the question is open
-    let refusal = ''; // why the operation was not cancelled
+    let refusal = ''; // why the operation was not cancelled or dismissed
 
-    function getButton(name) {
-        return panel.querySelector(`[data-do=operation-${name}]`);
-    }
+    summary.before(title, bar);
+    summary.after(time, buttons.element, trouble);
 
     function render() {
         const {launch, shown} = follower;
         const hasAny = Boolean(launch || shown);
-        const focused = panel.contains(document.activeElement) ? document.activeElement : null;
+        const focused = [panel, details].some(place => place.contains(document.activeElement)) ? document.activeElement : null;
+        const wasInDrawer = details.contains(focused);
         if (shownId !== (shown?.id ?? null)) {
             shownId = shown?.id ?? null;
-            isCancelling = false;
             refusal = '';
             details.clear();
             if (!shown) {
@@ -42,57 +46,62 @@ export function createPanel({root, follower}) {
         if (hasAny !== panel.classList.contains('is-shown')) {
             // The empty panel is no landmark. It stays in the page because the summary is announced from it.
             panel.classList.toggle('is-shown', hasAny);
-            panel[hasAny ? 'setAttribute' : 'removeAttribute']('aria-labelledby', 'operation-title');
+            panel[hasAny ? 'setAttribute' : 'removeAttribute']('aria-labelledby', title.id);
         }
-        for (const part of panel.querySelectorAll('.operation-part')) {
+        for (const part of parts) {
             set(part, 'hidden', !hasAny);
         }
-        for (const part of panel.querySelectorAll('.of-shown')) {
-            set(part, 'hidden', Boolean(launch));
-        }
+        set(time, 'hidden', !shown || Boolean(launch));
+        const failure = shown && !launch ? sayTrouble() : '';
+        setText(trouble, failure);
         if (launch) {
             renderLaunch(launch);
         } else if (shown) {
-            renderShown(shown);
+            renderShown(shown, failure);
         } else {
             setText(title, '');
             setText(summary, '');
         }
         if (focused?.closest('[hidden]')) {
-            (hasAny ? title : root.querySelector('[data-do=stop-all]')).focus({preventScroll: true});
+            giveFocus(wasInDrawer);
+        }
+    }
+
+    // To what stands where the focus was: the drawer, the strip, or the button that may begin the next operation.
+    function giveFocus(wasInDrawer) {
+        if (wasInDrawer && details.isOpen) {
+            details.focus();
+        } else {
+            (panel.classList.contains('is-shown') ? title : root.querySelector('[data-do=stop-all]')).focus({preventScroll: true});
         }
     }
 
     function renderLaunch(launch) {
-        setText(title, sayTitle(launch.kind, !launch.ids));
+        setText(title, launch.isError ? sayTitle(launch.kind, !launch.ids) : sayDoing(launch.kind));
         setText(summary, launch.words);
         set(panel.dataset, 'tone', launch.isError ? 'trouble' : 'running');
         renderBar({});
-        for (const part of document.getElementById('operation-buttons').children) {
-            part.hidden = part.dataset.do !== 'operation-dismiss' || !launch.isError;
-        }
+        buttons.render(null, {isDismissible: launch.isError});
     }
 
-    function renderShown(shown) {
-        const isOpen = isRunning(shown);
-        setText(title, sayTitle(shown.kind, shown.isWholeAccount));
-        setText(summary, isOpen ? sayProgress(shown) : sayResult(shown));
+    function renderShown(shown, failure) {
+        setText(title, sayHeading(shown));
+        setText(summary, isRunning(shown) ? sayProgress(shown) : sayResult(shown));
         set(panel.dataset, 'tone', getTone(shown));
         renderBar(shown.counts);
-        renderTrouble(shown);
-        details.render(shown, follower.getWarnings(shown.id), follower.others);
-        renderButtons(shown);
+        buttons.render(shown, {others: follower.others.length, isDismissible: !isRunning(shown)});
+        details.render(shown, {warnings: follower.getWarnings(shown.id), running: follower.others, failure});
         tick();
     }
 
     function renderBar(counts) {
         const total = getTotal({counts}) || 1;
-        const parts = Object.entries(SEGMENTS).map(([name, states]) => (
+        const sizes = Object.entries(SEGMENTS).map(([name, states]) => (
             [name, states.reduce((sum, state) => sum + (counts[state] || 0), 0)]));
-        const look = JSON.stringify(parts);
+        const look = JSON.stringify(sizes);
         if (bar.dataset.shown !== look) {
             bar.dataset.shown = look;
-            bar.replaceChildren(...parts.filter(([, number]) => number).map(([name, number]) => {
+            bar.replaceChildren(...sizes.filter(([, number]) => number).map(([name, number]) => {
                 const part = make('span', {class: `is-${name}`});
                 part.style.width = `${100 * number / total}%`;
                 return part;
@@ -100,83 +109,57 @@ export function createPanel({root, follower}) {
         }
     }
 
-    function renderTrouble(shown) {
+    function sayTrouble() {
         const {failure} = follower;
-        setText(document.getElementById('operation-failure'), failure
+        const unread = failure
             ? `The operation continues, but can't be read${failure.since ? ` since ${sayClock(failure.since)}` : ''}: ${failure.words}`
-            : '');
-        // An operation that is cancelled after all was not refused.
-        setText(document.getElementById('operation-refusal'), shown.state === 'cancelled' ? '' : refusal);
-    }
-
-    function renderButtons(shown) {
-        const canBeCancelled = isRunning(shown) && shown.state !== 'cancelled';
-        const again = isRunning(shown) || shown.success ? [] : listUnconfirmed(shown);
-        isCancelling &&= canBeCancelled;
-        set(getButton('cancel'), 'hidden', !canBeCancelled || isCancelling);
-        set(getButton('again'), 'hidden', !again.length);
-        set(getButton('dismiss'), 'hidden', isRunning(shown));
-        set(document.getElementById('operation-cancel-confirm'), 'hidden', !isCancelling);
-        setText(document.getElementById('operation-cancel-words'),
-            `Cancel? No more instances will be ${PAST[shown.kind]}; ${shown.kind}s already sent continue.`);
-        setText(getButton('cancel-now'), `Cancel the remaining ${shown.kind}s`);
-        // Only an admin may cancel a stop of all, as only an admin may start one.
-        set(getButton('cancel').dataset, 'needs', shown.isWholeAccount ? 'admin' : 'operator');
-        setText(getButton('again'), `Retry ${count(again.length)}`);
-        setText(getButton('details'), follower.others ? `Details (${follower.others} more)` : 'Details');
-        set(getButton('details'), 'hidden', false);
+            : '';
+        return [unread, refusal].filter(Boolean).join(' ');
     }
 
     function tick() {
         const {launch, shown} = follower;
         if (shown && !launch) {
-            setText(document.getElementById('operation-time'), sayTime(shown));
+            setText(time, sayTime(shown));
             details.tick(shown);
         }
         follower.forgetSuccess(details.isOpen || panel.matches(':hover, :focus-within'));
     }
 
     function focus() {
+        details.close();
         title.focus({preventScroll: true});
         panel.scrollIntoView({block: 'nearest'});
     }
 
-    function confirmCancel(isAsked) {
-        isCancelling = isAsked;
+    async function cancel() {
+        const {id, kind, counts} = follower.shown;
         refusal = '';
         render();
-        getButton(isAsked ? 'cancel-now' : 'cancel').focus();
-    }
-
-    async function cancel(button) {
-        const {id} = follower.shown;
-        setDisabled(button, true);
+        const answer = await ask({
+            title: `Cancel the remaining ${kind}s`,
+            sentences: [
+                counts.pending ? `${count(counts.pending)} will not be ${PAST[kind]}.` : `All ${kind}s are requested already; none is repeated.`,
+                `${counts.requested === 1 ? `The ${kind}` : `${kind[0].toUpperCase()}${kind.slice(1)}s`} already sent can't be called back, and are verified.`,
+            ],
+            action: `Cancel the remaining ${kind}s`,
+            keep: `Keep ${sayDoing(kind).toLowerCase()}`,
+            isDanger: true,
+        });
+        if (!answer || shownId !== id || !isRunning(follower.shown)) {
+            return;
+        }
         try {
             const operation = await send('POST', `/api/operations/${encodeURIComponent(id)}/cancel`);
-            if (shownId === id) {
-                isCancelling = false;
-                follower.take(operation);
-            }
+            follower.take(operation);
         } catch (error) {
             if (shownId === id) {
                 const start = error instanceof Refusal ? 'Not cancelled' : 'It is not known whether the operation was cancelled';
                 refusal = `${start}: ${error.message}`;
-                isCancelling = false;
                 render();
                 await follower.readShown();
             }
-        } finally {
-            setDisabled(button, false);
         }
-    }
-
-    // Returns whether the element belongs to the open question.
-    function takeBack(element) {
-        const isOpen = isCancelling && element.closest('#operation-cancel-confirm') !== null;
-        if (isOpen) {
-            confirmCancel(false);
-        }
-        return isOpen;
     }
 
     function retry() {
@@ -188,14 +171,11 @@ export function createPanel({root, follower}) {
     }
 
     async function dismiss(button) {
+        const wasInDrawer = details.contains(button);
         setDisabled(button, true);
         try {
             await follower.dismiss();
-            if (panel.classList.contains('is-shown')) {
-                focus();
-            } else {
-                root.querySelector('[data-do=stop-all]').focus();
-            }
+            giveFocus(wasInDrawer);
         } catch (error) {
             refusal = `Not dismissed: ${error.message}`;
             render();
@@ -209,13 +189,15 @@ export function createPanel({root, follower}) {
         render,
         tick,
         focus,
-        takeBack,
         actions: {
-            'operation-cancel': () => confirmCancel(true),
-            'operation-cancel-now': cancel,
-            'operation-cancel-keep': () => confirmCancel(false),
+            'operation-cancel': cancel,
             'operation-again': retry,
+            'operation-restore': () => restore(follower.shown.id, listStopped(follower.shown).map(one => one.instanceId)),
             'operation-dismiss': dismiss,
+            'operation-pick': button => {
+                follower.pick(button.dataset.operation);
+                details.focus();
+            },
             'operation-details': button => details.isOpen ? details.close() : details.open(button),
         },
     };

@@ -8,14 +8,17 @@ import {capitalize, count, PAST, sayCost} from '../words.js';
 import {findRepeatedNames, getName} from './states.js';
 
 // Returns the path and the body of the request that carries the operation out.
-export function getRequest({kind, ids, retryOf}) {
+export function getRequest({kind, ids, retryOf, restoreOf}) {
     if (retryOf) {
         return ['/api/operations', {fromOperation: retryOf}];
+    }
+    if (restoreOf) {
+        return ['/api/operations', {kind, fromOperation: restoreOf}];
     }
     return ids ? ['/api/operations', {kind, ids}] : ['/api/instances/stop-all', {}];
 }
 
-// `onConfirm` gets {kind, ids, reason}.
+// `onConfirm` gets {kind, ids, restoreOf, reason}.
 export function createPlan({root, onConfirm}) {
     const dialog = document.getElementById('plan');
     const form = document.getElementById('plan-form');
@@ -25,15 +28,18 @@ export function createPlan({root, onConfirm}) {
     const closeButton = document.getElementById('plan-close');
     const title = document.getElementById('plan-title');
     const state = document.getElementById('plan-state');
-    // {kind, ids, expected, answer, requested, left, failure}: ids null for the whole account, answer null until the
-    // dry run is answered.
+    const changed = document.getElementById('plan-changed');
+    // {kind, ids, restoreOf, expected, next, answer, requested, left, failure}: ids null for the whole account, answer null
+    // until the dry run is answered, next what the list says now where that differs from expected.
     let plan = null;
 
-    // `expected` is how many the page's own list has for it; null when the page has no list.
-    function open(kind, ids, expected) {
-        plan = {kind, ids, expected, answer: null};
+    // `expected` is how many the page's own list has for it; null when the page has no list. `restoreOf` is the stop
+    // whose instances start again.
+    function open(kind, ids, expected, restoreOf) {
+        plan = {kind, ids, restoreOf, expected, answer: null};
         form.reset();
-        setText(title, ids ? `${capitalize(kind)} the selected instances` : 'Stop all instances');
+        setText(title, restoreOf ? 'Start the stopped instances again'
+            : ids ? `${capitalize(kind)} the selected instances` : 'Stop all instances');
         dialog.showModal();
         title.focus();
         read();
@@ -44,6 +50,8 @@ export function createPlan({root, onConfirm}) {
         const [path, body] = getRequest(mine);
         mine.answer = null;
         mine.failure = '';
+        mine.expected = mine.next ?? mine.expected;
+        setText(changed, '');
         render();
         try {
             mine.answer = await send('POST', path, {...body, dryRun: true});
@@ -76,10 +84,12 @@ export function createPlan({root, onConfirm}) {
         setText(state, failure ? `The account can't be read: ${failure}` : answer ? describe() : 'Reading the account…');
         state.classList.toggle('is-error', Boolean(failure));
         setText(document.getElementById('plan-money'), found ? sayMoney(kind, answer) : '');
-        retryButton.hidden = !failure;
+        setText(retryButton, failure ? 'Try again' : 'Read again');
+        retryButton.hidden = !failure && !changed.textContent;
         document.getElementById('plan-found').hidden = !answer;
         document.getElementById('plan-sure').hidden = !found;
-        goButton.hidden = !found;
+        // It keeps its place: no button stands there before it appears.
+        goButton.classList.toggle('is-absent', !found);
         document.getElementById('plan-number-field').hidden = Boolean(ids);
         setText(document.getElementById('plan-number-label'), `Enter ${found} to stop ${found === 1 ? 'it' : 'them'}`);
         setText(goButton, `${capitalize(kind)} ${count(found)}`);
@@ -119,6 +129,22 @@ export function createPlan({root, onConfirm}) {
             : [...numbers].map(([word, number]) => `${number} ${word}`).join(', ');
     }
 
+    // Tells how many a stop of all would stop now, by the page's list; null when the page has none. A list that hasn't
+    // changed since the plan was made may be older than the plan.
+    function follow(number) {
+        if (!plan || plan.ids || number === null || number === plan.expected) {
+            return;
+        }
+        if (!plan.answer || number === plan.requested.length) {
+            plan.expected = number;
+            setText(changed, '');
+        } else {
+            setText(changed, `Meanwhile this has changed: it would be ${count(number)} now. Stop all stops what runs at that moment.`);
+            plan.next = number;
+        }
+        render();
+    }
+
     function findObstacle() {
         const wanted = String(plan.requested.length);
         const typed = numberField.value.trim();
@@ -144,10 +170,10 @@ export function createPlan({root, onConfirm}) {
             numberField.focus();
             return;
         }
-        const {kind, ids} = plan;
+        const {kind, ids, restoreOf} = plan;
         const reason = reasonField.value.trim();
         dialog.close();
-        onConfirm({kind, ids, reason});
+        onConfirm({kind, ids, restoreOf, reason});
     }
 
     dialog.addEventListener('input', renderObstacle);
@@ -161,7 +187,8 @@ export function createPlan({root, onConfirm}) {
 
     return {
         open,
-        actions: {'plan-retry': read, 'plan-close': () => dialog.close(), 'plan-go': confirm},
+        follow,
+        actions: {'plan-retry': () => read(), 'plan-close': () => dialog.close(), 'plan-go': confirm},
     };
 }
 

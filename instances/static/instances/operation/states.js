@@ -16,9 +16,15 @@ export function listUnconfirmed(operation) {
     return operation.targets.filter(one => UNCONFIRMED.includes(one.state));
 }
 
-// Counts targets without a request: they were in the state already, or on their way to it.
-export function countAlready(operation, state) {
-    return operation.targets.filter(one => one.state === state && !one.attempts).length;
+// Returns the instances that an ended stop has stopped: those that can be started again.
+export function listStopped(operation) {
+    return operation.kind === 'stop' && !isRunning(operation)
+        ? operation.targets.filter(one => one.state === 'confirmed' && one.attempts) : [];
+}
+
+// Counts the targets that were in the wanted state already.
+export function countAlready(operation) {
+    return operation.targets.filter(one => one.state === 'confirmed' && !one.attempts).length;
 }
 
 export function getTone(operation) {

@@ -1,7 +1,7 @@
 // An operation in words: its live counts and times. The server words the result and each target.
 
 import {getNow} from '../clock.js';
-import {capitalize, count, sayAge, sayClock} from '../words.js';
+import {capitalize, sayAge, sayClock, sayCost} from '../words.js';
 import {countAlready, getTotal, isRunning} from './states.js';
 
 const WORDS = {
@@ -22,56 +22,49 @@ export function sayTitle(kind, isWholeAccount) {
     return isWholeAccount ? 'Stop all' : `${capitalize(kind)} of selected instances`;
 }
 
+// The strip's heading: how many a running operation is about, or which operation has ended.
+export function sayHeading(operation) {
+    return isRunning(operation) ? `${sayDoing(operation.kind)} ${getTotal(operation)}` : sayTitle(operation.kind, operation.isWholeAccount);
+}
+
 export function sayPageTitle(operation) {
     return isRunning(operation) ? `${sayDoing(operation.kind)} ${operation.counts.confirmed}/${getTotal(operation)}` : '';
 }
 
-export function sayProgress(operation) {
-    const {kind, state} = operation;
-    const start = state === 'cancelled' ? `Cancelled; no more ${kind}s will be requested. ` : '';
-    const total = getTotal(operation);
-    const open = total - countAlready(operation, 'confirmed');
-    const some = open && open < total ? `${open} of ` : '';
-    return `${start}${sayDoing(kind)} ${some}${count(total)}: ${sayCounts(operation)}.`;
+// The counts of a running operation: what needs a person comes first.
+export function sayProgress({kind, state, counts}) {
+    const {doing, done} = WORDS[kind];
+    const isCancelled = state === 'cancelled';
+    const parts = [
+        [counts.failed, 'failed so far'],
+        [counts.unknown, 'unknown'],
+        [counts.confirmed, done],
+        [counts.requested, doing.toLowerCase()],
+        [counts.pending, isCancelled ? 'not requested' : 'queued'],
+        [counts.skipped, 'skipped'],
+    ];
+    const words = parts.filter(([number, word]) => number || word === done).map(([number, word]) => `${number} ${word}`);
+    return `${isCancelled ? 'Cancelled: ' : ''}${words.join(' · ')}`;
 }
 
 // How many of an ended operation are done, and how many are not: the server's sentence says how those are.
 export function sayFigures(operation) {
     const {counts, kind} = operation;
     const {done} = WORDS[kind];
-    const already = countAlready(operation, 'confirmed');
-    return `${capitalize(joinCounts([
+    const already = countAlready(operation);
+    return `${capitalize([
         [counts.confirmed - already, done],
         [already, `already ${done}`],
         [getTotal(operation) - counts.confirmed, `not ${done}`],
         [counts.skipped, 'skipped'],
-    ]))}.`;
+    ].filter(([number], index) => number || index === 0).map(([number, word]) => `${number} ${word}`).join(', '))}.`;
 }
 
-function sayCounts(operation) {
-    const {counts, kind, state} = operation;
-    const {doing, done} = WORDS[kind];
-    const [already, onTheWay] = [countAlready(operation, 'confirmed'), countAlready(operation, 'requested')];
-    return joinCounts([
-        [counts.confirmed - already, done],
-        [already, `already ${done}`],
-        [counts.requested - onTheWay, doing.toLowerCase()],
-        [onTheWay, `already ${doing.toLowerCase()}`],
-        [counts.pending, state === 'cancelled' ? 'not requested' : 'queued'],
-        [counts.failed, 'failed so far'],
-        [counts.unknown, 'unknown'],
-        [counts.skipped, 'skipped'],
-    ]);
-}
-
-function joinCounts(parts) {
-    return parts.filter(([number], index) => number || index === 0).map(([number, word]) => `${number} ${word}`).join(', ');
-}
-
-// The server's sentence, with the time of the last confirmation when all are confirmed.
-export function sayResult(operation) {
-    const times = operation.targets.map(one => one.confirmedAt).filter(Boolean).sort();
-    return operation.success && times.length ? `${operation.result} Verified at ${sayClock(times.at(-1))}.` : operation.result;
+// The server's sentence; when all are confirmed, with the time of the last confirmation, and with what is saved.
+export function sayResult({success, result, savesPerHour, targets}) {
+    const times = targets.map(one => one.confirmedAt).filter(Boolean).sort();
+    const verified = success && times.length ? ` Verified at ${sayClock(times.at(-1))}.` : '';
+    return `${result}${verified}${success && savesPerHour ? ` Saves ${sayCost(savesPerHour)}.` : ''}`;
 }
 
 export function sayWhen(operation) {
