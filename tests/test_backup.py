@@ -34,6 +34,7 @@ from instances.models import (
     WebhookDelivery,
 )
 from instances.notifications import webhooks
+from novita_site.roles import ROLES
 from tests.test_admin_records import AT, make_delivery, make_operation
 
 # An SQLite file is replaced as a whole, which no test's transaction can undo.
@@ -63,7 +64,9 @@ def file(tmp_path: Path) -> Path:
 def used() -> None:
     """A panel with a record of most kinds."""
     ann = User.objects.create_user("ann", password="FAKE-SECRET")
-    ann.groups.add(Group.objects.get_or_create(name="operator")[0])
+    # A restore makes the roles that are missing.
+    roles = {name: Group.objects.get_or_create(name=name)[0] for name in ROLES}
+    ann.groups.add(roles["operator"])
     token, _ = create_token(ann, "ci", "viewer", 30, actor=WORKER)
     Token.objects.filter(pk=token.pk).update(created=AT)
     done = make_operation({"instance_id": "id-a", "state": "confirmed"}, usd_per_hour=Decimal("1.25"), success=True)

@@ -158,8 +158,9 @@ def forget_all() -> None:
         record.objects.all().delete()
 
 
-# A failure is not shrunk: that would take minutes.
+# A failure is not shrunk: that would take minutes. On PostgreSQL, a busy machine needs more than two.
 @pytest.mark.thorough
+@pytest.mark.timeout(600)
 @settings(
     max_examples=25,
     deadline=None,
