@@ -17,7 +17,7 @@ RERUN := $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 # Independent of each other: two run at a time. Each prints its output in one piece, if this make can do so.
 LINTS := lint-types lint-security lint-settings lint-network lint-style lint-layers lint-page
 
-.PHONY: run test test-postgres quick lint $(LINTS) audit bench bench-quick soak requirements upgrade clean
+.PHONY: run test test-postgres test-deploy quick lint $(LINTS) audit bench bench-quick soak requirements upgrade clean
 
 run: $(VENV)/installed
 	@$(BIN)/python manage.py up
@@ -28,6 +28,12 @@ test: $(VENV)/installed-dev lint audit
 # The same tests on a PostgreSQL of their own (Debian: postgresql), on a socket. Those about SQLite's file are skipped.
 test-postgres: $(VENV)/installed-dev
 	$(BIN)/python -m tests.on_postgresql --numprocesses 6 --dist loadfile --no-loadscope-reorder
+
+# deploy/ for real: the image and its services, the units under a systemd, the sites. 10 minutes and 5 GB in /var/tmp.
+# Needs root, a registry of Debian's and of Python's packages, and what it finds missing it names and skips. Debian:
+# buildah podman runc netavark aardvark-dns docker-compose debootstrap systemd-container caddy chromium-headless-shell
+test-deploy: $(VENV)/installed-dev
+	$(BIN)/python -m pytest tests/deploy -rs
 
 quick: $(VENV)/installed-dev lint
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --hypothesis-profile quick \

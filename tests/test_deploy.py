@@ -128,6 +128,20 @@ def test_proxies_wait_longer_than_the_longest_answer(site: str, timeout: str) ->
     assert [int(number) > own_settings.NOVITA_SYNC_DEADLINE + 30 for number in seconds] == [True]
 
 
+@pytest.mark.skipif(not shutil.which("caddy"), reason="there is no caddy")
+@pytest.mark.parametrize("location", ["reverse_proxy 127", "reverse_proxy /panel/* 127"], ids=["root", "path"])
+def test_caddy_accepts_its_site(location: str, tmp_path: Path) -> None:
+    text = (DEPLOY / "Caddyfile").read_text()
+    assert location in text
+    (tmp_path / "Caddyfile").write_text(text.replace("reverse_proxy 127", location, 1))
+
+    command = ["caddy", "validate", "--adapter", "caddyfile", "--config", str(tmp_path / "Caddyfile")]
+    folders = {"HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+    validated = subprocess.run(command, env={**os.environ, **folders}, capture_output=True, text=True, check=False)
+
+    assert validated.returncode == 0, validated.stderr
+
+
 @pytest.mark.parametrize("name", ["novita-panel", "healthcheck"])
 def test_scripts_are_executable_and_valid(name: str) -> None:
     assert os.access(DEPLOY / name, os.X_OK)
