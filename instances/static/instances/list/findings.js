@@ -84,7 +84,7 @@ export function createFindings({ask, messages, statusLine, render, refreshAnew})
     async function snoozeUntil({dataset: {finding}}, holder) {
         const answer = await ask({
             title: 'Snooze the policy',
-            sentences: ['The policy neither warns of it nor stops it until then.', 'Others see your name and the reason.'],
+            sentences: ['No warning and no stop by this policy until then.', 'Others see your name and the reason.'],
             choice: {label: 'Until', options: listMornings()},
             field: {label: 'Reason (optional)', maxLength: 500, isOptional: true},
             action: 'Snooze',
