@@ -13,6 +13,8 @@ from django.utils import timezone
 from fakeredis import FakeServer
 from pytest_django import DjangoAssertNumQueries, Settings
 
+from instances.errors import CacheUnavailable
+from instances.inventory import store
 from instances.models import Protection
 from tests.novita_answers import NovitaAnswers, make_row
 
@@ -230,6 +232,18 @@ def test_redis_away_is_said_and_not_shown_as_nothing(client: Client, redis_serve
     assert [read_figure(page, name) for name in ("total", "running", "sync")] == ["–", "–", "unknown"]
     assert set(list_tabs(page).values()) == {"[]", ""}
     assert '<span id="matches" role="status"></span>' in page
+
+
+def test_redis_that_goes_away_after_the_check_is_said(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*known: int | None) -> None:
+        raise CacheUnavailable("Redis can't be reached.")
+
+    monkeypatch.setattr(store, "_read_all", fail)
+
+    page = read(client)
+
+    assert "Redis can&#x27;t be reached" in page
+    assert read_figure(page, "total") == "–"
 
 
 @pytest.mark.usefixtures("account")

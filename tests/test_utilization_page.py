@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from django.test import Client
 from django.utils import timezone
+from fakeredis import FakeServer
 
 from instances.utilization import readings, sampling
 from tests.novita_answers import NovitaAnswers, make_row
@@ -57,3 +58,12 @@ def test_open_drawer_lets_the_worker_read(client: Client) -> None:
 def test_instance_that_does_not_run_is_not_read(id_: str, client: Client) -> None:
     assert "running" in read(client, id_)
     assert sampling.list_watched() == []
+
+
+def test_page_that_needs_redis_says_that_it_is_away(client: Client, redis_server: FakeServer) -> None:
+    redis_server.connected = False
+
+    answer = client.get("/utilization/a/")
+
+    assert answer.status_code == 503
+    assert "Redis can&#x27;t be reached." in answer.content.decode()

@@ -210,6 +210,14 @@ def read_listing() -> Listing:
     return _parsed
 
 
+def find_listing() -> Listing | None:
+    """Read the current listing; None when Redis can't be read."""
+    try:
+        return read_listing()
+    except CacheUnavailable:
+        return None
+
+
 def check_rows() -> None:
     """Discard the inventory if it has a row that can't be read."""
     _read_whole()

@@ -39,7 +39,8 @@ _INDENTATION: Final = re.compile(rb"(?<=\n)\s+")
 def dashboard(request: HttpRequest) -> HttpResponse:
     found = health.check()
     state = overview.read(found)
-    listing = store.read_listing() if found.state else None
+    # Redis may have gone away since the check.
+    listing = store.find_listing() if found.state else None
     instances = listing.instances if listing else []
     query = toolbar.read_query(request.GET)
     # Without its script the page asks for the rows by this parameter, and again on the next visit.
