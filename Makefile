@@ -3,6 +3,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Another Python than that of the virtual environment would be ignored without a word.
+ifeq ($(origin PYTHON),command line)
+VERSION := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
+ifneq ($(wildcard $(BIN)/python),)
+ifneq ($(shell $(PYTHON) $(VERSION)),$(shell $(BIN)/python $(VERSION)))
+$(error $(VENV) has Python $(shell $(BIN)/python $(VERSION)). Add VENV=.venv-$(shell $(PYTHON) $(VERSION)) to use $(PYTHON) beside it, or remove $(VENV) by make clean)
+endif
+endif
+endif
 # The tests start some 300 Python processes. Each would compile the project again.
 unexport PYTHONDONTWRITEBYTECODE
 # Invented settings for the mode with a login. They override a `.env` file.
