@@ -101,3 +101,12 @@ def test_columns_are_stacked_from_zero_and_each_part_says_its_amount() -> None:
         ("2", "55", "40", "88", "72", "B: $2"),
     ]
     assert re.findall(r'class="chart-tick.*?>(.*?)<', svg) == ["1 Jan", "2 Jan"]
+
+
+@pytest.mark.parametrize(("heights", "place"), [((0, 0, 5), 0), ((5, 0, 1), 100), ((0, 0, 0), 0)])
+def test_scale_of_columns_stands_over_the_lower_outer_column(heights: tuple[float, ...], place: int) -> None:
+    columns = [charts.Column(f"{number}", (height,), ("",)) for number, height in enumerate(heights)]
+
+    svg = charts.draw_columns(columns, sentence="", say=str)
+
+    assert set(re.findall(r'class="chart-scale(?: is-last)?" x="(\d+)%"', svg)) == {str(place)}

@@ -203,7 +203,10 @@ def draw_columns(columns: Sequence[Column], *, sentence: str, say: Callable[[flo
         for number, column in enumerate(columns)
         if number % every == 0
     ]
-    return _draw_frame(ticks, rects, sentence, (say(top), say(top / 2)), is_line=False)
+    # The labels of the scale stand over the lower one of the outer columns.
+    is_last_lower = bool(columns) and sum(columns[-1].values) < sum(columns[0].values)
+    scale = (say(top), say(top / 2))
+    return _draw_frame(ticks, rects, sentence, scale, is_line=False, is_scale_at_end=is_last_lower)
 
 
 def find_ticks(begin_ms: int, end_ms: int) -> list[Tick]:
@@ -229,7 +232,13 @@ def find_ticks(begin_ms: int, end_ms: int) -> list[Tick]:
 
 
 def _draw_frame(
-    ticks: Sequence[Tick], inside: SafeString, sentence: str, scale: tuple[str, str], *, is_line: bool = True
+    ticks: Sequence[Tick],
+    inside: SafeString,
+    sentence: str,
+    scale: tuple[str, str],
+    *,
+    is_line: bool = True,
+    is_scale_at_end: bool = False,
 ) -> SafeString:
     """Return the chart's SVG: the lines of the scale at its top, half and 0, the content, the labels, the axis."""
     base = TOP + PLOT_HEIGHT
@@ -241,9 +250,8 @@ def _draw_frame(
     steps = format_html_join(
         "",
         '<text class="chart-scale{}" x="{}%" y="{}">{}</text>',
-        # A line ends with a label, and the last column is mostly low: today's.
         (
-            ("" if is_line else " is-last", 0 if is_line else 100, y - 4, label)
+            (" is-last" if is_scale_at_end else "", 100 if is_scale_at_end else 0, y - 4, label)
             for y, label in zip((TOP, TOP + PLOT_HEIGHT // 2), scale, strict=True)
         ),
     )
