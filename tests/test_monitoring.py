@@ -66,10 +66,13 @@ def tell_names(samples: Samples) -> set[str]:
 # --- Who may read it
 
 
-def test_metrics_are_off_on_a_network_without_token_and_addresses(client: Client, settings: Settings) -> None:
+@pytest.mark.parametrize("header", ["", "Bearer", "Bearer "])
+def test_metrics_are_off_on_a_network_without_token_and_addresses(
+    client: Client, settings: Settings, header: str
+) -> None:
     settings.REQUIRE_LOGIN = True
 
-    answer = client.get("/metrics")
+    answer = client.get("/metrics", headers={"Authorization": header})
 
     assert answer.status_code == 403
     assert answer.json()["message"] == "Metrics are off, because METRICS_TOKEN and METRICS_ALLOW are not set."
