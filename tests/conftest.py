@@ -17,6 +17,7 @@ from typing import Any
 import hypothesis
 import pytest
 import responses
+from django.conf import settings
 from django.db import connection, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import Client, SimpleTestCase, TransactionTestCase
@@ -123,6 +124,12 @@ def find_group(path: Path) -> str:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling:
     return FileScheduling(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fallback_folder() -> Iterator[None]:
+    yield
+    shutil.rmtree(settings.FALLBACK_DIR, ignore_errors=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,7 +17,8 @@ env.read = lambda root: Env(
         "NOVITA_BASE_URL": "https://novita.test",
         "NOVITA_SYNC_ON_STARTUP": "0",
         "NOVITA_SYNC_INTERVAL": "0",
-        "FALLBACK_DIR": tempfile.mkdtemp(prefix="novita-panel-tests-"),
+        # The first text that is kept makes it; the end of the tests deletes it.
+        "FALLBACK_DIR": f"{tempfile.gettempdir()}/novita-panel-tests-{os.getpid()}",
     }
 )
 
