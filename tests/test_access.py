@@ -92,7 +92,9 @@ def test_owner_account_is_created_once_and_can_not_log_in(client: Client, settin
         client.get(path)
 
     owner = User.objects.get()
-    assert (owner.username, owner.is_superuser, owner.is_staff) == (LOCAL_OWNER, True, True)
+    assert owner.username == LOCAL_OWNER
+    assert owner.is_superuser is True
+    assert owner.is_staff is True
     assert not owner.has_usable_password()
     settings.REQUIRE_LOGIN = True
     for password in ("", "!", owner.password, LOCAL_OWNER, "None"):
@@ -226,7 +228,8 @@ def test_browser_is_redirected_to_the_login_page_and_back(path: str) -> None:
     login = client.get(path, headers={"accept": "text/html"})["Location"]
     back = client.post(login, {"username": "ann", "password": "correct horse", "next": path})
 
-    assert (back.status_code, back["Location"]) == (302, path)
+    assert back.status_code == 302
+    assert back["Location"] == path
 
 
 @pytest.mark.usefixtures("login_wanted")

@@ -71,11 +71,14 @@ def test_new_user_has_no_role_until_one_is_assigned(client: Client) -> None:
     answer = client.post(f"{USERS}add/", words)
 
     bob = User.objects.get(username="bob")
-    assert (answer.status_code, answer["Location"]) == (302, f"{USERS}{bob.pk}/change/")
+    assert answer.status_code == 302
+    assert answer["Location"] == f"{USERS}{bob.pk}/change/"
     assert not bob.groups.exists() and not bob.is_staff and not bob.is_superuser
     assert list_entries() == [("user.add", "bob", "", "none", "done")]
     entry = AuditEntry.objects.get()
-    assert (entry.actor, entry.address, entry.request_id) == ("ann", "192.0.2.7", answer["X-Request-Id"])
+    assert entry.actor == "ann"
+    assert entry.address == "192.0.2.7"
+    assert entry.request_id == answer["X-Request-Id"]
 
 
 @pytest.mark.parametrize("old", ["", "viewer", "operator", "admin"])
@@ -126,7 +129,9 @@ def test_user_page_changes_only_shown_fields(client: Client, fields: dict[str, s
     change(client, bob, **fields)
 
     after = User.objects.get(pk=bob.pk)
-    assert (after.is_superuser, after.is_staff, after.password) == (False, False, bob.password)
+    assert after.is_superuser is False
+    assert after.is_staff is False
+    assert after.password == bob.password
     assert [group.name for group in after.groups.all()] == ["viewer"]
     assert not after.user_permissions.exists()
 
@@ -199,15 +204,17 @@ def test_token_creation_is_recorded(client: Client) -> None:
     answer = send_token(client, bob, role="operator", days="7")
 
     token = Token.objects.get()
-    assert (token.user, token.name, token.role) == (bob, "ci", "operator")
+    assert token.user == bob
+    assert token.name == "ci"
+    assert token.role == "operator"
     entry = AuditEntry.objects.get()
-    assert (entry.action, entry.target, entry.target_name, entry.after) == (
-        "token.create",
-        "bob",
-        "ci",
-        "operator, 7 days",
-    )
-    assert (entry.actor, entry.address, entry.request_id) == ("ann", "192.0.2.7", answer["X-Request-Id"])
+    assert entry.action == "token.create"
+    assert entry.target == "bob"
+    assert entry.target_name == "ci"
+    assert entry.after == "operator, 7 days"
+    assert entry.actor == "ann"
+    assert entry.address == "192.0.2.7"
+    assert entry.request_id == answer["X-Request-Id"]
 
 
 @pytest.mark.parametrize(
@@ -253,13 +260,11 @@ def test_token_revocation_is_recorded(client: Client, is_by_list: bool) -> None:
 
     assert not Token.objects.exists()
     entry = AuditEntry.objects.get()
-    assert (entry.action, entry.target, entry.target_name, entry.before, entry.actor) == (
-        "token.revoke",
-        "bob",
-        "ci",
-        "viewer",
-        "ann",
-    )
+    assert entry.action == "token.revoke"
+    assert entry.target == "bob"
+    assert entry.target_name == "ci"
+    assert entry.before == "viewer"
+    assert entry.actor == "ann"
 
 
 def test_token_can_not_be_changed(client: Client) -> None:

@@ -117,7 +117,8 @@ def test_prometheus_accepts_the_queries_of_the_dashboard(tmp_path: Path) -> None
 def test_prometheus_accepts_the_scrape(scraped: str) -> None:
     done = subprocess.run(["promtool", "check", "metrics"], input=scraped, capture_output=True, text=True)
 
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert done.stdout + done.stderr == ""
 
 
 # Alert → what is told when it has to fire.

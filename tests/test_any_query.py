@@ -165,8 +165,10 @@ def test_a_search_of_many_words_is_refused_with_a_word_and_one_of_twenty_is_made
 
     many, few = client.get(f"{path}?q={'w+' * 1000}"), client.get(f"{path}?q={'w+' * 20}")
 
-    assert (many.status_code, "20 words" in many.json()["message"]) == (400, True)
-    assert (few.status_code, few.context["cl"].result_count) == (200, 1)
+    assert many.status_code == 400
+    assert "20 words" in many.json()["message"]
+    assert few.status_code == 200
+    assert few.context["cl"].result_count == 1
 
 
 def test_of_a_parameter_given_twice_the_page_takes_the_first_as_its_script_does(

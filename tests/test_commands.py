@@ -52,7 +52,10 @@ def test_it_syncs_and_says_what_changed(client: Client, novita: NovitaAnswers) -
 
     second = Ran()
 
-    assert (first.status, first.err, second.status, second.err) == (0, "", 0, "")
+    assert first.status == 0
+    assert first.err == ""
+    assert second.status == 0
+    assert second.err == ""
     assert "new: trainer (a)\nnew: evaluator (b)\n2 instances: 2 new" in first.out
     assert second.out.splitlines()[:3] == [
         "new: (no name) (c)",
@@ -135,7 +138,8 @@ def test_a_failure_ends_with_1_and_words(
 
     ran = Ran(*arguments)
 
-    assert (ran.status, ran.out) == (1, "")
+    assert ran.status == 1
+    assert ran.out == ""
     assert ran.err.startswith(words)
     assert ran.err.count("\n") == 1
 
@@ -146,7 +150,9 @@ def test_a_failure_in_json_is_the_apis_error(novita: NovitaAnswers) -> None:
     ran = Ran("--json")
 
     body = json.loads(ran.out)
-    assert (ran.status, body["success"], body["code"]) == (1, False, "NOVITA_REJECTED_KEY")
+    assert ran.status == 1
+    assert body["success"] is False
+    assert body["code"] == "NOVITA_REJECTED_KEY"
     assert body.keys() == {"success", "code", "message", "suggestion", "requestId", "timestamp"}
     assert "Novita rejected the API key." in ran.err
 
@@ -156,7 +162,8 @@ def test_without_redis_it_ends_with_1(redis_server: FakeServer) -> None:
 
     ran = Ran()
 
-    assert (ran.status, ran.out) == (1, "")
+    assert ran.status == 1
+    assert ran.out == ""
     assert ran.err.startswith("Redis can't be reached. Check that Redis is running and REDIS_URL is correct")
 
 
@@ -230,7 +237,8 @@ def test_a_failed_process_ends_with_1_and_no_traceback(tmp_path: Path) -> None:
         "sync_instances", REDIS_URL="redis://127.0.0.1:1/0", DATABASE_URL=f"sqlite:///{tmp_path / 'db.sqlite3'}"
     )
 
-    assert (done.returncode, done.stdout) == (1, "")
+    assert done.returncode == 1
+    assert done.stdout == ""
     assert "Redis can't be reached." in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -245,7 +253,8 @@ def test_a_wrong_argument_is_refused() -> None:
 def test_each_wrong_setting_is_a_line() -> None:
     done = run_manage("sync_instances", PORT="http", NOVITA_PAGE_SIZE="0")
 
-    assert (done.returncode, done.stdout) == (1, "")
+    assert done.returncode == 1
+    assert done.stdout == ""
     assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["PORT", "NOVITA_PAGE_SIZE"]
 
 
@@ -273,7 +282,9 @@ def test_a_port_in_use_is_one_line_for_people(tmp_path: Path, used_port: int) ->
 
     done = run_manage("up", PORT=str(used_port), DATABASE_URL=f"sqlite:///{database}")
 
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
     assert f"PORT: can't listen on 127.0.0.1:{used_port}" in done.stderr
     # Its file is there, empty: it is made with a mode that keeps it private.
     assert database.stat().st_size == 0, "nothing is begun"

@@ -334,7 +334,8 @@ def test_where_a_login_is_wanted_the_dashboard_wants_it(client: Client, settings
 
     answer = client.get("/")
 
-    assert (answer.status_code, answer["Location"]) == (302, "/login/?next=/")
+    assert answer.status_code == 302
+    assert answer["Location"] == "/login/?next=/"
 
 
 def test_page_without_script_shows_costs(client: Client, novita: NovitaAnswers) -> None:

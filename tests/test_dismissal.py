@@ -87,8 +87,11 @@ def test_first_dismissal_counts_and_is_recorded_once(client: Client) -> None:
 
     assert Operation.objects.get().dismissed_at == first
     entry = AuditEntry.objects.get()
-    assert (entry.action, entry.target, entry.actor) == ("operation.dismiss", str(failed.pk), "local-owner")
-    assert (entry.before, entry.outcome) == ("1 of 1 is still running.", "done")
+    assert entry.action == "operation.dismiss"
+    assert entry.target == str(failed.pk)
+    assert entry.actor == "local-owner"
+    assert entry.before == "1 of 1 is still running."
+    assert entry.outcome == "done"
 
 
 def test_running_operation_can_not_be_dismissed(client: Client, novita: NovitaAnswers) -> None:

@@ -37,7 +37,8 @@ def account(client: Client, novita: NovitaAnswers) -> None:
 def assert_error(answer: Any, status: int, code: str) -> None:
     """Hold an answer against the one shape of all errors."""
     body: Json = answer.json()
-    assert (answer.status_code, body["code"]) == (status, code)
+    assert answer.status_code == status
+    assert body["code"] == code
     names = {"success", "code", "message", "suggestion", "requestId", "timestamp"}
     assert body.keys() == (names | {"fields"} if code == "INVALID_REQUEST" else names)
     assert body["success"] is False

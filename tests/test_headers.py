@@ -148,7 +148,9 @@ def test_the_page_of_a_bug_under_debug_repeats_no_password(settings: Settings) -
     with connection.execute_wrapper(Mock(side_effect=Exception("a bug"))):
         answer = Client.post(client, "/admin/login/", {"username": "ann", "password": "FAKE-SECRET"})
 
-    assert (answer.status_code, b"FAKE-SECRET" in answer.content, b"a bug" in answer.content) == (500, False, True)
+    assert answer.status_code == 500
+    assert b"FAKE-SECRET" not in answer.content
+    assert b"a bug" in answer.content
 
 
 @pytest.mark.parametrize("path", ["/", "/livez", "/api/instances", "/nope", "/api/nope", *STATIC])
@@ -180,7 +182,9 @@ def test_cookies_are_secure_over_tls_and_out_of_reach_for_scripts(settings: Sett
     answer = client.post(path, {"username": "ann", "password": "FAKE-SECRET-password"}, headers=TLS)
 
     cookie = answer.cookies[SESSION_COOKIE_NAME]
-    assert (cookie["httponly"], cookie["samesite"], cookie["secure"]) == (True, "Lax", True)
+    assert cookie["httponly"] is True
+    assert cookie["samesite"] == "Lax"
+    assert cookie["secure"] is True
 
 
 def test_what_the_server_itself_refuses_has_the_headers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,11 +64,9 @@ def test_second_stop_requests_and_counts_newly_started_instances(client: Client,
     second = order(client)
 
     assert second["operationId"] == first["operationId"]
-    assert (second["count"], second["total"], second["message"]) == (
-        2,
-        2,
-        "Stop initiated for 2 of 2 running instances",
-    )
+    assert second["count"] == 2
+    assert second["total"] == 2
+    assert second["message"] == "Stop initiated for 2 of 2 running instances"
     assert list_requested(second) == {"a": "requested", "c": "requested"}
     assert account.orders == ["stop a", "stop c"]
     assert show(client, second)["counts"]["requested"] == 2
@@ -141,8 +139,11 @@ def test_second_stop_requests_known_instances_that_no_round_would_request(
     second = order(client)
 
     assert account.orders == ["stop b"]
-    assert (second["operationId"], list_requested(second)["b"]) == (first["operationId"], "requested")
-    assert (second["count"], second["total"], second["skipped"]) == (2, 2, [])
+    assert second["operationId"] == first["operationId"]
+    assert list_requested(second)["b"] == "requested"
+    assert second["count"] == 2
+    assert second["total"] == 2
+    assert second["skipped"] == []
 
 
 def test_open_target_is_not_requested_twice(client: Client, account: Account) -> None:
@@ -162,7 +163,9 @@ def test_stop_requests_at_once_while_another_process_holds_the_claim(client: Cli
     second = order(client)
 
     assert time.monotonic() - began < 5
-    assert (account.orders, second["count"], second["total"]) == (["stop a", "stop c"], 2, 2)
+    assert account.orders == ["stop a", "stop c"]
+    assert second["count"] == 2
+    assert second["total"] == 2
 
 
 def test_simultaneous_joins_request_each_instance_once(client: Client, account: Account) -> None:
@@ -282,7 +285,8 @@ def test_inventory_names_started_instances_without_a_listing(client: Client, acc
 
     second = order(client)
 
-    assert (second["operationId"], account.orders) == (first["operationId"], ["stop a", "stop c"])
+    assert second["operationId"] == first["operationId"]
+    assert account.orders == ["stop a", "stop c"]
     assert any("from the cached inventory" in warning for warning in second["warnings"])
 
 
@@ -294,7 +298,9 @@ def test_answer_without_listing_and_inventory_names_what_is_not_covered(client: 
     answer = client.post(STOP_ALL)
 
     body = answer.json()
-    assert (answer.status_code, body["success"], body["operationId"]) == (202, False, first["operationId"])
+    assert answer.status_code == 202
+    assert body["success"] is False
+    assert body["operationId"] == first["operationId"]
     assert any(warning.startswith("Novita could not be read again:") for warning in body["warnings"])
     account.answers("list", None)
     account.change("a", "exited")
@@ -310,7 +316,8 @@ def test_empty_inventory_does_not_show_that_nothing_is_running(client: Client, a
 
     answer = client.post(STOP_ALL)
 
-    assert (answer.status_code, answer.json()["success"]) == (202, False)
+    assert answer.status_code == 202
+    assert answer.json()["success"] is False
     assert answer.json()["message"] == "It is not known whether anything is running"
 
 
@@ -324,7 +331,8 @@ def test_unreadable_instance_that_the_inventory_shows_stopped_is_requested(
 
     answer = order(client, ids=["a"])
 
-    assert (account.orders, list_requested(answer)) == (["stop a"], {"a": "requested"})
+    assert account.orders == ["stop a"]
+    assert list_requested(answer) == {"a": "requested"}
 
 
 def test_joining_needs_no_redis(client: Client, account: Account, redis_server: FakeServer) -> None:
@@ -358,10 +366,14 @@ def test_overdue_operation_is_ended_and_a_new_one_requests_running_instances(
 
     second = answer.json()
     assert second["operationId"] != first["operationId"]
-    assert (answer.status_code, account.orders) == (200, ["stop a", "stop c"])
-    assert (second["count"], second["total"]) == (2, 2)
+    assert answer.status_code == 200
+    assert account.orders == ["stop a", "stop c"]
+    assert second["count"] == 2
+    assert second["total"] == 2
     shown = show(client, first)
-    assert (shown["state"], shown["success"], shown["finishedAt"][-1]) == ("finished", False, "Z")
+    assert shown["state"] == "finished"
+    assert shown["success"] is False
+    assert shown["finishedAt"][-1] == "Z"
     assert {one["instanceId"]: one["state"] for one in shown["targets"]} == {"a": "stillRunning", "b": "confirmed"}
     why = "Abandoned: no worker was running." if seconds > 60 else "Replaced by a newer operation."
     assert shown["result"] == f"1 of 2 is still running. {why}"
@@ -390,7 +402,8 @@ def test_overdue_operation_with_every_target_stopped_is_a_success(client: Client
 
     second = order(client)
 
-    assert (show(client, first)["success"], show(client, first)["result"]) == (True, "The instance is stopped.")
+    assert show(client, first)["success"] is True
+    assert show(client, first)["result"] == "The instance is stopped."
     assert second["message"] == "Nothing is running"
 
 
@@ -402,7 +415,8 @@ def test_overdue_operation_ends_even_when_nothing_can_be_read(client: Client, ac
     answer = client.post(STOP_ALL)
 
     assert answer.status_code == 502
-    assert (show(client, first)["state"], show_states(client, first)) == ("finished", {"a": "unknown"})
+    assert show(client, first)["state"] == "finished"
+    assert show_states(client, first) == {"a": "unknown"}
 
 
 @pytest.mark.parametrize("kind", ["start", "restart"])
@@ -442,9 +456,11 @@ def test_operation_whose_process_died_before_listing_is_replaced(client: Client,
 
     answer = order(client)
 
-    assert (account.orders, answer["count"]) == (["stop a"], 1)
+    assert account.orders == ["stop a"]
+    assert answer["count"] == 1
     dead.refresh_from_db()
-    assert (dead.state, dead.success) == ("finished", False)
+    assert dead.state == "finished"
+    assert dead.success is False
     assert dead.result == "Nothing was done. The process ended before anything was requested."
 
 
@@ -471,7 +487,8 @@ def test_repeated_selection_requests_instances_that_are_running_again(client: Cl
 
     second = order(client, OPERATIONS, kind="stop", ids=["b", "a"])
 
-    assert (second["operationId"], account.orders) == (first["operationId"], ["stop b"])
+    assert second["operationId"] == first["operationId"]
+    assert account.orders == ["stop b"]
 
 
 def test_selection_joining_a_stop_of_all_requests_instances_running_again(client: Client, account: Account) -> None:
@@ -484,7 +501,8 @@ def test_selection_joining_a_stop_of_all_requests_instances_running_again(client
 
     answer = order(client, ids=["b"])
 
-    assert (answer["operationId"], account.orders) == (whole["operationId"], ["stop b"])
+    assert answer["operationId"] == whole["operationId"]
+    assert account.orders == ["stop b"]
 
 
 def test_repeated_start_starts_instances_stopped_meanwhile(client: Client, novita: NovitaAnswers) -> None:
@@ -567,7 +585,8 @@ def test_answer_is_202_while_something_is_pending_on_joining_too(
 
     answer = client.post(STOP_ALL)
 
-    assert (answer.status_code, list_requested(answer.json())) == (202, {"a": "requested", "c": "pending"})
+    assert answer.status_code == 202
+    assert list_requested(answer.json()) == {"a": "requested", "c": "pending"}
     go_on.set()
     while any(thread.name == "operation" for thread in threading.enumerate()):
         time.sleep(0.05)
@@ -589,7 +608,8 @@ def test_answer_claims_nothing_while_another_process_reads_the_account(
 
     answer = client.post(STOP_ALL)
 
-    assert (answer.status_code, answer.json()["success"]) == (202, False)
+    assert answer.status_code == 202
+    assert answer.json()["success"] is False
     assert answer.json()["message"] == "The account is still being read"
 
 
@@ -626,4 +646,5 @@ def test_error_of_a_target_survives_a_round(client: Client, account: Account) ->
     account.answers("read a", request_elsewhere)
     rounds.advance(Operation.objects.get().pk)
 
-    assert (show_target(client, first)["state"], show_target(client, first)["attempts"]) == ("requested", 7)
+    assert show_target(client, first)["state"] == "requested"
+    assert show_target(client, first)["attempts"] == 7

@@ -50,7 +50,8 @@ def test_visitor_without_login_is_redirected_to_login_and_back(path: str) -> Non
     assert field
     back = client.post(login, {"username": "ann", "password": PASSWORD, "next": field[1]})
 
-    assert (back.status_code, back["Location"]) == (302, path)
+    assert back.status_code == 302
+    assert back["Location"] == path
     assert client.get(path).status_code == 200
 
 
@@ -190,7 +191,9 @@ def test_new_password_ends_other_sessions(ann: User) -> None:
     assert [mine.get("/").status_code, other.get("/").status_code] == [200, 302]
     assert log_in("another good horse").status_code == 302
     entry = AuditEntry.objects.get(action="user.password")
-    assert (entry.actor, entry.target, entry.outcome) == ("ann", "ann", "done")
+    assert entry.actor == "ann"
+    assert entry.target == "ann"
+    assert entry.outcome == "done"
     assert entry.request_id == answer["X-Request-Id"] and entry.address == "127.0.0.1"
 
 
@@ -247,7 +250,8 @@ def test_locked_out_attempt_costs_no_hash_no_query_and_no_row(
         answers = {log_in(PASSWORD).status_code for _ in range(50)}
 
     assert answers == {429}
-    assert (hashed, queries.captured_queries) == ([], [])
+    assert hashed == []
+    assert queries.captured_queries == []
 
 
 @pytest.mark.parametrize("path", ["/login/", "/admin/login/"])
@@ -473,7 +477,8 @@ def test_failures_are_recorded_once_a_minute_with_their_number(raw_redis: FakeRe
 
     last, first = AuditEntry.objects.filter(action="login")
     assert [(entry.actor, entry.address) for entry in (first, last)] == [("ann", "127.0.0.1")] * 2
-    assert (first.outcome, last.outcome) == ("NOT_AUTHENTICATED", "TOO_MANY_REQUESTS")
+    assert first.outcome == "NOT_AUTHENTICATED"
+    assert last.outcome == "TOO_MANY_REQUESTS"
     assert "Failed login 1 " in first.error and "Failed login 31 " in last.error
 
 

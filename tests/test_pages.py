@@ -133,7 +133,8 @@ def find_problems(html: str) -> list[str]:
 def test_a_page_is_strict_and_keeps_to_it(open_page: Callable[[str], Any], path: str, status: int) -> None:
     answer = open_page(path)
 
-    assert (answer.status_code, answer["Content-Type"]) == (status, "text/html; charset=utf-8")
+    assert answer.status_code == status
+    assert answer["Content-Type"] == "text/html; charset=utf-8"
     assert_strict(answer)
     assert find_problems(answer.content.decode()) == []
 

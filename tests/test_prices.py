@@ -228,7 +228,8 @@ def test_refresh_repeats_what_a_write_has_prevented(
     additions.refresh()
 
     shown = {one["id"]: one for one in client.get("/api/instances").json()["instances"]}
-    assert (shown["a"]["status"], shown["a"]["pricePerHour"]) == ("toStop", 0.35)
+    assert shown["a"]["status"] == "toStop"
+    assert shown["a"]["pricePerHour"] == 0.35
     assert shown["b"]["pricePerHour"] == 0.35
 
 
@@ -241,7 +242,9 @@ def test_annotation_repeats_what_a_write_has_prevented(
     additions.label("a", labels.Labels("ada", "llm"))
 
     shown = client.get("/api/instances/a").json()
-    assert (shown["status"], shown["owner"], shown["project"]) == ("toStop", "ada", "llm")
+    assert shown["status"] == "toStop"
+    assert shown["owner"] == "ada"
+    assert shown["project"] == "llm"
 
 
 def write_before(monkeypatch: pytest.MonkeyPatch, write: Callable[[], object]) -> None:
@@ -333,8 +336,10 @@ def test_rules_give_owner_and_project_by_name(synchronize: Synchronize) -> None:
 
     shown = synchronize(make_row("a", name="train-x[1]"), make_row("b", name="train-x1"))
 
-    assert (shown["a"]["owner"], shown["a"]["project"]) == ("ada", "llm")
-    assert (shown["b"]["owner"], shown["b"]["project"]) == (None, "rest")
+    assert shown["a"]["owner"] == "ada"
+    assert shown["a"]["project"] == "llm"
+    assert shown["b"]["owner"] is None
+    assert shown["b"]["project"] == "rest"
 
 
 def test_annotation_overrides_all_rules(synchronize: Synchronize) -> None:
@@ -344,8 +349,10 @@ def test_annotation_overrides_all_rules(synchronize: Synchronize) -> None:
 
     shown = synchronize(make_row("a"), make_row("b"))
 
-    assert (shown["a"]["owner"], shown["a"]["project"]) == ("hand", None)
-    assert (shown["b"]["owner"], shown["b"]["project"]) == ("rule", "rule")
+    assert shown["a"]["owner"] == "hand"
+    assert shown["a"]["project"] is None
+    assert shown["b"]["owner"] == "rule"
+    assert shown["b"]["project"] == "rule"
 
 
 def test_renamed_instance_follows_the_rules_for_its_new_name(synchronize: Synchronize) -> None:

@@ -32,7 +32,9 @@ def fail(client: Client, account: Account, **wish: Any) -> Json:
     pass_deadline(body)
     move_on(body)
     shown = show(client, body)
-    assert (shown["state"], shown["success"], shown["supersededBy"]) == ("finished", False, None)
+    assert shown["state"] == "finished"
+    assert shown["success"] is False
+    assert shown["supersededBy"] is None
     account.calls.clear()
     return body
 
@@ -55,11 +57,16 @@ def test_retry_requests_unconfirmed_targets(client: Client, account: Account) ->
     answer = retry(client, first)
 
     body = answer.json()
-    assert (answer.status_code, body["count"], body["total"]) == (200, 2, 2)
+    assert answer.status_code == 200
+    assert body["count"] == 2
+    assert body["total"] == 2
     assert account.orders == ["stop a", "stop b"]
     shown = show(client, body)
-    assert (shown["retryOf"], shown["kind"], shown["reason"]) == (first["operationId"], "stop", "weekend")
-    assert (shown["isWholeAccount"], shown["supersededBy"]) == (False, None)
+    assert shown["retryOf"] == first["operationId"]
+    assert shown["kind"] == "stop"
+    assert shown["reason"] == "weekend"
+    assert shown["isWholeAccount"] is False
+    assert shown["supersededBy"] is None
     assert find_successor(client, first) == body["operationId"]
     listed = {one["id"]: one["supersededBy"] for one in client.get(OPERATIONS).json()["operations"]}
     assert listed == {first["operationId"]: body["operationId"], body["operationId"]: None}
@@ -84,7 +91,9 @@ def test_dry_run_of_a_retry_changes_nothing(client: Client, account: Account) ->
 
     body = retry(client, first, dryRun=True).json()
 
-    assert (body["message"], body["total"], account.orders) == ("Would stop 2 instances", 2, [])
+    assert body["message"] == "Would stop 2 instances"
+    assert body["total"] == 2
+    assert account.orders == []
     assert find_successor(client, first) is None
 
 
@@ -118,7 +127,8 @@ def test_retry_with_kind_or_ids_is_refused(fields: Json, client: Client, account
 
     answer = client.post(OPERATIONS, fields)
 
-    assert (answer.status_code, answer.json()["code"]) == (400, "INVALID_REQUEST")
+    assert answer.status_code == 400
+    assert answer.json()["code"] == "INVALID_REQUEST"
     assert answer.json()["fields"]
     assert account.calls == []
 
@@ -128,14 +138,17 @@ def test_stop_all_refuses_from_operation(client: Client, account: Account) -> No
 
     answer = client.post(STOP_ALL, {"fromOperation": first["operationId"]})
 
-    assert (answer.status_code, account.calls) == (400, [])
+    assert answer.status_code == 400
+    assert account.calls == []
 
 
 @pytest.mark.parametrize("id_", ["36c4b369-fd14-4ede-bdc5-787cd692088a", "nonsense", "../x"])
 def test_retry_of_an_unknown_operation_is_not_found(id_: str, client: Client, account: Account) -> None:
     answer = client.post(OPERATIONS, {"fromOperation": id_})
 
-    assert (answer.status_code, answer.json()["code"], account.calls) == (404, "OPERATION_NOT_FOUND", [])
+    assert answer.status_code == 404
+    assert answer.json()["code"] == "OPERATION_NOT_FOUND"
+    assert account.calls == []
 
 
 def test_running_operation_is_not_retried(client: Client, account: Account) -> None:
@@ -144,7 +157,9 @@ def test_running_operation_is_not_retried(client: Client, account: Account) -> N
 
     answer = retry(client, first)
 
-    assert (answer.status_code, answer.json()["code"], account.calls) == (409, "INVALID_STATE", [])
+    assert answer.status_code == 409
+    assert answer.json()["code"] == "INVALID_STATE"
+    assert account.calls == []
     assert "still running" in answer.json()["message"]
 
 
@@ -157,7 +172,8 @@ def test_success_has_nothing_to_retry(client: Client, novita: NovitaAnswers) -> 
 
     answer = retry(client, first)
 
-    assert (answer.status_code, account.calls) == (409, [])
+    assert answer.status_code == 409
+    assert account.calls == []
     assert "nothing to retry" in answer.json()["message"]
 
 

@@ -459,7 +459,8 @@ def test_a_user_without_a_role_reads_nothing_in_a_browser_either(path: str) -> N
 
     answer = client.get(path)
 
-    assert (answer.status_code, b"NOT_ALLOWED" in answer.content) == (403, True)
+    assert answer.status_code == 403
+    assert b"NOT_ALLOWED" in answer.content
 
 
 @pytest.mark.parametrize("role", [Role.VIEWER, Role.OPERATOR])
@@ -475,7 +476,8 @@ def test_a_page_of_the_api_opens_for_who_may_not_act_there(role: Role, path: str
 def test_a_browser_that_is_not_logged_in_gets_a_refusal_for_a_form() -> None:
     answer = Client(headers={"accept": "text/html"}).post("/api/cache/clear", "", "application/json")
 
-    assert (answer.status_code, b"NOT_AUTHENTICATED" in answer.content) == (401, True)
+    assert answer.status_code == 401
+    assert b"NOT_AUTHENTICATED" in answer.content
 
 
 # --- What else than the route decides
@@ -514,7 +516,8 @@ def test_webhooks_and_stop_all_are_an_admins(
 
     answer = client.post(path, body)
 
-    assert (answer.status_code, answer.json()["code"]) == (403, "NOT_ALLOWED")
+    assert answer.status_code == 403
+    assert answer.json()["code"] == "NOT_ALLOWED"
     assert take_stock(novita, raw_redis) == before
 
 

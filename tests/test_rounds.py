@@ -39,15 +39,20 @@ def test_stopped_means_verified_by_a_read(client: Client, novita: NovitaAnswers)
         account.change("a", status)
         move_on_at_once(body)
         target = show_target(client, body)
-        assert (target["state"], target["status"], target["confirmedAt"]) == ("requested", status, None)
+        assert target["state"] == "requested"
+        assert target["status"] == status
+        assert target["confirmedAt"] is None
     account.change("a", "exited")
     move_on(body)
 
     target = show_target(client, body)
-    assert (target["state"], target["status"]) == ("confirmed", "exited")
+    assert target["state"] == "confirmed"
+    assert target["status"] == "exited"
     assert target["confirmedAt"] >= target["requestedAt"]
     shown = show(client, body)
-    assert (shown["state"], shown["success"], shown["result"]) == ("finished", True, "The instance is stopped.")
+    assert shown["state"] == "finished"
+    assert shown["success"] is True
+    assert shown["result"] == "The instance is stopped."
     assert account.orders == ["stop a"]
 
 
@@ -69,7 +74,8 @@ def test_instance_missing_at_novita_counts_as_stopped(client: Client, novita: No
 
     move_on(body)
 
-    assert (show_states(client, body), show(client, body)["success"]) == ({"a": "confirmed"}, True)
+    assert show_states(client, body) == {"a": "confirmed"}
+    assert show(client, body)["success"] is True
     assert show_target(client, body)["status"] == "removed"
 
 
@@ -102,7 +108,8 @@ def test_unreadable_instance_is_not_confirmed(client: Client, novita: NovitaAnsw
 
     move_on(body)
 
-    assert (show_states(client, body), show(client, body)["success"]) == ({"a": "requested"}, None)
+    assert show_states(client, body) == {"a": "requested"}
+    assert show(client, body)["success"] is None
 
 
 @pytest.mark.parametrize(("status", "state"), [("exited", "confirmed"), ("running", "requested"), (None, "confirmed")])
@@ -131,11 +138,13 @@ def test_stop_by_somebody_else_counts(client: Client, novita: NovitaAnswers) -> 
     account.change("a", "stopping")
 
     move_on(body)
-    assert (show_states(client, body), show_target(client, body)["error"]) == ({"a": "requested"}, None)
+    assert show_states(client, body) == {"a": "requested"}
+    assert show_target(client, body)["error"] is None
     account.change("a", "exited")
     move_on(body)
 
-    assert (show(client, body)["success"], account.orders) == (True, ["stop a"])
+    assert show(client, body)["success"] is True
+    assert account.orders == ["stop a"]
 
 
 # --- Requested again
@@ -193,25 +202,30 @@ def test_failed_request_is_repeated_after_growing_pauses(client: Client, novita:
         move_on_at_once(body)
         move_on(body)
         pauses.append(find_pause())
-    assert (account.orders, pauses) == (["stop a"] * 7, [2, 4, 8, 16, 32, 60, 60])
+    assert account.orders == ["stop a"] * 7
+    assert pauses == [2, 4, 8, 16, 32, 60, 60]
     assert show_states(client, body) == {"a": "failed"}
     move_on(body)
 
     target = show_target(client, body)
-    assert (target["state"], target["attempts"], target["error"]) == ("requested", 8, None)
+    assert target["state"] == "requested"
+    assert target["attempts"] == 8
+    assert target["error"] is None
 
 
 def test_starting_instance_is_requested_again_once_it_is_running(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", status="pulling"))
     body = order(client)
-    assert (show_states(client, body), account.orders) == ({"a": "failed"}, ["stop a"])
+    assert show_states(client, body) == {"a": "failed"}
+    assert account.orders == ["stop a"]
 
     move_on(body, 2)
     assert account.orders == ["stop a"]
     account.change("a", "running")
     move_on(body)
 
-    assert (show_states(client, body), account.orders) == ({"a": "requested"}, ["stop a", "stop a"])
+    assert show_states(client, body) == {"a": "requested"}
+    assert account.orders == ["stop a", "stop a"]
 
 
 def test_instance_protected_meanwhile_is_skipped(client: Client, novita: NovitaAnswers) -> None:
@@ -241,7 +255,8 @@ def test_instance_started_meanwhile_is_stopped_too(client: Client, novita: Novit
     move_on(body)
 
     shown = show(client, body)
-    assert (account.orders, shown["success"]) == (["stop a", "stop new"], None)
+    assert account.orders == ["stop a", "stop new"]
+    assert shown["success"] is None
     assert show_states(client, body) == {"a": "confirmed", "new": "requested"}
     assert shown["notes"] == ["1 instance was started meanwhile; its stop is requested, too."]
     account.settle()
@@ -258,7 +273,8 @@ def test_protected_instance_started_meanwhile_is_skipped(client: Client, novita:
 
     move_on(body)
 
-    assert (account.orders, show_states(client, body)) == (["stop a"], {"a": "confirmed", "b": "skipped"})
+    assert account.orders == ["stop a"]
+    assert show_states(client, body) == {"a": "confirmed", "b": "skipped"}
     assert show(client, body)["success"] is True
 
 
@@ -270,7 +286,8 @@ def test_stopped_instance_that_is_running_again_is_requested_again(client: Clien
 
     move_on(body)
 
-    assert (account.orders, show_states(client, body)) == (["stop a", "stop a"], {"a": "requested"})
+    assert account.orders == ["stop a", "stop a"]
+    assert show_states(client, body) == {"a": "requested"}
     assert show_target(client, body)["confirmedAt"] is None
     account.settle()
     move_on(body)
@@ -289,7 +306,8 @@ def test_old_page_causes_no_second_request(client: Client, novita: NovitaAnswers
 
     move_on(body)
 
-    assert (account.orders, show(client, body)["success"]) == (["stop a"], True)
+    assert account.orders == ["stop a"]
+    assert show(client, body)["success"] is True
 
 
 def test_instance_that_only_the_listing_shows_running_is_not_confirmed(client: Client, novita: NovitaAnswers) -> None:
@@ -302,7 +320,8 @@ def test_instance_that_only_the_listing_shows_running_is_not_confirmed(client: C
 
     move_on(body)
 
-    assert (show_states(client, body), show(client, body)["success"]) == ({"a": "stillRunning"}, False)
+    assert show_states(client, body) == {"a": "stillRunning"}
+    assert show(client, body)["success"] is False
 
 
 def test_no_success_without_the_final_listing(client: Client, novita: NovitaAnswers) -> None:
@@ -312,12 +331,15 @@ def test_no_success_without_the_final_listing(client: Client, novita: NovitaAnsw
     account.answers("list", 500)
 
     move_on(body, 2)
-    assert (show(client, body)["state"], show(client, body)["success"]) == ("verifying", None)
+    assert show(client, body)["state"] == "verifying"
+    assert show(client, body)["success"] is None
     pass_deadline(body)
     move_on(body)
 
     shown = show(client, body)
-    assert (shown["state"], shown["success"], shown["counts"]["confirmed"]) == ("finished", False, 1)
+    assert shown["state"] == "finished"
+    assert shown["success"] is False
+    assert shown["counts"]["confirmed"] == 1
     note = "The final listing failed, so other instances may be running: "
     assert shown["notes"] == [f"{note}Novita returned an error (HTTP 500)."]
     assert shown["result"].startswith(f"The instance is stopped. {note}")
@@ -330,7 +352,8 @@ def test_selection_needs_no_final_listing(client: Client, novita: NovitaAnswers)
 
     move_on(body)
 
-    assert (show(client, body)["success"], account.calls.count("list")) == (True, 0)
+    assert show(client, body)["success"] is True
+    assert account.calls.count("list") == 0
 
 
 # --- The result
@@ -358,7 +381,8 @@ def test_each_target_ends_with_the_state_of_the_last_read(client: Client, novita
         "d": ("stillRunning", "Still stopping at the deadline (1 attempt)."),
         "e": ("unknown", "Not verified: Novita returned an error (HTTP 500)."),
     }
-    assert (shown["state"], shown["success"]) == ("finished", False)
+    assert shown["state"] == "finished"
+    assert shown["success"] is False
     words = "2 of 5 are still running, 1 is still stopping, 1 could not be verified. The final listing failed"
     assert shown["result"].startswith(words)
     assert shown["counts"]["unknown"] == 1
@@ -386,7 +410,8 @@ def test_deadline_alone_confirms_nothing(client: Client, novita: NovitaAnswers) 
 
     move_on(body)
 
-    assert (show_states(client, body), show(client, body)["success"]) == ({"a": "unknown"}, False)
+    assert show_states(client, body) == {"a": "unknown"}
+    assert show(client, body)["success"] is False
     assert show_target(client, body)["confirmedAt"] is None
 
 
@@ -398,7 +423,8 @@ def test_last_read_after_the_deadline_decides(client: Client, novita: NovitaAnsw
 
     move_on(body)
 
-    assert (show(client, body)["success"], show(client, body)["result"]) == (True, "The instance is stopped.")
+    assert show(client, body)["success"] is True
+    assert show(client, body)["result"] == "The instance is stopped."
 
 
 def test_no_request_is_sent_after_the_deadline(client: Client, novita: NovitaAnswers) -> None:
@@ -410,7 +436,8 @@ def test_no_request_is_sent_after_the_deadline(client: Client, novita: NovitaAns
 
     move_on(body)
 
-    assert (account.orders, show(client, body)["result"]) == (["stop a"], "2 of 2 are still running.")
+    assert account.orders == ["stop a"]
+    assert show(client, body)["result"] == "2 of 2 are still running."
     assert show_target(client, body, "new")["error"] == "Still running at the deadline (no stop requested)."
 
 
@@ -425,7 +452,8 @@ def test_result_never_changes(client: Client, novita: NovitaAnswers) -> None:
 
     move_on(body)
 
-    assert (show(client, body), account.calls) == (shown, [])
+    assert show(client, body) == shown
+    assert account.calls == []
 
 
 def test_audit_names_requester_and_outcome_of_each_target(client: Client, novita: NovitaAnswers) -> None:

@@ -41,7 +41,8 @@ def test_session_requires_a_login(client: Client) -> None:
 
     answer = client.get("/api/session")
 
-    assert (answer.status_code, answer.json()["code"]) == (401, "NOT_AUTHENTICATED")
+    assert answer.status_code == 401
+    assert answer.json()["code"] == "NOT_AUTHENTICATED"
 
 
 def test_local_owner_has_a_session(client: Client, settings: Settings) -> None:
@@ -56,7 +57,8 @@ def test_refused_request_is_explained_without_jargon(client: Client, path: str, 
     answer = client.post(path, {}, "application/json", headers={"X-CSRFToken": token} if token else {})
 
     body = answer.json()
-    assert (answer.status_code, body["code"]) == (403, "CSRF_FAILED")
+    assert answer.status_code == 403
+    assert body["code"] == "CSRF_FAILED"
     assert "nothing was done" in body["message"]
     assert "Reload the page" in body["suggestion"]
     assert "CSRF" not in body["message"] + body["suggestion"]

@@ -201,7 +201,8 @@ def test_real_shell_command_is_recorded(tmp_path: Path, migrated_database: Path)
     )
 
     rows = sqlite3.connect(database).execute("SELECT actor, action, target, outcome FROM instances_auditentry")
-    assert (first, second) == (0, 1)
+    assert first == 0
+    assert second == 1
     assert list(rows) == [
         (SHELL, "command.createsuperuser", "ann", "done"),
         (SHELL, "command.createsuperuser", "ann", "exit status 1"),

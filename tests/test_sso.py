@@ -59,7 +59,8 @@ def test_missing_variable_stops_startup_and_is_named(missing: str, tmp_path: Pat
 def test_all_or_none_of_the_variables_are_valid() -> None:
     none, whole = Env({}), Env(WHOLE)
 
-    assert (none.has_all(*WHOLE), whole.has_all(*WHOLE)) == (False, True)
+    assert none.has_all(*WHOLE) is False
+    assert whole.has_all(*WHOLE) is True
     none.check()
     whole.check()
 

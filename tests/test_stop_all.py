@@ -50,9 +50,13 @@ def test_command_stops_all_and_waits_until_each_is_verified(client: Client, novi
 
     ran = Ran("--yes", "--reason", "the bill")
 
-    assert (ran.status, ran.out, ran.err) == (0, "All 2 are stopped.\n", "")
+    assert ran.status == 0
+    assert ran.out == "All 2 are stopped.\n"
+    assert ran.err == ""
     (shown,) = client.get("/api/operations").json()["operations"]
-    assert (shown["success"], shown["reason"], shown["isWholeAccount"]) == (True, "the bill", True)
+    assert shown["success"] is True
+    assert shown["reason"] == "the bill"
+    assert shown["isWholeAccount"] is True
     assert shown["requestedBy"].endswith(" (shell)")
     assert AuditEntry.objects.filter(action="operation.stop", actor=shown["requestedBy"]).count() == 1
 
@@ -72,7 +76,8 @@ def test_command_says_when_nothing_is_running(novita: NovitaAnswers) -> None:
 
     ran = Ran("--yes")
 
-    assert (ran.status, ran.out) == (0, "Nothing was running.\n")
+    assert ran.status == 0
+    assert ran.out == "Nothing was running.\n"
 
 
 def test_still_running_instance_is_named_with_exit_status_1(novita: NovitaAnswers) -> None:
@@ -81,7 +86,8 @@ def test_still_running_instance_is_named_with_exit_status_1(novita: NovitaAnswer
 
     ran = Ran("--yes", "--timeout", "1")
 
-    assert (ran.status, account.orders) == (1, ["stop a", "stop b"])
+    assert ran.status == 1
+    assert account.orders == ["stop a", "stop b"]
     assert ran.out.splitlines() == [
         "train (a): Still stopping at the deadline (1 attempt).",
         "1 of 2 is still stopping.",
@@ -106,7 +112,8 @@ def test_protected_instances_are_named(client: Client, novita: NovitaAnswers) ->
 
     ran = Ran("--yes")
 
-    assert (ran.status, ran.out) == (0, "skipped: demo: Protected: the demo\nThe instance is stopped.\n")
+    assert ran.status == 0
+    assert ran.out == "skipped: demo: Protected: the demo\nThe instance is stopped.\n"
 
 
 def test_json_output_equals_the_api(client: Client, novita: NovitaAnswers) -> None:
@@ -116,7 +123,8 @@ def test_json_output_equals_the_api(client: Client, novita: NovitaAnswers) -> No
     ran = Ran("--yes", "--json", stderr=commands.Terminal())
 
     printed = json.loads(ran.out)
-    assert (ran.status, ran.err) == (0, "")
+    assert ran.status == 0
+    assert ran.err == ""
     assert printed == client.get(f"/api/operations/{printed['id']}").json()
 
 
@@ -125,7 +133,9 @@ def test_dry_run_reports_and_changes_nothing(novita: NovitaAnswers) -> None:
 
     ran = Ran("--dry-run")
 
-    assert (ran.status, account.calls, Operation.objects.count()) == (0, ["list"], 0)
+    assert ran.status == 0
+    assert account.calls == ["list"]
+    assert Operation.objects.count() == 0
     assert ran.out.splitlines() == [
         "Would stop 2 running instances.",
         "  (no name) (b) running",
@@ -155,7 +165,9 @@ def test_command_without_a_terminal_requires_yes(novita: NovitaAnswers, monkeypa
 
     ran = Ran()
 
-    assert (ran.status, ran.out, account.calls) == (2, "", [])
+    assert ran.status == 2
+    assert ran.out == ""
+    assert account.calls == []
     assert "Add --yes" in ran.err
 
 
@@ -166,7 +178,9 @@ def test_any_other_answer_stops_nothing(typed: str, novita: NovitaAnswers, monke
 
     ran = Ran()
 
-    assert (ran.status, ran.err, account.orders) == (1, "Nothing was stopped.\n", [])
+    assert ran.status == 1
+    assert ran.err == "Nothing was stopped.\n"
+    assert account.orders == []
     assert not Operation.objects.exists()
 
 
@@ -177,7 +191,8 @@ def test_typed_number_confirms_the_stop(novita: NovitaAnswers, monkeypatch: pyte
 
     ran = Ran()
 
-    assert (ran.status, account.orders) == (0, ["stop a"])
+    assert ran.status == 0
+    assert account.orders == ["stop a"]
     assert ran.out.startswith("Would stop 1 running instance.\n  name-a (a) running\n")
     assert ran.out.endswith("The instance is stopped.\n")
 
@@ -188,7 +203,9 @@ def test_reason_that_is_too_long_is_cut_and_the_stop_is_sent(novita: NovitaAnswe
 
     ran = Ran("--yes", "--reason", "x" * 501)
 
-    assert (ran.status, ran.out, account.orders) == (0, "The instance is stopped.\n", ["stop a"])
+    assert ran.status == 0
+    assert ran.out == "The instance is stopped.\n"
+    assert account.orders == ["stop a"]
     assert "The reason has 501 characters; the first 500 are recorded." in ran.err
     assert Operation.objects.get().reason == "x" * 500
 
@@ -203,7 +220,8 @@ def test_command_needs_no_redis(novita: NovitaAnswers, redis_server: FakeServer)
 
     ran = Ran("--yes")
 
-    assert (ran.status, ran.out) == (0, "The instance is stopped.\n")
+    assert ran.status == 0
+    assert ran.out == "The instance is stopped.\n"
 
 
 def test_command_says_why_without_listing_and_inventory(novita: NovitaAnswers) -> None:
@@ -212,7 +230,9 @@ def test_command_says_why_without_listing_and_inventory(novita: NovitaAnswers) -
 
     ran, in_json = Ran("--yes"), Ran("--yes", "--json")
 
-    assert (ran.status, in_json.status, account.orders) == (1, 1, [])
+    assert ran.status == 1
+    assert in_json.status == 1
+    assert account.orders == []
     assert ran.err.startswith("Novita's edge refuses us (HTTP 401).") and "NOVITA_API_KEY" in ran.err
     assert json.loads(in_json.out)["code"] == "NOVITA_REJECTED_KEY"
 
@@ -227,7 +247,9 @@ def test_stop_goes_on_without_tables_and_names_the_cure(novita: NovitaAnswers) -
     finally:
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE elsewhere RENAME TO instances_operation")
-    assert (ran.status, ran.out.strip(), account.orders) == (0, "The instance is stopped.", ["stop a"])
+    assert ran.status == 0
+    assert ran.out.strip() == "The instance is stopped."
+    assert account.orders == ["stop a"]
     assert "manage.py migrate" in ran.err
 
 
@@ -238,7 +260,9 @@ def test_command_follows_a_running_operation(client: Client, novita: NovitaAnswe
 
     ran = Ran("--yes")
 
-    assert (ran.status, account.orders, Operation.objects.count()) == (0, ["stop a"], 1)
+    assert ran.status == 0
+    assert account.orders == ["stop a"]
+    assert Operation.objects.count() == 1
     assert ran.err.startswith("Joined the operation that was started")
     assert client.get(body["operationUrl"]).json()["success"] is True
 

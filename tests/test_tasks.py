@@ -109,7 +109,9 @@ def test_repeated_task_acts_once(client: Client, novita: NovitaAnswers) -> None:
     account.calls.clear()
     tasks.move_operation(body["operationId"])
 
-    assert (shown["success"], show(client, body), account.calls) == (True, shown, [])
+    assert shown["success"] is True
+    assert show(client, body) == shown
+    assert account.calls == []
 
 
 def test_task_for_an_unknown_operation_does_nothing() -> None:

@@ -421,14 +421,17 @@ def test_event_arrives_signed_with_the_documented_fields(serve: Serve) -> None:
     attempt = deliver(delivery)
 
     [(path, headers, body)] = receiver.requests
-    assert (attempt.status, attempt.error, delivery.state) == (204, "", State.DELIVERED)
+    assert attempt.status == 204
+    assert attempt.error == ""
+    assert delivery.state == State.DELIVERED
     assert delivery.next_attempt_at is None and delivery.ended_at is not None
     assert path == SECRET_PATH
     assert {name.lower() for name in headers} == {
         *("host", "accept-encoding", "content-length", "content-type", "user-agent"),
         *("webhook-id", "webhook-timestamp", "webhook-signature"),
     }
-    assert (headers["content-type"], headers["user-agent"]) == ("application/json", USER_AGENT)
+    assert headers["content-type"] == "application/json"
+    assert headers["user-agent"] == USER_AGENT
     assert headers["webhook-id"] == delivery.message_id and delivery.message_id.startswith("msg_")
     assert abs(int(headers["webhook-timestamp"]) - time.time()) < 5
     assert verify(headers, body, SECRET)
@@ -479,7 +482,8 @@ def test_repeated_attempt_has_the_same_id_and_body_and_a_new_timestamp(
     deliver(delivery)
 
     (_, first, first_body), (_, second, second_body) = receiver.requests
-    assert (first["webhook-id"], first_body) == (second["webhook-id"], second_body)
+    assert first["webhook-id"] == second["webhook-id"]
+    assert first_body == second_body
     assert int(second["webhook-timestamp"]) - int(first["webhook-timestamp"]) >= 3600
     assert verify(second, second_body, SECRET)
 
@@ -544,7 +548,8 @@ def test_host_that_became_private_is_not_called(
     attempt = deliver(delivery)
 
     assert connected == []
-    assert (attempt.status, attempt.error) == (None, "The receiver's host is no longer on the public internet.")
+    assert attempt.status is None
+    assert attempt.error == "The receiver's host is no longer on the public internet."
     assert delivery.state == State.DUE
 
 
@@ -594,7 +599,8 @@ def test_connection_goes_to_the_exact_address_that_was_checked(
 
     assert connections == [(PUBLIC, 443)]
     # Certificate and Host header belong to the name. Only the connection is pinned.
-    assert (attempt.status, delivery.state) == (200, State.DELIVERED)
+    assert attempt.status == 200
+    assert delivery.state == State.DELIVERED
     assert receiver.requests[0][1]["Host"] == "hooks.test"
 
 
@@ -611,7 +617,8 @@ def test_redirect_is_not_followed(serve: Serve, status: str) -> None:
     code = int(status[:3])
     assert attempt.status == code
     assert attempt.error == f"The receiver answered HTTP {code}, a redirect, which is not followed."
-    assert (delivery.state, elsewhere.connections) == (State.DUE, 0)
+    assert delivery.state == State.DUE
+    assert elsewhere.connections == 0
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -661,7 +668,9 @@ def test_missing_answer_ends_at_the_deadline(serve: Serve, write: Write, short_d
     attempt = deliver(delivery)
 
     assert time.monotonic() - began < 3
-    assert (attempt.status, attempt.error, delivery.state) == (None, "No answer within 10 s.", State.DUE)
+    assert attempt.status is None
+    assert attempt.error == "No answer within 10 s."
+    assert delivery.state == State.DUE
     assert 950 <= attempt.milliseconds < 3000
 
 
@@ -680,7 +689,8 @@ def test_slow_body_does_not_delay_the_result(serve: Serve, length: str) -> None:
 
     attempt = deliver(delivery)
 
-    assert (attempt.status, delivery.state) == (200, State.DELIVERED)
+    assert attempt.status == 200
+    assert delivery.state == State.DELIVERED
     assert attempt.milliseconds < 2000
 
 
@@ -708,7 +718,8 @@ def test_endless_tls_handshake_ends_at_the_deadline(serve: Serve, write: Write, 
 
     attempt = deliver(delivery)
 
-    assert (attempt.status, attempt.error) == (None, "No answer within 10 s.")
+    assert attempt.status is None
+    assert attempt.error == "No answer within 10 s."
     assert attempt.milliseconds < 3000
 
 
@@ -722,7 +733,8 @@ def test_hanging_dns_ends_at_the_deadline(
     attempt = deliver(delivery)
     answered.set()
 
-    assert (attempt.error, connected) == ("No answer within 10 s.", [])
+    assert attempt.error == "No answer within 10 s."
+    assert connected == []
     assert attempt.milliseconds < 3000
 
 
@@ -737,7 +749,8 @@ def test_failed_attempt_is_repeated_after_a_pause(serve: Serve, status: str) -> 
 
     assert attempt.status == int(status[:3])
     assert attempt.error.startswith(f"The receiver answered HTTP {status[:3]}") and "FAKE-ANSWER" not in attempt.error
-    assert (delivery.state, delivery.tries) == (State.DUE, 1)
+    assert delivery.state == State.DUE
+    assert delivery.tries == 1
     assert delivery.next_attempt_at and 5 <= (delivery.next_attempt_at - before).total_seconds() < 10
     assert webhooks.list_due() == []
 
@@ -757,7 +770,9 @@ def test_receiver_that_fails_for_a_day_is_given_up_until_sent_again(serve: Serve
     while delivery.state == State.DUE:
         deliver(delivery)
 
-    assert (delivery.state, delivery.tries, len(receiver.requests)) == (State.DEAD, 17, 17)
+    assert delivery.state == State.DEAD
+    assert delivery.tries == 17
+    assert len(receiver.requests) == 17
     assert delivery.ended_at is not None and webhooks.list_due() == []
 
     receiver.write = answer("200 OK")
@@ -765,10 +780,13 @@ def test_receiver_that_fails_for_a_day_is_given_up_until_sent_again(serve: Serve
     assert not webhooks.send_again(delivery)
     assert webhooks.list_due() == [delivery.pk]
     delivery.refresh_from_db()
-    assert (delivery.tries, delivery.ended_at) == (0, None)
+    assert delivery.tries == 0
+    assert delivery.ended_at is None
 
     deliver(delivery)
-    assert (delivery.state, delivery.tries, delivery.attempts.count()) == (State.DELIVERED, 1, 18)
+    assert delivery.state == State.DELIVERED
+    assert delivery.tries == 1
+    assert delivery.attempts.count() == 18
     assert not webhooks.send_again(delivery)
 
 
@@ -777,7 +795,9 @@ def test_receiver_that_answers_410_gets_no_further_attempt(serve: Serve) -> None
 
     attempt = deliver(delivery)
 
-    assert (attempt.status, delivery.state, webhooks.list_due()) == (410, State.DEAD, [])
+    assert attempt.status == 410
+    assert delivery.state == State.DEAD
+    assert webhooks.list_due() == []
 
 
 def test_task_that_runs_twice_sends_once(serve: Serve) -> None:
@@ -803,7 +823,8 @@ def test_claimed_delivery_is_skipped_for_a_minute(serve: Serve) -> None:
 
     webhooks.deliver(delivery.pk)
     seen.append(webhooks.list_due())
-    assert (receiver.requests, seen) == ([], [[]])
+    assert receiver.requests == []
+    assert seen == [[]]
 
     WebhookDelivery.objects.update(next_attempt_at=timezone.now() - dt.timedelta(seconds=1))
     assert webhooks.list_due() == [delivery.pk]
@@ -883,7 +904,8 @@ def test_untrusted_certificate_is_refused_with_a_sentence(serve: Serve, tmp_path
 
     attempt = deliver(make_due(receiver.url))
 
-    assert (attempt.status, attempt.error) == (None, "The receiver's certificate is not trusted.")
+    assert attempt.status is None
+    assert attempt.error == "The receiver's certificate is not trusted."
     assert receiver.requests == []
 
 

@@ -171,7 +171,8 @@ def test_only_what_is_of_the_expected_kind_is_made_private(
         monkeypatch.setitem(settings.DATABASES["default"], "NAME", str(database))
         private_files.repair()
 
-    assert (folder.stat().st_mode & 0o777, file.stat().st_mode & 0o777) == (0o755, 0o644)
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert file.stat().st_mode & 0o777 == 0o644
 
 
 def test_a_fallback_folder_that_can_not_be_made_is_said_in_a_line(

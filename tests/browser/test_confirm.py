@@ -22,7 +22,7 @@ def test_question_names_instance_price_and_loss(panel: Panel, visit: Visit) -> N
     unknown = {"instancePrice": "0", "productId": "gone", "gpuNum": "1"}
     panel.hold(ALPHA, {"id": "b", "name": "beta", **prepaid}, {"id": "c", "name": "gamma", **unknown})
     page = visit()
-    calls = panel.novita.count_calls("stop"), panel.novita.count_calls("start")
+    stops, starts = panel.novita.count_calls("stop"), panel.novita.count_calls("start")
 
     said = []
     for button in ("Stop alpha", "Start beta", "Stop gamma"):
@@ -36,7 +36,8 @@ def test_question_names_instance_price_and_loss(panel: Panel, visit: Visit) -> N
     assert "Data on local disks may be lost; Novita keeps it for up to 7 days." in said[0]
     assert "Prepaid by the month: starting costs nothing more." in said[1]
     assert "What this saves is not known: its price is unknown." in said[2]
-    assert (panel.novita.count_calls("stop"), panel.novita.count_calls("start")) == calls
+    assert panel.novita.count_calls("stop") == stops
+    assert panel.novita.count_calls("start") == starts
 
 
 @pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])

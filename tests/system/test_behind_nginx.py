@@ -65,7 +65,8 @@ def assert_kept_out(port: int, headers: dict[str, str], novita: Novita) -> None:
     opened = [path for path in READS if not is_refused(send(port, "GET", path, headers))]
     acted = [path for path in ACTS if not is_refused(send(port, "POST", path, headers))]
 
-    assert (opened, acted) == ([], [])
+    assert opened == []
+    assert acted == []
     assert novita.list_stops() == []
 
 

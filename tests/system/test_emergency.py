@@ -160,24 +160,31 @@ def check_stop(service: Service, fault: Fault, database: Path, novita: Novita, e
         ordered = answer.json()
         assert answer.status_code in {200, 202}, answer.text
         assert seconds < ANSWER_SECONDS
-        assert (ordered["success"], ordered["count"], ordered["total"]) == (True, 25, 25), ordered
+        assert ordered["success"] is True, ordered
+        assert ordered["count"] == 25, ordered
+        assert ordered["total"] == 25, ordered
         assert {"results", "skipped", "warnings", "operationId", "operationUrl", "source"} <= ordered.keys()
         assert "is recorded later" in " ".join(ordered["warnings"])
         operation = service.wait_until_finished(ordered)
-        assert (operation["success"], operation["result"]) == (True, "All 25 are stopped.")
+        assert operation["success"] is True
+        assert operation["result"] == "All 25 are stopped."
         assert novita.are_all("exited")
         assert sorted(novita.list_stops()) == sorted(novita.get_truth()), "each is requested once"
         health = service.get("/health").json()
-        assert (health["status"], health["services"]["database"]) == ("degraded", "down"), health
+        assert health["status"] == "degraded", health
+        assert health["services"]["database"] == "down", health
         assert service.get("/api/operations").json()["operations"][0]["id"] == ordered["operationId"]
 
     wait_until(lambda: [row for row in list_recorded(database) if row["finished_at"]], "it is recorded")
     wait_until(lambda: not list_kept(environment), "the copy is removed")
     (row,) = list_recorded(database)
-    assert (row["id"], row["success"], row["reason"]) == (ordered["operationId"].replace("-", ""), 1, "over budget")
+    assert row["id"] == ordered["operationId"].replace("-", "")
+    assert row["success"] == 1
+    assert row["reason"] == "over budget"
     assert row["states"] == ["confirmed"] * 25
     actions = list_actions(database)
-    assert (actions.count("operation.stop"), actions.count("instance.stop")) == (1, 25)
+    assert actions.count("operation.stop") == 1
+    assert actions.count("instance.stop") == 25
     assert service.get_operation(ordered)["result"] == "All 25 are stopped."
     assert service.get("/api/operations").json()["total"] == 1
     wait_until(lambda: service.get("/health").json()["services"]["database"] == "up", "a write works again")
@@ -212,12 +219,15 @@ def test_second_stop_lists_again_and_requests_only_what_runs_now(
     novita.change(set={id_: {"status": "exited"} for id_ in others})
     with locked(database, service):
         one = service.stop_all()
-        assert (one["count"], one["total"]) == (1, 1)
+        assert one["count"] == 1
+        assert one["total"] == 1
         novita.change(set={id_: {"status": "running"} for id_ in others[:3]})
 
         two = service.stop_all()
 
-        assert (two["operationId"], two["count"], two["total"]) == (one["operationId"], 4, 4)
+        assert two["operationId"] == one["operationId"]
+        assert two["count"] == 4
+        assert two["total"] == 4
         stops = novita.list_stops()
         assert sorted(set(stops)) == sorted([first, *others[:3]])
         # The first instance has fallen back to running. On a slow machine the second stop requests it again.
@@ -254,8 +264,10 @@ def test_protections_hold_while_the_database_cannot_be_read(
         assert [one["instanceId"] for one in preview["skipped"]] == [protected]
         assert [one["instanceId"] for one in ordered["skipped"]] == [protected]
         assert "The protections can't be read. Those of" in " ".join(ordered["warnings"])
-        assert (refused.status_code, refused.json()["code"]) == (409, "PROTECTED")
-        assert (unstored.status_code, unstored.json()["code"]) == (503, "DATABASE_UNAVAILABLE")
+        assert refused.status_code == 409
+        assert refused.json()["code"] == "PROTECTED"
+        assert unstored.status_code == 503
+        assert unstored.json()["code"] == "DATABASE_UNAVAILABLE"
         assert service.wait_until_finished(ordered)["success"]
         assert protected not in novita.list_stops()
         assert novita.get_truth()[protected]["status"] == "running"
@@ -282,9 +294,12 @@ def test_stop_of_one_and_of_a_selection_go_through_and_are_recorded(
         selection = service.post("/api/operations", json={"kind": "stop", "ids": [two, three]})
         started = service.post("/api/operations", json={"kind": "start", "ids": [two, three]})
 
-        assert (single.status_code, selection.status_code) == (202, 200), (single.text, selection.text)
-        assert (selection.json()["count"], selection.json()["total"]) == (2, 2)
-        assert (started.status_code, started.json()["code"]) == (503, "DATABASE_UNAVAILABLE")
+        assert single.status_code == 202, (single.text, selection.text)
+        assert selection.status_code == 200, (single.text, selection.text)
+        assert selection.json()["count"] == 2
+        assert selection.json()["total"] == 2
+        assert started.status_code == 503
+        assert started.json()["code"] == "DATABASE_UNAVAILABLE"
         assert sorted(novita.list_stops()) == [one, two, three]
         service.wait_until_finished(selection.json())
     wait_until(lambda: list_actions(database).count("instance.stop") == 3, "all three are recorded")
@@ -308,7 +323,8 @@ def test_stop_continues_when_the_database_fails_in_the_middle(
         assert sorted(novita.list_stops()) == sorted(novita.get_truth()), "each is requested once"
     wait_until(lambda: not list_kept(environment), "it is recorded")
     (row,) = list_recorded(database)
-    assert (row["success"], row["states"]) == (1, ["confirmed"] * 25)
+    assert row["success"] == 1
+    assert row["states"] == ["confirmed"] * 25
 
 
 def test_operation_of_a_killed_process_is_recorded_by_another(
@@ -331,7 +347,9 @@ def test_operation_of_a_killed_process_is_recorded_by_another(
     wait_until(lambda: list_recorded(database), "it is recorded")
     wait_until(lambda: list_recorded(database)[0]["finished_at"], "it is verified to its end", 60)
     (row,) = list_recorded(database)
-    assert (row["success"], row["reason"], row["result"]) == (0, "fire", "1 of 25 is still running.")
+    assert row["success"] == 0
+    assert row["reason"] == "fire"
+    assert row["result"] == "1 of 25 is still running."
     assert sorted(row["states"]) == ["confirmed"] * 24 + ["stillRunning"]
     assert "The process ended" in row["notes"]
     assert list_kept(environment) == []
@@ -367,7 +385,8 @@ def test_operation_outlives_its_process_after_the_first_request(
 
     wait_until(lambda: [row for row in list_recorded(database) if row["finished_at"]], "it is verified", 60)
     (row,) = list_recorded(database)
-    assert (row["reason"], row["result"]) == ("fire", "All 25 are stopped.")
+    assert row["reason"] == "fire"
+    assert row["result"] == "All 25 are stopped."
     assert novita.are_all("exited")
 
 
@@ -417,7 +436,8 @@ def test_stop_in_memory_can_be_retried_once_it_has_ended(start_service: Start, d
         # Each request may reach another process.
         retries = [service.post("/api/operations", json=wish) for _ in range(2)]
 
-    assert (early.status_code, early.json()["code"]) == (409, "INVALID_STATE"), early.text
+    assert early.status_code == 409, early.text
+    assert early.json()["code"] == "INVALID_STATE", early.text
     assert "still running" in early.json()["message"]
     assert [(one.status_code, one.json()["total"]) for one in retries] == [(200, 1)] * 2, retries[0].text
     assert set(novita.list_stops()[requested:]) == {stubborn}
@@ -489,7 +509,8 @@ def test_command_stops_all_and_the_next_one_records_it(
     with fault(database, None):
         done = run_stop_all(environment, "--reason", "over budget")
 
-        assert (done.returncode, done.stdout.strip()) == (0, "All 25 are stopped."), done.stderr
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == "All 25 are stopped.", done.stderr
         assert novita.are_all("exited")
         assert "Traceback" not in done.stderr
         assert environment["FALLBACK_DIR"] in done.stderr
@@ -498,8 +519,11 @@ def test_command_stops_all_and_the_next_one_records_it(
     assert run_stop_all(environment).returncode == 0
 
     first, second = sorted(list_recorded(database), key=lambda row: str(row["created_at"]))
-    assert (first["reason"], first["success"], first["states"]) == ("over budget", 1, ["confirmed"] * 25)
-    assert (second["success"], second["states"]) == (1, [])
+    assert first["reason"] == "over budget"
+    assert first["success"] == 1
+    assert first["states"] == ["confirmed"] * 25
+    assert second["success"] == 1
+    assert second["states"] == []
     assert list_kept(environment) == []
 
 
@@ -510,7 +534,8 @@ def test_command_reports_running_instances_when_nothing_can_be_recorded(
     with locked(database, None):
         done = run_stop_all(environment, "--timeout", "5")
 
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "1 of 25 is still running."), done.stderr
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.splitlines()[-1] == "1 of 25 is still running.", done.stderr
 
 
 def test_command_needs_nothing_but_novita(environment: dict[str, str], tmp_path: Path, novita: Novita) -> None:
@@ -526,6 +551,7 @@ def test_command_needs_nothing_but_novita(environment: dict[str, str], tmp_path:
 
     done = run_stop_all(bare)
 
-    assert (done.returncode, done.stdout.strip()) == (0, "All 25 are stopped."), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "All 25 are stopped.", done.stderr
     assert "Not recorded" in done.stderr
     assert novita.are_all("exited")

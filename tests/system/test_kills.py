@@ -38,7 +38,8 @@ def read_rows(redis_process: Redis) -> dict[bytes, bytes]:
 def test_command_synchronizes_the_account_and_reports_it(environment: dict[str, str], redis_process: Redis) -> None:
     done = run_sync(environment)
 
-    assert (done.returncode, "25 instances: 25 new" in done.stdout) == (0, True), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert "25 instances: 25 new" in done.stdout, done.stderr
     assert len(read_rows(redis_process)) == 26
 
 

@@ -123,7 +123,8 @@ def test_failover_during_a_stop_of_everything_stops_each_instance_once_and_verif
 
     killer.join()
     operation = service.wait_until_finished(ordered)
-    assert (operation["success"], operation["result"]) == (True, "All 25 are stopped.")
+    assert operation["success"] is True
+    assert operation["result"] == "All 25 are stopped."
     assert sorted(shared_novita.list_stops()) == running
     assert shared_novita.are_all("exited")
     cluster.wait_until_switched(dead)

@@ -58,7 +58,8 @@ def in_the_middle(environment: dict[str, str], novita: Novita, tmp_path: Path) -
 def test_command_verifies_all_stops_without_web_and_worker(environment: dict[str, str], novita: Novita) -> None:
     done = run_stop_all(environment, "--yes")
 
-    assert (done.returncode, done.stdout.strip()) == (0, "All 25 are stopped."), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "All 25 are stopped.", done.stderr
     assert novita.are_all("exited")
     assert sorted(novita.list_stops()) == sorted(novita.get_truth())
 
@@ -66,20 +67,24 @@ def test_command_verifies_all_stops_without_web_and_worker(environment: dict[str
 def test_json_output_is_the_operation(environment: dict[str, str]) -> None:
     operation = json.loads(run_stop_all(environment, "--yes", "--json", "--reason", "over budget").stdout)
 
-    assert (operation["success"], operation["reason"], operation["counts"]["confirmed"]) == (True, "over budget", 25)
+    assert operation["success"] is True
+    assert operation["reason"] == "over budget"
+    assert operation["counts"]["confirmed"] == 25
 
 
 def test_dry_run_stops_nothing(environment: dict[str, str], novita: Novita) -> None:
     done = run_stop_all(environment, "--dry-run")
 
-    assert (done.returncode, "Would stop 25 running instances." in done.stdout) == (0, True), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert "Would stop 25 running instances." in done.stdout, done.stderr
     assert novita.list_stops() == []
 
 
 def test_yes_is_required_without_a_terminal(environment: dict[str, str], novita: Novita) -> None:
     done = run_stop_all(environment)
 
-    assert (done.returncode, "--yes" in done.stderr) == (2, True)
+    assert done.returncode == 2
+    assert "--yes" in done.stderr
     assert novita.list_calls() == []
 
 
@@ -100,7 +105,8 @@ def test_failed_stops_are_requested_again_until_all_are_verified(environment: di
 
     done = run_stop_all(environment, "--yes")
 
-    assert (done.returncode, done.stdout.strip()) == (0, "All 25 are stopped."), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "All 25 are stopped.", done.stderr
     assert len(novita.list_stops()) == 25 + novita.count_fired("status")
 
 
@@ -166,7 +172,8 @@ def test_database_without_tables_is_reported_and_the_stop_goes_on(
 ) -> None:
     done = run_stop_all(environment, "--yes", DATABASE_URL=f"sqlite:///{tmp_path / 'empty.sqlite3'}")
 
-    assert (done.returncode, done.stdout.strip()) == (0, "All 25 are stopped."), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "All 25 are stopped.", done.stderr
     assert "manage.py migrate" in done.stderr
     assert "Traceback" not in done.stderr
     assert novita.are_all("exited")
@@ -222,7 +229,8 @@ def test_next_command_continues_for_a_killed_one(
 
     done = run_stop_all(environment, "--yes")
 
-    assert (done.returncode, done.stdout.strip()) == (0, "All 25 are stopped."), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "All 25 are stopped.", done.stderr
     assert "Joined the operation" in done.stderr
     assert sorted(novita.list_stops()) == sorted(novita.get_truth()), "each was asked once"
 

@@ -175,7 +175,8 @@ def test_known_vulnerability_fails_and_is_named(audit: Audit) -> None:
 def test_audit_reports_that_there_is_no_known_vulnerability(audit: Audit) -> None:
     ended = audit(200, b"{}")
 
-    assert (ended.returncode, ended.stdout) == (0, "pip-audit: no known vulnerability in 1 packages\n")
+    assert ended.returncode == 0
+    assert ended.stdout == "pip-audit: no known vulnerability in 1 packages\n"
 
 
 @pytest.mark.parametrize(("status", "body"), [(500, b""), (403, b"no"), (200, b"<html>Log in to the network.")])
@@ -192,7 +193,8 @@ def test_unreachable_source_is_skipped_with_a_message(tmp_path: Path) -> None:
         unheard.bind(("127.0.0.1", 0))
         ended = ask(tmp_path, unheard.getsockname()[1])
 
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.returncode == 0
+    assert ended.stderr == ""
     assert ended.stdout == "pip-audit: skipped, its source can't be reached (ConnectionError)\n"
 
 
@@ -208,7 +210,8 @@ def test_strict_audit_without_advisories_fails(audit: Audit, status: int, body: 
 def test_strict_audit_without_findings_passes(audit: Audit) -> None:
     ended = audit(200, b"{}", AUDIT="strict")
 
-    assert (ended.returncode, ended.stdout) == (0, "pip-audit: no known vulnerability in 1 packages\n")
+    assert ended.returncode == 0
+    assert ended.stdout == "pip-audit: no known vulnerability in 1 packages\n"
 
 
 def report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *packages: object) -> tuple[int, str]:
@@ -242,7 +245,8 @@ def test_unchecked_package_is_never_reported_as_free_of_vulnerabilities(
     monkeypatch.setenv("AUDIT", "strict")
     strict_status, _ = report(monkeypatch, capsys, *packages)
 
-    assert (status, strict_status) == (relaxed, strict)
+    assert status == relaxed
+    assert strict_status == strict
     assert ("no known vulnerability in 1 packages" in out) == (KNOWN in packages)
     assert ("not checked" in out or "skipped" in out) == (UNKNOWN in packages)
 

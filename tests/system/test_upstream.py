@@ -53,7 +53,8 @@ def test_failed_listing_keeps_the_inventory(service: Service, novita: Novita) ->
         assert time.monotonic() - began < 15, fault
         assert service.get("/api/instances").content == before, fault
         health = service.get("/health").json()
-        assert (health["status"], bool(health["sync"]["lastError"])) == ("degraded", True), fault
+        assert health["status"] == "degraded", fault
+        assert health["sync"]["lastError"], fault
         novita.clear_faults()
 
     assert service.post("/api/instances/sync").ok
@@ -71,7 +72,8 @@ def test_instance_missing_in_a_listing_is_removed_only_when_novita_reports_it_go
 
     answer = service.post("/api/instances/sync").json()
 
-    assert (answer["deleted"], answer["unconfirmed"]) == (2, 0)
+    assert answer["deleted"] == 2
+    assert answer["unconfirmed"] == 0
     assert service.list_ids() == set(ids[2:])
     novita.fault("get", "status", status=500)
     novita.change(remove=ids[2:4])
@@ -114,7 +116,8 @@ def test_inventory_follows_an_action_until_the_instance_is_at_rest(start_service
 
     answer = service.post(f"/api/instances/{running}/stop")
 
-    assert (answer.status_code, answer.json()["status"]) == (202, "toStop")
+    assert answer.status_code == 202
+    assert answer.json()["status"] == "toStop"
     assert service.get(f"/api/instances/{running}").json()["group"] == "stopping"
     wait_until(lambda: service.get(f"/api/instances/{running}").json()["status"] == "exited", "it is seen stopped")
     assert novita.count_syncs() == 1
@@ -142,7 +145,8 @@ def test_lost_answer_to_a_stop_is_resolved_by_reading(service: Service, novita: 
 
     answer = service.post(f"/api/instances/{running}/stop")
 
-    assert (answer.status_code, answer.json()["status"] in {"toStop", "stopping", "exited"}) == (202, True)
+    assert answer.status_code == 202
+    assert answer.json()["status"] in {"toStop", "stopping", "exited"}
     assert novita.count_calls("stop") == 1
 
 
@@ -155,9 +159,12 @@ def test_ten_thousand_instances_are_synced_listed_and_searched(
         [sys.executable, "manage.py", "sync_instances"], cwd=ROOT, env=environment, capture_output=True, text=True
     )
 
-    assert (done.returncode, "10025 instances: 10000 new" in done.stdout) == (0, True), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert "10025 instances: 10000 new" in done.stdout, done.stderr
     assert len(service.list_ids()) == 10_025
     found = service.get("/api/instances?search=bulk-0999&ordering=name&page=1&pageSize=5").json()
-    assert (found["total"], [one["name"] for one in found["instances"]][:2]) == (10, ["bulk-09990", "bulk-09991"])
+    assert found["total"] == 10
+    assert [one["name"] for one in found["instances"]][:2] == ["bulk-09990", "bulk-09991"]
     page = service.get("/api/instances", headers={"Accept": "text/html"})
-    assert (page.status_code, len(page.content) < 1_000_000) == (200, True)
+    assert page.status_code == 200
+    assert len(page.content) < 1_000_000

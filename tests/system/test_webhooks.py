@@ -221,7 +221,8 @@ def test_untrusted_certificate_gets_no_webhook(begin: Begin, tmp_path: Path, mon
     log = sender.deliver(sender.make_due(receiver.url))
 
     assert "The receiver's certificate is not trusted." in log
-    assert (receiver.requests, receiver.connections) == ([], 1)
+    assert receiver.requests == []
+    assert receiver.connections == 1
 
 
 def load_example() -> Callable[..., dict[str, Any]]:
@@ -253,11 +254,9 @@ def test_receiver_that_was_down_gets_the_result_with_a_signature_that_the_docume
 
         assert len(receiver.requests) == 1, "it is sent once"
     event = json.loads(body)
-    assert (path, event["type"], event["data"]["result"]) == (
-        SECRET_PATH,
-        "operation.finished",
-        "1 of 25 is still running.",
-    )
+    assert path == SECRET_PATH
+    assert event["type"] == "operation.finished"
+    assert event["data"]["result"] == "1 of 25 is still running."
     assert [one["state"] for one in event["data"]["unconfirmed"]] == ["stillRunning"]
     assert event["data"]["url"] == f"{service.url}/api/operations/{operation['id']}"
     read_event = load_example()
