@@ -37,6 +37,7 @@ WRONG_VALUES = [
     ("WEB_THREADS", "16.5", "'16.5' is not a whole number from 1 to 256. Use 16."),
     ("DEBUG", "maybe", "'maybe' is not a boolean. Use 1 or 0."),
     ("ALLOWED_HOSTS", "localhost,http://panel.test", "'http://panel.test' is not a host name"),
+    ("PATH_PREFIX", "panel", "'panel' is not a path. Use the path alone: /panel"),
     ("NOVITA_API_KEY", "FAKE-SECRET key", "the key contains spaces or non-ASCII characters. Copy it again."),
     (
         "NOVITA_BASE_URL",
@@ -124,6 +125,14 @@ def test_all_problems_are_told_at_once_a_line_each(refusals: dict[str, str]) -> 
 
 def test_no_secret_is_printed_with_the_problems(refusals: dict[str, str]) -> None:
     assert "FAKE-SECRET" not in str(refusals)
+
+
+def test_an_address_for_people_without_the_path_of_the_panel_is_refused(site: Path) -> None:
+    process = run(site, "manage.py", "check", PATH_PREFIX="/panel/", PUBLIC_URL="https://tools.test")
+
+    assert read_refusals(process) == {
+        "PUBLIC_URL": "its path is not /panel, which PATH_PREFIX names. End it with /panel"
+    }
 
 
 def test_gunicorn_refuses_in_the_same_words(site: Path) -> None:
