@@ -461,10 +461,10 @@ def test_answers_match_the_description(client: Client, synchronize: Callable[...
     synced = synchronize(row, make_row("b", portMappings=None, memory=None, billingMode=""))
     novita.takes("stop", "a")
 
-    _assert_described(synced, serializers.SyncSerializer)
+    _assert_described(synced, serializers.SyncResultSerializer)
     _assert_described(client.get("/api/instances").json(), serializers.ListingSerializer)
     _assert_described(client.get("/api/instances/a").json(), serializers.InstanceSerializer)
-    _assert_described(client.post("/api/instances/a/stop").json(), serializers.ActionSerializer)
+    _assert_described(client.post("/api/instances/a/stop").json(), serializers.ActionResultSerializer)
     _assert_described(client.get("/api/cache/stats").json(), serializers.StatsSerializer)
     _assert_described(client.get("/health").json(), serializers.HealthSerializer)
     _assert_described(client.get("/api/instances?page=0").json(), serializers.ErrorSerializer)

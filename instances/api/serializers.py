@@ -86,7 +86,7 @@ class NoteField(TextField):
         return super().to_internal_value(clean_text(data) if isinstance(data, str) else data)
 
 
-class OrderSerializer(StrictSerializer):
+class StopAllRequestSerializer(StrictSerializer):
     """The body of stop-all."""
 
     reason = NoteField(
@@ -109,7 +109,7 @@ class OrderSerializer(StrictSerializer):
     )
 
 
-class OperationOrderSerializer(OrderSerializer):
+class OperationRequestSerializer(StopAllRequestSerializer):
     """The body of an operation on some instances: `kind` and `ids`, or `fromOperation`, alone or to start again."""
 
     kind = serializers.ChoiceField(choices=ACTION_NAMES, required=False, help_text="Required without fromOperation.")
@@ -240,7 +240,7 @@ class ListingSerializer(serializers.Serializer[Any]):
     total = serializers.IntegerField(help_text="The number of matching instances on all pages.")
 
 
-class ActionSerializer(serializers.Serializer[Any]):
+class ActionResultSerializer(serializers.Serializer[Any]):
     success = serializers.BooleanField()
     message = serializers.CharField()
     instanceId = serializers.CharField()
@@ -264,7 +264,7 @@ class SkippedSerializer(serializers.Serializer[Any]):
     reason = serializers.CharField()
 
 
-class OrderedSerializer(serializers.Serializer[Any]):
+class OperationAnswerSerializer(serializers.Serializer[Any]):
     success = serializers.BooleanField()
     message = serializers.CharField()
     count = serializers.IntegerField(help_text="The number of instances that are requested.")
@@ -389,7 +389,7 @@ class ProtectedSerializer(serializers.Serializer[Any]):
     timestamp = serializers.DateTimeField()
 
 
-class SyncSerializer(serializers.Serializer[Any]):
+class SyncResultSerializer(serializers.Serializer[Any]):
     success = serializers.BooleanField()
     message = serializers.CharField()
     novitaInstances = serializers.IntegerField(help_text="The number that Novita listed.")

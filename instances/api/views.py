@@ -41,6 +41,8 @@ STOPS = frozenset({"stop", "stop_all", "cancel"})
 ERRORS = dict.fromkeys([400, 401, 403, 406, 503], serializers.ErrorSerializer)
 ACT_ERRORS = dict.fromkeys([400, 401, 403, 406, 409, 411, 413, 415, 429, 502, 503, 504], serializers.ErrorSerializer)
 NOT_FOUND = {404: serializers.ErrorSerializer}
+ACTED = {**dict.fromkeys([200, 202], serializers.ActionResultSerializer), **ACT_ERRORS, **NOT_FOUND}
+ORDERED = {**dict.fromkeys([200, 202], serializers.OperationAnswerSerializer), **ACT_ERRORS}
 
 # The media type of a body. A body in another charset would be read as UTF-8, with another meaning.
 _JSON = re.compile(r'application/json\s*(;\s*charset\s*=\s*("utf-?8"|utf-?8)\s*)?', re.IGNORECASE | re.ASCII)
@@ -120,7 +122,9 @@ class InstanceViewSet(ApiView, ViewSet):
     """The team's GPU instances, from the cached inventory, and actions on them."""
 
     lookup_value_regex = "[^/]+"
-    bodies = MappingProxyType({"stop_all": serializers.OrderSerializer, "protect": serializers.ProtectSerializer})
+    bodies = MappingProxyType(
+        {"stop_all": serializers.StopAllRequestSerializer, "protect": serializers.ProtectSerializer}
+    )
     queries = MappingProxyType({"list": serializers.ListQuerySerializer, "download": serializers.FilterSerializer})
     first_bodies = MappingProxyType({"stop_all": {"dryRun": True}, "protect": {"reason": ""}})
     roles = MappingProxyType(dict.fromkeys(["sync", "start", "stop", "restart", "protect"], Role.OPERATOR))
@@ -178,7 +182,7 @@ class InstanceViewSet(ApiView, ViewSet):
     @extend_schema(
         summary="Start an instance",
         request=serializers.NothingSerializer,
-        responses={200: serializers.ActionSerializer, 202: serializers.ActionSerializer, **ACT_ERRORS, **NOT_FOUND},
+        responses=ACTED,
     )
     @action(detail=True, methods=["post"])
     def start(self, request: Request, pk: str) -> Response:
@@ -188,7 +192,7 @@ class InstanceViewSet(ApiView, ViewSet):
     @extend_schema(
         summary="Stop an instance",
         request=serializers.NothingSerializer,
-        responses={200: serializers.ActionSerializer, 202: serializers.ActionSerializer, **ACT_ERRORS, **NOT_FOUND},
+        responses=ACTED,
     )
     @action(detail=True, methods=["post"])
     def stop(self, request: Request, pk: str) -> Response:
@@ -198,7 +202,7 @@ class InstanceViewSet(ApiView, ViewSet):
     @extend_schema(
         summary="Restart an instance",
         request=serializers.NothingSerializer,
-        responses={200: serializers.ActionSerializer, 202: serializers.ActionSerializer, **ACT_ERRORS, **NOT_FOUND},
+        responses=ACTED,
     )
     @action(detail=True, methods=["post"])
     def restart(self, request: Request, pk: str) -> Response:
@@ -208,7 +212,7 @@ class InstanceViewSet(ApiView, ViewSet):
     @extend_schema(
         summary="Synchronize with Novita",
         request=serializers.NothingSerializer,
-        responses={200: serializers.SyncSerializer, **ACT_ERRORS},
+        responses={200: serializers.SyncResultSerializer, **ACT_ERRORS},
     )
     @action(detail=False, methods=["post"])
     def sync(self, request: Request) -> Response:
@@ -221,8 +225,8 @@ class InstanceViewSet(ApiView, ViewSet):
         summary="Stop all, and verify it",
         description="Lists the account, and requests a stop of every instance that may be billed and is not protected. "
         "200: every stop is requested; 202: some are pending. The operation then shows which are verified as stopped.",
-        request=serializers.OrderSerializer,
-        responses={200: serializers.OrderedSerializer, 202: serializers.OrderedSerializer, **ACT_ERRORS},
+        request=serializers.StopAllRequestSerializer,
+        responses=ORDERED,
     )
     @action(detail=False, methods=["post"], url_path="stop-all")
     def stop_all(self, request: Request) -> Response:
@@ -297,7 +301,7 @@ class OperationViewSet(ApiView, ViewSet):
     """Starts, stops and restarts of many instances, each followed until it is verified."""
 
     lookup_value_regex = "[^/]+"
-    bodies = MappingProxyType({"create": serializers.OperationOrderSerializer})
+    bodies = MappingProxyType({"create": serializers.OperationRequestSerializer})
     queries = MappingProxyType({"list": serializers.OperationQuerySerializer})
     first_bodies = MappingProxyType({"create": {"kind": "stop", "ids": ["id-of-an-instance"], "dryRun": True}})
     roles = MappingProxyType(dict.fromkeys(["create", "cancel", "dismiss"], Role.OPERATOR))
@@ -316,13 +320,8 @@ class OperationViewSet(ApiView, ViewSet):
         description="Works like stop-all, for the instances in `ids`, or for the unconfirmed targets of the operation "
         "`fromOperation`. With the kind `start` and `fromOperation`, it starts the instances that a stop has stopped "
         "and that still exist.",
-        request=serializers.OperationOrderSerializer,
-        responses={
-            200: serializers.OrderedSerializer,
-            202: serializers.OrderedSerializer,
-            **ACT_ERRORS,
-            **NOT_FOUND,
-        },
+        request=serializers.OperationRequestSerializer,
+        responses={**ORDERED, **NOT_FOUND},
     )
     def create(self, request: Request) -> Response:
         wanted = self.wish

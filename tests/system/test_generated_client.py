@@ -66,7 +66,7 @@ def test_client_synchronizes(load: Load, client: Any) -> None:
 
 def test_client_stops_nothing_in_a_dry_run(load: Load, client: Any, shared_novita: Novita) -> None:
     before = shared_novita.list_stops()
-    body = load("models").Order(dry_run=True)
+    body = load("models").StopAllRequest(dry_run=True)
 
     plan = load("api.instances.stop_all").sync(client=client, body=body)
 
