@@ -76,7 +76,9 @@ class Podman:
             self.run(f"buildah build {options} {tags} {self.folder}")
 
     def start(self) -> None:
-        command = "ip link set lo up; exec podman system service --time 0"
+        # The name server of the containers leaves its address in /run/containers.
+        own = "mkdir --parents /run/containers; mount -t tmpfs tmpfs /run/containers; ip link set lo up"
+        command = f"{own}; exec podman system service --time 0"
         self._service = Process(
             ["unshare", "--net", "--mount", "sh", "-c", f"{command} {self._variables['DOCKER_HOST']}"],
             {**os.environ, **self._variables},
@@ -95,7 +97,7 @@ class Podman:
 
     def is_healthy(self, name: str) -> bool:
         """Run a container's HEALTHCHECK."""
-        checked = self.run(f"timeout 20 podman healthcheck run {name} && echo passed", accept_failure=True)
+        checked = self.run(f"timeout 60 podman healthcheck run {name} && echo passed", accept_failure=True)
         return checked.endswith("passed\n")
 
     def end(self) -> None:

@@ -98,10 +98,11 @@ def services(podman: Podman) -> Podman:
 
 def simulate_novita(podman: Podman) -> None:
     """Start a simulator, and beside it and each service a program that connects them."""
-    run = "podman run --detach --healthcheck-command none --restart no"
+    run = "podman run --detach --healthcheck-command none"
+    simulator = f"--name novita --env HOST=127.0.0.1 {PANEL} python manage.py novita_simulator --port 3900"
     forward = f"--entrypoint socat {STORES[0]} TCP-LISTEN"
     podman.run(
-        f"{run} --network panel_default --name novita {PANEL} python manage.py novita_simulator --port 3900\n"
+        f"{run} --network panel_default {simulator}\n"
         f"{run} --network container:novita {forward}:4000,fork TCP:127.0.0.1:3900\n"
     )
     for name in SERVICES:
@@ -114,7 +115,7 @@ def run_in_service(podman: Podman, command: str) -> str:
 
 def call(podman: Podman, token: str, path: str, *options: str) -> Any:
     return json.loads(
-        podman.run(f"{CURL} --header 'Authorization: Token {token}' {' '.join(options)} {PANEL_URL}{path}")
+        podman.run(f"{CURL} --header 'Authorization: Bearer {token}' {' '.join(options)} {PANEL_URL}{path}")
     )
 
 
