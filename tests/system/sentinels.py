@@ -12,10 +12,10 @@ from tests.system.processes import Process, find_free_port, wait_until
 
 PASSWORD, SENTINEL_PASSWORD = "FAKE-SECRET-redis", "FAKE-SECRET-sentinel"
 SERVICE = "panel"
-# Sentinel's own settings, as fast as it allows.
+# Fast, and not so fast that a primary on a busy machine counts as dead.
 WATCH = f"""
 sentinel auth-pass {SERVICE} {PASSWORD}
-sentinel down-after-milliseconds {SERVICE} 500
+sentinel down-after-milliseconds {SERVICE} 1000
 sentinel failover-timeout {SERVICE} 1000
 sentinel sentinel-pass {SENTINEL_PASSWORD}
 requirepass {SENTINEL_PASSWORD}
