@@ -38,18 +38,24 @@ class Claim:
         self._ended = threading.Event()
         self._is_cancelled = False
         self._renewed_at = time.monotonic()
+        self._keeper = threading.Thread(target=standby.carry(self._keep), name="claim", daemon=True)
 
     def __enter__(self) -> "Claim":
         # The work before the first round may have taken longer than a claim lasts.
         self._renew()
-        threading.Thread(target=standby.carry(self._keep), name="claim", daemon=True).start()
+        self._keeper.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ended.set()
+        self._end()
         self._get_own().update(claim="", claimed_until=None)
+
+    def _end(self) -> None:
+        self._ended.set()
+        # A database that hangs holds the thread, and must not hold this one.
+        self._keeper.join(HEARTBEAT_SECONDS)
 
     def is_held(self) -> bool:
         # A process that was suspended finds its claim expired before the database tells that another has taken it.
@@ -100,7 +106,7 @@ class Share(Claim):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         is_held = self.is_held()
-        self._ended.set()
+        self._end()
         if is_held:
             self._reserve(until=None)
 
