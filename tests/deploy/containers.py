@@ -61,9 +61,7 @@ class Podman:
 
     def build(self) -> None:
         """Build the panel's image on a base of this machine's Debian, and what stands in for the registry's."""
-        # Of a run that was killed.
-        shutil.rmtree(CACHE / "store/libpod", ignore_errors=True)
-        self.run("podman ps --all --quiet --external | xargs --no-run-if-empty podman rm --force")
+        self._remove_containers()
         if self.run(f"podman images --quiet {BASE}") == "":
             self.run(f"tar --create --directory {make_base()} . | podman import --quiet - {BASE}")
         options = "--isolation chroot --network host --ulimit nofile=1024:1024 --format docker"
@@ -78,18 +76,26 @@ class Podman:
     def start(self) -> None:
         # The name server of the containers leaves its address in /run/containers.
         own = "mkdir --parents /run/containers; mount -t tmpfs tmpfs /run/containers; ip link set lo up"
-        command = f"{own}; exec podman system service --time 0"
+        command = f"{own}; exec podman system service --time 0 {self._variables['DOCKER_HOST']}"
         self._service = Process(
-            ["unshare", "--net", "--mount", "sh", "-c", f"{command} {self._variables['DOCKER_HOST']}"],
+            # With the first process end all others: the containers and what watches them.
+            ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", command],
             {**os.environ, **self._variables},
             self.folder / "podman.log",
         )
         wait_until((self.folder / "podman.sock").exists, f"podman listens\n{self._service.log}")
 
+    def _enter(self) -> list[str]:
+        """Return the command that enters the network of the containers, once it is there."""
+        if not self._service:
+            return []
+        unshare = self._service.popen.pid
+        first = Path(f"/proc/{unshare}/task/{unshare}/children").read_text().strip()
+        return ["nsenter", "--net", "--mount", "--pid", f"--target={first}"]
+
     def run(self, commands: str, *, accept_failure: bool = False, **variables: str) -> str:
         """Run commands of a shell, in the network of the containers once it is there."""
-        enter = ["nsenter", "--net", "--mount", f"--target={self._service.popen.pid}"] if self._service else []
-        command = [*enter, "sh", "-euc", commands]
+        command = [*self._enter(), "sh", "-euc", commands]
         return run(command, accept_failure=accept_failure, **self._variables, **variables)
 
     def list_names(self) -> list[str]:
@@ -102,9 +108,16 @@ class Podman:
 
     def end(self) -> None:
         if self._service:
-            self.run("podman rm --all --force --time 5 && podman volume prune --force", accept_failure=True)
             self._service.end()
-        self.run(f"podman rmi --force {PANEL}", accept_failure=True)
+            self._service = None
+        self._remove_containers()
+        self.run(f"podman rmi --force {PANEL}; podman image prune --force", accept_failure=True)
+
+    def _remove_containers(self) -> None:
+        """Remove what is left of containers that were killed."""
+        for state in ("libpod", "volumes"):
+            shutil.rmtree(CACHE / "store" / state, ignore_errors=True)
+        self.run("podman ps --all --quiet --external | xargs --no-run-if-empty podman rm --force")
 
 
 @contextlib.contextmanager
