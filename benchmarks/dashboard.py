@@ -193,7 +193,7 @@ def _time_operation(bench: Bench, page: Page, instance_id: str) -> float:
     assert bench.service.session.delete(f"{bench.service.url}/api/instances/{instance_id}/protect").ok
     page.wait_for_timeout(1000)
     order = {"kind": "stop", "ids": [instance_id]}
-    words = "Stop of selected instances"
+    words = "Stopping 1"
     return _time(page, "#operation-title", words, lambda: bench.service.post("/api/operations", json=order).ok)
 
 
