@@ -34,7 +34,7 @@ LINE_SECONDS: Final = 60
 # The segments of the bar, from the left.
 SEGMENTS: Final = ("running", "starting", "stopping", "other", "stopped", "gone")
 
-_last_line: tuple[float, int, SafeString] = (float("-inf"), 0, SafeString())
+_last_line: tuple[float, int, SafeString] = (float("-inf"), 0, SafeString(""))
 
 
 def describe(listing: store.Listing | None, found: health.Health, idle: Collection[str] = ()) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def draw_trend() -> SafeString:
             _last_line = (time.monotonic(), observed_now, line)
     except DatabaseError as exc:
         log.debug("no burn rate over time: %s", exc)
-        line = SafeString()
+        line = SafeString("")
     return line + _say_runway()
 
 
@@ -152,7 +152,7 @@ def _draw_line() -> SafeString:
     levels = trend.find_levels(pieces, begin_ms, LINE_STEP_MS)
     known = [one.usd_per_hour for one in levels if one.usd_per_hour is not None]
     if not known:
-        return SafeString()
+        return SafeString("")
     sentence = (
         f"Burn rate of the last 24 hours: between ${min(known):,.2f} and ${max(known):,.2f} per hour, "
         f"${known[-1]:,.2f} last."
@@ -167,10 +167,10 @@ def _say_runway() -> SafeString:
         reading = balance.read()
     except CacheUnavailable as exc:
         log.debug("balance unknown: %s", exc)
-        return SafeString()
+        return SafeString("")
     hours = reading.find_hours_left(reading.per_hour)
     if hours is None or hours >= settings.BALANCE_WARN_HOURS:
-        return SafeString()
+        return SafeString("")
     return format_html('<span class="runway">balance lasts {}</span>', say_hours(hours))
 
 
