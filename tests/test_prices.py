@@ -12,7 +12,7 @@ from instances import redis_client, tasks
 from instances.costs import labels, products
 from instances.costs.prices import decode
 from instances.instance import STATUSES, from_novita
-from instances.inventory import additions, exchanges, store
+from instances.inventory import additions, exchanges, publishing, store
 from instances.models import Annotation, LabelRule, UsageInterval
 from tests.novita_answers import API, NovitaAnswers, make_row
 
@@ -245,6 +245,45 @@ def test_annotation_repeats_what_a_write_has_prevented(
     assert shown["status"] == "toStop"
     assert shown["owner"] == "ada"
     assert shown["project"] == "llm"
+
+
+# Before a synchronization publishes what it listed, the same instance is annotated, alone or together with other writes.
+MEANWHILE = {
+    "annotated": (["label"], ("exited", "new")),
+    "annotated twice": (["label", "label"], ("exited", "new")),
+    "read, then annotated": (["write", "label"], ("toStop", "old")),
+    "annotated, then read": (["label", "write"], ("toStop", "old")),
+}
+
+
+@pytest.mark.parametrize("case", MEANWHILE)
+def test_annotation_during_a_synchronization_keeps_the_newer_facts(
+    novita: NovitaAnswers, client: Client, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    steps, (status, name) = MEANWHILE[case]
+    novita.lists(make_row("a", name="old"))
+    client.post("/api/instances/sync")
+    acts = {
+        "label": lambda: additions.label("a", labels.Labels("ada", f"project {len(steps)}")),
+        "write": lambda: store.write_instance(from_novita(make_row("a", name="old", status="toStop"))),
+    }
+    publish = publishing.publish
+
+    def act_before(*args: Any, **options: Any) -> Any:
+        for step in steps:
+            acts[step]()
+        return publish(*args, **options)
+
+    monkeypatch.setattr(publishing, "publish", act_before)
+    novita.mock.reset()
+    novita.lists(make_row("a", name="new", status="exited"))
+
+    assert client.post("/api/instances/sync").status_code == 200
+
+    shown = client.get("/api/instances/a").json()
+    assert shown["owner"] == "ada"
+    assert shown["status"] == status
+    assert shown["name"] == name
 
 
 def write_before(monkeypatch: pytest.MonkeyPatch, write: Callable[[], object]) -> None:

@@ -8,12 +8,16 @@ local number, revision = find_inventory()
 if not number then return 0 end
 expect('zset', TOUCHED)
 local generation, exchanged = GENERATION .. number, 0
-local tick = text_of(next_tick(TOUCHED, FENCE))
+local tick = next_tick(TOUCHED, FENCE)
+local sync_began = whole(get(FENCE)) or 0
 for i = 1, #changes, 3 do
   local id, old, new = changes[i], changes[i + 1], changes[i + 2]
   if redis.call('HGET', generation, id) == old then
     redis.call('HSET', generation, id, new)
-    redis.call('ZADD', TOUCHED, tick, id)
+    -- Half a tick says that the facts are no newer than a synchronization that is running.
+    local last = tonumber(redis.call('ZSCORE', TOUCHED, id) or '0')
+    local is_newer = last % 1 == 0 and last >= sync_began
+    redis.call('ZADD', TOUCHED, text_of(tick) .. (is_newer and '' or '.5'), id)
     exchanged = exchanged + 1
   end
 end

@@ -21,7 +21,19 @@ local function find_inventory()
   return number, revision, redis.call('HGET', SYNC, 'as_of')
 end
 
+-- Return an instance that a synchronization found, with the owner and the project of the stored one. Where the facts are
+-- the same, the stored one has the later price, too.
+local function merge(found, stored)
+  local PARTS = '^(.-)(,"pricePerHour":.-)(,"owner":.*)(,"changedAt":"[^"]*"})$'
+  local facts, price, _, ending = string.match(found, PARTS)
+  local stored_facts, _, labels = string.match(stored, PARTS)
+  if not facts or not stored_facts then return found end
+  if facts == stored_facts then return stored end
+  return facts .. price .. labels .. ending
+end
+
 -- Carry over what was written to the current generation since a tick: it is newer than what the synchronization found.
+-- With half a tick, only price, owner and project are.
 -- `new` is the generation that was written aside, or nil if the old one stays. Returns how many instances were carried
 -- over, and the tick from which to go on when there are more.
 local function carry_over(old, new, fence, since)
@@ -32,8 +44,13 @@ local function carry_over(old, new, fence, since)
   for i = 1, #touched, 2 do
     local id = touched[i]
     local value = new and redis.call('HGET', old, id)
-    if value then redis.call('HSET', new, id, value) elseif new then redis.call('HDEL', new, id) end
-    redis.call(redis.call('SISMEMBER', MOVING, id) == 1 and 'SADD' or 'SREM', draft, id)
+    if tonumber(touched[i + 1]) % 1 ~= 0 then
+      local found = new and redis.call('HGET', new, id)
+      if value and found then redis.call('HSET', new, id, merge(found, value)) end
+    else
+      if value then redis.call('HSET', new, id, value) elseif new then redis.call('HDEL', new, id) end
+      redis.call(redis.call('SISMEMBER', MOVING, id) == 1 and 'SADD' or 'SREM', draft, id)
+    end
   end
   redis.call('EXPIRE', draft, DRAFT_SECONDS)
   local count = #touched / 2
