@@ -363,3 +363,8 @@ def test_finding_shows_its_steps(client: Client) -> None:
 
     assert "training" in page
     assert "local-owner" in page
+
+
+@pytest.mark.parametrize("query", ["policy=0", "policy=9223372036854775808", "page=0", "state=unheard"])
+def test_wrong_filter_of_findings_is_refused(query: str, client: Client) -> None:
+    assert client.get(f"/api/policies/findings?{query}").status_code == 400

@@ -247,7 +247,7 @@ def test_annotation_repeats_what_a_write_has_prevented(
     assert shown["project"] == "llm"
 
 
-# Before a synchronization publishes what it listed, the same instance is annotated, alone or together with other writes.
+# Before a synchronization publishes what it listed, the same instance is annotated, alone or beside a direct read.
 MEANWHILE = {
     "annotated": (["label"], ("exited", "new")),
     "annotated twice": (["label", "label"], ("exited", "new")),

@@ -154,7 +154,7 @@ class SnoozeSerializer(StrictSerializer):
 
 class FindingQuerySerializer(StrictSerializer):
     state = fields.ChoiceField(choices=["open", *FindingState.values], required=False)
-    policy = fields.IntegerField(min_value=1, required=False, help_text="The id of a policy.")
+    policy = fields.IntegerField(min_value=1, max_value=2**63 - 1, required=False, help_text="The id of a policy.")
     instance = TextField(required=False, max_length=128, help_text="The full id of an instance.")
     page = fields.IntegerField(min_value=1, max_value=10**6, required=False, help_text="The first page is 1.")
     pageSize = fields.IntegerField(min_value=1, max_value=100, required=False, help_text="Default: 50.")
