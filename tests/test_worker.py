@@ -19,7 +19,8 @@ from pytest_django import Settings
 
 from novita_site import unsent
 from novita_site import worker as worker_module
-from novita_site.worker import Connection, Exchange, Framing, PatientWorker, TooLarge
+from novita_site.framing import Framing, TooLarge
+from novita_site.worker import Connection, Exchange, PatientWorker
 
 MAX_BODY = 64 * 1024
 HEAD = b"POST /api/instances/stop-all HTTP/1.1\r\nHost: localhost\r\n"
