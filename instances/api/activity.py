@@ -14,7 +14,7 @@ from rest_framework.viewsets import ViewSet
 from instances.activity import timeline
 from instances.activity.events import KINDS, Event, Filter, read_cursor
 from instances.api.csv_files import answer_csv
-from instances.api.serializers import StrictSerializer, TextField
+from instances.api.strict import StrictSerializer, TextField
 from instances.api.views import ERRORS, ApiView
 from instances.instance import format_time
 

@@ -6,7 +6,8 @@ from typing import Any, Final
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
-from instances.api.serializers import MAX_IDS, NoteField, StrictSerializer, TextField, show_name
+from instances.api.serializers import MAX_IDS
+from instances.api.strict import NoteField, StrictSerializer, TextField, show_name
 from instances.errors import InvalidRequest
 from instances.models.annotation import MAX_LABEL_LENGTH
 

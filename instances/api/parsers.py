@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import JSONParser
 
-from instances.api.serializers import REPEATED, show_name
+from instances.api.serializers import REPEATED
+from instances.api.strict import show_name
 from instances.errors import InvalidRequest
 
 

@@ -13,7 +13,7 @@ from rest_framework.viewsets import ViewSet
 
 from instances.access.audit import get_actor
 from instances.api.findings import ActingSerializer, FindingSerializer, show_acting, show_finding
-from instances.api.serializers import FlagField, NoteField, StrictSerializer, TextField
+from instances.api.strict import FlagField, NoteField, StrictSerializer, TextField
 from instances.api.views import ACT_ERRORS, ERRORS, NOT_FOUND, ApiView
 from instances.errors import InvalidRequest
 from instances.instance import format_time

@@ -10,7 +10,8 @@ from rest_framework.viewsets import ViewSet
 
 from instances.access.audit import get_actor
 from instances.api.operations import show_freeze
-from instances.api.serializers import StartFreezeSerializer, StrictSerializer, TextField
+from instances.api.serializers import StartFreezeSerializer
+from instances.api.strict import StrictSerializer, TextField
 from instances.api.views import ACT_ERRORS, ERRORS, ApiView
 from instances.operations import freezing
 

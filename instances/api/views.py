@@ -22,7 +22,7 @@ from instances import health
 from instances.access import audit, limits
 from instances.access.audit import get_actor
 from instances.access.roles import find_role, require
-from instances.api import inventory, operations, overview, reads, serializers
+from instances.api import inventory, operations, overview, reads, serializers, strict
 from instances.api.csv_files import answer_csv
 from instances.errors import BodyNotJson, InstanceNotFound, InvalidRequest, LengthRequired, NotFound
 from instances.instance import ActionName, format_time
@@ -52,9 +52,9 @@ class ApiView(APIView):
     """Refuses every body and query whose fields the view doesn't name."""
 
     # Viewset's action → the fields of its body.
-    bodies: Mapping[str, type[serializers.StrictSerializer]] = {}
+    bodies: Mapping[str, type[strict.StrictSerializer]] = {}
     # Viewset's action → the parameters of its query. None: any query is accepted and ignored.
-    queries: Mapping[str, type[serializers.StrictSerializer]] | None = {}
+    queries: Mapping[str, type[strict.StrictSerializer]] | None = {}
     # Viewset's action → the role it requires. Others require a viewer to read and an admin to act.
     roles: Mapping[str, Role] = {}
     # Viewset's action → the first content of the browser's form; a dry run for an action that stops many.
@@ -68,10 +68,10 @@ class ApiView(APIView):
         if not hasattr(self, (request.method or "").lower()) or request.method == "OPTIONS":
             return
         if self.queries is not None:
-            self.query = _check_query(request, self.queries.get(name, serializers.NothingSerializer))
+            self.query = _check_query(request, self.queries.get(name, strict.NothingSerializer))
         if request.method not in {"GET", "HEAD"}:
             _check_media(request)
-            self.wish = self.bodies.get(name, serializers.NothingSerializer)(data=request.data).check()
+            self.wish = self.bodies.get(name, strict.NothingSerializer)(data=request.data).check()
             # A retry counts as a stop, since it may be one.
             is_stop = name in STOPS or (name == "create" and self.wish.get("kind", "stop") == "stop")
             limits.check_acting(request, is_stop=is_stop)
@@ -90,14 +90,14 @@ def _check_media(request: Request) -> None:
         raise LengthRequired
 
 
-def _check_query(request: Request, expected: type[serializers.StrictSerializer]) -> dict[str, Any]:
+def _check_query(request: Request, expected: type[strict.StrictSerializer]) -> dict[str, Any]:
     """Return the query's parameters. An empty one counts as absent; `format` belongs to the browsable API."""
     given = request.query_params
     if not given:
         return {}
     repeated = [name for name, values in given.lists() if len(values) > 1]
     if repeated:
-        raise InvalidRequest(fields=dict.fromkeys(map(serializers.show_name, repeated), serializers.REPEATED))
+        raise InvalidRequest(fields=dict.fromkeys(map(strict.show_name, repeated), serializers.REPEATED))
     known = expected().fields
     named = {name: value for name, value in given.items() if value or name not in known}
     named.pop("format", None)
@@ -181,7 +181,7 @@ class InstanceViewSet(ApiView, ViewSet):
 
     @extend_schema(
         summary="Start an instance",
-        request=serializers.NothingSerializer,
+        request=strict.NothingSerializer,
         responses=ACTED,
     )
     @action(detail=True, methods=["post"])
@@ -191,7 +191,7 @@ class InstanceViewSet(ApiView, ViewSet):
 
     @extend_schema(
         summary="Stop an instance",
-        request=serializers.NothingSerializer,
+        request=strict.NothingSerializer,
         responses=ACTED,
     )
     @action(detail=True, methods=["post"])
@@ -201,7 +201,7 @@ class InstanceViewSet(ApiView, ViewSet):
 
     @extend_schema(
         summary="Restart an instance",
-        request=serializers.NothingSerializer,
+        request=strict.NothingSerializer,
         responses=ACTED,
     )
     @action(detail=True, methods=["post"])
@@ -211,7 +211,7 @@ class InstanceViewSet(ApiView, ViewSet):
 
     @extend_schema(
         summary="Synchronize with Novita",
-        request=serializers.NothingSerializer,
+        request=strict.NothingSerializer,
         responses={200: serializers.SyncResultSerializer, **ACT_ERRORS},
     )
     @action(detail=False, methods=["post"])
@@ -342,7 +342,7 @@ class OperationViewSet(ApiView, ViewSet):
     @extend_schema(
         summary="Cancel the remaining requests of an operation",
         description="Requests already sent continue, and are verified.",
-        request=serializers.NothingSerializer,
+        request=strict.NothingSerializer,
         responses={200: serializers.OperationSerializer, **ACT_ERRORS, **NOT_FOUND},
     )
     @action(detail=True, methods=["post"])
@@ -354,7 +354,7 @@ class OperationViewSet(ApiView, ViewSet):
 
     @extend_schema(
         summary="Dismiss the result of an operation",
-        request=serializers.NothingSerializer,
+        request=strict.NothingSerializer,
         responses={200: serializers.OperationSerializer, **ACT_ERRORS, **NOT_FOUND},
     )
     @action(detail=True, methods=["post"])
@@ -380,7 +380,7 @@ class CacheViewSet(ApiView, ViewSet):
     @extend_schema(
         summary="Clear the cache",
         description="The next synchronization fills it again.",
-        request=serializers.NothingSerializer,
+        request=strict.NothingSerializer,
         responses={200: serializers.ClearSerializer, **ACT_ERRORS},
     )
     @action(detail=False, methods=["post"])
