@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from instances.api.serializers import InstanceSerializer, ListingSerializer, PortMappingSerializer
-from instances.instance import Instance, from_novita
+from instances.instance import Instance
 from instances.inventory import bodies, store
 from instances.novita.client import get_novita
+from instances.novita.rows import from_novita
 from tests.conftest import ApiClient
 from tests.novita_answers import NovitaAnswers, make_row
 from tests.redis_keys import name_of

@@ -14,8 +14,9 @@ from django.utils import timezone
 
 from instances.costs import hours, ledger, recording, reports
 from instances.costs.ledger import State
-from instances.instance import Instance, from_novita
+from instances.instance import Instance
 from instances.models import HourSums, LedgerState, MeteredInstance, UsageInterval
+from instances.novita.rows import from_novita
 from instances.simulator import Account
 
 # A week has thousands of synchronizations, which a busy machine takes minutes for.

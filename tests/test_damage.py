@@ -14,9 +14,10 @@ from fakeredis import FakeRedis
 from instances import health
 from instances.api import overview
 from instances.fallback import database
-from instances.instance import from_json, from_novita
+from instances.instance import from_json
 from instances.inventory import heartbeat, store
 from instances.inventory.sync import synchronize
+from instances.novita.rows import from_novita
 from instances.refresher import Refresher
 from tests.novita_answers import Account, NovitaAnswers, make_row
 from tests.redis_keys import name_of

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from instances.instance import GROUPS, STATUSES, Group, MalformedInstance, from_json, from_novita, get_status
+from instances.instance import GROUPS, STATUSES, Group, MalformedInstance, from_json, get_status
+from instances.novita.rows import from_novita
 from tests.novita_answers import make_row
 
 NUMBERS = {"gpuNum": "gpuNum", "cpuNum": "cpuNum", "memory": "memoryGb", "rootfsSize": "rootfsSizeGb"}

@@ -9,8 +9,9 @@ import redis
 from django.test import Client
 from fakeredis import FakeRedis
 
-from instances.instance import Instance, from_json, from_novita
+from instances.instance import Instance, from_json
 from instances.inventory import encoding, lease, publishing, rows, store
+from instances.novita.rows import from_novita
 from instances.redis_client import ROWS_AT_ONCE
 from tests.novita_answers import make_row
 from tests.redis_keys import name_of

@@ -11,9 +11,10 @@ from fakeredis import FakeRedis
 from instances import redis_client, tasks
 from instances.costs import labels, products
 from instances.costs.prices import decode
-from instances.instance import STATUSES, from_novita
+from instances.instance import STATUSES
 from instances.inventory import additions, exchanges, publishing, store
 from instances.models import Annotation, LabelRule, UsageInterval
+from instances.novita.rows import from_novita
 from tests.novita_answers import API, NovitaAnswers, make_row
 
 pytestmark = pytest.mark.django_db

@@ -11,8 +11,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from instances.costs import hours, ledger, recording, reports
-from instances.instance import from_novita
 from instances.models import LedgerState, MeteredInstance, UsageInterval
+from instances.novita.rows import from_novita
 from tests.novita_answers import NovitaAnswers, make_row
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)

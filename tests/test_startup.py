@@ -17,9 +17,9 @@ from fakeredis import FakeRedis, FakeServer
 from pytest_django import Settings
 
 from instances import refresher
-from instances.instance import from_novita
 from instances.inventory import lease, store
 from instances.models import SyncRun
+from instances.novita.rows import from_novita
 from instances.refresher import Refresher, is_web_process
 from tests.novita_answers import API, NovitaAnswers, make_row
 from tests.redis_keys import name_of

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from instances.instance import Instance, find_hourly_price, read_price_units
+from instances.instance import Instance, find_hourly_price
 from instances.novita.catalog import Product
+from instances.novita.rows import read_price_units
 
 # Novita's billing modes that have a price per hour; an instance without a mode is on demand.
 ON_DEMAND: Final = "onDemand"

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from instances.errors import NovitaBadAnswer
-from instances.instance import read_integer
+from instances.novita.rows import read_integer
 
 MONEY_UNITS_PER_USD: Final = 10_000
 

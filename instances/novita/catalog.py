@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from instances.errors import NovitaBadAnswer
-from instances.instance import read_price_units
+from instances.novita.rows import read_price_units
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,13 @@ from instances.errors import (
     NovitaUnavailable,
     PanelError,
 )
-from instances.instance import ACTION_NAMES, ActionName, Instance, MalformedInstance, from_novita
+from instances.instance import ACTION_NAMES, ActionName, Instance, MalformedInstance
 from instances.monitoring import counters
 from instances.novita import failures, paging
 from instances.novita.billing import Balance, Bill, parse_balance, parse_bills
 from instances.novita.catalog import Cluster, Product, parse_clusters, parse_products
 from instances.novita.metrics import Metrics, parse_metrics
+from instances.novita.rows import from_novita
 from instances.outgoing import egress
 from instances.outgoing.deadline import Budget
 from novita_site import __version__

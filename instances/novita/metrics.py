@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from instances.errors import NovitaBadAnswer
-from instances.instance import read_integer
+from instances.novita.rows import read_integer
 
 # A larger number counts milliseconds: in seconds it is the year 5138.
 _FIRST_MS: Final = 10**11

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
 from instances.errors import NovitaBadAnswer, NovitaError
-from instances.instance import Instance, MalformedInstance, from_novita, read_integer
+from instances.instance import Instance, MalformedInstance
 from instances.novita.parallel import call_each
+from instances.novita.rows import from_novita, read_integer
 
 # Ten times the largest account that was tested. A listing without an end has to stop somewhere.
 MAX_PAGES: Final = 2000
