@@ -20,7 +20,7 @@ from instances.costs import balance, burn, hours, products, recording
 from instances.errors import CacheUnavailable
 from instances.inventory import additions, heartbeat, report, store
 from instances.models import Token, old
-from instances.notifications import events, sending, webhooks
+from instances.notifications import events, sealing, sending, webhooks
 from instances.operations import emergency, records, rounds
 from instances.policies import evaluation, metrics, summary
 from instances.utilization import sampling
@@ -177,7 +177,7 @@ def forget_old() -> None:
 @shared_task
 def seal_again() -> None:
     """Encrypt with a new SECRET_KEY what the previous one encrypted."""
-    webhooks.seal_again()
+    sealing.seal_again()
 
 
 @shared_task

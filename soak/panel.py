@@ -27,9 +27,9 @@ CHILD_SECONDS: Final = 5.0
 ADD_CHANNEL = """
 import django, sys; django.setup()
 from instances.models import Channel
-from instances.notifications import webhooks
+from instances.notifications import sealing
 Channel.objects.create(
-    name="team", receiver="-", sealed_url=webhooks.seal(sys.argv[1]),
+    name="team", receiver="-", sealed_url=sealing.seal(sys.argv[1]),
     kinds=["operation.finished", "operation.failed", "policy.warning", "policy.stop"],
 )
 """

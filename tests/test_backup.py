@@ -33,7 +33,7 @@ from instances.models import (
     UsageInterval,
     WebhookDelivery,
 )
-from instances.notifications import webhooks
+from instances.notifications import sealing
 from novita_site.roles import ROLES
 from tests.test_admin_records import AT, make_delivery, make_operation
 
@@ -71,8 +71,8 @@ def used() -> None:
     Token.objects.filter(pk=token.pk).update(created=AT)
     done = make_operation({"instance_id": "id-a", "state": "confirmed"}, usd_per_hour=Decimal("1.25"), success=True)
     make_operation({"instance_id": "id-b"}, retry_of=done, notes=["Größe 🔥"], selection="again")
-    make_delivery(done, sealed_url=webhooks.seal(URL))
-    Channel.objects.create(name="team", receiver="https://hooks.example.com", sealed_url=webhooks.seal(URL))
+    make_delivery(done, sealed_url=sealing.seal(URL))
+    Channel.objects.create(name="team", receiver="https://hooks.example.com", sealed_url=sealing.seal(URL))
     instance = MeteredInstance.objects.create(instance_id="id-a", name="trainer")
     UsageInterval.objects.create(instance=instance, state=1, began_ms=2**41, ended_ms=2**41 + 5, price=7, gpus=8)
     SyncRun.objects.create(started_at=AT, trigger="api", outcome="succeeded", added=[{"id": "a", "name": "é"}])
@@ -100,7 +100,7 @@ def test_everything_comes_back_after_a_total_loss(file: Path) -> None:
 
     assert read_everything() == before
     assert User.objects.get().check_password("FAKE-SECRET")
-    assert webhooks.unseal(Channel.objects.get().sealed_url) == URL
+    assert sealing.unseal(Channel.objects.get().sealed_url) == URL
 
 
 @pytest.mark.usefixtures("used")

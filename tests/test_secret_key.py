@@ -12,7 +12,7 @@ from pytest_django import Settings
 
 from instances.errors import LinkNotValid
 from instances.models import Channel, Finding, Policy
-from instances.notifications import webhooks
+from instances.notifications import sealing
 from instances.policies import snoozing
 from novita_site.env import Env, name_installation
 from tests.test_admin_records import make_delivery
@@ -33,7 +33,7 @@ def rotate(settings: Settings) -> Any:
 
 
 def add_channel() -> Channel:
-    return Channel.objects.create(name="team", receiver="https://hooks.example.com", sealed_url=webhooks.seal(URL))
+    return Channel.objects.create(name="team", receiver="https://hooks.example.com", sealed_url=sealing.seal(URL))
 
 
 def test_fallbacks_are_a_list_with_commas() -> None:
@@ -82,31 +82,31 @@ def test_encrypted_url_outlives_a_new_key(rotate: Any) -> None:
     channel = add_channel()
 
     rotate("FAKE-SECRET-old")
-    assert webhooks.unseal(channel.sealed_url) == URL
+    assert sealing.unseal(channel.sealed_url) == URL
 
     rotate()
     with pytest.raises(InvalidToken):
-        webhooks.unseal(channel.sealed_url)
+        sealing.unseal(channel.sealed_url)
 
 
 def test_worker_encrypts_urls_with_the_new_key_so_that_the_previous_one_can_go(rotate: Any) -> None:
     channel = add_channel()
-    delivery = make_delivery(sealed_url=webhooks.seal(URL))
+    delivery = make_delivery(sealed_url=sealing.seal(URL))
     rotate("FAKE-SECRET-old")
 
-    webhooks.seal_again()
+    sealing.seal_again()
 
     rotate()
     for row in (channel, delivery):
         row.refresh_from_db()
-        assert webhooks.unseal(row.sealed_url) == URL
+        assert sealing.unseal(row.sealed_url) == URL
 
 
 def test_url_that_no_key_decrypts_is_kept_and_reported(rotate: Any, log_stream: io.StringIO) -> None:
     channel = add_channel()
     rotate("FAKE-SECRET-another")
 
-    webhooks.seal_again()
+    sealing.seal_again()
 
     assert channel.sealed_url == Channel.objects.get().sealed_url
     assert "can't be decrypted by any key" in log_stream.getvalue()
@@ -116,15 +116,15 @@ def test_nothing_is_encrypted_again_without_a_previous_key(rotate: Any, django_a
     add_channel()
 
     with django_assert_num_queries(0):
-        webhooks.seal_again()
+        sealing.seal_again()
 
 
 def test_delivery_that_has_arrived_needs_no_url(rotate: Any) -> None:
-    delivery = make_delivery(state="delivered", sealed_url=webhooks.seal(URL), ended_at=timezone.now())
+    delivery = make_delivery(state="delivered", sealed_url=sealing.seal(URL), ended_at=timezone.now())
     before = delivery.sealed_url
     rotate("FAKE-SECRET-old")
 
-    webhooks.seal_again()
+    sealing.seal_again()
 
     delivery.refresh_from_db()
     assert delivery.sealed_url == before

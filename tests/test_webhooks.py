@@ -31,7 +31,7 @@ from pytest_django.fixtures import Settings
 
 from instances.errors import InvalidRequest
 from instances.models import Operation, Target, WebhookAttempt, WebhookDelivery
-from instances.notifications import receivers, webhooks
+from instances.notifications import attempts, receivers, webhooks
 from instances.novita.client import USER_AGENT
 
 pytestmark = pytest.mark.django_db
@@ -756,7 +756,7 @@ def test_failed_attempt_is_repeated_after_a_pause(serve: Serve, status: str) -> 
 
 
 def test_pauses_grow_to_6_hours_and_end_after_24_hours() -> None:
-    pauses = [webhooks.find_pause(tries) for tries in range(1, 18)]
+    pauses = [attempts.find_pause(tries) for tries in range(1, 18)]
 
     assert pauses[:4] == [5, 10, 20, 40]
     assert pauses[-5:] == [20480, 21600, 21600, 21600, None]
@@ -776,8 +776,8 @@ def test_receiver_that_fails_for_a_day_is_given_up_until_sent_again(serve: Serve
     assert delivery.ended_at is not None and webhooks.list_due() == []
 
     receiver.write = answer("200 OK")
-    assert webhooks.send_again(delivery)
-    assert not webhooks.send_again(delivery)
+    assert webhooks.QUEUE.send_again(delivery)
+    assert not webhooks.QUEUE.send_again(delivery)
     assert webhooks.list_due() == [delivery.pk]
     delivery.refresh_from_db()
     assert delivery.tries == 0
@@ -787,7 +787,7 @@ def test_receiver_that_fails_for_a_day_is_given_up_until_sent_again(serve: Serve
     assert delivery.state == State.DELIVERED
     assert delivery.tries == 1
     assert delivery.attempts.count() == 18
-    assert not webhooks.send_again(delivery)
+    assert not webhooks.QUEUE.send_again(delivery)
 
 
 def test_receiver_that_answers_410_gets_no_further_attempt(serve: Serve) -> None:
@@ -819,7 +819,7 @@ def test_claimed_delivery_is_skipped_for_a_minute(serve: Serve) -> None:
     receiver = serve(write)
     delivery = make_due(receiver.url)
     # The state after a process was killed during an attempt.
-    WebhookDelivery.objects.update(next_attempt_at=timezone.now() + webhooks.CLAIM, tries=1)
+    WebhookDelivery.objects.update(next_attempt_at=timezone.now() + webhooks.QUEUE.claim, tries=1)
 
     webhooks.deliver(delivery.pk)
     seen.append(webhooks.list_due())

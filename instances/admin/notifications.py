@@ -3,26 +3,19 @@
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
+from django.contrib import admin
 from django.db.models import Q
-from django.http import HttpRequest, HttpResponseBase
-from django.shortcuts import get_object_or_404, redirect
-from django.urls import URLPattern, path
+from django.http import HttpRequest
 from django.utils import timezone
-from django.views.decorators.http import require_POST
 
 from instances.access import audit
-from instances.access.roles import find_role
 from instances.admin.accounts import AccountAdmin
 from instances.admin.columns import time_column
-from instances.admin.records import RecordAdmin, check_press
-from instances.errors import InvalidRequest, InvalidState
+from instances.admin.deliveries import DeliveryAdmin
+from instances.admin.records import RecordAdmin
+from instances.errors import InvalidRequest
 from instances.models import Action, Channel, Event, EventKind, Message
-from instances.notifications import receivers, sending, webhooks
-from novita_site.roles import Role
-
-MAX_ATTEMPTS = 100
+from instances.notifications import receivers, sealing, sending, webhooks
 
 
 class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # Django takes no argument at run time
@@ -80,7 +73,7 @@ class ChannelAdmin(AccountAdmin):
 
     def save_model(self, request: HttpRequest, obj: Channel, form: Any, change: bool) -> None:
         if url := form.cleaned_data["url"]:
-            obj.receiver, obj.sealed_url = receivers.read_url(url).origin, webhooks.seal(url)
+            obj.receiver, obj.sealed_url = receivers.read_url(url).origin, sealing.seal(url)
         obj.kinds = form.cleaned_data["kinds"]
         obj.changed_by, obj.changed_at = audit.get_actor(request).name[:150], timezone.now()
         super().save_model(request, obj, form, change)
@@ -114,7 +107,8 @@ class EventAdmin(RecordAdmin):
 
 
 @admin.register(Message)
-class MessageAdmin(RecordAdmin):
+class MessageAdmin(DeliveryAdmin):
+    queue = sending.QUEUE
     list_display = ("event", "shown_target", "state", "tries", "shown_next", "shown_end")
     list_filter = ("state", "event__kind")
     list_select_related = ("event", "channel")
@@ -134,30 +128,4 @@ class MessageAdmin(RecordAdmin):
 
     @admin.display(description="to")
     def shown_target(self, message: Message) -> str:
-        return str(message.channel or message.service)
-
-    def get_page_context(self, request: HttpRequest, record: Any) -> dict[str, Any]:
-        return {
-            "attempts": record.attempts.all()[:MAX_ATTEMPTS],
-            "can_send_again": record.state == Message.State.DEAD and find_role(request) >= Role.ADMIN,
-        }
-
-    def get_urls(self) -> list[URLPattern]:
-        view = self.admin_site.admin_view(require_POST(self.send_again))
-        return [path("<int:pk>/send-again/", view, name="instances_message_send_again"), *super().get_urls()]
-
-    def send_again(self, request: HttpRequest, pk: int) -> HttpResponseBase:
-        if find_role(request) < Role.ADMIN:
-            raise PermissionDenied
-        check_press(request)
-        message = get_object_or_404(Message, pk=pk)
-        names = {"target": message.message_id, "target_name": str(message.channel or message.service)}
-        with audit.recorded(audit.get_actor(request), Action.RESEND_WEBHOOK, **names) as entry:
-            is_due = sending.send_again(message)
-            if not is_due:
-                entry.outcome, entry.error = InvalidState.code, "The message has not been given up."
-        if is_due:
-            messages.success(request, "The worker sends it again within seconds.")
-        else:
-            messages.error(request, "This message has not been given up, so it was not sent again.")
-        return redirect("admin:instances_message_change", pk)
+        return message.receiver

@@ -1,31 +1,25 @@
-"""Webhook deliveries as admin pages, with the button that sends one again."""
+"""Webhook deliveries as admin pages."""
 
 from typing import Any
 
-from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
+from django.contrib import admin
 from django.db.models import OuterRef, QuerySet, Subquery
-from django.http import HttpRequest, HttpResponseBase
-from django.shortcuts import get_object_or_404, redirect
-from django.urls import URLPattern, path
+from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
-from django.views.decorators.http import require_POST
 
-from instances.access import audit
-from instances.access.roles import find_role
-from instances.admin.columns import LIST_LETTERS, MAX_SHOWN, count_rows, link_record, time_column
-from instances.admin.records import RecordAdmin, check_press
-from instances.errors import InvalidState
-from instances.models import Action, WebhookAttempt, WebhookDelivery
+from instances.admin.columns import LIST_LETTERS, count_rows, link_record, time_column
+from instances.admin.deliveries import DeliveryAdmin
+from instances.models import WebhookAttempt, WebhookDelivery
 from instances.notifications import webhooks
-from novita_site.roles import Role
 
 
 @admin.register(WebhookDelivery)
-class WebhookDeliveryAdmin(RecordAdmin):
+class WebhookDeliveryAdmin(DeliveryAdmin):
     """Shows all fields except the encrypted URL."""
+
+    queue = webhooks.QUEUE
 
     list_display = (
         "shown_created",
@@ -88,39 +82,6 @@ class WebhookDeliveryAdmin(RecordAdmin):
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         # A filter in the address could reveal the encrypted URL letter by letter.
         return not lookup.startswith("sealed_url") and super().lookup_allowed(lookup, value, request)
-
-    def get_urls(self) -> list[URLPattern]:
-        view = self.admin_site.admin_view(require_POST(self.send_again))
-        name = "instances_webhookdelivery_send_again"
-        return [path("<int:pk>/send-again/", view, name=name), *super().get_urls()]
-
-    def get_page_context(self, request: HttpRequest, record: Any) -> dict[str, Any]:
-        return {
-            "attempts": record.attempts.all()[:MAX_SHOWN],
-            "more": max(0, record.attempt_count - MAX_SHOWN),
-            "can_send_again": record.state == WebhookDelivery.State.DEAD and self._may_send(request),
-        }
-
-    def send_again(self, request: HttpRequest, pk: int) -> HttpResponseBase:
-        if not self._may_send(request):
-            raise PermissionDenied
-        check_press(request)
-        delivery = get_object_or_404(WebhookDelivery, pk=pk)
-        actor = audit.get_actor(request)
-        names = {"target": str(delivery.message_id), "target_name": delivery.receiver}
-        with audit.recorded(actor, Action.RESEND_WEBHOOK, **names) as entry:
-            is_due = webhooks.send_again(delivery)
-            if not is_due:
-                entry.outcome, entry.error = InvalidState.code, "The delivery has not been given up."
-        if is_due:
-            messages.success(request, "The worker sends it again within seconds.")
-        else:
-            messages.error(request, "This delivery has not been given up, so it was not sent again.")
-        return redirect("admin:instances_webhookdelivery_change", pk)
-
-    def _may_send(self, request: HttpRequest) -> bool:
-        """Return whether the user may send deliveries again. Viewers may only read them."""
-        return find_role(request) >= Role.ADMIN
 
     @admin.display(description="operation", ordering="operation__created_at")
     def shown_operation(self, delivery: WebhookDelivery) -> SafeString:

@@ -32,7 +32,7 @@ from instances.models import (
     Target,
     WebhookDelivery,
 )
-from instances.notifications import webhooks
+from instances.notifications import sealing
 
 RESTORED: Final = "The database was restored from a backup."
 NOT_ACTING: Final = (
@@ -210,7 +210,7 @@ def _find_lost_urls(alias: str) -> list[str]:
 
 def _can_unseal(sealed_url: str) -> bool:
     try:
-        return bool(webhooks.unseal(sealed_url))
+        return bool(sealing.unseal(sealed_url))
     except InvalidToken:
         return False
 

@@ -80,7 +80,12 @@ class Message(models.Model):
         verbose_name = "notification"
 
     def __str__(self) -> str:
-        return f"{self.event} to {self.channel or self.service}"
+        return f"{self.event} to {self.receiver}"
+
+    @property
+    def receiver(self) -> str:
+        """The channel or the service, for people."""
+        return str(self.channel or self.service)
 
 
 class MessageAttempt(models.Model):

@@ -22,8 +22,8 @@ from tests.test_webhooks import SECRET, Receiver, answer
 ADD_CHANNEL = """
 import django, sys; django.setup()
 from instances.models import Channel
-from instances.notifications import webhooks
-Channel.objects.create(name="team", receiver="-", sealed_url=webhooks.seal(sys.argv[1]), kinds=["policy.warning"])
+from instances.notifications import sealing
+Channel.objects.create(name="team", receiver="-", sealed_url=sealing.seal(sys.argv[1]), kinds=["policy.warning"])
 """
 
 
