@@ -121,54 +121,85 @@ def test_prometheus_accepts_the_scrape(scraped: str) -> None:
     assert done.stdout + done.stderr == ""
 
 
-# Alert → what is told when it has to fire.
-FIRING = {
-    "NovitaPanelRedisDown": "novita_panel_redis_up 0",
-    "NovitaPanelDatabaseDown": "novita_panel_database_up 0",
-    "NovitaPanelNoWorker": "novita_panel_worker_up 0",
-    "NovitaPanelStillRunning": "novita_panel_targets_still_running 2",
-    "NovitaPanelOperationSlow": "novita_panel_targets_open 1",
-    "NovitaPanelInventoryStale": "novita_panel_inventory_stale 1",
-    "NovitaPanelSyncsFail": "novita_panel_sync_failures 5",
-    "NovitaPanelBalanceLow": "novita_panel_balance_hours 3",
-    "NovitaPanelPricesUnknown": "novita_panel_unknown_prices 1",
-    "NovitaPanelWebhooksLate": "novita_panel_webhook_backlog_seconds 1000",
-    "NovitaPanelNotificationsLate": "novita_panel_notification_backlog_seconds 1000",
+# What a panel tells on which nothing is wrong, as promtool writes series over minutes.
+CALM = {
+    "novita_panel_info": "1x600",
+    "novita_panel_redis_up": "1x600",
+    "novita_panel_database_up": "1x600",
+    "novita_panel_worker_up": "1x600",
+    "novita_panel_targets_still_running": "0x600",
+    "novita_panel_targets_open": "0x600",
+    "novita_panel_inventory_stale": "0x600",
+    "novita_panel_sync_failures": "0x600",
+    'novita_panel_novita_requests_total{call="list",code="200"}': "0+60x600",
+    'novita_panel_novita_requests_total{call="list",code="500"}': "0x600",
+    'novita_panel_novita_request_duration_seconds_bucket{call="list",le="5.0"}': "0+60x600",
+    'novita_panel_novita_request_duration_seconds_bucket{call="list",le="10.0"}': "0+60x600",
+    'novita_panel_novita_request_duration_seconds_bucket{call="list",le="+Inf"}': "0+60x600",
+    'novita_panel_http_requests_total{route="overview",status="500"}': "0x600",
+    "novita_panel_balance_hours": "100x600",
+    "novita_panel_unknown_prices": "0x600",
+    "novita_panel_webhook_backlog_seconds": "0x600",
+    "novita_panel_notification_backlog_seconds": "0x600",
+    "novita_panel_webhooks_given_up": "0x600",
+    "novita_panel_notifications_given_up": "0x600",
+    'novita_panel_policies{state="stop"}': "2x600",
+    "novita_panel_policies_evaluated_timestamp_seconds": "0+60x600",
 }
-GROWING = {
-    "NovitaPanelCallsFail": 'novita_panel_novita_requests_total{call="list",code="500"}',
-    "NovitaPanelErrors": 'novita_panel_http_requests_total{route="overview",status="500"}',
+# Alert → what differs when it has to fire.
+FIRING: dict[str, dict[str, str]] = {
+    "NovitaPanelMissing": {"novita_panel_info": "_x600"},
+    "NovitaPanelRedisDown": {"novita_panel_redis_up": "0x600"},
+    "NovitaPanelDatabaseDown": {"novita_panel_database_up": "0x600"},
+    "NovitaPanelNoWorker": {"novita_panel_worker_up": "0x600"},
+    "NovitaPanelStillRunning": {"novita_panel_targets_still_running": "2x600"},
+    "NovitaPanelOperationSlow": {"novita_panel_targets_open": "1x600"},
+    "NovitaPanelInventoryStale": {"novita_panel_inventory_stale": "1x600"},
+    "NovitaPanelSyncsFail": {"novita_panel_sync_failures": "5x600"},
+    "NovitaPanelCallsFail": {'novita_panel_novita_requests_total{call="list",code="500"}': "0+60x600"},
+    # A fifth of the requests take between 5 and 10 s.
+    "NovitaPanelCallsSlow": {'novita_panel_novita_request_duration_seconds_bucket{call="list",le="5.0"}': "0+48x600"},
+    "NovitaPanelErrors": {'novita_panel_http_requests_total{route="overview",status="500"}': "0+60x600"},
+    "NovitaPanelBalanceLow": {"novita_panel_balance_hours": "3x600"},
+    "NovitaPanelPricesUnknown": {"novita_panel_unknown_prices": "1x600"},
+    "NovitaPanelWebhooksLate": {"novita_panel_webhook_backlog_seconds": "1000x600"},
+    "NovitaPanelNotificationsLate": {"novita_panel_notification_backlog_seconds": "1000x600"},
+    "NovitaPanelGivenUp": {"novita_panel_notifications_given_up": "1x600"},
+    "NovitaPanelPoliciesUnwatched": {"novita_panel_policies_evaluated_timestamp_seconds": "0x600"},
 }
+NEVER_EVALUATED = {"novita_panel_policies_evaluated_timestamp_seconds": "_x600"}
+
+
+def test_firing_of_each_alert_is_tested() -> None:
+    assert sorted(FIRING) == sorted(rule["alert"] for rule in RULES)
 
 
 @needs_promtool
-def test_alerts_fire(tmp_path: Path) -> None:
-    tests = [make_test(alert, name, f"{value}x600") for alert, (name, value) in split(FIRING)]
-    tests += [make_test(alert, name, "0+60x600") for alert, name in GROWING.items()]
-    tests += [make_test("NovitaPanelMissing", "novita_panel_redis_up", "1x600")]
-    (tmp_path / "tests.yaml").write_text(
-        yaml.safe_dump({"rule_files": [str(ALERTS)], "evaluation_interval": "1m", "tests": tests})
-    )
+def test_exactly_the_alerts_that_apply_fire(tmp_path: Path) -> None:
+    tests = [
+        make_test("calm", [], {}),
+        *(make_test(alert, [alert], difference) for alert, difference in FIRING.items()),
+        make_test("never evaluated", ["NovitaPanelPoliciesUnwatched"], NEVER_EVALUATED),
+    ]
+    path = tmp_path / "tests.yaml"
+    path.write_text(yaml.safe_dump({"rule_files": [str(ALERTS)], "evaluation_interval": "1m", "tests": tests}))
 
-    done = subprocess.run(["promtool", "test", "rules", tmp_path / "tests.yaml"], capture_output=True, text=True)
+    done = subprocess.run(["promtool", "test", "rules", path], capture_output=True, text=True)
 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def split(samples: dict[str, str]) -> list[tuple[str, list[str]]]:
-    return [(alert, sample.split()) for alert, sample in samples.items()]
-
-
-def make_test(alert: str, series: str, values: str) -> dict[str, Any]:
-    """Return a test of promtool: after seven hours of this series, the alert and perhaps others fire."""
+def make_test(name: str, alerts: list[str], difference: dict[str, str]) -> dict[str, Any]:
+    """Return a test of promtool: after seven hours, longer than any alert waits, these alerts fire and no others."""
     return {
+        "name": name,
         "interval": "1m",
-        "input_series": [{"series": series, "values": values}],
+        "input_series": [{"series": series, "values": values} for series, values in (CALM | difference).items()],
         "promql_expr_test": [
             {
-                "expr": f'count(ALERTS{{alertname="{alert}",alertstate="firing"}})',
+                "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
                 "eval_time": "7h",
-                "exp_samples": [{"labels": "{}", "value": 1}],
+                "exp_samples": [{"labels": f'{{alertname="{alert}"}}', "value": 1} for alert in alerts],
             }
         ],
     }
