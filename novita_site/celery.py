@@ -43,9 +43,11 @@ class Ticker(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         from instances import tasks
+        from instances.backup import holding
         from instances.monitoring import counters
 
         counters.begin()
+        holding.begin()
         threading.Thread(target=tasks.tick_until, args=(tasks.is_ending,), name="ticker", daemon=True).start()
 
 

@@ -111,6 +111,7 @@ def find_rest(req: Any, wait_seconds: float) -> bool:
 
 def post_worker_init(worker: Any) -> None:
     """Prepare a worker that has loaded the application."""
+    from instances.backup import holding
     from instances.monitoring import counters
 
     # A synchronization computes in this process. With Python's 5 ms, a request that waits for its turn of the processor
@@ -120,6 +121,7 @@ def post_worker_init(worker: Any) -> None:
     gc.freeze()
     _cancel_sync_on_sigterm()
     counters.begin()
+    holding.begin()
 
 
 def _cancel_sync_on_sigterm() -> None:

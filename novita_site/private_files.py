@@ -33,7 +33,7 @@ def make_folder(path: Path) -> None:
 
 def repair() -> list[str]:
     """Restrict the private files to their owner; return a sentence for each file where that failed."""
-    database = _find_database()
+    database = find_database()
     if database and database.parent.is_dir():
         # SQLite would create it with the mode of the umask.
         with suppress(OSError):
@@ -53,7 +53,7 @@ def _list_private(database: Path | None) -> Iterator[tuple[Path, int]]:
             yield database.with_name(database.name + suffix), FILE_MODE
 
 
-def _find_database() -> Path | None:
+def find_database() -> Path | None:
     """Return SQLite's file; None when the database isn't one."""
     database = settings.DATABASES["default"]
     name = str(database.get("NAME", ""))

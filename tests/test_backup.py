@@ -16,7 +16,7 @@ from pytest_django import Settings
 
 from instances.access.audit import WORKER
 from instances.access.tokens import create_token
-from instances.backup import files
+from instances.backup import files, restoring
 from instances.models import (
     AuditEntry,
     Channel,
@@ -202,6 +202,27 @@ def test_database_that_others_have_open_is_not_replaced_unless_that_is_said(file
     assert "Other processes have the database open. End the web processes" in fail("restore", file, replace=True)
     assert "Restored" in run("restore", file, replace=True, while_running=True)
     other.close()
+
+
+@pytest.mark.usefixtures("used")
+def test_restore_is_refused_when_somebody_opens_the_database_meanwhile(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("backup", file)
+    before = read_everything()
+    other = connection.copy()
+
+    def settle(alias: str) -> list[str]:
+        with other.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM auth_user")
+        return []
+
+    monkeypatch.setattr(restoring, "_settle", settle)
+    message = fail("restore", file, replace=True)
+    other.close()
+
+    assert "Other processes have the database open." in message
+    assert read_everything() == before
 
 
 def test_local_owner_and_recorded_commands_are_no_use(file: Path) -> None:

@@ -105,9 +105,12 @@ def copied(path: Path, near: Path) -> Iterator[Path]:
 def _copy_whole(path: Path, copy: Path) -> None:
     try:
         # By SQLite and not by bytes: a copied database may have a part of its rows in a -wal file beside it.
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as source:
+        with (
+            closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as source,
+            closing(sqlite3.connect(copy)) as target,
+        ):
             check(source)
-            copy_database(source, copy)
+            copy_database(source, target)
     except (OSError, sqlite3.Error) as exc:
         reason = explain(exc)
         if reason == FULL:
@@ -122,7 +125,9 @@ def check(database: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(f"the file is damaged: {found}")
 
 
-def copy_database(source: sqlite3.Connection, path: Path, note: Callable[[int, int], None] | None = None) -> None:
+def copy_database(
+    source: sqlite3.Connection, target: sqlite3.Connection, note: Callable[[int, int], None] | None = None
+) -> None:
     """Replace a database by another one in one transaction: a process that is killed leaves the old one.
 
     Others may read and write both meanwhile. `note` is called with the pages that are copied, and all pages.
@@ -131,10 +136,9 @@ def copy_database(source: sqlite3.Connection, path: Path, note: Callable[[int, i
     try:
         # This read holds the state of one moment: without it, another's write would begin the copy anew.
         source.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        with closing(sqlite3.connect(path, timeout=10)) as target:
-            source.backup(
-                target, pages=STEP_PAGES, progress=(lambda _, left, total: note(total - left, total)) if note else None
-            )
+        source.backup(
+            target, pages=STEP_PAGES, progress=(lambda _, left, total: note(total - left, total)) if note else None
+        )
     finally:
         source.rollback()
 

@@ -6,7 +6,7 @@ the database, so that a process that is killed leaves the old one.
 
 import sqlite3
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from django.core.management import call_command
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connection, transaction
 from django.utils import timezone
 
-from instances.backup import files, rows
+from instances.backup import files, holding, rows
 from instances.errors import BackupFailed, BackupRefused
 from instances.models import (
     Channel,
@@ -57,22 +57,29 @@ def restore(path: Path, *, replaces: bool, while_running: bool = False) -> Resto
     """
     target = _find_file()
     is_damaged = target is not None and _is_damaged(target)
-    if not while_running and not is_damaged:
-        _refuse_running(target)
-    if not replaces:
-        _refuse_used(is_damaged=is_damaged)
+    # A damaged file tells nothing of its users, except by the lock.
+    is_alone = not while_running and not is_damaged
     try:
-        with files.copied(path, target.parent if target else settings.VAR_DIR) as copy:
-            with files.opened(copy) as alias:
-                _bring_up_to_date(alias, path)
-                notes = _settle(alias)
-                counts = rows.count(alias)
-                if target is None:
-                    _replace_rows(alias)
-            if target is not None:
-                _replace_file(target, copy, is_damaged=is_damaged)
+        with holding.locked(target) if target and not while_running else nullcontext():
+            if is_alone:
+                _refuse_running(target)
+            if not replaces:
+                _refuse_used(is_damaged=is_damaged)
+            return _replace(target, path, is_alone=is_alone, is_damaged=is_damaged)
     except (DatabaseError, sqlite3.Error, OSError) as exc:
         raise BackupFailed(f"Nothing was restored, and the database is as it was. {files.explain(exc)}") from exc
+
+
+def _replace(target: Path | None, path: Path, *, is_alone: bool, is_damaged: bool) -> Restored:
+    with files.copied(path, target.parent if target else settings.VAR_DIR) as copy:
+        with files.opened(copy) as alias:
+            _bring_up_to_date(alias, path)
+            notes = _settle(alias)
+            counts = rows.count(alias)
+            if target is None:
+                _replace_rows(alias, is_alone=is_alone)
+        if target is not None:
+            _replace_file(target, copy, is_alone=is_alone, is_damaged=is_damaged)
     return Restored(counts, notes)
 
 
@@ -96,36 +103,36 @@ def _is_damaged(file: Path) -> bool:
 def _refuse_running(target: Path | None) -> None:
     """Raises BackupRefused while another process has the database open: its operations would be lost under it."""
     connection.close()
-    if _is_open(target) if target else _has_sessions():
-        raise BackupRefused(
-            "Other processes have the database open.",
-            suggestion="End the web processes and workers (and tools such as dbshell), then try again.",
-        )
+    if target is None:
+        _refuse_sessions()
+    elif target.exists():
+        with closing(sqlite3.connect(target, timeout=1)) as database:
+            _take_alone(database)
 
 
-def _is_open(target: Path) -> bool:
-    if not target.exists():
-        return False
-    with closing(sqlite3.connect(target, timeout=1, isolation_level=None)) as database:
-        # Everybody who has a database open in WAL mode has a lock that this mode excludes.
-        database.execute("PRAGMA locking_mode = EXCLUSIVE")
-        try:
-            database.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as exc:
-            if exc.sqlite_errorcode != sqlite3.SQLITE_BUSY:
-                raise
-            return True
-        database.execute("ROLLBACK")
-    return False
+def _take_alone(database: sqlite3.Connection) -> None:
+    """Keep everybody else out of a file until this connection is closed. Raises BackupRefused if one is in.
+
+    Everybody who has a database open in WAL mode has a lock that this mode excludes.
+    """
+    database.execute("PRAGMA locking_mode = EXCLUSIVE")
+    try:
+        database.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as exc:
+        if exc.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            raise
+        raise holding.make_refusal() from exc
+    database.execute("ROLLBACK")
 
 
-def _has_sessions() -> bool:
+def _refuse_sessions() -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() "
             "AND usename = current_user AND pid <> pg_backend_pid())"
         )
-        return bool(cursor.fetchone()[0])
+        if cursor.fetchone()[0]:
+            raise holding.make_refusal()
 
 
 def _refuse_used(*, is_damaged: bool) -> None:
@@ -218,15 +225,18 @@ def _can_unseal(sealed_url: str) -> bool:
 # --- The exchange
 
 
-def _replace_rows(alias: str) -> None:
+def _replace_rows(alias: str, *, is_alone: bool) -> None:
     # The tables may be missing, or older; this changes no row.
     call_command("migrate", verbosity=0, interactive=False)
     with transaction.atomic():
         rows.empty(DEFAULT_DB_ALIAS)
+        if is_alone:
+            # Somebody may have come since the first look. From here on the others wait for the new rows.
+            _refuse_sessions()
         rows.copy(alias, DEFAULT_DB_ALIAS)
 
 
-def _replace_file(target: Path, copy: Path, *, is_damaged: bool) -> None:
+def _replace_file(target: Path, copy: Path, *, is_alone: bool, is_damaged: bool) -> None:
     connection.close()
     if is_damaged:
         moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
@@ -236,7 +246,10 @@ def _replace_file(target: Path, copy: Path, *, is_damaged: bool) -> None:
                 file.rename(target.with_name(f"{target.name}.damaged-{moment}{suffix}"))
     if not target.exists():
         target.touch(mode=0o600)
-    with closing(sqlite3.connect(target, timeout=10)) as database:
+    with closing(sqlite3.connect(target, timeout=1 if is_alone else 10)) as database:
         database.execute("PRAGMA journal_mode = WAL")
-    with closing(sqlite3.connect(copy)) as source:
-        files.copy_database(source, target)
+        if is_alone:
+            # Somebody may have come since the first look. From here on nobody comes.
+            _take_alone(database)
+        with closing(sqlite3.connect(copy)) as source:
+            files.copy_database(source, database)

@@ -37,8 +37,8 @@ def _copy_file(draft: Path, tell: Tell) -> None:
     """Copy SQLite's file, with what is still in its -wal file."""
     connection.ensure_connection()
     source: sqlite3.Connection = connection.connection
-    files.copy_database(source, draft, lambda done, total: tell(f"{100 * done // total} %"))
     with closing(sqlite3.connect(draft, isolation_level=None)) as copy:
+        files.copy_database(source, copy, lambda done, total: tell(f"{100 * done // total} %"))
         # One file, which needs none beside it; without the logins of people, which are as good as passwords.
         copy.execute("PRAGMA journal_mode = DELETE")
         copy.execute("PRAGMA secure_delete = ON")

@@ -75,6 +75,26 @@ def test_everything_is_back_after_a_total_loss(
     assert read_costs(database)[: len(costs)] == costs
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_restore_sees_a_web_process_that_nobody_uses(
+    lost: bool, start_service: Start, manage: Manage, database: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "panel.backup"
+    assert manage("backup", file).returncode == 0
+    service = start_service(**NO_SYNC, WEB_WORKERS="1").wait_until_alive()
+    if lost:
+        # What remains open of it is no sign for others.
+        for path in database.parent.glob(f"{database.name}*"):
+            path.unlink()
+
+    refused = manage("restore", file, "--replace")
+    service.end()
+    wait_until(lambda: manage("restore", file, "--replace").returncode == 0, "the last process has ended")
+
+    assert refused.returncode == 1
+    assert "Other processes have the database open." in refused.stderr
+
+
 def read_costs(database: Path) -> list[Any]:
     """Return the ledger's first intervals, which have ended by then."""
     query = "SELECT instance_id, state, began_ms, ended_ms, price FROM instances_usageinterval WHERE ended_ms > 0"

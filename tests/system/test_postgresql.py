@@ -103,8 +103,9 @@ def test_threads_of_a_process_limit_its_connections(start_service: Start, server
 
     read_at_once(service, 80)
 
-    # Four more threads answer probes; the refresher has one, and the thread that records what could not be stored.
-    assert 1 < count_sessions(server) <= 4 + 6
+    # Four more threads answer probes; the refresher has one, the thread that records what could not be stored, and the
+    # one that restores see.
+    assert 1 < count_sessions(server) <= 4 + 7
 
 
 def count_sessions(server: PostgreSQL, condition: str = "true") -> int:
@@ -156,6 +157,25 @@ def test_backup_moves_a_panel_from_sqlite_to_postgresql_and_back(
         python.run(arguments, cwd=ROOT, env=variables, check=True)
 
     assert read_rows(last) >= before
+
+
+def test_restore_sees_a_web_process_that_nobody_uses(
+    start_service: Start, environment: dict[str, str], tmp_path: Path
+) -> None:
+    def manage(*arguments: str) -> Any:
+        command = [sys.executable, "manage.py", *arguments]
+        return python.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+    file = str(tmp_path / "panel.backup")
+    assert manage("backup", file).returncode == 0
+    service = start_service(**QUIET, NOVITA_SYNC_ON_STARTUP="0").wait_until_alive()
+
+    refused = manage("restore", file, "--replace")
+    service.end()
+    wait_until(lambda: manage("restore", file, "--replace").returncode == 0, "the last process has ended")
+
+    assert refused.returncode == 1
+    assert "Other processes have the database open." in refused.stderr
 
 
 def read_rows(database: Path) -> set[tuple[Any, ...]]:
