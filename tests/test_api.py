@@ -247,6 +247,9 @@ def test_cleared_inventory_is_empty_until_the_next_sync(client: Client, synchron
         ("pageSize=1001", "pageSize"),
         ("pageSize=Infinity", "pageSize"),
         ("search=%00", "search"),
+        ("fields=id,nope", "fields"),
+        ("fields=id,", "fields"),
+        ("fields=id&fields=name", "fields"),
     ],
 )
 def test_invalid_query_names_the_parameter(client: Client, query: str, field: str) -> None:
@@ -452,6 +455,7 @@ def test_query_is_described(schema: Any) -> None:
             "ordering",
             "page",
             "pageSize",
+            "fields",
         ),
     }
 

@@ -4,6 +4,7 @@ import csv
 import io
 from datetime import datetime
 from typing import Any
+from unittest.mock import Mock
 from urllib.parse import urlencode
 
 import pytest
@@ -12,6 +13,7 @@ from django.utils import timezone
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from redis import Redis
 
 from instances.api.serializers import ORDERINGS
 from instances.inventory.queries import get_natural_key, select
@@ -173,6 +175,39 @@ def test_instances_are_sorted_by_what_they_have_cost_since_their_start(
     assert list_ids(client, ordering="-spent") == "a b d c of 4"
     # Time alone changes this order.
     assert "ETag" not in client.get("/api/instances?ordering=-spent")
+
+
+@pytest.mark.usefixtures("account")
+@pytest.mark.parametrize("query", ["", "search=train&ordering=name", "page=2&pageSize=2"])
+def test_fields_leave_out_all_others(client: Client, query: str) -> None:
+    names = ["name", "status", "portMappings"]
+    whole = client.get(f"/api/instances?{query}").json()
+
+    found = client.get(f"/api/instances?{query}&fields=status,portMappings,name").json()
+
+    assert found["total"] == whole["total"]
+    assert found["instances"] == [{name: one[name] for name in names} for one in whole["instances"]]
+
+
+@pytest.mark.usefixtures("account")
+def test_unchanged_fields_cost_one_command_and_no_second_rendering(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, gzipped = "/api/instances?fields=id,name", {"Accept-Encoding": "gzip"}
+    first = client.get(path, headers=gzipped)
+    send = Mock(side_effect=Redis.execute_command)
+    monkeypatch.setattr(Redis, "execute_command", lambda *args, **options: send(*args, **options))
+    render = Mock()
+    monkeypatch.setattr("instances.inventory.bodies.render", render)
+
+    again = client.get(path, headers=gzipped)
+    unchanged = client.get(path, headers={"If-None-Match": first["ETag"]})
+
+    assert again.content == first.content
+    assert unchanged.status_code == 304
+    assert unchanged["Data-As-Of"]
+    assert send.call_count == 2
+    render.assert_not_called()
 
 
 def read_csv(client: Client, query: str = "") -> list[dict[str, str]]:

@@ -65,9 +65,10 @@ def answer_overview(request: HttpRequest) -> Answer:
     return answer
 
 
-def answer_listing(request: HttpRequest) -> Answer:
-    """Send the rendered listing as it is stored, or a 304. Raises CacheUnavailable."""
-    body = store.read_body(get_known_revision(request))
+def answer_listing(request: HttpRequest, names: tuple[str, ...] = ()) -> Answer:
+    """Send the rendered listing, or these fields of it, or a 304. Raises CacheUnavailable."""
+    known = get_known_revision(request)
+    body = store.read_selection(names, known) if names else store.read_body(known)
     if body.rendered is None:
         answer = Answer(HTTPStatus.NOT_MODIFIED, {})
     elif "gzip" in request.META.get("HTTP_ACCEPT_ENCODING", ""):

@@ -9,10 +9,10 @@ from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
 from instances.api.findings import ActingSerializer, FindingSerializer
-from instances.api.strict import FlagField, NoteField, StrictSerializer, TextField
+from instances.api.strict import FlagField, NoteField, StrictSerializer, TextField, show_name
 from instances.errors import InvalidRequest
 from instances.instance import ACTION_NAMES, GROUPS
-from instances.inventory import attention, queries
+from instances.inventory import attention, queries, rows
 from instances.models import Operation, Target
 
 ORDERINGS = (
@@ -127,6 +127,17 @@ class ListQuerySerializer(FilterSerializer):
     pageSize = serializers.IntegerField(
         min_value=1, max_value=MAX_PAGE_SIZE, required=False, help_text="Default with `page`: 100."
     )
+    fields = serializers.CharField(  # type: ignore[assignment]  # DRF keeps declared fields apart from its own `fields`
+        required=False, help_text="Only these fields of each instance, separated by commas: `id,name,status`."
+    )
+
+    def validate_fields(self, text: str) -> tuple[str, ...]:
+        """Return the fields in the order of an instance."""
+        names = set(text.split(","))
+        if unknown := names - rows.SHAPES.keys():
+            shown, valid = ", ".join(sorted(map(show_name, unknown))), ", ".join(rows.SHAPES)
+            raise serializers.ValidationError(f"No fields of an instance: {shown}. Valid are: {valid}.")
+        return tuple(name for name in rows.SHAPES if name in names)
 
 
 class StatusErrorSerializer(serializers.Serializer[Any]):

@@ -130,13 +130,14 @@ class InstanceViewSet(ApiView, ViewSet):
     roles = MappingProxyType(dict.fromkeys(["sync", "start", "stop", "restart", "protect"], Role.OPERATOR))
 
     def list(self, request: Request) -> HttpResponseBase:
-        query = self.query
+        query = dict(self.query)
+        names = query.pop("fields", ())
         is_html = request.accepted_renderer.format == "api"
         if is_html and "page" not in query:
             # A browser shows one page; the JSON has all instances.
             query = {"page": 1, "pageSize": HTML_PAGE_SIZE, **query}
         if not query:
-            return reads.answer_listing(request).to_response()
+            return reads.answer_listing(request, names).to_response()
         # Time alone changes the answer of some queries.
         has_revision = not is_html and not queries.is_timed(query)
         known = reads.get_known_revision(request) if has_revision else None
@@ -146,7 +147,7 @@ class InstanceViewSet(ApiView, ViewSet):
             response = HttpResponseNotModified()
         else:
             instances, total = queries.select(listing.instances, query, finding_list.find_idle(query))
-            response = Response({"instances": instances, "total": total})
+            response = Response({"instances": queries.pick(instances, names), "total": total})
         reads.add_age(response.headers, listing.freshness, listing.revision if has_revision else None)
         return response
 

@@ -47,7 +47,7 @@ _CLEAR: Final = lua.load(__file__, "clear")
 
 @dataclass(frozen=True)
 class Body:
-    """The answer to GET /api/instances without a query. `rendered` is None when the reader has this revision."""
+    """The answer to GET /api/instances with every instance. `rendered` is None when the reader has this revision."""
 
     freshness: Freshness
     revision: int | None
@@ -208,6 +208,15 @@ def read_listing() -> Listing:
         instances += json.loads(b"[%b]" % b",".join(whole.rows[start : start + ROWS_AT_ONCE]))
     _parsed = Listing(whole.freshness, whole.revision, queries.Rows(instances))
     return _parsed
+
+
+def read_selection(names: tuple[str, ...], known_revision: int | None) -> Body:
+    """Read these fields of every instance as they are sent, rendered once for each revision and process."""
+    listing = read_listing()
+    if known_revision is not None and known_revision == listing.revision:
+        return Body(listing.freshness, listing.revision, None)
+    with rendering:
+        return Body(listing.freshness, listing.revision, listing.instances.render(names))
 
 
 def find_listing() -> Listing | None:

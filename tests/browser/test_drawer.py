@@ -329,9 +329,10 @@ def test_menu_offers_what_is_possible(panel: Panel, visit: Visit) -> None:
     assert panel.service.post("/api/instances/a1/protect", json={"reason": "the demo"}).ok
     page = visit()
 
-    expect(open_menu(page, "beta").get_by_role("menuitem")).to_have_text(
-        ["Protect…", "Copy ID", "Open Novita's console"]
-    )
+    items = open_menu(page, "beta").get_by_role("menuitem")
+    expect(items).to_have_text(["Protect…", "Copy ID", "Copy endpoint", "Open Novita's console"])
+    expect(items.nth(2)).to_have_attribute("title", "This instance has no endpoint.")
+    expect(items.nth(2)).to_be_disabled()
     page.get_by_role("searchbox").click()
     expect(page.get_by_role("menu")).to_have_count(0)
     items = open_menu(page).get_by_role("menuitem")

@@ -293,7 +293,7 @@ def test_recovery_is_noticed_within_five_seconds(panel: Panel, visit: Visit, wit
     page.evaluate(SET_VISIBILITY, False)
     # Several refreshes fail; a pause that grew would be long by now.
     for _ in range(4):
-        with page.expect_response(lambda answer: answer.url.endswith("/api/instances") and answer.status == 503):
+        with page.expect_response(lambda answer: "/api/instances?" in answer.url and answer.status == 503):
             pass
     expect(page.locator("#failure")).to_contain_text("Redis")
 

@@ -60,7 +60,7 @@ export function createDetails({address, inventory, protection, annotation, recor
         if (known) {
             updateKnown(shown, isGone);
         }
-        recordings.update(known, JSON.stringify([present, protection.get(id)]));
+        recordings.update(known, Boolean(present), JSON.stringify([present, protection.get(id)]));
     }
 
     function updateKnown(one, isGone) {
@@ -69,9 +69,10 @@ export function createDetails({address, inventory, protection, annotation, recor
         set(status, 'title', one.status);
         set(status.dataset, 'group', isGone ? 'gone' : one.group);
         set(find(element, '.more'), 'hidden', isGone);
-        fill(element.querySelector('.facts'), describe(one));
-        fill(element.querySelector('.ports'), describePorts(one.portMappings));
-        fill(element.querySelector('.costs'), describeCost(one, recordings.costs));
+        const whole = {...recordings.facts.fields, ...one};
+        fill(element.querySelector('.facts'), describe(whole));
+        fill(element.querySelector('.ports'), describePorts(whole));
+        fill(element.querySelector('.costs'), describeCost(whole, recordings.costs));
         for (const updatePart of parts) {
             updatePart(element, one);
         }
@@ -83,7 +84,7 @@ export function createDetails({address, inventory, protection, annotation, recor
 
     function sayNotice(isGone) {
         if (!isGone) {
-            return known ? '' : 'The cache is empty, so the instance is not known yet.';
+            return known ? recordings.facts.fields ? '' : recordings.facts.error : 'The cache is empty, so the instance is not known yet.';
         }
         return known
             ? 'This instance no longer exists at Novita. Below is what was known.'

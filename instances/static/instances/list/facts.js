@@ -7,20 +7,23 @@ import {getLabel} from '../statuses.js';
 import {sayAge, sayCost, sayInstanceCost, sayMoment} from '../words.js';
 
 const BILLING = {onDemand: 'On-demand', spot: 'Spot', monthly: 'Monthly'};
+const UNREAD = '…';
 const MONTH_MS = 30 * 86_400_000;
 const SOURCES = {instance: ', from this instance at Novita', product: ", from Novita's price list"};
 
 // Returns {title, text, copy, link, isError} of each fact: `copy` is what a button copies, `link` an address to open.
+// Before `one` was read, it has the fields of its row.
 export function describe(one) {
+    const sayRead = say => (one.portMappings ? say() : UNREAD);
     const error = one.statusError ? [one.statusError.state, one.statusError.message].filter(Boolean).join(': ') : '';
     return [
         ...error ? [{title: "Novita's error", text: error, isError: true}] : [],
         {title: 'ID', text: one.id, copy: one.id},
         {title: 'Status', text: sayStatus(one.status)},
         {title: 'GPU', text: `${one.gpuNum ? `${one.gpuNum} × ` : ''}${one.productName}`},
-        {title: 'CPU, memory', text: `${one.cpuNum ?? '?'} CPUs, ${one.memoryGb ?? '?'} GB`},
-        {title: 'Disk', text: one.rootfsSizeGb === null ? '' : `${one.rootfsSizeGb} GB`},
-        {title: 'Image', text: one.imageUrl, copy: one.imageUrl},
+        {title: 'CPU, memory', text: sayRead(() => `${one.cpuNum ?? '?'} CPUs, ${one.memoryGb ?? '?'} GB`)},
+        {title: 'Disk', text: sayRead(() => one.rootfsSizeGb === null ? '' : `${one.rootfsSizeGb} GB`)},
+        {title: 'Image', text: sayRead(() => one.imageUrl), copy: one.imageUrl},
         {title: 'Region', text: one.region},
         {title: 'Cluster ID', text: one.clusterId},
         {title: 'Product ID', text: one.productId},
@@ -28,8 +31,8 @@ export function describe(one) {
         ...one.spotStatus ? [{title: 'Spot state', text: one.spotStatus}] : [],
         {title: 'Created', text: sayTime(one.createdAt)},
         {title: 'Last started', text: sayTime(one.lastStartedAt)},
-        {title: 'Last stopped', text: sayTime(one.lastStoppedAt)},
-        {title: 'Ends', text: sayTime(one.endTime)},
+        {title: 'Last stopped', text: sayRead(() => sayTime(one.lastStoppedAt))},
+        {title: 'Ends', text: sayRead(() => sayTime(one.endTime))},
         {title: 'Last changed', text: sayTime(one.changedAt)},
     ];
 }
@@ -40,8 +43,8 @@ function sayStatus(status) {
     return label.toLowerCase() === status.toLowerCase() ? label : `${label} (${status})`;
 }
 
-export function describePorts(mappings) {
-    return mappings.length ? mappings.flatMap(describePort) : [{title: 'Ports', text: 'none'}];
+export function describePorts({portMappings}) {
+    return portMappings?.length ? portMappings.flatMap(describePort) : [{title: 'Ports', text: portMappings ? 'none' : UNREAD}];
 }
 
 function describePort({port, type, endpoint}) {

@@ -1,6 +1,7 @@
 // The menu of an instance: what its row has no button for. It opens from the row and from the drawer.
 
-import {find, make, set} from '../elements.js';
+import {find, make, set, setDisabled} from '../elements.js';
+import {read} from '../service.js';
 
 // The address that Novita's documentation names for the list of instances; it names none of a single one.
 const CONSOLE = 'https://novita.ai/gpu-instance/console/instances';
@@ -15,7 +16,6 @@ export function createMenu({inventory, protection, canRequest}) {
     }
 
     function listItems(one) {
-        const endpoint = one.portMappings.map(mapping => mapping.endpoint).find(Boolean);
         const item = (text, attributes) => make('button', {type: 'button', role: 'menuitem', tabindex: -1, ...attributes}, text);
         return [
             ...canRequest('restart', one) ? [item('Restart…', {'data-do': 'act', 'data-action': 'restart', 'data-needs': 'operator'})] : [],
@@ -23,9 +23,25 @@ export function createMenu({inventory, protection, canRequest}) {
                 ? item('Remove protection…', {'data-do': 'unprotect', 'data-needs': 'admin'})
                 : item('Protect…', {'data-do': 'protect', 'data-needs': 'operator'}),
             item('Copy ID', {'data-do': 'copy', 'data-text': one.id}),
-            ...endpoint ? [item('Copy endpoint', {'data-do': 'copy', 'data-text': endpoint})] : [],
+            takeEndpoint(one.id, item('Copy endpoint', {'data-do': 'copy', 'aria-disabled': 'true'})),
             make('a', {role: 'menuitem', tabindex: -1, href: CONSOLE, target: '_blank', rel: 'noopener noreferrer'}, "Open Novita's console"),
         ];
+    }
+
+    // The rows have no endpoints. The item stays in its place: it can be pressed once the endpoint was read.
+    function takeEndpoint(id, button) {
+        read(`/api/instances/${encodeURIComponent(id)}`).then(({portMappings}) => {
+            const endpoint = portMappings.map(mapping => mapping.endpoint).find(Boolean);
+            if (endpoint) {
+                button.dataset.text = endpoint;
+                setDisabled(button, false);
+            } else {
+                button.title = 'This instance has no endpoint.';
+            }
+        }, error => {
+            button.title = error.message;
+        });
+        return button;
     }
 
     // What the menu offers stays while it is open: nothing else slides under the pointer.
@@ -112,7 +128,7 @@ export function createMenu({inventory, protection, canRequest}) {
     }, {capture: true});
     // Before the item's action: a dialog that it opens gives the focus back to the menu's button.
     document.addEventListener('click', ({target}) => {
-        if (menu && !menu.button.contains(target)) {
+        if (menu && !menu.button.contains(target) && !target.closest('[aria-disabled=true]')) {
             close();
         }
     }, {capture: true});

@@ -1,4 +1,5 @@
-// What the service has recorded of the instance in the drawer: its history, and what it cost in the last 30 days.
+// What the service knows of the instance in the drawer beyond its row: all fields, its history, and what it cost in the
+// last 30 days.
 
 import {make, setText} from '../elements.js';
 import {locate} from '../root.js';
@@ -17,6 +18,7 @@ export function createRecordings({render}) {
     let id = '';
     let mark = null; // what the recordings were read for
     let readAt = 0;
+    let facts = {fields: null, error: ''};
     let costs = {month: null, error: ''};
     let events = null; // of the history; null until it was read
 
@@ -24,6 +26,7 @@ export function createRecordings({render}) {
         id = newId;
         mark = null;
         events = null;
+        facts = {fields: null, error: ''};
         costs = {month: null, error: ''};
         list.replaceChildren();
         list.dataset.shown = '';
@@ -31,22 +34,25 @@ export function createRecordings({render}) {
     }
 
     // Reads anew when the instance or its protection (`newMark`) has changed, and after some time.
-    function update(one, newMark) {
+    function update(one, isListed, newMark) {
         if (newMark !== mark || performance.now() - readAt > READ_AGAIN_MS) {
             mark = newMark;
-            readAnew(one);
+            readAnew(one, isListed);
         }
         show();
         // Of an unknown instance there is nothing to say.
         section.hidden = !one && !events?.length;
     }
 
-    function readAnew(one) {
+    function readAnew(one, isListed) {
         const path = encodeURIComponent(id);
         readAt = performance.now();
         fetchAndShow(`/api/instances/${path}/history`, takeEvents);
         if (one) {
             fetchAndShow(`/api/costs/instances?instance=${path}`, takeCosts);
+        }
+        if (isListed) {
+            fetchAndShow(`/api/instances/${path}`, takeFacts);
         }
     }
 
@@ -64,6 +70,10 @@ export function createRecordings({render}) {
             take(answer, error);
             render();
         }
+    }
+
+    function takeFacts(answer, error) {
+        facts = {fields: answer || facts.fields, error};
     }
 
     function takeCosts(answer, error) {
@@ -103,6 +113,9 @@ export function createRecordings({render}) {
         section,
         begin,
         update,
+        get facts() {
+            return facts;
+        },
         get costs() {
             return costs;
         },
