@@ -1,12 +1,14 @@
 """What is measured, against what, and the goal: one line of the table each."""
 
+import json
 import platform
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from benchmarks.load import Load
 from tests.system.processes import find_redis_server
@@ -111,19 +113,20 @@ def list_boots(times: Mapping[str, float]) -> Iterator[Figure]:
         )
 
 
-# The name of a figure of `benchmarks.dashboard` → its goal.
-DASHBOARD_GOALS = {
-    "first visit, 1,000 instances (bytes)": 90_000,
-    "repeated visit, 1,000 instances (bytes)": 5_000,
-    "refresh of 1,000 rows, 10 changed (ms)": 30,
-    "another user's action is shown after, at most (s)": 3,
+# A figure of `benchmarks.dashboard` → its unit and its goal.
+DASHBOARD: Final[Mapping[str, tuple[str, float | None]]] = {
+    "first visit, 1,000 instances": ("bytes", 90_000),
+    "repeated visit, 1,000 instances": ("bytes", 5_000),
+    "refresh of 1,000 rows, 10 changed": ("ms", 30),
+    "another user's action is shown after, median": ("s", None),
+    "another user's action is shown after, at most": ("s", 3),
 }
 
 
 def list_dashboard(found: Mapping[str, float]) -> Iterator[Figure]:
-    for name, goal in DASHBOARD_GOALS.items():
-        title, _, unit = name.removesuffix(")").partition(" (")
-        yield Figure(f"dashboard, {title}", "Chromium", found[name], unit, goal=goal, is_least=False)
+    for name, value in found.items():
+        unit, goal = DASHBOARD[name]
+        yield Figure(f"dashboard, {name}", "Chromium", value, unit, goal=goal, is_least=False)
 
 
 def describe_machine() -> dict[str, Any]:
@@ -146,18 +149,43 @@ def _read_version(command: list[str]) -> str | None:
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()[:60]
 
 
-def format_table(figures: list[Figure], peer_trouble: str) -> str:
-    rows = [("measured", "at", "ours", "beside", "ratio", "goal", "")]
-    for figure in figures:
-        value = f"{figure.value:,.{0 if figure.value >= 100 else 2}f} {figure.unit}"
-        beside = f"{figure.beside} {figure.other:,.{0 if figure.other >= 100 else 2}f}" if figure.other else ""
+@dataclass
+class Results:
+    """What a run has measured so far. `lines` are those of the chart; `failed` says why a part has no figures."""
+
+    figures: list[Figure] = field(default_factory=list)
+    lines: dict[str, dict[int, float]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    peer_trouble: str = ""
+    machine: dict[str, Any] = field(default_factory=describe_machine)
+
+    def draw(self, line: str, instances: int, milliseconds: float) -> None:
+        self.lines.setdefault(line, {})[instances] = milliseconds
+
+    def to_text(self) -> str:
+        document = {
+            "measuredAt": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": self.machine,
+            "failed": self.failed,
+            "figures": [one.to_json() for one in self.figures],
+        }
+        return json.dumps(document, indent=2) + "\n"
+
+
+def format_table(results: Results) -> str:
+    """Return the table of docs/scaling.md."""
+    lines = ["| measured | instances | here | beside | ratio | goal | |", "| --- | --- | --- | --- | --- | --- | --- |"]
+    for figure in results.figures:
+        beside = f"{figure.beside}: {_format(figure.other)}" if figure.other else ""
         if figure.beside == "peer" and not figure.other:
-            beside = f"peer: {peer_trouble}"
-        ratio = f"{figure.ratio:,.2f} x" if figure.beside and figure.ratio is not None else ""
-        goal = f"{'>=' if figure.is_least else '<='} {figure.goal:g}" if figure.goal is not None else ""
-        met = {True: "met", False: "missed", None: ""}[figure.is_met]
-        rows.append((figure.name, figure.at, value, beside, ratio, goal, met))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+            beside = f"peer: {results.peer_trouble}"
+        ratio = f"{figure.ratio:,.2f}" if figure.beside and figure.ratio is not None else ""
+        goal = f"{'≥' if figure.is_least else '≤'} {figure.goal:,g}" if figure.goal is not None else ""
+        met = {True: "met", False: "**missed**", None: ""}[figure.is_met]
+        cells = (figure.name, figure.at, f"{_format(figure.value)} {figure.unit}", beside, ratio, goal, met)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _format(value: float) -> str:
+    return f"{value:,.{0 if value >= 100 else 2}f}"
