@@ -39,6 +39,9 @@ threads = settings.WEB_THREADS + 4
 worker_class = "novita_site.worker.PatientWorker"
 # Per process. At the limit the connection that has waited longest is closed.
 worker_connections = 512
+# Longer than the pause between two polls of a page, which would connect anew for each one. A connection that the server
+# closes may carry a request at that moment.
+keepalive = 10
 # The worker buffers answers.
 sendfile = False
 # Longer than any request waits for Novita.

@@ -1,11 +1,13 @@
 """The web server's worker: when a request is whole, and how many connections one client may hold."""
 
 import contextlib
+import re
 import selectors
 import socket
 import time
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -17,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from novita_site import unsent
+from novita_site import gunicorn, unsent
 from novita_site import worker as worker_module
 from novita_site.framing import Framing, TooLarge
 from novita_site.worker import Connection, Exchange, PatientWorker
@@ -250,6 +252,13 @@ def test_next_request_waits_for_the_end_of_the_one_before(worker: PatientWorker,
     assert worker.tpool.submit.call_count == 2
     assert conn.sock.request == b"GET /second HTTP/1.1\r\n\r\n"
     end_request(worker, conn)
+
+
+def test_connection_of_a_page_outlives_the_pause_between_two_polls() -> None:
+    script = Path(gunicorn.__file__).parent.parent / "instances/static/instances/live.js"
+    (pause,) = re.findall(r"^const LOOK_SECONDS = (\d+);", script.read_text(), re.MULTILINE)
+
+    assert gunicorn.keepalive > int(pause)
 
 
 def test_bytes_that_nobody_reads_yet_keep_the_loop_from_nothing(worker: PatientWorker, listener: Listener) -> None:
