@@ -130,7 +130,8 @@ def test_removed_instance_keeps_what_was_known(two: Panel, visit: Visit) -> None
 
 def test_cleared_cache_is_no_removal(two: Panel, visit: Visit) -> None:
     page = visit()
-    drawer = open_drawer(page)
+    with page.expect_response("**/annotation"):
+        drawer = open_drawer(page)
     two.clear()
     expect(page.get_by_text("The cache is empty.").first).to_be_visible()
 
