@@ -68,6 +68,8 @@ LEASE_SECONDS: Final = 30
 DRAFT_SECONDS: Final = 120
 # Redis runs one command or script at a time. A thousand rows take it 1 to 3 ms.
 ROWS_AT_ONCE: Final = 1000
+# Rendered answers of a revision with different fields: the whole list, that of the page, and those of some scripts.
+KEPT_BODIES: Final = 4
 # A sentinel answers from its memory. Those that don't are asked one after the other.
 SENTINEL_OPTIONS: Final = {"socket_connect_timeout": 0.3, "socket_timeout": 0.3, "retry": Retry(NoBackoff(), 0)}
 TURN_SECONDS: Final = 25

@@ -176,7 +176,7 @@ def redis_server() -> Iterator[FakeServer]:
     FAKE_REDIS.dbs.clear()
     FAKE_REDIS.connected = True
     store._parsed = None
-    store._kept = None
+    store._kept.clear()
     overview._last = (float("-inf"), "")
     reads._known_health.clear()
     cards._last_line = (float("-inf"), 0, SafeString())

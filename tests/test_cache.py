@@ -135,8 +135,8 @@ def test_rendered_listing_is_sent_as_stored(
 ) -> None:
     client.get("/api/instances")
     (name,) = raw_redis.keys(name_of("body:*"))
-    raw_redis.set(name, bodies.seal(gzip.compress(b"as it is")))
-    monkeypatch.setattr(store, "_kept", None)  # As in a new process.
+    raw_redis.hset(name, "", bodies.seal(gzip.compress(b"as it is")))
+    monkeypatch.setattr(store, "_kept", {})  # As in a new process.
 
     assert client.get("/api/instances").content == b"as it is"
 
@@ -261,7 +261,7 @@ def test_evicted_key_never_shows_an_empty_account(
     whole = client.get("/api/instances")
     raw_redis.delete(*raw_redis.keys(name_of(f"{name}")))
     monkeypatch.setattr(store, "_parsed", None)  # As in a new process.
-    monkeypatch.setattr(store, "_kept", None)
+    monkeypatch.setattr(store, "_kept", {})
 
     answer = client.get("/api/instances")
 

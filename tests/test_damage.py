@@ -96,13 +96,13 @@ def assert_every_read_is_sane() -> None:
     The tests whose names end in "answer" request the answers themselves, with a sample of the damages.
     """
     for name, (read, is_sane) in READS.items():
-        store._parsed = store._kept = None
+        store._parsed, store._kept = None, {}
         found = read()
         assert is_sane(found), (name, found)
 
 
 def assert_inventory_is_right() -> None:
-    store._parsed = store._kept = None
+    store._parsed, store._kept = None, {}
     listing = store.read_listing()
     assert {row["id"]: row["status"] for row in listing.instances} == STATUSES
     assert not listing.freshness.is_stale
@@ -116,7 +116,7 @@ def assert_inventory_is_right() -> None:
 def assert_every_answer_is_sane(client: Client) -> None:
     """Request everything that reads Redis, as from a new process."""
     for path in ("/api/instances", "/api/instances?ordering=changedAt&search=a", "/api/instances/a", "/", "/health"):
-        store._parsed = store._kept = None
+        store._parsed, store._kept = None, {}
         answer = client.get(path)
         assert answer.status_code in {200, 404}, (path, answer.content)
     for path in ("/api/cache/stats", "/readyz"):
@@ -130,7 +130,7 @@ def assert_every_answer_is_sane(client: Client) -> None:
 
 
 def assert_all_is_right(client: Client) -> None:
-    store._parsed = store._kept = None
+    store._parsed, store._kept = None, {}
     answer = client.get("/api/instances")
     assert {one["id"]: one["status"] for one in answer.json()["instances"]} == STATUSES
     assert answer["Data-Stale"] == "false"
@@ -228,7 +228,7 @@ def change_row(raw_redis: FakeRedis, change: Callable[[dict[str, Any]], Any]) ->
     changed = change(row)
     raw_redis.hset(generation, "a", changed if isinstance(changed, bytes | str) else json.dumps(changed))
     raw_redis.delete(*raw_redis.keys(name_of("body:*")))
-    store._parsed = store._kept = None
+    store._parsed, store._kept = None, {}
 
 
 FIELD_NAMES = [*from_json({"id": "-", "status": "-"}).to_json(), "changedAt"]

@@ -10,15 +10,18 @@ from urllib.parse import urlencode
 import pytest
 from django.test import Client
 from django.utils import timezone
+from fakeredis import FakeRedis
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from redis import Redis
 
 from instances.api.serializers import ORDERINGS
+from instances.inventory import bodies, store
 from instances.inventory.queries import get_natural_key, select
 from tests.natural_order import NAMES, SEARCHES
 from tests.novita_answers import NovitaAnswers, make_row
+from tests.redis_keys import name_of
 
 pytestmark = pytest.mark.django_db
 
@@ -180,17 +183,18 @@ def test_instances_are_sorted_by_what_they_have_cost_since_their_start(
 @pytest.mark.usefixtures("account")
 @pytest.mark.parametrize("query", ["", "search=train&ordering=name", "page=2&pageSize=2"])
 def test_fields_leave_out_all_others(client: Client, query: str) -> None:
-    names = ["name", "status", "portMappings"]
+    names = ["status", "portMappings", "name"]
     whole = client.get(f"/api/instances?{query}").json()
 
     found = client.get(f"/api/instances?{query}&fields=status,portMappings,name").json()
 
     assert found["total"] == whole["total"]
     assert found["instances"] == [{name: one[name] for name in names} for one in whole["instances"]]
+    assert {tuple(one) for one in found["instances"]} == {tuple(names)}
 
 
 @pytest.mark.usefixtures("account")
-def test_unchanged_fields_cost_one_command_and_no_second_rendering(
+def test_fields_are_rendered_once_for_all_processes_and_cost_one_command(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, gzipped = "/api/instances?fields=id,name", {"Accept-Encoding": "gzip"}
@@ -198,16 +202,30 @@ def test_unchanged_fields_cost_one_command_and_no_second_rendering(
     send = Mock(side_effect=Redis.execute_command)
     monkeypatch.setattr(Redis, "execute_command", lambda *args, **options: send(*args, **options))
     render = Mock()
-    monkeypatch.setattr("instances.inventory.bodies.render", render)
+    monkeypatch.setattr(bodies, "render", render)
 
     again = client.get(path, headers=gzipped)
     unchanged = client.get(path, headers={"If-None-Match": first["ETag"]})
 
-    assert again.content == first.content
+    monkeypatch.setattr(store, "_kept", {})  # As in another process.
+    elsewhere = client.get(path, headers=gzipped)
+
+    assert again.content == first.content == elsewhere.content
     assert unchanged.status_code == 304
     assert unchanged["Data-As-Of"]
-    assert send.call_count == 2
+    assert send.call_count == 3
     render.assert_not_called()
+
+
+@pytest.mark.usefixtures("account")
+def test_at_most_four_lists_of_a_revision_are_kept(client: Client, raw_redis: FakeRedis) -> None:
+    lists = ["", "?fields=id", "?fields=name", "?fields=id,name", "?fields=status", "?fields=region"]
+    found = [client.get(f"/api/instances{query}").json()["instances"][0] for query in lists]
+
+    (name,) = raw_redis.keys(name_of("body:*"))
+    assert raw_redis.hkeys(name) == [b"", b"id", b"name", b"id,name"]
+    assert len(store._kept) <= 4
+    assert [",".join(one) for one in found[1:]] == ["id", "name", "id,name", "status", "region"]
 
 
 def read_csv(client: Client, query: str = "") -> list[dict[str, str]]:

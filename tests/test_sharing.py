@@ -100,9 +100,9 @@ def test_readers_with_different_revisions_share_a_command_and_get_what_each_lack
     novita.lists(make_row("a"))
     synchronize("command")
     revision = store.read_body().revision
-    monkeypatch.setattr(store, "_kept", None)  # As in a new process.
+    monkeypatch.setattr(store, "_kept", {})  # As in a new process.
 
-    answers = store._read_for_all([revision, None, revision])
+    answers = store._read_for_all([((), revision), ((), None), ((), revision)])
 
     assert {answer[3] is None for answer, _ in answers if answer} == {False}
     assert store.read_stats().state.not_modified == 2

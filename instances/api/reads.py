@@ -68,7 +68,7 @@ def answer_overview(request: HttpRequest) -> Answer:
 def answer_listing(request: HttpRequest, names: tuple[str, ...] = ()) -> Answer:
     """Send the rendered listing, or these fields of it, or a 304. Raises CacheUnavailable."""
     known = get_known_revision(request)
-    body = store.read_selection(names, known) if names else store.read_body(known)
+    body = store.read_body(known, names)
     if body.rendered is None:
         answer = Answer(HTTPStatus.NOT_MODIFIED, {})
     elif "gzip" in request.META.get("HTTP_ACCEPT_ENCODING", ""):

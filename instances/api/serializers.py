@@ -132,12 +132,12 @@ class ListQuerySerializer(FilterSerializer):
     )
 
     def validate_fields(self, text: str) -> tuple[str, ...]:
-        """Return the fields in the order of an instance."""
-        names = set(text.split(","))
-        if unknown := names - rows.SHAPES.keys():
+        """Return the names, each once."""
+        names = dict.fromkeys(text.split(","))
+        if unknown := names.keys() - rows.SHAPES.keys():
             shown, valid = ", ".join(sorted(map(show_name, unknown))), ", ".join(rows.SHAPES)
             raise serializers.ValidationError(f"No fields of an instance: {shown}. Valid are: {valid}.")
-        return tuple(name for name in rows.SHAPES if name in names)
+        return tuple(names)
 
 
 class StatusErrorSerializer(serializers.Serializer[Any]):

@@ -5,12 +5,12 @@ import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from django.utils import timezone
 
 from instances.instance import GROUPS, parse_time
-from instances.inventory import attention, bodies, encoding
+from instances.inventory import attention
 
 DEFAULT_ORDERING: Final = "-createdAt"
 # Errors, moving ones, running ones by their costs, the rest: the order of the page.
@@ -21,11 +21,8 @@ DEFAULT_PAGE_SIZE: Final = 100
 FILTERS: Final = frozenset({"status", "group", "region", "gpu", "owner", "project", "attention"})
 # Of each revision: enough for the dashboards of a team, which differ in their filters.
 KEPT_RESULTS: Final = 16
-# A dashboard always requests the same fields. Scripts may request others.
-KEPT_SELECTIONS: Final = 4
 
 Shown = Mapping[str, Any]
-Found = TypeVar("Found")
 NaturalKey = list[tuple[str, int, str]]
 
 _NUMBERS = re.compile("([0-9]+)")
@@ -58,7 +55,6 @@ class Rows(list[Shown]):
         self._texts: dict[str, str] = {}
         self._orders: dict[str, list[Shown]] = {}
         self._results: dict[Any, list[Shown]] = {}
-        self._selections: dict[tuple[str, ...], bodies.Rendered] = {}
 
     def find(self, query: Mapping[str, Any], idle: Collection[str] = ()) -> list[Shown]:
         """Return all matches of a query, in its order. Pages of the same result are cut from the same list."""
@@ -86,14 +82,6 @@ class Rows(list[Shown]):
         key = _KEYS.get(name) or (lambda instance, _now: _get_sort_key(instance, name))
         return sorted(self, key=lambda instance: key(instance, now), reverse=ordering.startswith("-"))
 
-    def render(self, names: tuple[str, ...]) -> bodies.Rendered:
-        """Return the answer with these fields of every instance."""
-
-        def make() -> bodies.Rendered:
-            return bodies.Rendered(None, bodies.render([encoding.dump(one) for one in pick(self, names)]))
-
-        return _remember(self._selections, names, make, KEPT_SELECTIONS)
-
     def _read_texts(self) -> dict[str, str]:
         """Return what a search reads of each instance, by id."""
         if not self._texts:
@@ -103,11 +91,11 @@ class Rows(list[Shown]):
         return self._texts
 
 
-def _remember(kept: dict[Any, Found], key: Any, make: Callable[[], Found], limit: int = KEPT_RESULTS) -> Found:
+def _remember(kept: dict[Any, list[Shown]], key: Any, make: Callable[[], list[Shown]]) -> list[Shown]:
     found = kept.get(key)
     if found is None:
         found = make()
-        if len(kept) >= limit:
+        if len(kept) >= KEPT_RESULTS:
             kept.clear()
         kept[key] = found
     return found

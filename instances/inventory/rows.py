@@ -5,7 +5,7 @@ That takes a tenth of the time of reading their JSON. Every other row (of anothe
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -109,6 +109,27 @@ def order(stored: Mapping[bytes, bytes]) -> list[bytes] | None:
         shown.append((*place, value))
     shown.sort(reverse=True)
     return [row for _, _, row in shown]
+
+
+def pick(shown: Sequence[bytes], names: Sequence[str]) -> Sequence[bytes]:
+    """Return these fields of each row, in this order; without names, the rows."""
+    if not names:
+        return shown
+    # Half the time of reading and writing JSON.
+    pattern = re.compile(f"\\{{{','.join(_make_group(name, name in names) for name in SHAPES)}\\}}".encode())
+    return [_pick(row, pattern.fullmatch(row), names) for row in shown]
+
+
+def _pick(row: bytes, found: re.Match[bytes] | None, names: Sequence[str]) -> bytes:
+    if found:
+        return b"{%b}" % b",".join([found[name] for name in names])
+    one = json.loads(row)
+    return encoding.dump({name: one[name] for name in names})
+
+
+def _make_group(name: str, is_picked: bool) -> str:
+    shape = re.sub(r"\(\?P<\w+>", "(?:", SHAPES[name])
+    return f'{f"(?P<{name}>" if is_picked else "(?:"}"{name}":{shape})'
 
 
 def _find_place(field: bytes, value: bytes) -> tuple[bytes, bytes] | None:

@@ -115,24 +115,26 @@ class Stats:
 
 # Generation, revision, age, and what was read.
 Answer = tuple[int, int, Freshness, Any]
+# The only fields of each instance in an answer; none: all.
+Names = tuple[str, ...]
 
 # The last listing that this process parsed; most readers need the same one.
 _parsed: Listing | None = None
-# The last answer that this process sent.
-_kept: bodies.Rendered | None = None
+# The last answers that this process sent, by their fields.
+_kept: dict[Names, bodies.Rendered] = {}
 
 
-def read_body(known_revision: int | None = None) -> Body:
+def read_body(known_revision: int | None = None, names: Names = ()) -> Body:
     """Read the answer to GET /api/instances as it is sent, and render it where no process has rendered it yet.
 
-    `known_revision` is the one that the reader has. This process keeps the answer of the last revision, so most reads
-    fetch only the revision and the age from Redis.
+    `known_revision` is the one that the reader has; `names` are the only fields of each instance. This process keeps
+    the answer of the last revision, so most reads fetch only the revision and the age from Redis.
     """
-    body = _read_rendered(known_revision)
+    body = _read_rendered(known_revision, names)
     if body is None:
         # One thread renders, the others wait for its answer.
         with rendering:
-            body = _read_rendered(known_revision) or _render_body()
+            body = _read_rendered(known_revision, names) or _render_body(names)
     return body
 
 
@@ -140,9 +142,9 @@ def read_body(known_revision: int | None = None) -> Body:
 rendering: Final = threading.RLock()
 
 
-def _read_rendered(known_revision: int | None) -> Body | None:
+def _read_rendered(known_revision: int | None, names: Names) -> Body | None:
     """Return the answer as this process or Redis keeps it; None when it has to be rendered."""
-    answer, kept = _share_body(known_revision)
+    answer, kept = _share_body((names, known_revision))
     if answer is None:
         return Body(Freshness(), None, bodies.Rendered(None, bodies.render([])))
     _, revision, freshness, body = answer
@@ -151,44 +153,50 @@ def _read_rendered(known_revision: int | None) -> Body | None:
     if kept and kept.revision == revision:
         return Body(freshness, revision, kept)
     gzipped = bodies.unseal(body)
-    return None if gzipped is None else Body(freshness, revision, _keep(revision, gzipped))
+    return None if gzipped is None else Body(freshness, revision, _keep(revision, names, gzipped))
 
 
-def _read_for_all(known_revisions: Sequence[int | None]) -> list[tuple[Answer | None, bodies.Rendered | None]]:
-    kept = _kept
-    answer = _read("body", kept.revision if kept else None, known_revisions)
-    return [(answer, kept)] * len(known_revisions)
+def _read_for_all(asked: Sequence[tuple[Names, int | None]]) -> list[tuple[Answer | None, bodies.Rendered | None]]:
+    found = {}
+    for names in {names for names, _ in asked}:
+        kept = _kept.get(names)
+        known_revisions = [known for others, known in asked if others == names]
+        answer = _read("body", kept.revision if kept else None, known_revisions, ",".join(names))
+        found[names] = (answer, kept)
+    return [found[names] for names, _ in asked]
 
 
 _share_body: Final = Shared(_read_for_all)
 
 
-def _render_body() -> Body:
+def _render_body(names: Names) -> Body:
     whole = _read_whole()
     if whole is None:
         return Body(Freshness(), None, bodies.Rendered(None, bodies.render([])))
-    gzipped = bodies.render(whole.rows)
-    _keep_body(whole.revision, gzipped)
-    return Body(whole.freshness, whole.revision, _keep(whole.revision, gzipped))
+    gzipped = bodies.render(rows.pick(whole.rows, names))
+    _keep_body(whole.revision, names, gzipped)
+    return Body(whole.freshness, whole.revision, _keep(whole.revision, names, gzipped))
 
 
-def _keep(revision: int, gzipped: bytes) -> bodies.Rendered:
-    global _kept
-    _kept = bodies.Rendered(revision, gzipped)
-    return _kept
+def _keep(revision: int, names: Names, gzipped: bytes) -> bodies.Rendered:
+    if names not in _kept and len(_kept) >= keys.KEPT_BODIES:
+        _kept.clear()
+    _kept[names] = rendered = bodies.Rendered(revision, gzipped)
+    return rendered
 
 
 def render_revision(revision: int, stored: Mapping[str, bytes]) -> None:
     """Render the answer from a revision's rows, which the caller has in memory."""
     shown = rows.order({id_.encode(): row for id_, row in stored.items()})
     if shown is not None:
-        _keep_body(revision, bodies.render(shown))
+        _keep_body(revision, (), bodies.render(shown))
 
 
-def _keep_body(revision: int, gzipped: bytes) -> None:
+def _keep_body(revision: int, names: Names, gzipped: bytes) -> None:
     """Keep the rendered answer of a revision for all processes."""
     try:
-        _KEEP_BODY(rendered_revision=revision, body=bodies.seal(gzipped), seconds=BODY_SECONDS)
+        body = bodies.seal(gzipped)
+        _KEEP_BODY(rendered_revision=revision, fields=",".join(names), body=body, seconds=BODY_SECONDS)
     except CacheUnavailable as exc:
         log.debug("rendered answer not kept: %s", exc)
 
@@ -208,15 +216,6 @@ def read_listing() -> Listing:
         instances += json.loads(b"[%b]" % b",".join(whole.rows[start : start + ROWS_AT_ONCE]))
     _parsed = Listing(whole.freshness, whole.revision, queries.Rows(instances))
     return _parsed
-
-
-def read_selection(names: tuple[str, ...], known_revision: int | None) -> Body:
-    """Read these fields of every instance as they are sent, rendered once for each revision and process."""
-    listing = read_listing()
-    if known_revision is not None and known_revision == listing.revision:
-        return Body(listing.freshness, listing.revision, None)
-    with rendering:
-        return Body(listing.freshness, listing.revision, listing.instances.render(names))
 
 
 def find_listing() -> Listing | None:
@@ -375,12 +374,14 @@ def _discard(generation: int, revision: int) -> None:
         log.debug("damaged inventory not discarded: %s", exc)
 
 
-def _read(what: str, known_revision: int | None, asked: Sequence[str | int | None] = ()) -> Answer | None:
+def _read(
+    what: str, known_revision: int | None, asked: Sequence[str | int | None] = (), fields: str = ""
+) -> Answer | None:
     """Run the reading script. Return generation, revision, freshness and the data; None without an inventory.
 
     The data is None when this process, or each reader whom it answers, has the revision.
     """
-    answer = _READ(known_revision=known_revision, what=what, asked=asked)
+    answer = _READ(known_revision=known_revision, what=what, fields=fields, asked=asked)
     if len(answer) == 1:
         return None
     now, generation, revision, as_of = (_to_int(value) for value in answer[:4])

@@ -1,11 +1,11 @@
--- Read the inventory. `what` is "body" (the rendered answer), "rows" (all instances) or "some". `asked` has the ids of
--- some instances, or the revisions that the readers of the rendered answer have.
+-- Read the inventory. `what` is "body" (the rendered answer with the `fields`), "rows" (all instances) or "some". `asked`
+-- has the ids of some instances, or the revisions that the readers of the rendered answer have.
 -- Returns {now}, or {now, generation, revision, as_of} and what was read: unless the calling process knows the revision,
 -- or every reader has it. In place of too many rows it is the tick of this moment and the server's history: the reader
 -- scans the generation, then calls `read_changes`.
 -- include: inventory
 -- keys: BODY
--- args: known_revision what asked...
+-- args: known_revision what fields asked...
 
 local now = text_of(now_ms())
 local number, revision, as_of = find_inventory()
@@ -22,7 +22,8 @@ end
 if known_revision == revision or (what == 'body' and not_modified == #asked) then
   return answer
 elseif what == 'body' then
-  answer[5] = get(BODY .. number .. ':' .. revision) or ''
+  local body = redis.pcall('HGET', BODY .. number .. ':' .. revision, fields)
+  answer[5] = type(body) == 'string' and body or ''
 elseif what == 'some' then
   answer[5] = redis.call('HMGET', GENERATION .. number, unpack(asked))
 elseif redis.call('HLEN', GENERATION .. number) > ROWS_AT_ONCE then

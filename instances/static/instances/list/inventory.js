@@ -5,10 +5,10 @@ import {fold} from '../order.js';
 import {request} from '../service.js';
 
 // The fields that rows, filters, the search and the order need; the drawer reads the rest of one instance (recordings.js).
-// `changedAt` tells it when.
+// `changedAt` tells it when. In this order a large list is compressed best.
 const FIELDS = [
-    ...['id', 'name', 'status', 'group', 'actions', 'statusError', 'spotStatus', 'billingMode', 'prepaid', 'pricePerHour', 'costPerHour'],
-    ...['productId', 'productName', 'gpuNum', 'region', 'clusterId', 'owner', 'project', 'createdAt', 'lastStartedAt', 'changedAt'],
+    ...['id', 'createdAt', 'name', 'region', 'clusterId', 'group', 'owner', 'prepaid', 'productName', 'productId', 'spotStatus', 'status'],
+    ...['billingMode', 'statusError', 'lastStartedAt', 'pricePerHour', 'gpuNum', 'costPerHour', 'actions', 'project', 'changedAt'],
 ];
 const PATH = `/api/instances?fields=${FIELDS}`;
 
