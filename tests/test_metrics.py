@@ -95,6 +95,7 @@ def test_answer_without_series_has_none(body: Any) -> None:
             "x",
             {"gpuUtilization": []},
             {"gpuUtilization": {"gpuIds": [3]}},
+            {"gpuUtilization": {"gpuIds": [{"gpuId": "0", "items": []}, {"gpuId": 0, "items": []}]}},
             {"gpuUtilization": {"gpuIds": {}}},
         ),
         *({"cpuUtilization": {}}, {"cpuUtilization": [{}] * 10_001}, {"gpuUtilization": {"gpuIds": [{}] * 65}}),
@@ -271,6 +272,24 @@ def test_running_operation_comes_first(client: Client, account: Account, called:
     Operation.objects.update(state="finished")
     tasks.sample_metrics()
     assert called
+
+
+def test_operation_that_begins_meanwhile_comes_before_the_remaining_metrics(
+    account: Account, novita: NovitaAnswers
+) -> None:
+    calls = []
+
+    def answer(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
+        calls.append(request.url)
+        Operation.objects.create(kind="stop", is_whole_account=True, selection="", deadline_at=timezone.now())
+        return 200, {}, json.dumps(make_answer())
+
+    novita.mock.add_callback(responses.GET, METRICS, answer)
+    make_policy()
+
+    tasks.sample_metrics()
+
+    assert len(calls) == 1
 
 
 def test_rate_limit_of_novita_pauses_all_workers(account: Account, novita: NovitaAnswers) -> None:

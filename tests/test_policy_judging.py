@@ -65,11 +65,33 @@ def test_order_of_samples_does_not_matter() -> None:
     assert judge_idle(make_reading(NOW, gpus=[reversed_one])) == "broken"
 
 
+def test_four_fifths_of_the_samples_are_enough() -> None:
+    every_fifth_missing = [one for number, one in enumerate(make_series(HOUR_AGO, [0.0] * 60)) if number % 5]
+
+    assert judge_idle(make_reading(NOW, gpus=[every_fifth_missing])) == "broken"
+
+
+def test_work_after_the_window_s_end_counts() -> None:
+    series = [*make_series(HOUR_AGO, [0.0] * 60), Sample(NOW + timedelta(seconds=50), 80.0)]
+
+    assert judge_idle(make_reading(NOW, gpus=[series], read_at=NOW + timedelta(seconds=60))) == "kept"
+
+
 UNKNOWN: dict[str, Callable[[], tuple[Reading | None, dict[str, Any]]]] = {
     "nothing read": lambda: (None, {}),
     "a failed call": lambda: (make_reading(NOW, 0.0, error="HTTP 500"), {}),
     "a fifth and more missing": lambda: (make_reading(NOW, [0.0] * 47), {}),
     "a fifth missing on one of two GPUs": lambda: (make_reading(NOW, [0.0] * 60, [0.0] * 47), {"gpuNum": 2}),
+    "a sample a second, and most of the hour missing": lambda: (
+        make_reading(NOW, gpus=[[Sample(NOW - timedelta(seconds=second), 0.0) for second in range(60)]]),
+        {},
+    ),
+    "the last 11 minutes missing": lambda: (make_reading(NOW, [0.0] * 49), {}),
+    "the last 4 hours of a day missing": lambda: (make_reading(NOW, [0.0] * 1200, minutes=1440), {"_minutes": 1440}),
+    "times in the future": lambda: (
+        make_reading(NOW, gpus=[[*make_series(HOUR_AGO, [0.0] * 60), Sample(NOW + timedelta(hours=1), 0.0)]]),
+        {},
+    ),
     "the same sample repeated": lambda: (make_reading(NOW, gpus=[[Sample(NOW, 0.0)] * 60]), {}),
     "one GPU of two missing": lambda: (make_reading(NOW, 0.0), {"gpuNum": 2}),
     "more GPUs than the instance has": lambda: (make_reading(NOW, 0.0, 0.0), {}),
@@ -92,8 +114,9 @@ UNKNOWN: dict[str, Callable[[], tuple[Reading | None, dict[str, Any]]]] = {
 @pytest.mark.parametrize("case", UNKNOWN)
 def test_metrics_that_prove_nothing_are_unknown(case: str) -> None:
     reading, fields = UNKNOWN[case]()
+    policy = Policy(rule="idle", window_minutes=fields.pop("_minutes", 60))
 
-    assert judge_idle(reading, **fields) == "unknown"
+    assert judge_idle(reading, policy, **fields) == "unknown"
 
 
 def test_average_that_contradicts_the_gpus_is_no_proof_of_idleness() -> None:
@@ -122,7 +145,7 @@ def judge_lease(**fields: Any) -> str:
     return str(judge(Policy(rule="lease", max_hours=8), show(**fields), None, NOW).verdict)
 
 
-@pytest.mark.parametrize(("hours", "verdict"), [(7.99, "kept"), (8, "broken"), (8.01, "broken")])
+@pytest.mark.parametrize(("hours", "verdict"), [(7.99, "kept"), (8, "kept"), (8.01, "broken")])
 def test_lease_ends_so_many_hours_after_the_start(hours: float, verdict: str) -> None:
     assert judge_lease(lastStartedAt=format_time(NOW - timedelta(hours=hours))) == verdict
 
@@ -183,6 +206,12 @@ def test_schedule_that_can_not_be_read_stops_nothing() -> None:
         *(
             ({"min_runway_hours": 24}, Account(1.0, 23.9), "broken"),
             ({"min_runway_hours": 24}, Account(1.0, None), "unknown"),
+        ),
+        *(
+            ({"max_usd_per_hour": 10}, Account(9.0, None, unknown_prices=1), "unknown"),
+            ({"max_usd_per_hour": 10}, Account(11.0, None, unknown_prices=1), "broken"),
+            ({"min_runway_hours": 24}, Account(1.0, 30.0, unknown_prices=1), "unknown"),
+            ({"min_runway_hours": 24}, Account(1.0, 0.0, unknown_prices=1), "broken"),
         ),
         ({"max_usd_per_hour": 10, "min_runway_hours": 24}, Account(11.0, None), "broken"),
         ({"max_usd_per_hour": 10, "min_runway_hours": 24}, Account(9.0, None), "unknown"),

@@ -49,6 +49,10 @@ def parse_metrics(body: Any) -> Metrics:
     gpus = _find(utilization, "gpuIds", [])
     if not isinstance(gpus, list) or len(gpus) > MAX_GPUS or not all(isinstance(one, dict) for one in gpus):
         raise NovitaBadAnswer("Novita's metrics have another form.")
+    names = [str(one["gpuId"]) for one in gpus if one.get("gpuId") is not None]
+    if len(set(names)) < len(names):
+        # Of two GPUs, the one that works may be the one that is missing.
+        raise NovitaBadAnswer("Novita's metrics have two series of the same GPU.")
     return Metrics(
         gpus=[_parse_series(one.get("items")) for one in gpus],
         gpu_average=_parse_series(utilization.get("avg")),

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import chain, pairwise
 from typing import Any, Final
 
 from instances.instance import format_time, parse_time
@@ -15,12 +16,14 @@ from instances.models import Policy
 from instances.policies import schedule
 from instances.utilization.reading import Reading, Sample
 
-# So many of the expected samples must be there.
+# So much of the window must be covered: a sample stands for one interval at most, however many there are in it.
 MIN_COVERAGE: Final = 0.8
 # An older reading says nothing about now.
 MAX_READING_AGE: Final = timedelta(minutes=30)
 # Novita's metrics are about a minute late; the newest sample must not be older than this at the time of the reading.
 MAX_LAG: Final = timedelta(minutes=10)
+# A time that is further in the future contradicts the clock.
+MAX_AHEAD: Final = timedelta(minutes=5)
 
 Shown = Mapping[str, Any]
 
@@ -59,7 +62,7 @@ def broken(reason: str, since: datetime | None) -> Judgement:
 def judge(policy: Policy, shown: Shown, reading: Reading | None, now: datetime) -> Judgement:
     """Judge a running instance, as the API shows it. A budget is judged for the account: `judge_budget`."""
     started_at = parse_time(shown["lastStartedAt"]) if shown["lastStartedAt"] else None
-    if started_at is not None and started_at > now + timedelta(minutes=5):
+    if started_at is not None and started_at > now + MAX_AHEAD:
         return unknown("The last start lies in the future: a clock is wrong.")
     match policy.rule:
         case Policy.Rule.IDLE:
@@ -78,7 +81,7 @@ def judge_lease(policy: Policy, started_at: datetime | None, now: datetime) -> J
     if started_at is None or policy.max_hours is None:
         return unknown("The time of the last start is not known.")
     ends_at = started_at + timedelta(hours=policy.max_hours)
-    if now < ends_at:
+    if now <= ends_at:
         return kept(f"Its lease ends at {format_time(ends_at)}.")
     return broken(f"Running since {format_time(started_at)}, for more than {policy.max_hours:g} h.", ends_at)
 
@@ -125,10 +128,10 @@ def judge_idle(
         return unknown("No metrics have been read.")
     if reading.error:
         return unknown(f"Metrics can't be read: {reading.error}")
-    if not -timedelta(minutes=5) <= now - reading.read_at <= MAX_READING_AGE:
+    if not -MAX_AHEAD <= now - reading.read_at <= MAX_READING_AGE:
         return unknown(f"The metrics were last read at {format_time(reading.read_at)}.")
     began = reading.ended_at - window
-    if reading.began_at > began or reading.read_at - reading.ended_at > MAX_LAG:
+    if reading.began_at > began:
         return unknown("The metrics don't cover the time that the policy judges.")
     if started_at is not None and started_at > began:
         return kept(
@@ -155,32 +158,42 @@ def _choose_series(shown: Shown, reading: Reading) -> Sequence[Sequence[Sample]]
 def _judge_samples(
     series: Sequence[Sequence[Sample]], began: datetime, reading: Reading, threshold: float
 ) -> Judgement:
-    ended = reading.ended_at
     last_active: datetime | None = None
-    is_wrong = is_covered = False
-    coverage = 1.0
-    expected = max(1.0, (ended - began).total_seconds() / reading.interval_seconds)
+    latest = reading.read_at + MAX_AHEAD
+    is_wrong = False
     # The average of the GPUs decides nothing, but it may contradict them.
-    for samples, must_cover in [*((one, True) for one in series), (reading.gpu_average, False)]:
-        times = set()
-        for at, value in samples:
-            if not began <= at <= ended:
-                continue
-            if not math.isfinite(value) or not 0 <= value <= 101:
-                is_wrong = True
-            elif value > threshold:
-                last_active = max(last_active or at, at)
-            times.add(at)
-        if must_cover:
-            is_covered = True
-            coverage = min(coverage, len(times) / expected)
+    for at, value in chain(reading.gpu_average, *series):
+        if at < began:
+            continue
+        if not math.isfinite(value) or not 0 <= value <= 101 or at > latest:
+            is_wrong = True
+        elif value > threshold:
+            last_active = max(last_active or at, at)
     if last_active is not None:
         return kept(f"It worked at {format_time(last_active)}.")
     if is_wrong:
-        return unknown("The metrics contain values that are no percentages.")
-    if not is_covered or coverage < MIN_COVERAGE:
+        return unknown("The metrics contain values that are no percentages, or times in the future.")
+    # The GPUs of an instance usually have the same times, which are measured once.
+    different: list[list[datetime]] = []
+    for samples in series:
+        found = [at for at, _ in samples if began <= at <= reading.ended_at]
+        if found not in different:
+            different.append(found)
+    times = [sorted(set(one)) for one in different]
+    coverage = min(_measure_coverage(one, reading.interval_seconds, reading.ended_at - began) for one in times)
+    if coverage < MIN_COVERAGE:
         return unknown(f"{coverage:.0%} of the samples are there; {MIN_COVERAGE:.0%} are needed.")
+    newest = min(one[-1] for one in times)
+    if reading.read_at - newest > MAX_LAG:
+        return unknown(f"The metrics end at {format_time(newest)}, {MAX_LAG.seconds // 60} min and more before now.")
     return broken(f"No work above {threshold:g} % since {format_time(began)}.", began)
+
+
+def _measure_coverage(times: Sequence[datetime], interval_seconds: int, window: timedelta) -> float:
+    """Return how much of the window the samples cover. Many samples of the same minute cover this minute alone."""
+    interval = timedelta(seconds=interval_seconds)
+    gaps = (min(later - earlier, interval) for earlier, later in pairwise(times))
+    return sum(gaps, interval) / window if times else 0.0
 
 
 # --- Budget
@@ -188,7 +201,7 @@ def _judge_samples(
 
 @dataclass(frozen=True)
 class Account:
-    """What a budget is judged by. None: not known."""
+    """What a budget is judged by. None: not known. With unknown prices the rate is a lower bound, the rest an upper."""
 
     usd_per_hour: float | None
     hours_left: float | None
@@ -210,4 +223,8 @@ def judge_budget(policy: Policy, account: Account) -> Judgement:
             reasons.append(f"The balance lasts {account.hours_left:.1f} h, less than {policy.min_runway_hours:g} h.")
     if reasons:
         return broken(" ".join(reasons), None)
-    return unknown("The burn rate or the balance is not known.") if is_unknown else kept("Within the budget.")
+    if is_unknown:
+        return unknown("The burn rate or the balance is not known.")
+    if account.unknown_prices:
+        return unknown(f"The prices of {account.unknown_prices} instances are not known.")
+    return kept("Within the budget.")

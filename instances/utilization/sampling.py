@@ -65,13 +65,16 @@ def sample(ids: Sequence[str], window: timedelta) -> int:
     if not _running.acquire(blocking=False):
         return 0
     try:
-        if not ids or _has_more_important_work():
+        if not ids:
             return 0
         budget = Budget(RUN_SECONDS)
         count = 0
         with cancellable(budget):
             for instance_id in ids:
-                if not _take_call() or not _read(instance_id, max(window, SHORTEST), budget):
+                # An operation that begins meanwhile comes first, too.
+                if _has_more_important_work() or not _take_call():
+                    break
+                if not _read(instance_id, max(window, SHORTEST), budget):
                     break
                 count += 1
         return count
