@@ -5,7 +5,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Final
 
 from celery import shared_task
@@ -127,12 +126,10 @@ def send_notification(message_id: int) -> None:
 
 @shared_task
 def watch_alarms() -> None:
-    """Tell people what has begun to fail; at its hour, the summary of yesterday."""
+    """Tell people what has begun to fail; when it is due, the summary of yesterday."""
     try:
         alarms.watch()
-        now = timezone.now()
-        if now.hour == settings.NOTIFY_SUMMARY_HOUR:
-            summary.tell(now.date() - timedelta(days=1))
+        summary.tell_when_due(timezone.now())
     except CacheUnavailable as exc:
         outages.note_redis_error(exc)
 

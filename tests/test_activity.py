@@ -15,7 +15,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 from instances.activity import actions, timeline
 from instances.activity.events import Event, Filter, read_cursor
 from instances.models import Action, AuditEntry, Finding, FindingStep, Operation, Policy, SyncRun, Target
-from tests.policy_steps import make_finding
+from tests.policy_steps import make_finding, make_policy
 
 pytestmark = pytest.mark.django_db
 
@@ -336,6 +336,15 @@ def test_steps_of_policies_are_events_and_a_snooze_is_one_event(client: Client) 
     assert [one["what"] for one in events] == ["Snooze", "Policy idle machines: warned"]
     assert [one["actor"] for one in events] == ["local-owner", "policy:idle machines"]
     assert [one["instanceId"] for one in list_events(client, "instance=a")] == ["a", "a"]
+
+
+def test_filter_by_a_policy_finds_its_steps(client: Client) -> None:
+    FindingStep.objects.create(finding=make_finding(), state="warned")
+    FindingStep.objects.create(finding=make_finding(policy=make_policy("lease")), state="warned")
+
+    events = list_events(client, "actor=policy:lease machines")
+
+    assert [one["what"] for one in events] == ["Policy lease machines: warned"]
 
 
 def test_api_is_read_page_by_page_without_a_gap_or_a_repetition(client: Client) -> None:

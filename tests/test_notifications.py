@@ -4,9 +4,10 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
+from threading import Barrier, Thread
 from typing import Any
 from unittest.mock import Mock
 
@@ -18,14 +19,16 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from instances import alarms, tasks
+from instances.access.audit import Actor
+from instances.instance import format_time
 from instances.inventory import store
 from instances.models import Channel, Event, EventKind, Message, MessageAttempt, Snooze
 from instances.notifications import events, sending, services
-from instances.policies import summary
+from instances.policies import editing, summary
 from novita_site import env
 from tests.novita_answers import Account, NovitaAnswers, make_row
 from tests.operation_steps import OPERATIONS, move_on, order, pass_deadline, sync
-from tests.policy_steps import Time, make_policy, show, watch_for
+from tests.policy_steps import STARTED, Time, make_policy, show, watch_for
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_pauses")]
 
@@ -283,6 +286,43 @@ def test_warning_is_told_once_for_all_instances_with_links_that_snooze(inbox: An
     assert Snooze.objects.exists()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "a shorter grace period",
+        "a new start",
+        "acting was off",
+    ],
+)
+def test_warning_of_another_stop_is_told_within_the_hour(change: str, account: Account, inbox: Any) -> None:
+    policy, time, shown = make_policy(warning_minutes=8), Time(), show()
+    watch_for(time, 5, shown)
+    match change:
+        case "a shorter grace period":
+            policy.warning_minutes = 2
+            editing.save(policy, actor=Actor("ann"))
+        case "a new start":
+            shown = show(lastStartedAt=format_time(STARTED + timedelta(hours=1)))
+        case "acting was off":
+            editing.switch(is_off=True, actor=Actor("ann"))
+            watch_for(time, 5, shown)
+            editing.switch(is_off=False, actor=Actor("ann"))
+
+    watch_for(time, 2, shown)
+
+    assert [kind for kind, _ in list_told()].count("policy.warning") == 2
+
+
+def test_warning_that_comes_and_goes_is_told_once_an_hour(account: Account, inbox: Any) -> None:
+    make_policy()
+    time = Time()
+
+    for load in (0.0, 90.0, 0.0, 90.0, 0.0):
+        watch_for(time, 2, show(), load=load)
+
+    assert [kind for kind, _ in list_told()].count("policy.warning") == 1
+
+
 def test_policy_that_observes_tells_nobody(inbox: Any) -> None:
     make_policy(mode="observe")
 
@@ -344,6 +384,47 @@ def test_summary_comes_at_its_hour_once(account: Account, inbox: Any, settings: 
     tasks.watch_alarms()
 
     assert [kind for kind, _ in list_told()].count("daily.summary") == 1
+
+
+SUMMARY_DAY = datetime(2026, 1, 15, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("hours", "days"),
+    [
+        ([6.9], []),
+        ([7, 7.5, 8, 23.9], ["2026-01-14"]),
+        # No worker ran at the hour of the second day.
+        ([7, 24 + 6.9, 24 + 9, 24 + 9.5, 48 + 7], ["2026-01-14", "2026-01-15", "2026-01-16"]),
+        # No worker ran for a week.
+        ([7, 7 * 24 + 12, 7 * 24 + 13], ["2026-01-14", "2026-01-21"]),
+        # The panel was set up in the afternoon: the first summary comes at its hour.
+        ([15, 24 + 7], ["2026-01-15"]),
+    ],
+)
+def test_summary_is_told_once_a_day_also_after_a_downtime(
+    hours: list[float], days: list[str], account: Account, inbox: Any
+) -> None:
+    for hour in hours:
+        now = SUMMARY_DAY + timedelta(hours=hour)
+        summary.tell_when_due(now)
+        Event.objects.filter(created_at__gt=now).update(created_at=now)
+
+    assert sorted(Event.objects.values_list("key", flat=True)) == days
+
+
+def test_event_that_two_processes_tell_at_the_same_moment_is_told_once(inbox: Any) -> None:
+    barrier = Barrier(4)
+
+    def tell_with_others(_: int) -> None:
+        barrier.wait(10)
+        tell()
+        connection.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(tell_with_others, range(4)))
+
+    assert Event.objects.count() == 1
 
 
 def test_alarms_without_an_inventory_say_nothing(inbox: Any) -> None:

@@ -520,6 +520,51 @@ def test_confirmed_budget_stops_the_most_expensive_until_it_is_kept(account: Acc
     assert list_stops(account) == ["a"]
 
 
+def test_budget_stops_no_instance_that_was_started_after_the_warning(account: Account, time: Time) -> None:
+    policy = make_policy("budget", max_usd_per_hour=10)
+    editing.confirm_stop(policy, "budget machines", actor=ANN)
+    watch_for(time, 20, show(costPerHour=9.0), show("b", costPerHour=3.0), budget=Budget(12.0, None))
+    newer = show(costPerHour=9.0, lastStartedAt=format_time(time.now))
+
+    watch_for(time, 13, newer, show("b", costPerHour=3.0), budget=Budget(12.0, None))
+
+    assert list_stops(account) == ["b"]
+
+
+def test_budget_warns_again_when_all_that_costs_was_started_after_the_warning(account: Account, time: Time) -> None:
+    policy = make_policy("budget", max_usd_per_hour=10)
+    editing.confirm_stop(policy, "budget machines", actor=ANN)
+    watch_for(time, 20, show(costPerHour=12.0), budget=Budget(12.0, None))
+    newer = show(costPerHour=12.0, lastStartedAt=format_time(time.now))
+
+    watch_for(time, 13, newer, budget=Budget(12.0, None))
+
+    assert list_stops(account) == []
+    assert find().state == "warned"
+
+
+def test_budget_stops_nothing_whose_start_is_unknown(account: Account, time: Time) -> None:
+    policy = make_policy("budget", max_usd_per_hour=10)
+    editing.confirm_stop(policy, "budget machines", actor=ANN)
+
+    watch_for(time, 33, show(costPerHour=12.0, lastStartedAt=None), budget=Budget(12.0, None))
+
+    assert list_stops(account) == []
+
+
+def test_budget_that_was_changed_meanwhile_is_not_confirmed(account: Account) -> None:
+    seen = make_policy("budget", max_usd_per_hour=10)
+    changed = Policy.objects.get()
+    changed.max_usd_per_hour = 1
+    editing.save(changed, actor=Actor("bob"))
+
+    with pytest.raises(InvalidRequest):
+        editing.confirm_stop(seen, "budget machines", actor=ANN)
+
+    assert Policy.objects.get().max_usd_per_hour == 1
+    assert Policy.objects.get().stop_confirmed_by == ""
+
+
 @pytest.mark.parametrize("typed", ["", "budget", "Budget machines"])
 def test_budget_is_confirmed_by_its_exact_name(typed: str, account: Account) -> None:
     policy = make_policy("budget", max_usd_per_hour=10)
@@ -644,6 +689,7 @@ def test_instance_that_is_starting_is_not_stopped(account: Account, time: Time) 
     watch_for(time, 2, show())
 
     assert list_stops(account) == []
+    assert find().reason == "It is starting, and no longer running as the policy had judged it."
 
 
 def test_newer_start_ends_a_warning(account: Account, time: Time) -> None:

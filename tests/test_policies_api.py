@@ -349,10 +349,20 @@ def test_budget_is_confirmed_on_its_page(client: Client) -> None:
     assert Policy.objects.get().stop_confirmed_by == "local-owner"
 
 
-def test_button_on_the_page_switches_acting_off(client: Client) -> None:
-    Client.post(client, "/admin/instances/policy/switch/")
+@pytest.mark.parametrize("presses", [1, 2])
+def test_button_on_the_page_switches_acting_off_also_when_two_people_press_it(presses: int, client: Client) -> None:
+    for _ in range(presses):
+        Client.post(client, "/admin/instances/policy/switch-off/")
 
     assert "Acting is switched off" in client.get("/admin/instances/policy/").content.decode()
+
+
+def test_button_on_the_page_lets_policies_act_again(client: Client) -> None:
+    Client.post(client, "/admin/instances/policy/switch-off/")
+
+    Client.post(client, "/admin/instances/policy/switch-on/")
+
+    assert "Acting is switched off" not in client.get("/admin/instances/policy/").content.decode()
 
 
 def test_finding_shows_its_steps(client: Client) -> None:

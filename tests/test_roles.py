@@ -143,7 +143,8 @@ def _list_pages() -> Iterator[tuple[str, tuple[int, int]]]:
     for page in ("", "/add", "/<path:object_id>/change", "/<path:object_id>/delete", "/<path:object_id>/history"):
         yield f"/admin/instances/labelrule{page}", (ADMIN, ADMIN)
     yield "/admin/instances/labelrule/<path:object_id>", (VIEWER, VIEWER)
-    yield "/admin/instances/policy/switch", (VIEWER, ADMIN)
+    for word in ("off", "on"):
+        yield f"/admin/instances/policy/switch-{word}", (VIEWER, ADMIN)
     yield "/admin/instances/message/<int:pk>/send-again", (VIEWER, ADMIN)
     for page in ("", "/add", "/<path:object_id>/change", "/<path:object_id>/delete", "/<path:object_id>/history"):
         yield f"/admin/instances/channel{page}", (ADMIN, ADMIN)

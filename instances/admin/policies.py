@@ -139,7 +139,12 @@ class PolicyAdmin(AccountAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         switch = self.admin_site.admin_view(require_POST(self.switch))
-        return [path("switch/", switch, name="instances_policy_switch"), *super().get_urls()]
+        # An address for each: two people who press the same button at the same time want the same.
+        own = [
+            path(f"switch-{word}/", switch, {"is_off": word == "off"}, f"instances_policy_switch_{word}")
+            for word in ("off", "on")
+        ]
+        return [*own, *super().get_urls()]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         state = watch.read_state()
@@ -150,11 +155,11 @@ class PolicyAdmin(AccountAdmin):
         }
         return super().changelist_view(request, {**(extra_context or {}), **own})
 
-    def switch(self, request: HttpRequest) -> HttpResponseBase:
+    def switch(self, request: HttpRequest, is_off: bool) -> HttpResponseBase:
         if find_role(request) < Role.ADMIN:
             raise PermissionDenied
         check_press(request)
-        state, cancelled = editing.switch(is_off=not watch.read_state().is_switched_off, actor=get_actor(request))
+        state, cancelled = editing.switch(is_off=is_off, actor=get_actor(request))
         off = f"No policy stops anything now{editing.say_cancelled(cancelled)}."
         words = off if state.is_switched_off else "Policies in the mode stop act again."
         messages.success(request, words)

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Final
 
 from django.conf import settings
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
 from instances.fallback import standby
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 REPEAT_AFTER: Final = timedelta(hours=1)
 MAX_LINES: Final = 50
+# Any number that nothing else locks (fallback/journal.py has another one).
+_ADVISORY_LOCK: Final = 20261128
 
 
 def tell(
@@ -35,12 +37,23 @@ def tell(
         return None
     try:
         with transaction.atomic():
+            _take_turn()
             if not is_repeated and _was_told(kind, key):
                 return None
             return _record(kind, key, title, lines, path)
     except DatabaseError as exc:
         log.warning("event not recorded: %s: %s", kind, exc)
         return None
+
+
+def _take_turn() -> None:
+    """Let processes that tell the same at the same moment do so one after the other, until the transaction ends.
+
+    SQLite's transactions do so anyway.
+    """
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_ADVISORY_LOCK])
 
 
 def _was_told(kind: EventKind, key: str) -> bool:

@@ -112,7 +112,7 @@ def _choose_due(
         if protection := protected.get(target.instance_id):
             _skip(target, wording.say_protected(protection))
         elif operation.is_by_policy and _is_another_run(target, known[target.instance_id]):
-            _skip(target, wording.ANOTHER_RUN)
+            _skip(target, wording.say_another_run(known[target.instance_id]))
         elif freeze is None and not is_off:
             due.append(target)
         elif target.state != Target.State.REQUESTED:

@@ -84,6 +84,13 @@ def say_until(freeze: StartFreeze) -> str:
     return f"until {format_time(freeze.ends_at)}" if freeze.ends_at else "until somebody removes the freeze"
 
 
+def say_another_run(instance: Instance) -> str:
+    """Return why a policy does not stop an instance that is no longer in the run that the policy has judged."""
+    if instance.group == "running":
+        return ANOTHER_RUN
+    return f"It is {say_status(instance.status)}, and no longer running as the policy had judged it."
+
+
 def say_status(status: str) -> str:
     """Return what a status means, to follow "it is": "being created"."""
     if status not in STATUSES:

@@ -18,6 +18,7 @@ from django.db.models import Q
 
 from instances.access.audit import Actor
 from instances.errors import OperationEnded, PanelError
+from instances.instance import parse_time
 from instances.models import Finding, FindingState, FindingStep, Operation, Policy, Snooze, Target
 from instances.operations import emergency, orders, protections
 from instances.operations.orders import Wish
@@ -39,6 +40,7 @@ BEGIN_SECONDS: Final = 120.0
 IS_OFF: Final = "Not stopped: acting is switched off."
 HAS_JUST_STARTED: Final = "Not stopped yet: the service has just started."
 NEEDS_METRICS: Final = "Not stopped yet: its metrics are read once more."
+NOTHING_TO_STOP: Final = "Not stopped: no instance that may be stopped costs anything."
 NOT_CONFIRMED: Final = "Not stopped: no admin has confirmed that this budget may stop instances."
 
 
@@ -58,7 +60,7 @@ def act(
         assert policy is not None  # noqa: S101 - for the type checker: filtered above
         obstacle = _find_general_obstacle(uptime_seconds)
         if obstacle != IS_OFF:
-            findings = _warn_after_switch(policy, findings, at)
+            findings = _warn_after_switch(findings, at)
         if obstacle:
             _hold(findings, obstacle)
         elif policy.rule == Policy.Rule.BUDGET:
@@ -74,14 +76,20 @@ def _find_general_obstacle(uptime_seconds: float) -> str:
     return HAS_JUST_STARTED if uptime_seconds < 60 * settings.POLICIES_START_MINUTES else ""
 
 
-def _warn_after_switch(policy: Policy, findings: Sequence[Finding], at: Moment) -> list[Finding]:
+def _warn_after_switch(findings: Sequence[Finding], at: Moment) -> list[Finding]:
     """Warn anew of what was due while acting was switched off; return the rest. People no longer expect these stops."""
-    held = [one for one in findings if one.obstacle == IS_OFF]
-    for finding in held:
-        lifecycle.warn_again(finding, policy, finding.reason, at)
-        _save(finding, FindingState.DUE)
-    telling.tell(held)
-    return [one for one in findings if one not in held]
+    _warn_again([one for one in findings if one.obstacle == IS_OFF], "", at)
+    return [one for one in findings if one.state == FindingState.DUE]
+
+
+def _warn_again(findings: Sequence[Finding], reason: str, at: Moment) -> None:
+    """Begin again with a warning, which people are told. Without a reason, that of each finding stays."""
+    for finding in findings:
+        assert finding.policy is not None  # noqa: S101 - for the type checker: what is due has a policy
+        before = finding.state
+        lifecycle.warn_again(finding, finding.policy, reason or finding.reason, at)
+        _save(finding, before)
+    telling.tell(findings, is_again=True)
 
 
 def _act_on_instances(policy: Policy, findings: Sequence[Finding], readings: Mapping[str, Reading], at: Moment) -> None:
@@ -106,14 +114,22 @@ def _act_on_budget(policy: Policy, finding: Finding, listed: Sequence[Shown], ac
     candidates = [one for one in selection.select(policy, listed, protected) if one["costPerHour"]]
     candidates = [one for one in candidates if one["id"] not in snoozed]
     candidates.sort(key=lambda one: (-one["costPerHour"], one["id"]))
-    chosen = list(_choose(policy, candidates, account))[: _count_room(policy, at)]
+    warned = [one for one in candidates if _ran_at_warning(one, finding)]
+    chosen = list(_choose(policy, warned, account))[: _count_room(policy, at)]
     if chosen:
         _stop(policy, [finding], {one["id"]: one["lastStartedAt"] or "" for one in chosen}, at)
+    elif warned:
+        _hold([finding], _say_limit(policy))
+    elif any(one["lastStartedAt"] for one in candidates):
+        _warn_again([finding], finding.reason, at)
     else:
-        _hold(
-            [finding],
-            _say_limit(policy) if candidates else "Not stopped: no instance that may be stopped costs anything.",
-        )
+        _hold([finding], NOTHING_TO_STOP)
+
+
+def _ran_at_warning(shown: Shown, finding: Finding) -> bool:
+    """Tell whether an instance was running when people were warned. Whoever has started it since was not."""
+    started = shown["lastStartedAt"]
+    return bool(started and finding.warned_at and parse_time(started) <= finding.warned_at)
 
 
 def _choose(policy: Policy, candidates: Sequence[Shown], account: Account) -> Iterator[Shown]:
@@ -175,15 +191,14 @@ def _stop(policy: Policy, findings: Sequence[Finding], started: Mapping[str, str
     try:
         emergency.run_and_answer(wish, orders.ANSWER_SECONDS)
     except PanelError as exc:
-        for finding in marked:
-            before = finding.state
-            lifecycle.warn_again(finding, policy, f"The stop failed: {exc.message}", at)
-            _save(finding, before)
+        _warn_again(marked, f"The stop failed: {exc.message}", at)
 
 
 def _mark(policy: Policy, finding: Finding, operation_id: uuid.UUID, count: int, at: Moment) -> bool:
     with transaction.atomic():
-        if not Policy.objects.filter(pk=policy.pk, version=policy.version, is_on=True, mode=Policy.Mode.STOP).exists():
+        # The lock keeps another worker, whose turn began meanwhile, from using the same room.
+        unchanged = Policy.objects.filter(pk=policy.pk, version=policy.version, is_on=True, mode=Policy.Mode.STOP)
+        if not unchanged.select_for_update().exists() or count > _count_room(policy, at):
             return False
         if _find_snoozes(policy, at).filter(instance_id=finding.instance_id).exists():
             return False

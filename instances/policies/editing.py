@@ -138,9 +138,11 @@ def confirm_stop(policy: Policy, typed: str, *, actor: Actor) -> Policy:
             raise InvalidRequest(fields={"name": "Only a budget policy needs this."})
         if typed != policy.name:
             raise InvalidRequest(fields={"name": f"Type the policy's name to confirm: {policy.name}"})
-        policy.stop_confirmed_by = actor.name[:150]
-        policy.version += 1
-        policy.save()
+        # Only for the policy as the admin saw it: another may have changed a limit meanwhile.
+        unchanged = Policy.objects.filter(pk=policy.pk, version=policy.version, name=typed)
+        if not unchanged.update(stop_confirmed_by=actor.name[:150], version=policy.version + 1):
+            raise InvalidRequest(fields={"name": "The policy was changed meanwhile. Read it again, then confirm it."})
+    policy.refresh_from_db()
     return policy
 
 

@@ -97,7 +97,10 @@ def evaluate(facts: Facts, *, uptime_seconds: float) -> None:
     for finding in by_key.values():
         _end_left(finding, kept.get(finding.policy_id or 0), facts, outcome)
     acting.settle([one for one in open_findings if one.state == FindingState.STOPPING], at, outcome.changed)
-    telling.tell(_write(outcome))
+    written = _write(outcome)
+    failed = {one.pk for one, before in outcome.changed if before == FindingState.STOPPING}
+    telling.tell([one for one in written if one.pk not in failed])
+    telling.tell([one for one in written if one.pk in failed], is_again=True)
     due = [one for one in open_findings if one.state == FindingState.DUE and one.mode == Policy.Mode.STOP]
     if due and facts.listed is not None:
         acting.act(due, facts.listed, facts.readings, facts.account, at, uptime_seconds)

@@ -6,12 +6,13 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Final
 
+from django.conf import settings
 from django.utils import timezone
 
 from instances.costs import reports
 from instances.instance import parse_time
 from instances.inventory import store
-from instances.models import EventKind, Finding, FindingState, Policy
+from instances.models import Event, EventKind, Finding, FindingState, Policy
 from instances.notifications import events
 
 MAX_SHOWN: Final = 3
@@ -23,6 +24,19 @@ class Idle:
 
     hours: float
     usd: Decimal
+
+
+def tell_when_due(now: datetime) -> None:
+    """Tell the summary of yesterday (UTC) once: at its hour, or later in the day if nothing could tell it then.
+
+    The first one of all comes at its hour. Raises CacheUnavailable and DatabaseError.
+    """
+    hour, day = settings.NOTIFY_SUMMARY_HOUR, now.date() - timedelta(days=1)
+    told = Event.objects.filter(kind=EventKind.DAILY_SUMMARY)
+    if hour < 0 or now.hour < hour or told.filter(key=day.isoformat()).exists():
+        return
+    if now.hour == hour or told.exists():
+        tell(day)
 
 
 def tell(day: date) -> None:

@@ -15,8 +15,11 @@ PATH: Final = "/admin/instances/finding/"
 _LOUD: Final = (FindingState.WARNED, FindingState.STOPPED)
 
 
-def tell(changed: Sequence[Finding]) -> None:
-    """Tell of new warnings and verified stops. A policy in the mode `observe` tells nobody."""
+def tell(changed: Sequence[Finding], *, is_again: bool = False) -> None:
+    """Tell of new warnings and verified stops. A policy in the mode `observe` tells nobody.
+
+    `is_again`: the stop that people were told of did not come, so the new warning is not the same message.
+    """
     told = [one for one in changed if one.state in _LOUD and one.mode != Policy.Mode.OBSERVE]
     told.sort(key=lambda one: (one.policy_name, one.state, one.pk or 0))
     for (policy, state), group in groupby(told, key=lambda one: (one.policy_name, one.state)):
@@ -25,7 +28,7 @@ def tell(changed: Sequence[Finding]) -> None:
         if state == FindingState.WARNED:
             title = f"Policy {policy} warns of {count}"
             lines = [line for one in findings for line in _describe(one)]
-            events.tell(EventKind.POLICY_WARNING, _key(policy, findings), title, lines, PATH)
+            events.tell(EventKind.POLICY_WARNING, _key_warning(policy, findings, is_again), title, lines, PATH)
         else:
             title = f"Policy {policy} has stopped {count}"
             lines = [f"{_name(one)}: {one.reason}" for one in findings]
@@ -57,6 +60,15 @@ def _count(findings: Sequence[Finding]) -> str:
     if not findings[0].instance_id:
         return "the account's spending"
     return _name(findings[0]) if len(findings) == 1 else f"{len(findings)} instances"
+
+
+def _key_warning(policy: str, findings: Sequence[Finding], is_again: bool) -> str:
+    """Return the key of a warning. One that comes and goes is the same message: its stops only come later than told.
+
+    After a change of the policy a stop may come sooner than told, and another run has another user.
+    """
+    runs = ", ".join(sorted(f"{one.policy_version} {one.instance_id} {one.started}" for one in findings))
+    return _key(f"{policy}: {'again ' if is_again else ''}{runs}", findings)
 
 
 def _key(policy: str, findings: Sequence[Finding]) -> str:
