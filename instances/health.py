@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 from django.conf import settings
@@ -14,6 +13,7 @@ from instances import redis_client
 from instances.costs import balance
 from instances.errors import CacheUnavailable, NovitaRejectedKey
 from instances.fallback import database
+from instances.instance import format_time
 from instances.inventory import store
 from instances.inventory.sharing import Shared
 from instances.models import WebhookDelivery
@@ -85,7 +85,7 @@ def _check() -> Health:
     try:
         state = store.read_state()
     except CacheUnavailable as exc:
-        return _judge(None, [exc.message])
+        return _judge(None, [f"{exc.message} Stops still work. Check Redis."])
     return _judge(state, list(_find_warnings(state)))
 
 
@@ -118,9 +118,8 @@ def _find_warnings(state: store.State) -> list[str]:
     """Return a sentence for each problem. The dashboard shows them unchanged."""
     warnings = []
     if state.error:
-        since = f" since {_say_time(state.failing_since)}" if state.failing_since else ""
-        cure = f" {NovitaRejectedKey.suggestion}" if state.code == NovitaRejectedKey.code else ""
-        warnings.append(f"Synchronization has been failing{since}: {state.error}{cure}")
+        since = f" since {format_time(state.failing_since)}" if state.failing_since else ""
+        warnings.append(f"Sync has been failing{since}: {state.error}{_find_cure(state)}")
     if state.freshness.as_of is None and state.cleared_at:
         warnings.append("The cache was cleared. The next synchronization fills it.")
     elif state.freshness.as_of is None and state.last_sync:
@@ -128,7 +127,7 @@ def _find_warnings(state: store.State) -> list[str]:
     elif state.freshness.as_of is None:
         warnings.append("The account has not been synchronized yet.")
     elif state.freshness.is_stale and not state.error:
-        read_at = _say_time(state.freshness.as_of)
+        read_at = format_time(state.freshness.as_of)
         warnings.append(f"The data is stale: it was read at {read_at}. Synchronize, or check NOVITA_SYNC_INTERVAL.")
     policy = _find_policy()
     if policy and policy != "noeviction":
@@ -138,8 +137,10 @@ def _find_warnings(state: store.State) -> list[str]:
     return warnings
 
 
-def _say_time(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+def _find_cure(state: store.State) -> str:
+    if state.code == NovitaRejectedKey.code:
+        return f" {NovitaRejectedKey.suggestion}"
+    return " Retrying." if settings.NOVITA_SYNC_INTERVAL else ""
 
 
 def _find_novita(state: store.State | None) -> str:

@@ -321,6 +321,13 @@ def test_dashboard_has_the_burn_rate_of_24_hours_with_a_sentence(client: Client)
     assert 'd="M0 25H220V0H240"' in trend_
 
 
+@pytest.mark.usefixtures("now")
+def test_dashboard_has_no_line_of_less_than_an_hour(client: Client) -> None:
+    record("a", (State.GPU, 0.9, None, 4))
+
+    assert "<svg" not in read_trend(client)
+
+
 def test_dashboard_without_a_ledger_has_no_line(client: Client) -> None:
     assert "<svg" not in read_trend(client)
 

@@ -151,7 +151,8 @@ def _draw_line() -> SafeString:
     pieces = list(reports.read_pieces(begin_ms, begin_ms + LINE_MS))
     levels = trend.find_levels(pieces, begin_ms, LINE_STEP_MS)
     known = [one.usd_per_hour for one in levels if one.usd_per_hour is not None]
-    if not known:
+    # A line of one step looks like a stain.
+    if len(known) < 2:
         return SafeString("")
     sentence = (
         f"Burn rate of the last 24 hours: between ${min(known):,.2f} and ${max(known):,.2f} per hour, "

@@ -94,7 +94,7 @@ def test_refused_sync_shows_reason_and_remedy(panel: Panel, visit: Visit, witnes
 
     expect(page.locator("#status")).to_contain_text("NOVITA_API_KEY")
     expect(page.locator("#status")).to_have_class(re.compile("is-error"))
-    expect(page.locator("#warnings")).to_contain_text("Synchronization has been failing since")
+    expect(page.locator("#warnings")).to_contain_text("Sync has been failing since")
 
 
 def test_busy_button_ignores_second_press(panel: Panel, visit: Visit) -> None:

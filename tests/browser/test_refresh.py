@@ -366,7 +366,7 @@ def test_failing_synchronization_shows_in_title(panel: Panel, visit: Visit, witn
     page = visit()
 
     expect(page).to_have_title("⚠ (1) Novita panel")
-    expect(page.locator("#warnings")).to_contain_text("Synchronization has been failing since")
+    expect(page.locator("#warnings")).to_contain_text("Sync has been failing since")
 
 
 def test_automatic_refresh_announces_nothing(panel: Panel, stop_clock: Clock) -> None:

@@ -1,8 +1,8 @@
 // Banners: why the list can't be refreshed, and the service's own warnings. A warning may have a button.
 
 import {clone, make} from './elements.js';
-import {LoggedOut, nameFailure} from './service.js';
-import {sayClock} from './words.js';
+import {LoggedOut, nameFailure, Outage} from './service.js';
+import {sayClock, sayLocal, sayStart} from './words.js';
 
 const failureRegion = document.getElementById('failure');
 const warningRegion = document.getElementById('warning');
@@ -11,18 +11,23 @@ const warningRegion = document.getElementById('warning');
 export function showBanners(inventory, warnings) {
     // A login that has ended has its own notice, with the way to log in.
     const hasReason = inventory.failure && !(inventory.failure.error instanceof LoggedOut);
-    const failure = hasReason ? sayFailure(inventory.failure) : '';
+    const failure = hasReason ? sayFailure(inventory) : '';
     show(failureRegion, failure ? [{text: failure}] : []);
     // A warning that says the same as the failure stands once.
     const notices = warnings.map(one => (typeof one === 'string' ? {text: one} : one));
-    show(warningRegion, failure ? notices.filter(({text}) => !failure.startsWith(text)) : notices);
+    const others = failure ? notices.filter(({text}) => !failure.startsWith(text)) : notices;
+    show(warningRegion, others.map(one => ({...one, text: sayLocal(one.text)})));
 }
 
 export function hasBanners() {
     return Boolean(failureRegion.firstElementChild || warningRegion.firstElementChild);
 }
 
-function sayFailure({error, since}) {
+function sayFailure({asOf, failure: {error, since}, instances}) {
+    if (error instanceof Outage) {
+        // Of Redis: the service says what it means.
+        return [error.message, instances && asOf && `This list is from ${sayStart(asOf)}.`].filter(Boolean).join(' ');
+    }
     return [nameFailure(error), since && `Failing since ${sayClock(since)}.`, 'The page keeps trying.'].filter(Boolean).join(' ');
 }
 

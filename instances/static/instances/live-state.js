@@ -1,10 +1,9 @@
 // The live state in the bar: a word for how fresh the page is, and the time that belongs to it. The server's HTML says
 // the same (pages/bar.py).
 
-import {getNow} from './clock.js';
 import {set, setText} from './elements.js';
 import {LoggedOut} from './service.js';
-import {sayAge, sayMoment} from './words.js';
+import {sayAge, sayMoment, sayStart} from './words.js';
 
 // The word for a failed synchronization, by the code of the error.
 const FAILURES = {
@@ -12,15 +11,6 @@ const FAILURES = {
     NOVITA_TIMEOUT: 'Novita unreachable',
     NOVITA_REJECTED_KEY: 'API key rejected',
 };
-
-const HALF_DAY_MS = 43200000;
-
-// Returns the time of day, with the day if that was some time ago.
-function sayStart(time) {
-    const isOld = Math.abs((getNow() ?? Date.now()) - new Date(time)) > HALF_DAY_MS;
-    const day = isOld ? {month: 'short', day: 'numeric'} : {};
-    return new Date(time).toLocaleString([], {...day, hour: 'numeric', minute: '2-digit'});
-}
 
 export function createLiveState({inventory, overview}) {
     const element = document.getElementById('live');

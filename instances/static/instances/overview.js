@@ -15,7 +15,15 @@ export function createOverview() {
             takeFirst();
             return true;
         }
-        isReachable = false;
+        try {
+            return await readNew(isWhole);
+        } catch (error) {
+            isReachable = false;
+            throw error;
+        }
+    }
+
+    async function readNew(isWhole) {
         const answer = await request('/api/overview', {headers: etag && !isWhole ? {'If-None-Match': etag} : {}});
         if (answer.status === 304) {
             isReachable = true;

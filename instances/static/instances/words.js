@@ -65,9 +65,18 @@ export function sayMoment(time) {
     return new Date(time).toLocaleString();
 }
 
+const HALF_DAY_MS = 43200000;
+
+// Returns the time of day, with the day if that is some time ago.
+export function sayStart(time) {
+    const isOld = Math.abs((getNow() ?? Date.now()) - new Date(time)) > HALF_DAY_MS;
+    const day = isOld ? {month: 'short', day: 'numeric'} : {};
+    return new Date(time).toLocaleString([], {...day, hour: 'numeric', minute: '2-digit'});
+}
+
 // Returns a sentence of the server's, with its times as the browser writes them.
 export function sayLocal(sentence) {
-    return sentence.replace(/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ/g, sayMoment);
+    return sentence.replace(/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ/g, sayStart);
 }
 
 export function sayClock(time) {

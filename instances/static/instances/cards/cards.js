@@ -34,7 +34,7 @@ export function createCards({inventory}) {
         }
         setText(get('figure-total'), say(String(instances.length)));
         setText(get('figure-running'), say(String(counts.running || 0)));
-        setText(get('figure-of'), hasCopy ? `of ${instances.length} · ${gpus} GPU${end(gpus)}` : '');
+        setText(get('figure-of'), hasCopy ? `of ${instances.length} ·\u00a0${gpus}\u00a0GPU${end(gpus)}` : '');
         show(get('figure-moving'), sayMoving(counts.starting, counts.stopping));
         renderSegments(counts, instances.length);
         renderBurn(instances);

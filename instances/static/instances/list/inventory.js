@@ -2,7 +2,7 @@
 
 import {getNow} from '../clock.js';
 import {fold} from '../order.js';
-import {request} from '../service.js';
+import {Outage, request} from '../service.js';
 
 // The fields that rows, filters, the search and the order need; the drawer reads the rest of one instance (recordings.js).
 // `changedAt` tells it when. In this order a large list is compressed best.
@@ -30,7 +30,10 @@ export function createInventory({overview, asOf}) {
             if (!isNew && failure === null) {
                 return false;
             }
-            const {sync} = overview.value.health;
+            const {services, sync, warnings} = overview.value.health;
+            if (services.redis === 'down') {
+                throw new Outage(warnings[0], 'redis');
+            }
             if (overview.value.revision === null || overview.value.revision !== revision) {
                 await readList(overview.value.revision);
             }

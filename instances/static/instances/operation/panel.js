@@ -29,6 +29,7 @@ export function createPanel({root, follower, ask, restore}) {
 
     summary.before(title, bar);
     summary.after(time, buttons.element, trouble);
+    render();
 
     function render() {
         const {launch, shown} = follower;
