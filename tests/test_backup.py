@@ -75,7 +75,9 @@ def used() -> None:
     Channel.objects.create(name="team", receiver="https://hooks.example.com", sealed_url=sealing.seal(URL))
     instance = MeteredInstance.objects.create(instance_id="id-a", name="trainer")
     UsageInterval.objects.create(instance=instance, state=1, began_ms=2**41, ended_ms=2**41 + 5, price=7, gpus=8)
-    SyncRun.objects.create(started_at=AT, trigger="api", outcome="succeeded", added=[{"id": "a", "name": "é"}])
+    SyncRun.objects.create(
+        started_at=AT, trigger="api", outcome="succeeded", added_count=1, added=[{"id": "a", "name": "é"}]
+    )
     AuditEntry.objects.create(at=AT, actor="ann", action="instance.stop", outcome="done")
 
 

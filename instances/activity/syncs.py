@@ -8,6 +8,7 @@ from django.db.models import OuterRef, Q, Subquery
 from instances.activity.events import Event, Filter, Place
 from instances.inventory.difference import say_counts
 from instances.models import SyncRun
+from instances.models.fields import quote_id
 
 CHANGES: Final = 2
 FAILURES: Final = 3
@@ -20,9 +21,7 @@ _CHANGED: Final = Q(added_count__gt=0) | Q(changed_count__gt=0) | Q(removed_coun
 def read_changes(wanted: Filter, limit: int) -> Iterator[Event]:
     condition = _CHANGED & wanted.find_condition(CHANGES, "started_at") & wanted.find_actor("requested_by")
     if wanted.instance_id:
-        # As JSON writes it, quotes included: no other id contains it.
-        text = f'"id": "{wanted.instance_id}"'
-        condition &= Q(added__icontains=text) | Q(changed__icontains=text) | Q(removed__icontains=text)
+        condition &= Q(words__contains=quote_id(wanted.instance_id))
     for run in SyncRun.objects.filter(condition)[:limit]:
         counts = say_counts(run.added_count, run.changed_count, run.removed_count, 0)
         outside = f"{run.outside_count} outside this panel" if run.outside_count else ""

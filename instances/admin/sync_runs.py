@@ -32,7 +32,7 @@ class SyncRunAdmin(RecordAdmin):
         "shown_duration",
     )
     list_filter = (ChangeFilter, "outcome", "trigger", "started_at")
-    search_fields = ("requested_by", "error", "error_code", "added", "changed", "removed")
+    search_fields = ("requested_by", "error", "error_code", "words")
     date_hierarchy = "started_at"
     fieldsets = (
         (None, {"fields": ("shown_start", "trigger", "requested_by", "outcome", "error_code", "error")}),

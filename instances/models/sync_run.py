@@ -2,7 +2,7 @@
 
 from django.db import models
 
-from instances.models.fields import ReadableEncoder
+from instances.models.fields import ReadableEncoder, WordsField
 
 
 class OutsideChange(models.TextChoices):
@@ -57,6 +57,7 @@ class SyncRun(models.Model):
         default=list,
         help_text='[{"id", "name", "change"}]: made outside this panel; nobody requested it here.',
     )
+    words = WordsField(of=("added", "changed", "removed"))
     added_count = models.PositiveIntegerField(default=0)
     changed_count = models.PositiveIntegerField(default=0)
     removed_count = models.PositiveIntegerField(default=0)
