@@ -1,7 +1,7 @@
 """The overview: unchanged until something changes that a dashboard shows, and cheap while it is unchanged."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -180,6 +180,41 @@ def test_findings_that_stop_soonest_are_listed_and_all_are_counted(
     assert [one["instanceId"] for one in found["findings"]] == ["soon", "later"]
     assert found["openFindings"] == 4
     assert "Policies have 4 open findings. This page shows 2 of them." in client.get("/?script=off").content.decode()
+
+
+def test_idle_instances_beyond_the_listed_findings_are_named(
+    client: Client, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overview, "SHOWN_FINDINGS", 1)
+    since = datetime(2026, 1, 15, 17, tzinfo=UTC)
+    policy, observes = make_policy(), make_policy(name="observing", mode="observe")
+    make_finding(policy=policy, instance_id="listed")
+    make_finding(policy=observes, instance_id="listed")
+    make_finding(policy=observes, instance_id="a", since=since)
+    make_finding(policy=observes, instance_id="unknown", state="unknown")
+    make_finding(policy=make_policy("lease", mode="observe"), instance_id="leased")
+
+    found = client.get(OVERVIEW).json()
+
+    assert found["moreIdle"] == {"a": "2026-01-15T17:00:00Z"}
+    page = client.get("/?attention=idle&script=off").content.decode()
+    assert ">train<" in page
+    assert ">serve<" not in page
+
+
+def test_mark_changes_with_the_idle_instances_beyond_the_listed_findings(
+    client: Client, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overview, "SHOWN_FINDINGS", 1)
+    policy = make_policy()
+    make_finding(policy=policy, instance_id="listed")
+    hidden = make_finding(policy=policy, instance_id="a", stops_at=timezone.now() + timedelta(days=1))
+    known = client.get(OVERVIEW).headers["ETag"]
+
+    hidden.state = "unknown"
+    hidden.save()
+
+    assert read_again(client, known) == 200
 
 
 @pytest.mark.parametrize(("mode", "is_told"), [("notify", True), ("observe", False)])

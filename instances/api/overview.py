@@ -19,6 +19,7 @@ from django.utils import timezone
 from instances.api import inventory, operations
 from instances.api.findings import show_acting, show_finding
 from instances.health import Health
+from instances.instance import format_time
 from instances.models import EvaluationState, Protection
 from instances.operations import emergency, freezing, records
 from instances.policies import finding_list, watch
@@ -83,12 +84,13 @@ def _read_recorded_mark() -> str:
         protections = Protection.objects.aggregate(Count("pk"), Max("pk"), Max("protected_at"))
         freeze = freezing.find()
         findings = list(finding_list.find_open().values_list("pk", "state", "stops_at", "obstacle")[:SHOWN_FINDINGS])
+        hidden = finding_list.mark_open() if len(findings) == SHOWN_FINDINGS else None
         acting = list(EvaluationState.objects.values_list("is_switched_off", "switched_at"))
     except DatabaseError as exc:
         log.warning("the overview can't be read from the database: %s", exc)
         return "unknown"
     fields = [[getattr(one, name) for name in _SHOWN_FIELDS] for one in shown]
-    return repr((fields, protections, freeze and (freeze.pk, freeze.ends_at), findings, acting))
+    return repr((fields, protections, freeze and (freeze.pk, freeze.ends_at), findings, hidden, acting))
 
 
 def _read_unrecorded_mark() -> str:
@@ -107,7 +109,7 @@ def _describe(found: Health) -> dict[str, Any]:
         "operations": _list_operations(found),
         "protections": _read(found, "protections", lambda: operations.show_protections(Protection.objects.all())),
         "findings": None if findings is None else [show_finding(one) for one in findings],
-        "openFindings": None if findings is None else _read(found, "findings", lambda: _count_open(len(findings))),
+        **_describe_hidden(found, findings),
         "policies": _read(found, "policies", lambda: show_acting(watch.read_state())),
         "startFreeze": None if _has_no_database(found) else operations.show_freeze(freezing.find()),
     }
@@ -120,9 +122,18 @@ def _list_operations(found: Health) -> list[dict[str, Any]] | None:
     return _read(found, "operations", lambda: operations.show_summaries(emergency.list_shown(timezone.now() - RECENT)))
 
 
-def _count_open(listed: int) -> int:
-    """Return the number of open findings; only if more may be open than are listed, they are counted."""
-    return listed if listed < SHOWN_FINDINGS else finding_list.find_open().count()
+def _describe_hidden(found: Health, listed: Sequence[finding_list.Described] | None) -> dict[str, Any]:
+    """Return how many findings are open, and the idle instances that are not listed. Few findings are all listed."""
+    if listed is None:
+        return {"openFindings": None, "moreIdle": None}
+    if len(listed) < SHOWN_FINDINGS:
+        return {"openFindings": len(listed), "moreIdle": {}}
+    shown = {one.finding.instance_id for one in listed if finding_list.is_idle(one.finding)}
+    more = _read(found, "findings", lambda: finding_list.map_idle(shown))
+    return {
+        "openFindings": _read(found, "findings", lambda: finding_list.find_open().count()),
+        "moreIdle": more and {id_: since and format_time(since) for id_, since in more.items()},
+    }
 
 
 def _read(found: Health, what: str, read: Callable[[], T]) -> T | None:

@@ -442,6 +442,11 @@ class OverviewSerializer(serializers.Serializer[Any]):
         help_text="The open findings of policies, at most 200: first those that stop soonest.",
     )
     openFindings = serializers.IntegerField(allow_null=True, help_text="How many findings are open.")
+    moreIdle = serializers.DictField(
+        child=serializers.DateTimeField(allow_null=True),
+        allow_null=True,
+        help_text="The idle instances that `findings` lacks: the id of each, and since when.",
+    )
     policies = ActingSerializer(allow_null=True)
     startFreeze = StartFreezeSerializer(allow_null=True)
 

@@ -128,6 +128,7 @@ def _list_hidden(body: Mapping[str, Any]) -> list[str]:
 
 def _find_idle(state: overview.Overview) -> frozenset[str]:
     """Return the ids of the instances that are idle, as the script finds them (attention.js)."""
-    findings = (state.body or {}).get("findings") or []
-    found = [one for one in findings if one["rule"] == "idle" and one["state"] in finding_list.IDLE_STATES]
-    return frozenset(one["instanceId"] for one in found)
+    body = state.body or {}
+    found = [one for one in body.get("findings") or [] if one["rule"] == "idle"]
+    listed = {one["instanceId"] for one in found if one["state"] in finding_list.IDLE_STATES}
+    return frozenset({*listed, *(body.get("moreIdle") or {})})

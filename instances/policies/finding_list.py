@@ -1,13 +1,13 @@
 """Reads findings for people: each with its snooze and one sentence that says what happens next."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from django.db.models import Case, F, Q, QuerySet, When
+from django.db.models import Case, Count, F, Q, QuerySet, Sum, When
 from django.utils import timezone
 
 from instances.instance import format_time
@@ -17,6 +17,7 @@ OPEN: Final = "open"
 SUMMED: Final = timedelta(days=30)
 # A snoozed instance needs nobody, and one that isn't judged may be busy.
 IDLE_STATES: Final = (FindingState.WARNED, FindingState.DUE)
+_IS_IDLE: Final = Q(ended_at=None, policy__rule=Policy.Rule.IDLE, state__in=IDLE_STATES)
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,25 @@ def find_idle(query: Mapping[str, Any]) -> frozenset[str]:
     """Return the ids of the instances that are idle, if a query selects these. Raises DatabaseError."""
     if query.get("attention") != "idle":
         return frozenset()
-    found = Finding.objects.filter(ended_at=None, policy__rule=Policy.Rule.IDLE, state__in=IDLE_STATES)
-    return frozenset(found.values_list("instance_id", flat=True))
+    return frozenset(Finding.objects.filter(_IS_IDLE).values_list("instance_id", flat=True))
+
+
+def is_idle(finding: Finding) -> bool:
+    """Tell whether an open finding says that its instance is idle."""
+    return finding.state in IDLE_STATES and finding.policy is not None and finding.policy.rule == Policy.Rule.IDLE
+
+
+def map_idle(without: Collection[str] = ()) -> dict[str, datetime | None]:
+    """Return since when each idle instance is idle, except for some. Raises DatabaseError."""
+    found = Finding.objects.filter(_IS_IDLE).order_by("-since").values_list("instance_id", "since")
+    return {id_: since for id_, since in found if id_ not in without}
+
+
+def mark_open() -> dict[str, int | None]:
+    """Return values that change with the open findings, and with the idle ones among them. Raises DatabaseError."""
+    return Finding.objects.filter(ended_at=None).aggregate(
+        open=Count("pk"), sum=Sum("pk"), idle=Sum("pk", filter=_IS_IDLE)
+    )
 
 
 @dataclass(frozen=True)

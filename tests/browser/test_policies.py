@@ -59,17 +59,20 @@ def test_finding_is_marked_in_its_row_and_snoozed_in_its_drawer(panel: Panel, vi
 
 
 def test_idle_instances_need_attention(panel: Panel, visit: Visit) -> None:
-    panel.hold({"id": "a1", "name": "alpha", "status": "running"}, {"id": "b2", "name": "beta", "status": "running"})
+    names = {"a1": "alpha", "b2": "beta", "c3": "gamma"}
+    panel.hold(*[{"id": id_, "name": name, "status": "running"} for id_, name in names.items()])
     page = visit("about:blank")
     snoozed = {**FINDING, "id": 8, "instanceId": "b2", "state": "snoozed"}
-    change_overview(page, findings=[FINDING, snoozed], openFindings=250)
+    # The finding of gamma is beyond those that are listed.
+    change_overview(page, findings=[FINDING, snoozed], openFindings=250, moreIdle={"c3": FINDING["since"]})
     page.goto("/")
 
-    page.get_by_role("link", name="1 idle").click()
+    page.get_by_role("link", name="2 idle").click()
 
     expect(page.get_by_role("row").filter(has_text="alpha")).to_be_visible()
     expect(page.get_by_role("row").filter(has_text="beta")).to_have_count(0)
-    expect(page.get_by_role("link", name="Idle 1", exact=True)).to_have_attribute("aria-current", "true")
+    expect(page.get_by_role("row").filter(has_text="gamma")).to_contain_text("idle")
+    expect(page.get_by_role("link", name="Idle 2", exact=True)).to_have_attribute("aria-current", "true")
     expect(page.get_by_text("Policies have 250 open findings. This page shows 2 of them.")).to_be_visible()
 
 

@@ -180,7 +180,7 @@ function show(hadFailed) {
         operations.take(overview.value.operations);
         fragments.follow(overview.value.operations);
         protection.take(overview.value.protections);
-        findings.take(overview.value.findings);
+        findings.take(overview.value);
     }
     if (!inventory.failure) {
         forget(health.services, hadFailed);

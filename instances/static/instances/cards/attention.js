@@ -17,9 +17,10 @@ const rules = {
     idle: one => idle.has(one.id),
 };
 
-// Takes the open findings of policies.
-export function takeIdle(findings) {
-    idle = new Set(findings.filter(one => one.rule === 'idle' && ['warned', 'due'].includes(one.state)).map(one => one.instanceId));
+// Takes the open findings of policies, and the ids of idle instances whose findings are not among them.
+export function takeIdle(findings, more) {
+    const found = findings.filter(one => one.rule === 'idle' && ['warned', 'due'].includes(one.state));
+    idle = new Set([...found.map(one => one.instanceId), ...more]);
 }
 
 export function needsAttention(one, reason) {

@@ -15,15 +15,18 @@ const SHOWN_DAYS = 30;
 // `ask` is that of confirm.js.
 export function createFindings({ask, messages, statusLine, render, refreshAnew}) {
     let byInstance = new Map(); // id → its open findings
+    let idleSince = new Map(); // id → since when an instance without a listed finding is idle
     const busy = new Set(); // ids of findings that are being snoozed
     const list = make('ul', {class: 'findings'});
     const section = makeSection('Policies', list);
 
-    // Takes the findings as the service lists them; null: unknown, so that the last known stay.
-    function take(listed) {
+    // Takes the findings as the service lists them; null: unknown, so that the last known stay. `more` has the idle
+    // instances whose findings are not listed: id → since when.
+    function take({findings: listed, moreIdle: more}) {
         if (listed) {
             byInstance = Map.groupBy(listed, one => one.instanceId);
-            takeIdle(listed);
+            idleSince = new Map(Object.entries(more ?? {}));
+            takeIdle(listed, idleSince.keys());
         }
     }
 
@@ -33,8 +36,9 @@ export function createFindings({ask, messages, statusLine, render, refreshAnew})
             return;
         }
         const [finding] = byInstance.get(one.id) || [];
-        set(mark, 'hidden', !finding);
-        setText(mark, finding ? sayShort(finding) : '');
+        const words = finding ? sayShort(finding) : sayIdle({rule: 'idle', since: idleSince.get(one.id)});
+        set(mark, 'hidden', !words);
+        setText(mark, words);
         set(mark, 'title', finding ? `${finding.policy}: ${sayLocal(finding.message)}` : '');
         set(mark.dataset, 'state', finding ? finding.state : '');
         // Where there is room for it (status.css).
