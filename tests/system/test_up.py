@@ -25,6 +25,9 @@ HIDDEN = (
     "SECRET_KEY",
     "HOST",
     "ALLOWED_HOSTS",
+    # `make test VENV=…` hands its own variables on to each other make.
+    "MAKEFLAGS",
+    "MAKEOVERRIDES",
 )
 
 
