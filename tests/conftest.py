@@ -4,10 +4,12 @@ import functools
 import gc
 import io
 import logging
+import os
 import re
 import shutil
 import signal
 import socket
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -36,6 +38,7 @@ from instances.operations import protections
 from instances.pages import cards
 from novita_site.env import is_loopback
 from novita_site.log import LineFormatter
+from tests import warm
 from tests.novita_answers import NovitaAnswers
 from tests.settings import FAKE_REDIS
 
@@ -126,8 +129,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduli
     return FileScheduling(config, log)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    warm.fork_test_processes(config)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def fallback_folder() -> Iterator[None]:
+    # The test processes are forks of one that has read the settings.
+    settings.FALLBACK_DIR = Path(tempfile.gettempdir()) / f"novita-panel-tests-{os.getpid()}"
     yield
     shutil.rmtree(settings.FALLBACK_DIR, ignore_errors=True)
 

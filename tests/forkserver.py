@@ -2,10 +2,13 @@
 
 It imports the libraries once, without settings and without a line of the project. For each request it forks; the fork
 takes over the request's environment, folder, streams and arguments, and runs the command as a new Python would.
+
+With arguments of pytest it becomes test processes: it has collected these tests before, so it has imported them all.
 """
 # ruff: noqa: SIM115 - the streams are open for as long as the process
 
 import atexit
+import contextlib
 import gc
 import importlib
 import json
@@ -74,8 +77,11 @@ LIBRARIES = [
 
 def main(control: socket.socket) -> list[str]:
     """Fork for each request. Return the command of the request in the fork; never return in this process."""
-    for name in LIBRARIES:
-        importlib.import_module(name)
+    if sys.argv[2:]:
+        collect(sys.argv[2:])
+    else:
+        for name in LIBRARIES:
+            importlib.import_module(name)
     # The forks share this memory as long as no collection writes to it.
     gc.collect()
     gc.freeze()
@@ -97,6 +103,8 @@ def main(control: socket.socket) -> list[str]:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 become(request, descriptors)
+                # No others: the log of the unit tests has a stream of its own.
+                close([control.detach(), ended, wake_up, *descriptors, *reports.values()])
                 return request["command"]
             *streams, reports[pid] = descriptors
             close(streams)
@@ -105,6 +113,14 @@ def main(control: socket.socket) -> list[str]:
             for pid, status in list_ended():
                 os.write(reports[pid], b"%d\n" % os.waitstatus_to_exitcode(status))
                 close([reports.pop(pid)])
+
+
+def collect(arguments: list[str]) -> None:
+    """Collect the tests. The forks will do so again, and report what fails."""
+    import pytest
+
+    with open(os.devnull, "w") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):
+        pytest.main([*arguments, "--collect-only", "--numprocesses", "0"])
 
 
 def list_ended() -> Iterable[tuple[int, int]]:
@@ -131,7 +147,6 @@ def become(request: dict[str, Any], descriptors: list[int]) -> None:
     os.write(report, b"%d\n" % os.getpid())
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
-    os.closerange(3, 256)
     os.environ.clear()
     os.environ.update(request["env"])
     time.tzset()

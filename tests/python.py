@@ -27,12 +27,12 @@ KNOWN_VARIABLES = {"PYTHONUNBUFFERED", "PYTHONUTF8", "PYTHONDONTWRITEBYTECODE"}
 
 
 @functools.cache
-def start_server() -> socket.socket:
-    """Start the fork server of this test process. Return the socket that takes requests."""
+def start_server(*arguments: str) -> socket.socket:
+    """Start the fork server of this process. Return the socket that takes requests."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
     with its:
-        command = [sys.executable, str(FORKSERVER), str(its.fileno())]
+        command = [sys.executable, str(FORKSERVER), str(its.fileno()), *arguments]
         server = subprocess.Popen(command, env=environment, pass_fds=[its.fileno()])
 
     def end() -> None:
@@ -56,6 +56,7 @@ class Fork:
         stdout: Any = None,
         stderr: Any = None,
         start_new_session: bool = False,
+        server: socket.socket | None = None,
     ) -> None:
         self.args = args
         self.returncode: int | None = None
@@ -72,7 +73,7 @@ class Fork:
                 "env": dict(env),
                 "startNewSession": start_new_session,
             }
-            socket.send_fds(start_server(), [json.dumps(request).encode()], [*streams, report])
+            socket.send_fds(server or start_server(), [json.dumps(request).encode()], [*streams, report])
         self.pid = self._read()
 
     def _read(self) -> int:

@@ -1,0 +1,33 @@
+"""Forks the test processes from one process that has imported all tests, which takes 3 s of CPU in each.
+
+xdist starts its processes by `subprocess`, and offers no hook to start them otherwise.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from execnet import gateway_base, gateway_io
+
+from tests import python
+
+
+def fork_test_processes(config: pytest.Config) -> None:
+    """Let xdist's processes be forks."""
+    server = python.start_server(*config.invocation_params.args)
+
+    class ForkedIO(gateway_io.Popen2IOMaster):
+        def __init__(self, args: Sequence[str], execmodel: Any) -> None:
+            its_input, to_it = os.pipe()
+            from_it, its_output = os.pipe()
+            # Of the arguments, `-u` is the first.
+            command = [args[0], *args[2:]]
+            self.popen: Any = python.Fork(
+                command, cwd=os.getcwd(), env=os.environ, stdin=its_input, stdout=its_output, server=server
+            )
+            os.close(its_input)
+            os.close(its_output)
+            gateway_base.Popen2IO.__init__(self, open(to_it, "wb"), open(from_it, "rb"), execmodel)  # noqa: SIM115 - open for as long as the process
+
+    gateway_io.Popen2IOMaster = ForkedIO  # type: ignore[misc]  # no hook
