@@ -26,7 +26,7 @@ from instances.utilization import sampling
 
 log = logging.getLogger(__name__)
 
-TICK_SECONDS: Final = 2.0
+TICK_SECONDS: Final[float] = settings.WORKER_TICK_SECONDS
 
 # Set when this worker is told to end: work that it leaves is due at once, for another worker.
 is_ending: Final = threading.Event()

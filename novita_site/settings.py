@@ -120,6 +120,15 @@ BALANCE_WARN_HOURS = env.integer("BALANCE_WARN_HOURS", 24, 0, 8760)
 # An instance that runs for more days needs attention.
 LONG_RUNNING_DAYS = env.integer("LONG_RUNNING_DAYS", 7, 0, 3650)
 
+# --- Operations
+
+# The tests shorten these. A process that dies loses its claim on an operation after this time.
+OPERATION_CLAIM_SECONDS = 15.0
+# The pause before the second round of an operation.
+OPERATION_PAUSE_SECONDS = 2.0
+# The pause between two looks of a worker for due work.
+WORKER_TICK_SECONDS = 2.0
+
 # --- Policies
 
 # Off: no policy stops anything. Findings are recorded all the same.

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Final
 
+from django.conf import settings
 from django.db import DatabaseError, connections
 from django.db.models import Q, QuerySet
 from django.utils import timezone
@@ -23,7 +24,7 @@ from instances.models import Operation, Target
 
 log = logging.getLogger(__name__)
 
-CLAIM_SECONDS: Final = 15
+CLAIM_SECONDS: Final[float] = settings.OPERATION_CLAIM_SECONDS
 HEARTBEAT_SECONDS: Final = 1
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from django.conf import settings
 from django.utils import timezone
 
 from instances import clock
@@ -29,7 +30,7 @@ from instances.outgoing.deadline import Budget, cancellable
 
 log = logging.getLogger(__name__)
 
-FIRST_ROUND_PAUSE_SECONDS: Final = 2.0
+FIRST_ROUND_PAUSE_SECONDS: Final[float] = settings.OPERATION_PAUSE_SECONDS
 MAX_ROUND_PAUSE_SECONDS: Final = 8.0
 
 

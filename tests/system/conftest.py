@@ -63,7 +63,7 @@ def make_environment(folder: Path, redis_process: Redis, novita: Novita, migrate
     shutil.copy(migrated_database, database)
     return {
         **os.environ,
-        "DJANGO_SETTINGS_MODULE": "novita_site.settings",
+        "DJANGO_SETTINGS_MODULE": "tests.system.quick_settings",
         "PYTHONUNBUFFERED": "1",
         "SECRET_KEY": "FAKE-SECRET-django",
         "DATABASE_URL": f"sqlite:///{database}",
@@ -80,6 +80,12 @@ def make_environment(folder: Path, redis_process: Redis, novita: Novita, migrate
 def environment(tmp_path: Path, redis_process: Redis, novita: Novita, migrated_database: Path) -> dict[str, str]:
     """The environment of a service. A test may change it before it starts one."""
     return make_environment(tmp_path, redis_process, novita, migrated_database)
+
+
+@pytest.fixture
+def short_claims(environment: dict[str, str]) -> None:
+    """A process that dies or sleeps loses its claims after 5 s."""
+    environment["DJANGO_SETTINGS_MODULE"] = "tests.system.short_claims"
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """The settings with frequent evaluations of the policies, which may act at once."""
 
-from novita_site.settings import *  # noqa: F403 - all settings, with changes below
+from tests.system.quick_settings import *  # noqa: F403 - all settings, with changes below
 
 POLICIES_START_MINUTES = 0
 POLICIES_EVALUATE_SECONDS = 1.0

@@ -1,7 +1,7 @@
 """The settings with short deadlines for slow clients."""
 
-from novita_site.settings import *  # noqa: F403 - all settings, with changes below
 from novita_site.settings import LOGGING
+from tests.system.quick_settings import *  # noqa: F403 - all settings, with changes below
 
 HTTP_HEAD_SECONDS = 2.0
 HTTP_BODY_SECONDS = 3.0
