@@ -2,12 +2,13 @@
 
 Each is made from the separate files when a process first sends it.
 Sixty files were sixty requests, and their headers alone took 45 kB. Comments and indentation are left out. A module
-becomes a function that returns its exports, in the order of the imports.
+becomes a function that returns its exports, in the order of the imports. Modules that a page may never need are a
+bundle of their own, which takes the modules that both need from the first one.
 """
 
 import posixpath
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 # Bundle → its style sheets, in the order of the cascade.
@@ -29,9 +30,13 @@ _MODULES: Final = {
     "instances/dashboard.bundle.js": "instances/dashboard.js",
     "instances/page.bundle.js": "instances/page.js",
 }
-NAMES: Final = frozenset({*_STYLES, *_MODULES})
+# Bundle → the one that imports it when it is first used, and its first module.
+_LATER: Final = {"instances/later.bundle.js": ("instances/dashboard.bundle.js", "instances/later.js")}
+LATER: Final = frozenset(_LATER)
+NAMES: Final = frozenset({*_STYLES, *_MODULES, *_LATER})
 
 _IMPORT: Final = re.compile(r"^import (?:\* as (\w+)|\{([^}]*)\}) from '(\.[^']+)';$", re.MULTILINE)
+_DYNAMIC_IMPORT: Final = re.compile(r"\bimport\('(\.[^']+)\.js'\)")
 _EXPORT: Final = re.compile(r"^export (?=(?:async )?(?:function|class|const) (\w+))", re.MULTILINE)
 
 Read = Callable[[str], bytes | None]
@@ -41,9 +46,46 @@ def build(name: str, read: Read) -> bytes:
     """Return a bundle; `read` returns a static file by its name. Raises ValueError for what a bundle can't express."""
     if name in _STYLES:
         return "\n".join(_shorten_style(_read(f"instances/styles/{one}.css", read)) for one in _STYLES[name]).encode()
+    if name in _LATER:
+        return _build_later(name, read).encode()
+    modules = _list_modules(name, read)
+    shared = [_list_shared(modules, _list_later(later, read)) for later, (main, _) in _LATER.items() if main == name]
+    return "\n".join([*modules.values(), *(f"export {{{', '.join(names)}}};" for names in shared)]).encode()
+
+
+def _build_later(name: str, read: Read) -> str:
+    main, first = _LATER[name]
+    modules = _list_later(name, read)
+    shared = _list_shared(_list_modules(main, read), modules)
+    exported = _EXPORT.findall(_read(first, read))
+    return "\n".join(
+        [
+            f"import {{{', '.join(shared)}}} from './{posixpath.basename(main)}';",
+            *modules.values(),
+            f"export const {{{', '.join(exported)}}} = {_make_variable(first)};",
+        ]
+    )
+
+
+def _list_modules(name: str, read: Read) -> dict[str, str]:
     modules: dict[str, str] = {}
     _add_module(_MODULES[name], read, modules, [])
-    return "\n".join(modules.values()).encode()
+    return modules
+
+
+def _list_later(name: str, read: Read) -> dict[str, str]:
+    """Return the modules that the bundle has beside those of the first one."""
+    main, first = _LATER[name]
+    known = _list_modules(main, read)
+    modules = dict(known)
+    _add_module(first, read, modules, [])
+    return {one: text for one, text in modules.items() if one not in known}
+
+
+def _list_shared(modules: Mapping[str, str], later: Mapping[str, str]) -> list[str]:
+    """Return the variables of the modules that the later ones import."""
+    used = set(re.findall(r"^const .+ = (\$\w+);$", "\n".join(later.values()), re.MULTILINE))
+    return [variable for variable in map(_make_variable, modules) if variable in used]
 
 
 def _read(name: str, read: Read) -> str:
@@ -75,6 +117,7 @@ def _add_module(name: str, read: Read, modules: dict[str, str], importing: list[
     body = _EXPORT.sub("", _IMPORT.sub("", text))
     if re.search(r"^(import|export)\b", body, re.MULTILINE):
         raise ValueError(f"{name} has an import or export of another form")
+    body = _DYNAMIC_IMPORT.sub(r"import('\1.bundle.js')", body)
     body = re.sub(r"^[ \t]*//.*\n|^[ \t]*\n|^[ \t]+", "", body, flags=re.MULTILINE)
     inner = "\n".join([*lines, body.rstrip(), f"return {{{', '.join(exported)}}};"])
     modules[name] = f"const {_make_variable(name)} = (() => {{\n{inner}\n}})();"

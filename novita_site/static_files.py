@@ -55,6 +55,9 @@ class Middleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # WhiteNoise has 
         address = request.path_info.removeprefix(self.static_prefix)
         match = _ADDRESS.fullmatch(address) if address != request.path_info else None
         file = find(match[2]) if match and request.method in {"GET", "HEAD"} else None
+        # A page that is older than this version can't use what it loads later from it.
+        if match and match[2] in bundles.LATER and match[1] != find_version():
+            file = None
         if match is None or file is None:
             answer: HttpResponseBase = super().__call__(request)
             return answer

@@ -11,6 +11,7 @@ from novita_site import bundles, static_files
 STYLE = "instances/pages.bundle.css"
 SCRIPT = "instances/dashboard.bundle.js"
 PAGE = "instances/page.bundle.js"
+LATER = "instances/later.bundle.js"
 
 
 def get_address(name: str, version: str = "") -> str:
@@ -18,7 +19,7 @@ def get_address(name: str, version: str = "") -> str:
 
 
 @pytest.mark.parametrize(
-    "name", [STYLE, SCRIPT, PAGE, "admin/css/base.css", "instances/session.js", "admin/img/icon-no.svg"]
+    "name", [STYLE, SCRIPT, PAGE, LATER, "admin/css/base.css", "instances/session.js", "admin/img/icon-no.svg"]
 )
 def test_file_with_the_hash_is_kept_for_good(name: str, client: Client) -> None:
     answer = client.get(get_address(name))
@@ -91,7 +92,7 @@ def test_style_bundle_has_the_rules_of_the_dashboard_and_of_no_other_page() -> N
 
 
 def make_reader(files: Mapping[str, str]) -> bundles.Read:
-    everything = {"instances/dashboard.js": "", **files}
+    everything = {"instances/dashboard.js": "", "instances/later.js": "", **files}
     return lambda name: everything[name].encode() if name in everything else None
 
 
@@ -123,7 +124,34 @@ def test_module_follows_those_that_it_imports() -> None:
         "c(all);",
         "return {};",
         "})();",
+        "export {};",
     ]
+
+
+def test_bundle_that_is_loaded_later_takes_the_common_modules_from_the_first_one() -> None:
+    files = {
+        "instances/dashboard.js": "import {a} from './a.js';\n\na(() => import('./later.js'));\n",
+        "instances/later.js": "import {a} from './a.js';\nimport {b} from './b.js';\n\n"
+        "export function use() {\n    a(b);\n}\n",
+        "instances/a.js": "export function a() {\n}\n",
+        "instances/b.js": "export const b = 1;\n",
+    }
+
+    first = bundles.build(SCRIPT, make_reader(files)).decode().splitlines()
+    later = bundles.build(LATER, make_reader(files)).decode().splitlines()
+
+    assert "a(() => import('./later.bundle.js'));" in first
+    assert first[-1] == "export {$instances_a};"
+    assert later[0] == "import {$instances_a} from './dashboard.bundle.js';"
+    assert "const $instances_b = (() => {" in later
+    assert "const $instances_a = (() => {" not in later
+    assert later[-1] == "export const {use} = $instances_later;"
+
+
+@pytest.mark.django_db
+def test_old_page_gets_nothing_to_load_later_from_another_version(client: Client) -> None:
+    assert client.get(get_address(LATER)).status_code == 200
+    assert client.get(get_address(LATER, "0" * 12)).status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,22 @@ def test_drawer_has_what_is_known_of_the_instance(visit: Visit) -> None:
     expect(cost).to_contain_text(re.compile(r"Last 30 days(≈ )?\$0\.0\d, [\d.]+ GPU hours\. Recorded since "))
 
 
+def test_part_that_cannot_be_loaded_says_so_and_keeps_no_stop_back(two: Panel, visit: Visit, witness: Witness) -> None:
+    witness.allow("later.bundle.js")
+    page = visit()
+    page.route("**/later.bundle.js", lambda route: route.abort())
+
+    page.get_by_role("button", name="alpha", exact=True).click()
+
+    expect(page.locator("#status-error")).to_contain_text("This part of the page can't be loaded. Try again, or reload")
+    expect(page).to_have_url(re.compile(r"/$"))
+    page.get_by_role("button", name="Stop alpha").click()
+    page.get_by_role("dialog").get_by_role("button", name="Stop", exact=True).click()
+    expect(page.locator("tr[data-id=a1] .status")).to_have_text(re.compile("Stop"))
+    page.unroute("**/later.bundle.js")
+    expect(open_drawer(page)).to_be_visible()
+
+
 @pytest.mark.usefixtures("two")
 def test_drawer_takes_the_focus_and_gives_it_back(visit: Visit) -> None:
     page = visit(reduced_motion="reduce")

@@ -6,23 +6,18 @@ import {createCards} from './cards/cards.js';
 import {createFragments} from './cards/fragment.js';
 import {createConfirm} from './confirm.js';
 import {isDisabled} from './elements.js';
-import {createHelp} from './help.js';
-import {createAnnotation} from './list/annotation.js';
-import {createDetails} from './list/details.js';
 import {createFindings} from './list/findings.js';
 import {createInventory} from './list/inventory.js';
 import {createKeyboard} from './list/keyboard.js';
 import {createList} from './list/list.js';
-import {createMenu} from './list/menu.js';
 import {createProtection} from './list/protection.js';
-import {createRecordings} from './list/recordings.js';
 import {createRowActions} from './list/row-actions.js';
 import {createRowMessages} from './list/row-messages.js';
 import {createRows} from './list/rows.js';
 import {createSelection} from './list/selection.js';
-import {createUtilization} from './list/utilization.js';
 import {createLive} from './live.js';
 import {createLiveState} from './live-state.js';
+import {loadLater} from './loading.js';
 import {watchMenus} from './menus.js';
 import {createOperations} from './operation/operations.js';
 import {createOverview} from './overview.js';
@@ -61,7 +56,7 @@ const list = createList({
     getRows: () => rows,
     getSelection: () => selection,
     getRedis: () => overview.isReachable ? overview.value.health.services.redis : 'unknown',
-    onShown: () => details.render(),
+    onShown: renderDetails,
 });
 const {render} = list;
 const selection = createSelection({table, inventory, canRequest: isPossible, preview: operations.preview, render});
@@ -70,20 +65,7 @@ const messages = createRowMessages({
     getName: id => inventory.get(id)?.name || id,
     render,
 });
-const protection = createProtection({
-    ask,
-    inventory,
-    messages,
-    refreshAnew: live.refreshAnew,
-    render,
-    getOpener: id => findPlace(id)?.querySelector('.more'),
-});
-const annotation = createAnnotation({
-    statusLine,
-    getSelected: () => selection.listIds(),
-    refreshAnew: live.refreshAnew,
-    render,
-});
+const protection = createProtection();
 const stopAll = createStopAll({inventory, overview, isProtected: id => !protection.permits('stop', id)});
 const rowActions = createRowActions({
     ask,
@@ -94,28 +76,12 @@ const rowActions = createRowActions({
     refresh: live.refresh,
     render,
 });
-const findings = createFindings({ask, messages, statusLine, render, refreshAnew: live.refreshAnew});
-const utilization = createUtilization();
-const menu = createMenu({inventory, protection, canRequest: rowActions.canRequest});
-const recordings = createRecordings({render: () => details.render()});
-const details = createDetails({
-    address: list.address,
-    inventory,
-    protection,
-    annotation,
-    recordings,
-    findings,
-    utilization,
-    parts: [rowActions.update, menu.updateRow, messages.update],
-    getRow: id => rows.get(id),
-    statusLine,
-});
-const help = createHelp();
+const findings = createFindings();
 const rows = createRows({
     table,
     getRequest: rowActions.getRequest,
     // Messages come last: an action may have something new to say.
-    parts: [protection.updateRow, findings.updateRow, selection.updateRow, rowActions.update, menu.updateRow, messages.update],
+    parts: [protection.updateRow, findings.updateRow, selection.updateRow, rowActions.update, messages.update],
 });
 
 const actions = {
@@ -124,22 +90,53 @@ const actions = {
     ...statusLine.actions,
     ...live.actions,
     ...list.actions,
-    ...details.actions,
     ...rowActions.actions,
     ...messages.actions,
-    ...protection.actions,
-    ...findings.actions,
-    ...annotation.actions,
-    ...menu.actions,
-    ...help.actions,
     ...selection.actions,
     ...operations.actions,
     'stop-all': () => operations.preview('stop', null, stopAll.count()),
 };
+let later = null; // the parts of later.js, once one of them was used
+
+// An action that is not known yet is one of later.js.
+function run(name, ...given) {
+    if (actions[name]) {
+        actions[name](...given);
+    } else {
+        loadParts(() => actions[name](...given), () => {});
+    }
+}
+
+async function loadParts(use, giveUp) {
+    try {
+        const {createParts} = await loadLater();
+        later ||= createParts({
+            address: list.address,
+            getSelected: () => selection.listIds(),
+            refreshAnew: live.refreshAnew,
+            ...{ask, findings, findPlace, inventory, messages, protection, render, rowActions, rows, statusLine},
+        });
+        Object.assign(actions, later.actions);
+    } catch (error) {
+        statusLine.tell(error.message, true);
+        giveUp();
+        return;
+    }
+    use();
+}
+
+// Opens, updates or closes the drawer of an instance as the address says.
+function renderDetails() {
+    if (later) {
+        later.details.render();
+    } else if (list.address.query.instance) {
+        loadParts(() => later.details.render(), () => list.address.change({instance: ''}, {isStep: false}));
+    }
+}
 
 // Returns where an instance is shown to the visitor: in the drawer that has the focus, or in its row.
 function findPlace(id) {
-    return details.getFocused(id) || rows.get(id);
+    return later?.details.getFocused(id) || rows.get(id);
 }
 
 function isPossible(kind, one) {
@@ -215,7 +212,7 @@ root.addEventListener('click', event => {
     const button = event.target.closest('[data-do]');
     const link = event.target.closest('#content a[href]');
     if (button && !isDisabled(button)) {
-        actions[button.dataset.do](button, button.closest('[data-id]'), event);
+        run(button.dataset.do, button, button.closest('[data-id]'), event);
     } else if (link && !event.metaKey && !event.ctrlKey && !event.shiftKey && inventory.instances !== null && list.follow(link)) {
         event.preventDefault();
     }
@@ -231,7 +228,7 @@ root.addEventListener('submit', event => {
 root.addEventListener('keydown', event => {
     // In a dialog Escape closes that, by the browser.
     if (event.key === 'Escape' && !event.target.closest('dialog')
-        && [list, annotation, selection].some(feature => feature.takeBack(event.target))) {
+        && [list, later?.annotation, selection].some(feature => feature?.takeBack(event.target))) {
         // The drawer stays open.
         event.preventDefault();
     }
@@ -248,7 +245,7 @@ for (const element of document.querySelectorAll('.without-script')) {
 // The rows come from the browser's cache or from the API; the server needn't send them with the next page.
 // biome-ignore lint/suspicious/noDocumentCookie: the Cookie Store API exists only over TLS, and not in every browser.
 document.cookie = `${root.dataset.scriptCookie}=1; Path=${root.dataset.cookiePath}; Max-Age=604800; SameSite=Lax`;
-createKeyboard({table, search: list.search, help: help.actions.help});
+createKeyboard({table, search: list.search, help: () => run('help')});
 // Another page's link to *Stop all*.
 if (location.hash === '#stop-all' && root.dataset.role === 'admin') {
     history.replaceState(history.state, '', location.pathname + location.search);

@@ -1,4 +1,4 @@
-// The dialog that lists the keyboard's shortcuts, and its button in the visitor's menu.
+// The dialog that lists the keyboard's shortcuts.
 
 import {make} from './elements.js';
 
@@ -15,10 +15,6 @@ const SHORTCUTS = [
 export function createHelp() {
     let dialog = null; // made when it is wanted
     let opener = null;
-
-    document.querySelector('.bar-visitor .menu-items').append(
-        make('button', {type: 'button', 'data-do': 'help', 'aria-keyshortcuts': '?'}, 'Keyboard shortcuts'),
-    );
 
     function open() {
         dialog ||= makeDialog(giveFocusBack);

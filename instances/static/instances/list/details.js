@@ -8,12 +8,12 @@ import {describe, describeCost, describePorts, fill, makeSection} from './facts.
 const COPIED_MS = 2000;
 
 // `parts` fill their own elements of the drawer, as they do in a row; `recordings` are what the service has recorded.
-export function createDetails({address, inventory, protection, annotation, recordings, findings, utilization, parts, getRow, statusLine}) {
+export function createDetails({address, inventory, protection, protecting, annotation, recordings, snoozing, utilization, parts, getRow, statusLine}) {
     // What a policy is about to do comes first.
-    const element = makeDrawer(findings.section, [
+    const element = makeDrawer(snoozing.section, [
         utilization.section,
         annotation.section,
-        protection.section,
+        protecting.section,
         recordings.section,
     ]);
     const drawer = createDrawer(element, {onClose});
@@ -77,8 +77,8 @@ export function createDetails({address, inventory, protection, annotation, recor
             updatePart(element, one);
         }
         utilization.update(one);
-        findings.updateSection(one);
-        protection.updateSection(one, isGone);
+        snoozing.updateSection(one);
+        protecting.updateSection(one, isGone);
         annotation.updateSection(one, isGone);
     }
 

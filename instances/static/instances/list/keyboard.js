@@ -1,4 +1,6 @@
-// Keys for the list. The current row is the one whose name has, or had last, the focus.
+// Keys for the list, and the button of their help. The current row is the one whose name has, or had last, the focus.
+
+import {make} from '../elements.js';
 
 const TYPING = 'input:not([type=checkbox]), textarea, select, [contenteditable]';
 
@@ -6,6 +8,10 @@ const TYPING = 'input:not([type=checkbox]), textarea, select, [contenteditable]'
 export function createKeyboard({table, search, help}) {
     const body = table.tBodies[0];
     let lastId = '';
+
+    document.querySelector('.bar-visitor .menu-items').append(
+        make('button', {type: 'button', 'data-do': 'help', 'aria-keyshortcuts': '?'}, 'Keyboard shortcuts'),
+    );
 
     function getRows() {
         return [...body.querySelectorAll(':scope > tr[data-id] .name')].map(name => name.closest('tr'));
@@ -44,6 +50,9 @@ export function createKeyboard({table, search, help}) {
         if (isPlain && Object.hasOwn(keys, event.key) && !event.target.closest(TYPING) && !document.querySelector('dialog[open]')) {
             event.preventDefault();
             keys[event.key]();
+        } else if (event.key === 'ArrowDown' && event.target.matches('[data-do=menu]')) {
+            event.preventDefault();
+            event.target.click();
         }
     });
 }

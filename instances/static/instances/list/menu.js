@@ -1,6 +1,6 @@
 // The menu of an instance: what its row has no button for. It opens from the row and from the drawer.
 
-import {find, make, set, setDisabled} from '../elements.js';
+import {make, setDisabled} from '../elements.js';
 import {read} from '../service.js';
 
 // The address that Novita's documentation names for the list of instances; it names none of a single one.
@@ -10,10 +10,6 @@ const MARGIN = 8;
 
 export function createMenu({inventory, protection, canRequest}) {
     let menu = null; // {element, button, top} that is open; `top` is the place of its button
-
-    function updateRow(row, one) {
-        set(find(row, '.more'), 'ariaLabel', `More actions for ${one.name || one.id}`);
-    }
 
     function listItems(one) {
         const item = (text, attributes) => make('button', {type: 'button', role: 'menuitem', tabindex: -1, ...attributes}, text);
@@ -121,9 +117,6 @@ export function createMenu({inventory, protection, canRequest}) {
             close();
         } else if (menu?.element.contains(event.target)) {
             move(event);
-        } else if (event.key === 'ArrowDown' && event.target.matches('[data-do=menu]')) {
-            event.preventDefault();
-            event.target.click();
         }
     }, {capture: true});
     // Before the item's action: a dialog that it opens gives the focus back to the menu's button.
@@ -139,5 +132,5 @@ export function createMenu({inventory, protection, canRequest}) {
         }
     }, {capture: true, passive: true});
 
-    return {updateRow, actions: {menu: toggle}};
+    return {actions: {menu: toggle}};
 }

@@ -1,18 +1,9 @@
-// Protection of one instance: the lock in its row, its section in the drawer, and the questions of both.
+// Which instances are protected: the lock in a row, and what it forbids. Changes are in protecting.js.
 
-import {find, make, set, setText} from '../elements.js';
-import {send} from '../session.js';
-import {sayAge, sayMoment} from '../words.js';
-import {makeSection} from './facts.js';
+import {find, set} from '../elements.js';
 
-// `ask` is that of confirm.js; `getOpener(id)` returns what gets the focus after a question whose opener is gone.
-export function createProtection({ask, inventory, messages, refreshAnew, render, getOpener}) {
+export function createProtection() {
     let protections = new Map(); // id → {instanceId, reason, protectedBy, protectedAt}
-    const busy = new Set(); // ids whose protection is being changed
-    const words = make('p', {});
-    const protect = make('button', {type: 'button', 'data-do': 'protect', 'data-needs': 'operator'}, 'Protect…');
-    const unprotect = make('button', {type: 'button', 'data-do': 'unprotect', 'data-needs': 'admin'}, 'Remove protection…');
-    const section = makeSection('Protection', words, protect, unprotect);
 
     // Takes the protections as the service lists them; null: unknown, so that the last known stay.
     function take(listed) {
@@ -35,82 +26,5 @@ export function createProtection({ask, inventory, messages, refreshAnew, render,
         set(lock, 'ariaLabel', text || null);
     }
 
-    function updateSection(one, isGone) {
-        const protection = protections.get(one.id);
-        const focused = document.activeElement;
-        setText(words, protection ? sayProtection(protection) : 'Not protected. Stop all includes it.');
-        set(protect, 'hidden', Boolean(protection) || isGone);
-        set(unprotect, 'hidden', !protection);
-        if (section.contains(focused) && focused.hidden) {
-            [protect, unprotect].find(button => button.checkVisibility())?.focus({preventScroll: true});
-        }
-    }
-
-    function sayProtection({reason, protectedBy, protectedAt}) {
-        const by = protectedBy ? ` by ${protectedBy}` : '';
-        return `Protected${by} on ${sayMoment(protectedAt)} (${sayAge(protectedAt)}): ${reason}`;
-    }
-
-    async function askToProtect(id) {
-        const answer = await ask({
-            title: 'Protect',
-            name: getName(id),
-            sentences: ['The panel then refuses to stop or restart it, and Stop all leaves it out, until the protection is removed.'],
-            field: {label: 'Reason', maxLength: 500},
-            action: 'Protect',
-            findOpener: () => getOpener(id),
-        });
-        if (answer) {
-            await change(id, 'POST', {reason: answer.text});
-        }
-    }
-
-    async function askToRemove(id) {
-        const protection = protections.get(id);
-        const answer = await ask({
-            title: 'Remove protection from',
-            name: getName(id),
-            facts: protection ? sayProtection(protection) : '',
-            sentences: ['It can then be stopped and restarted, and Stop all includes it.'],
-            action: 'Remove protection',
-            isDanger: true,
-            findOpener: () => getOpener(id),
-        });
-        if (answer) {
-            await change(id, 'DELETE');
-        }
-    }
-
-    function getName(id) {
-        return inventory.get(id)?.name || id;
-    }
-
-    async function change(id, method, body) {
-        if (busy.has(id)) {
-            return;
-        }
-        busy.add(id);
-        try {
-            await send(method, `/api/instances/${encodeURIComponent(id)}/protect`, body);
-            messages.tell(id, body ? 'Protected.' : 'Protection removed.');
-        } catch (error) {
-            messages.fail(id, error);
-        }
-        busy.delete(id);
-        render();
-        await refreshAnew();
-    }
-
-    return {
-        section,
-        take,
-        get: id => protections.get(id),
-        permits,
-        updateRow,
-        updateSection,
-        actions: {
-            protect: (_button, holder) => askToProtect(holder.dataset.id),
-            unprotect: (_button, holder) => askToRemove(holder.dataset.id),
-        },
-    };
+    return {take, get: id => protections.get(id), permits, updateRow};
 }

@@ -20,6 +20,7 @@ export function createRowActions({ask, inventory, messages, protection, getRow, 
 
     // A row has one button; its menu has the rest.
     function update(row, one) {
+        set(find(row, '.more'), 'ariaLabel', `More actions for ${one.name || one.id}`);
         const place = find(row, '.buttons');
         const action = requests.get(one.id) || ['stop', 'start'].find(name => canRequest(name, one));
         const button = place.firstElementChild || (action && place.appendChild(make('button', {type: 'button', 'data-needs': 'operator'})));

@@ -2,11 +2,11 @@
 
 import {getNow} from '../clock.js';
 import {make, set, setDisabled, setText} from '../elements.js';
+import {loadLater} from '../loading.js';
 import {Refusal} from '../service.js';
 import {send} from '../session.js';
 import {count, PAST, sayClock} from '../words.js';
 import {createButtons} from './buttons.js';
-import {createOperationDetails} from './details.js';
 import {getTone, getTotal, isRunning, listStopped, listUnconfirmed} from './states.js';
 import {sayDeadline, sayDoing, sayHeading, sayProgress, sayResult, sayTitle} from './words.js';
 
@@ -23,7 +23,9 @@ export function createPanel({root, follower, ask, restore}) {
     const time = make('span', {id: 'operation-time', class: 'quiet'});
     const buttons = createButtons(['again', 'details', 'cancel', 'dismiss'], {id: 'operation-buttons'});
     const parts = [title, bar, time, buttons.element];
-    const details = createOperationDetails();
+    let details = null; // the drawer; null until an operation was shown
+    let loading = null;
+    let unloaded = ''; // why the drawer was not opened
     let shownId = null;
     let refusal = ''; // why the operation was not cancelled or dismissed
 
@@ -34,14 +36,14 @@ export function createPanel({root, follower, ask, restore}) {
     function render() {
         const {launch, shown} = follower;
         const hasAny = Boolean(launch || shown);
-        const focused = [panel, details].some(place => place.contains(document.activeElement)) ? document.activeElement : null;
-        const wasInDrawer = details.contains(focused);
+        const focused = [panel, details].some(place => place?.contains(document.activeElement)) ? document.activeElement : null;
+        const wasInDrawer = Boolean(details?.contains(focused));
         if (shownId !== (shown?.id ?? null)) {
             shownId = shown?.id ?? null;
             refusal = '';
-            details.clear();
+            details?.clear();
             if (!shown) {
-                details.close();
+                details?.close();
             }
         }
         if (hasAny !== panel.classList.contains('is-shown')) {
@@ -70,7 +72,7 @@ export function createPanel({root, follower, ask, restore}) {
 
     // To what stands where the focus was: the drawer, the strip, or the button that may begin the next operation.
     function giveFocus(wasInDrawer) {
-        if (wasInDrawer && details.isOpen) {
+        if (wasInDrawer && details?.isOpen) {
             details.focus();
         } else {
             (panel.classList.contains('is-shown') ? title : root.querySelector('[data-do=stop-all]')).focus({preventScroll: true});
@@ -91,7 +93,8 @@ export function createPanel({root, follower, ask, restore}) {
         set(panel.dataset, 'tone', getTone(shown));
         renderBar(shown.counts);
         buttons.render(shown, {others: follower.others.length, isDismissible: !isRunning(shown)});
-        details.render(shown, {warnings: follower.getWarnings(shown.id), running: follower.others, failure});
+        loading ||= load();
+        details?.render(shown, {warnings: follower.getWarnings(shown.id), running: follower.others, failure});
         tick();
     }
 
@@ -115,22 +118,50 @@ export function createPanel({root, follower, ask, restore}) {
         const unread = failure
             ? `The operation continues, but can't be read${failure.since ? ` since ${sayClock(failure.since)}` : ''}: ${failure.words}`
             : '';
-        return [unread, refusal].filter(Boolean).join(' ');
+        return [unread, refusal, unloaded].filter(Boolean).join(' ');
     }
 
     function tick() {
         const {launch, shown} = follower;
         if (shown && !launch) {
             setText(time, sayTime(shown));
-            details.tick(shown);
+            details?.tick(shown);
         }
-        follower.forgetSuccess(details.isOpen || panel.matches(':hover, :focus-within'));
+        follower.forgetSuccess(details?.isOpen || panel.matches(':hover, :focus-within'));
     }
 
     function focus() {
-        details.close();
+        details?.close();
         title.focus({preventScroll: true});
         panel.scrollIntoView({block: 'nearest'});
+    }
+
+    // Returns why the drawer can't be loaded; '' when it was.
+    async function load() {
+        try {
+            const {createOperationDrawer} = await loadLater();
+            details ||= createOperationDrawer();
+        } catch (error) {
+            return error.message;
+        }
+        unloaded = '';
+        render();
+        return '';
+    }
+
+    async function toggleDetails(button) {
+        if (details?.isOpen) {
+            details.close();
+            return;
+        }
+        const problem = await loading;
+        if (details) {
+            details.open(button);
+        } else {
+            unloaded = problem;
+            loading = null;
+            render();
+        }
     }
 
     async function cancel() {
@@ -172,7 +203,7 @@ export function createPanel({root, follower, ask, restore}) {
     }
 
     async function dismiss(button) {
-        const wasInDrawer = details.contains(button);
+        const wasInDrawer = details?.contains(button);
         setDisabled(button, true);
         try {
             await follower.dismiss();
@@ -199,7 +230,7 @@ export function createPanel({root, follower, ask, restore}) {
                 follower.pick(button.dataset.operation);
                 details.focus();
             },
-            'operation-details': button => details.isOpen ? details.close() : details.open(button),
+            'operation-details': toggleDetails,
         },
     };
 }
