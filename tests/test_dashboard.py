@@ -346,3 +346,10 @@ def test_page_without_script_shows_costs(client: Client, novita: NovitaAnswers) 
 
     assert [read_figure(page, name) for name in ("cost", "day")] == ["$0.70/h", "≈ $17/day · 1 price unknown"]
     assert list_cells(page, "price") == ["unknown", "0.70"]
+
+
+def test_burn_rate_of_a_thousand_dollars_has_no_cents(client: Client, novita: NovitaAnswers) -> None:
+    novita.lists(make_row("a", instancePrice="123456789", gpuNum="1"))
+    client.post("/api/instances/sync")
+
+    assert read_figure(read(client), "cost") == "$1,235/h"

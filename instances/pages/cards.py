@@ -28,6 +28,7 @@ SHOWN_GPUS: Final = 3
 STALE: Final = "stale data"
 SYNC_RUNS: Final = "admin:instances_syncrun_changelist"
 LINE_MS: Final = reports.DAY_MS
+NO_CENTS_USD: Final = 1000
 LINE_STEP_MS: Final = reports.HOUR_MS
 # The line of a day is drawn once a minute and process.
 LINE_SECONDS: Final = 60
@@ -55,7 +56,7 @@ def describe(listing: store.Listing | None, found: health.Health, idle: Collecti
         "gpus": sum(one["gpuNum"] or 0 for one in instances if one["group"] == "running"),
         "segments": _describe_segments(groups, len(instances)),
         # Without any known price, the sum is unknown, too.
-        "per_hour": "" if per_hour is None or not is_known else say_usd(per_hour),
+        "per_hour": "" if per_hour is None or not is_known else _say_rate(per_hour),
         "notes": " · ".join(_list_notes(burning, is_stale=is_stale)) if is_known else "",
         "by_gpu": _describe_gpus(burning),
         "attention": number,
@@ -69,6 +70,11 @@ def describe(listing: store.Listing | None, found: health.Health, idle: Collecti
 
 def say_usd(amount: Decimal) -> str:
     return f"${amount:,.2f}"
+
+
+def _say_rate(per_hour: Decimal) -> str:
+    """Return the burn rate; the figure of a high one has no room for cents."""
+    return say_usd(per_hour) if per_hour < NO_CENTS_USD else f"${per_hour:,.0f}"
 
 
 def _list_notes(burning: burn.Burn, *, is_stale: bool) -> Iterator[str]:

@@ -376,6 +376,17 @@ def test_first_screen_has_enough_rows_beside_a_banner(panel: Panel, visit: Visit
     assert find_missing_rows(page) == {}
 
 
+def test_each_status_tab_has_room_for_large_numbers_at_360_px(visit: Visit) -> None:
+    page = visit(viewport=NARROW)
+    tabs = page.get_by_role("navigation", name="Status")
+    expect(tabs).to_contain_text("Errors 0")
+
+    tabs.evaluate("all => all.querySelectorAll('span').forEach(number => { number.textContent = '10000'; })")
+
+    expect(tabs.get_by_text("Errors")).to_be_in_viewport(ratio=1)
+    assert tabs.evaluate("all => all.scrollWidth <= all.clientWidth")
+
+
 def find_missing_rows(page: Page) -> dict[int, int]:
     """Return for each width with too few rows on the first screen how many are missing."""
     missing = {}

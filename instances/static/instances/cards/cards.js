@@ -2,10 +2,12 @@
 
 import {make, set, setText} from '../elements.js';
 import {getGroupLabel, listGroups} from '../statuses.js';
-import {sayAge, sayCost, sayMoment, sayUsd} from '../words.js';
+import {sayAge, sayMoment, sayUsd} from '../words.js';
 import {needsAttention, REASONS} from './attention.js';
 
 const SHOWN_GPUS = 3;
+// A burn rate of so much is shown without cents: the figure has room for six characters.
+const NO_CENTS_USD = 1000;
 // The segments of the bar, from the left.
 const SEGMENTS = ['running', 'starting', 'stopping', 'other', 'stopped', 'gone'];
 const SYNC_RUNS = '/admin/instances/syncrun/';
@@ -67,7 +69,7 @@ export function createCards({inventory}) {
         const unknown = instances.filter(one => one.costPerHour === null).length;
         // Without any known price, the sum is unknown, too.
         const isKnown = hasCopy && (perHour > 0 || !unknown);
-        setText(get('figure-cost'), isKnown ? sayCost(perHour) : '–');
+        setText(get('figure-cost'), isKnown ? `${sayUsd(perHour, perHour < NO_CENTS_USD ? 2 : 0)}/h` : '–');
         setText(get('figure-day'), [
             isKnown && `≈ ${sayUsd(24 * perHour, 0)}/day`,
             unknown && `${unknown} price${end(unknown)} unknown`,
