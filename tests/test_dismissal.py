@@ -1,8 +1,10 @@
 """A result that nobody has dismissed is shown to everybody; a dismissal is for everybody, and recorded."""
 
 from datetime import timedelta
+from importlib import import_module
 
 import pytest
+from django.apps import apps
 from django.db import OperationalError, connection
 from django.test import Client
 from django.utils import timezone
@@ -69,6 +71,16 @@ def test_failure_that_a_retry_supersedes_is_not_shown(client: Client) -> None:
     end(superseded_by=retry)
 
     assert list_shown(client) == []
+
+
+def test_upgrade_dismisses_failures_older_than_dismissals_but_none_of_the_day_before(client: Client) -> None:
+    end()
+    recent = end(days_ago=0)
+
+    with connection.schema_editor() as editor:
+        import_module("instances.migrations.0025_old_failures").dismiss_old_failures(apps, editor)
+
+    assert list_shown(client) == [str(recent.pk)]
 
 
 def test_cancelled_operation_is_shown_only_with_an_unverified_request(client: Client) -> None:
