@@ -19,11 +19,12 @@ ON_A_NETWORK := HOST=0.0.0.0 ALLOWED_HOSTS=panel.example.com DEBUG=0 REQUIRE_LOG
 	SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(48))') \
 	SECURE_PROXY_SSL_HEADER='X-Forwarded-Proto: https' DATABASE_URL=sqlite://:memory: REDIS_URL=unix:///nowhere/redis.sock
 
-# Six test processes share the processors, so a test that waits for a process may fail by load alone. Failed tests run
+# Ten test processes share the processors, so a test that waits for a process may fail by load alone. Failed tests run
 # once more, one at a time: a failure that repeats counts.
 RERUN := $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
-# Independent of each other: two run at a time. Each prints its output in one piece, if this make can do so.
+# Independent of each other: three run at a time. Each prints its output in one piece, if this make can do so.
+AT_ONCE = $(MAKE) --no-print-directory --jobs 3 $(if $(filter output-sync,$(.FEATURES)),--output-sync)
 LINTS := lint-types lint-security lint-settings lint-network lint-style lint-layers lint-page
 
 .PHONY: run test test-postgres test-deploy quick lint $(LINTS) audit bench bench-quick soak requirements upgrade clean
@@ -31,8 +32,9 @@ LINTS := lint-types lint-security lint-settings lint-network lint-style lint-lay
 run: $(VENV)/installed
 	@$(BIN)/python manage.py up
 
-test: $(VENV)/installed-dev lint audit
-	$(BIN)/python -m pytest --numprocesses 6 --dist loadfile --no-loadscope-reorder || $(RERUN)
+test: $(VENV)/installed-dev
+	@$(AT_ONCE) $(LINTS) audit
+	$(BIN)/python -m pytest --numprocesses 10 --dist loadfile --no-loadscope-reorder || $(RERUN)
 
 # The same tests on a PostgreSQL of their own (Debian: postgresql), on a socket. Those about SQLite's file are skipped.
 test-postgres: $(VENV)/installed-dev
@@ -49,7 +51,7 @@ quick: $(VENV)/installed-dev lint
 		-m 'not thorough' --ignore tests/system --ignore tests/browser
 
 lint: $(VENV)/installed-dev
-	@$(MAKE) --no-print-directory --jobs 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) $(LINTS)
+	@$(AT_ONCE) $(LINTS)
 
 lint-style:
 	$(BIN)/ruff check

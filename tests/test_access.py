@@ -45,6 +45,7 @@ def wants_login(answer: Any) -> bool:
 # --- On this machine
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "path", ["/", "/admin/", RUNS, "/api/", "/api/instances", "/api/docs", "/api/schema", "/health"]
 )
@@ -204,6 +205,7 @@ def test_route_walk_finds_all_routes() -> None:
     assert {"/", "/api/instances/", "/api/instances/1/stop/", RUNS, f"{RUNS}sync/"} <= set(list_paths())
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("login_wanted")
 @pytest.mark.parametrize("path", sorted(set(list_paths()) - OPEN))
 def test_every_route_requires_login_for_every_method(client: Client, path: str) -> None:

@@ -220,6 +220,7 @@ def test_valid_body_of_each_route_is_accepted(client: Client, account: Account, 
     assert client.generic(method, f"{path}?format=json", body, JSON).status_code in {200, 201, 202, 404, 409}
 
 
+@pytest.mark.thorough
 def test_acting_request_with_a_query_is_refused(client: Client, account: Account, route: tuple[str, str]) -> None:
     method, path = route
 
@@ -228,6 +229,7 @@ def test_acting_request_with_a_query_is_refused(client: Client, account: Account
         assert_refused(account, answer, 404 if query == "format=nonsense" else 400)
 
 
+@pytest.mark.thorough
 def test_acting_request_of_another_media_type_is_refused(
     client: Client, account: Account, route: tuple[str, str]
 ) -> None:
@@ -239,6 +241,7 @@ def test_acting_request_of_another_media_type_is_refused(
             assert_refused(account, answer, 415)
 
 
+@pytest.mark.thorough
 def test_acting_request_with_contradictory_headers_is_refused(
     client: Client, account: Account, route: tuple[str, str]
 ) -> None:
@@ -253,11 +256,13 @@ def test_acting_request_with_contradictory_headers_is_refused(
         assert_refused(account, answer, 400, 411, 415)
 
 
+@pytest.mark.thorough
 def test_acting_request_without_an_object_is_refused(client: Client, account: Account, route: tuple[str, str]) -> None:
     for body in BODIES:
         assert_refused(account, client.generic(*route, body, JSON), 400)
 
 
+@pytest.mark.thorough
 def test_acting_request_with_an_unknown_repeated_or_invalid_field_is_refused(
     client: Client, account: Account, route: tuple[str, str]
 ) -> None:
@@ -279,6 +284,7 @@ def test_empty_selection_never_means_all(client: Client, account: Account, ids: 
         assert answer.json()["fields"]["ids"] != "0"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "body", [{"dryRun": True}, {"dryRun": False}, {"ids": ["a"]}, {"reason": "x"}, {"webhookUrl": "https://a.test"}]
 )

@@ -77,6 +77,7 @@ def test_list_shows_the_changes_of_each_sync(client: Client) -> None:
     assert text.index("rejected") < text.index("1 gone") < text.index("2 new"), "the newest first"
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("runs")
 @pytest.mark.parametrize(
     ("query", "found"),

@@ -286,6 +286,7 @@ def test_visitor_without_role_gets_no_records(settings: Settings, django_user_mo
 # --- Filters and search
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("records")
 @pytest.mark.parametrize(
     ("query", "found"),
@@ -659,6 +660,7 @@ def test_file_has_all_pages_in_the_order_of_the_list(client: ApiClient) -> None:
     assert [row["instanceId"] for row in rows] == [f"id-{n:03}" for n in reversed(range(120))]
 
 
+@pytest.mark.thorough
 def test_ten_thousand_rows_take_as_many_queries_as_one(client: ApiClient) -> None:
     path = f"{get_list('target')}csv/"
     operation = make_operation({})
@@ -680,6 +682,7 @@ def test_ten_thousand_rows_take_as_many_queries_as_one(client: ApiClient) -> Non
 # --- Queries
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("page", ["", "csv/", "?q=x"])
 def test_long_list_takes_no_more_queries_than_a_short_one(client: ApiClient, kind: str, page: str) -> None:

@@ -278,6 +278,7 @@ def test_post_without_a_body_is_accepted(client: Client, body: bytes) -> None:
     assert client.generic("POST", "/api/cache/clear", body, "application/json").status_code == 200
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("path", ["/api/cache/clear", "/api/instances/sync", "/api/instances/a/stop"])
 @pytest.mark.parametrize(
     "body",

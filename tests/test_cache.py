@@ -451,6 +451,7 @@ class Readers(RuleBasedStateMachine):
             self.statuses = {id_: status for id_, status in {**self.statuses, **writes}.items() if status}
 
 
+@pytest.mark.thorough
 def test_readers_get_complete_listings_in_any_order_of_events() -> None:
     few = hypothesis_settings(
         max_examples=20, stateful_step_count=8, deadline=None, database=None, derandomize=True, phases=[Phase.generate]

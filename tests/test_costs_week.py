@@ -171,6 +171,7 @@ def test_sums_of_a_week_agree_to_the_cent() -> None:
         assert sum(one.cost for one in by_group.values()) == sum(one.sums.cost for one in used)
 
 
+@pytest.mark.thorough
 def test_time_that_repeats_after_the_clock_was_set_back_counts_once() -> None:
     week = Week(3)
     for _ in range(120):
@@ -189,6 +190,7 @@ def test_time_that_repeats_after_the_clock_was_set_back_counts_once() -> None:
     assert max(end for _, _, end in spans) == (week.now - SYNC_SECONDS + error) * 1000
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("step", [reports.HOUR_MS, reports.DAY_MS])
 def test_history_of_summed_hours_is_that_of_the_intervals(step: int) -> None:
@@ -206,6 +208,7 @@ def test_history_of_summed_hours_is_that_of_the_intervals(step: int) -> None:
     assert reports.read_history(*period, step) == before
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("clock")
 def test_hours_are_summed_once() -> None:
     week = run(8, 1)
@@ -218,6 +221,7 @@ def test_hours_are_summed_once() -> None:
     assert hours.sum_up() == 0
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("clock")
 def test_summed_hours_that_repeat_after_the_clock_was_set_back_are_summed_again() -> None:
     week = run(9, 1)

@@ -164,6 +164,7 @@ def test_damaged_key_breaks_no_read_and_is_repaired_by_a_sync(
     assert_inventory_is_right()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["text", "a list"])
 @pytest.mark.parametrize("name", NAMES)
 def test_damaged_key_breaks_no_answer(
@@ -177,6 +178,7 @@ def test_damaged_key_breaks_no_answer(
     assert_all_is_right(client)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["text", "1e300", "a list", "a sorted set"])
 @pytest.mark.parametrize("name", NAMES)
 def test_clear_repairs_a_damaged_key(
@@ -207,6 +209,7 @@ def test_damaged_record_of_the_last_sync_breaks_no_read(
     assert_inventory_is_right()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: repr(value[:20]))
 def test_damaged_record_of_the_last_sync_breaks_no_answer(
     value: str, client: Client, raw_redis: FakeRedis, account: Account
@@ -248,6 +251,7 @@ def test_stored_field_of_another_type_breaks_no_read(
     assert_inventory_is_right()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", FIELD_NAMES)
 def test_missing_stored_field_breaks_no_read(name: str, raw_redis: FakeRedis, account: Account) -> None:
     change_row(raw_redis, lambda row: {key: value for key, value in row.items() if key != name})
@@ -259,6 +263,7 @@ def test_missing_stored_field_breaks_no_read(name: str, raw_redis: FakeRedis, ac
 
 
 # A field without which a row can't be read, one with a default, and one of an addition.
+@pytest.mark.thorough
 @pytest.mark.parametrize("value", [None, 5, "\ud800"], ids=repr)
 @pytest.mark.parametrize("name", ["status", "gpuNum", "portMappings", "owner"])
 def test_stored_field_of_another_type_breaks_no_answer(

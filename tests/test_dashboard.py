@@ -92,6 +92,7 @@ def test_the_most_expensive_hundred_come_first_and_the_rest_is_a_link_away(clien
     assert list_names(read(client, "/?page=3")) == [f"name-{number:03}" for number in range(0, 250, 5)]
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("account")
 @pytest.mark.parametrize(
     ("address", "matches", "first"),
@@ -136,6 +137,7 @@ def test_tab_for_other_statuses_stands_there_when_it_is_needed(client: Client, n
     assert list_tabs(read(client, "/?attention=spotReclaim"))["Spot reclaims"] == "[1]"
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("account")
 @pytest.mark.parametrize(
     "address",

@@ -141,6 +141,7 @@ def test_gunicorn_refuses_in_the_same_words(site: Path) -> None:
     assert set(read_refusals(process)) == {"PORT", "WEB_WORKERS"}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", [("manage.py", "check"), GUNICORN], ids=["manage.py", "gunicorn"])
 def test_an_empty_environment_is_good(site: Path, command: tuple[str, ...]) -> None:
     away = {"REDIS_URL": "unix:///nowhere/redis.sock", "NOVITA_SYNC_ON_STARTUP": "0", "NOVITA_SYNC_INTERVAL": "0"}
@@ -151,6 +152,7 @@ def test_an_empty_environment_is_good(site: Path, command: tuple[str, ...]) -> N
     assert process.stderr == ""
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("empty", ["", "  "])
 def test_an_empty_variable_counts_as_unset(site: Path, empty: str) -> None:
     names = ["HOST", "PORT", "DEBUG", "ALLOWED_HOSTS", "REQUIRE_LOGIN", "SECRET_KEY", "REDIS_URL", "DATABASE_URL"]
@@ -192,6 +194,7 @@ def test_the_env_file_goes_before_what_up_has_started(own_site: Path) -> None:
         assert read_setting(own_site, "PORT") == 5000
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("where", ["environment", ".env"])
 def test_everything_that_the_panel_writes_is_in_the_folder_of_var_dir(
     own_site: Path, tmp_path_factory: pytest.TempPathFactory, where: str
@@ -415,6 +418,7 @@ def make_keys(folder: Path, barrier: Any, keys: Any) -> None:
         keys.put((number, read_or_make_secret_key(folder / str(number) / "secret-key")))
 
 
+@pytest.mark.thorough
 def test_processes_that_start_at_once_read_the_same_key(tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
     barrier, keys = spawn.Barrier(4), spawn.Queue()

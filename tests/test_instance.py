@@ -300,6 +300,7 @@ fields = st.fixed_dictionaries({}, optional=dict.fromkeys(make_row().keys() - {"
 rows = st.builds(lambda id_, rest: {**rest, "id": id_}, text.filter(bool) | st.integers(), fields)
 
 
+@pytest.mark.thorough
 @UNHURRIED
 @given(anything | rows)
 def test_any_json_is_an_instance_or_malformed(value: object) -> None:
@@ -307,6 +308,7 @@ def test_any_json_is_an_instance_or_malformed(value: object) -> None:
         from_novita(value)
 
 
+@pytest.mark.thorough
 @UNHURRIED
 @given(rows)
 @example(make_row())

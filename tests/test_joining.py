@@ -116,6 +116,7 @@ def leave_to_another(client: Client, account: Account, first: Json) -> None:
     Target.objects.filter(instance_id="b").update(attempts=0, requested_at=None, next_request_at=None)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("is_claim_held", [False, True], ids=["free", "held"])
 @pytest.mark.parametrize(
     "prepare",

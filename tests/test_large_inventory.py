@@ -82,6 +82,7 @@ def test_any_number_of_instances_can_be_read_by_id() -> None:
     assert list(store.find_instances([*IDS, "absent"])) == IDS
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("form", ["listing", "answer"])
 def test_listing_published_in_the_middle_of_a_read_is_read_instead(
     form: str, client: Client, monkeypatch: pytest.MonkeyPatch
@@ -97,6 +98,7 @@ def test_listing_published_in_the_middle_of_a_read_is_read_instead(
     assert names == ["new"] * (COUNT - 1)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("count", [1, ROWS_AT_ONCE + 1], ids=["one", "more than at once"])
 def test_instances_written_in_the_middle_of_a_read_have_their_new_values(
     count: int, monkeypatch: pytest.MonkeyPatch
@@ -129,6 +131,7 @@ def test_listing_that_lost_a_row_in_the_middle_of_a_read_is_read_again(
     assert len(parts) > COUNT // ROWS_AT_ONCE
 
 
+@pytest.mark.thorough
 def test_many_instances_written_during_a_sync_survive_it(raw_redis: FakeRedis) -> None:
     publish(IDS, "old")
     with lease.acquire("test") as held:

@@ -187,6 +187,7 @@ def lives(draw: st.DrawFn) -> Life:
     return Life([(created, NOTHING), *zip(seconds, states, strict=True)], created)
 
 
+@pytest.mark.thorough
 @settings(max_examples=300, deadline=None)
 @given(life=lives(), times=st.sets(st.integers(1, 1000), min_size=2, max_size=40), longest=st.integers(1, 400))
 def test_intervals_never_overlap_and_never_contradict_the_truth(life: Life, times: set[int], longest: int) -> None:

@@ -160,6 +160,7 @@ GUNICORN = (
 PROCESSES = {"web": WEB, "worker": WORKER, "gunicorn": GUNICORN}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("process", PROCESSES)
 def test_every_line_of_a_process_is_json(tmp_path: Path, process: str) -> None:
     lines = run(tmp_path, process, LOG_FORMAT="json").splitlines()
@@ -175,6 +176,7 @@ def test_every_line_of_a_process_is_json(tmp_path: Path, process: str) -> None:
     assert "ZeroDivisionError" in events[-1]["exception"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("variables", [{}, {"LOG_FORMAT": "text"}], ids=["unset", "text"])
 def test_the_log_is_text_unless_told_otherwise(tmp_path: Path, variables: dict[str, str]) -> None:
     lines = run(tmp_path, "gunicorn", **variables).splitlines()

@@ -254,6 +254,7 @@ def test_locked_out_attempt_costs_no_hash_no_query_and_no_row(
     assert queries.captured_queries == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("path", ["/login/", "/admin/login/"])
 @pytest.mark.parametrize("is_redis_away", [False, True])
 def test_one_address_can_not_try_one_password_on_many_names(
@@ -278,6 +279,7 @@ def test_many_addresses_can_not_guess_one_password_fast(raw_redis: FakeRedis) ->
     assert guess()[:10] == [200] * 10
 
 
+@pytest.mark.thorough
 def test_attack_from_elsewhere_does_not_lock_out_known_addresses(raw_redis: FakeRedis) -> None:
     User.objects.create_user("bob", password=PASSWORD)
     at_home = "198.51.100.7"
@@ -293,6 +295,7 @@ def test_attack_from_elsewhere_does_not_lock_out_known_addresses(raw_redis: Fake
     assert log_in(REMOTE_ADDR=at_home).status_code == 302
 
 
+@pytest.mark.thorough
 def test_flood_from_many_addresses_exhausts_neither_cpu_nor_records(monkeypatch: pytest.MonkeyPatch) -> None:
     hashed = count_hashes(monkeypatch)
 

@@ -64,6 +64,7 @@ OURS = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("account")
 @pytest.mark.parametrize("path", ACTS)
 @pytest.mark.parametrize("headers", FOREIGN, ids=str)

@@ -502,6 +502,7 @@ def test_retry_after_is_seconds_or_a_date(value: str, seconds: float) -> None:
     assert parse_retry_after(value) == seconds
 
 
+@pytest.mark.thorough
 @settings(deadline=None)
 @given(st.text() | st.from_regex(r"[A-Z][a-z]{2}, \d{1,3} Jan \d{1,8} \d\d:\d\d:\d\d [+-]?\w{1,5}", fullmatch=True))
 def test_any_retry_after_is_handled(value: str) -> None:

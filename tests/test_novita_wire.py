@@ -205,6 +205,7 @@ def test_action_is_sent_once_whatever_the_answer(serve: Serve, write: Write) -> 
     assert len(server.requests) == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "head",
     [

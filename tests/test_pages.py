@@ -129,6 +129,7 @@ def find_problems(html: str) -> list[str]:
     return inspector.problems
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("path", "status"), PAGES.items())
 def test_a_page_is_strict_and_keeps_to_it(open_page: Callable[[str], Any], path: str, status: int) -> None:
     answer = open_page(path)
@@ -194,6 +195,7 @@ def test_what_is_no_page_is_strict_too(client: Client, method: str, path: str, h
     assert_strict(answer)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "path", [path for path in PAGES if PAGES[path] == 200 and path.startswith(("/admin", "/api", "/health"))]
 )

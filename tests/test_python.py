@@ -41,6 +41,7 @@ def describe(start: Any, folder: Path, *arguments: str, is_session: bool) -> dic
     return described
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("is_session", [True, False])
 @pytest.mark.parametrize("arguments", [["-c", DESCRIBE, "a b"], ["-m", "described", "-x"], ["manage.py", "check"]])
 def test_fork_sees_what_a_new_python_sees(tmp_path: Path, arguments: list[str], is_session: bool) -> None:
@@ -52,6 +53,7 @@ def test_fork_sees_what_a_new_python_sees(tmp_path: Path, arguments: list[str], 
     assert fork == describe(subprocess.Popen, tmp_path, *arguments, is_session=is_session)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("code", "status"),
     [

@@ -310,6 +310,7 @@ FILTERS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.thorough
 @hypothesis_settings(deadline=None)
 @given(instances=INSTANCES, query=FILTERS, size=st.integers(1, 6))
 def test_pages_together_have_every_instance_once(
@@ -324,6 +325,7 @@ def test_pages_together_have_every_instance_once(
     assert all(instance in instances for instance in everything)
 
 
+@pytest.mark.thorough
 @hypothesis_settings(deadline=None)
 @given(instances=INSTANCES, query=FILTERS, data=st.data())
 def test_order_does_not_depend_on_the_previous_order(

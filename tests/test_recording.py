@@ -168,6 +168,7 @@ def measure_bytes() -> int:
         return int(cursor.fetchone()[0])
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="the size of a file")
 def test_day_with_ten_changes_of_a_thousand_instances_takes_less_than_5_mb() -> None:
     instances = MeteredInstance.objects.bulk_create(

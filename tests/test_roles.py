@@ -387,6 +387,7 @@ def find_wrong(novita: NovitaAnswers, raw_redis: FakeRedis) -> Callable[..., lis
     return find_wrong
 
 
+@pytest.mark.thorough
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("template", [*API, *API_PAGES])
 def test_the_api_does_for_each_role_what_it_may(
@@ -409,6 +410,7 @@ TOKENS: Final = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
     "template", ["/api/instances/<pk>/protect", "/api/operations", "/api/cache/clear", "/api/docs"]

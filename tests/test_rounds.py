@@ -494,6 +494,7 @@ def shows_stopped(call: str, answer: Any) -> bool:
     return answer == GONE or any(row["id"] == "a" and row["status"] in {"exited", "removed"} for row in rows)
 
 
+@pytest.mark.thorough
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(ROUND, min_size=1, max_size=6), is_late=st.booleans())
 def test_confirmed_means_shown_by_a_read_after_the_last_request(

@@ -185,6 +185,7 @@ def test_unrecorded_commands_exist() -> None:
     assert READING & ours == {"check_worker", "novita_simulator", "up"}, "does the new command change anything?"
 
 
+@pytest.mark.thorough
 def test_real_shell_command_is_recorded(tmp_path: Path, migrated_database: Path) -> None:  # noqa: F811 - the fixture
     database = tmp_path / "db.sqlite3"
     database.write_bytes(migrated_database.read_bytes())

@@ -286,6 +286,7 @@ def become_known(server: Server, visitor: dict[str, str]) -> None:
 # --- The same answers
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("visitor", VISITORS)
 def test_every_visitor_gets_the_answer_of_the_long_way(
     account: None, server: Server, long_way: Server, settings: Settings, visitor: str

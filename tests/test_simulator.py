@@ -710,6 +710,7 @@ def test_invalid_change_changes_nothing(client: Client, change: Json) -> None:
 # ---- The server ----
 
 
+@pytest.mark.thorough
 def test_large_account_is_listed_quickly() -> None:
     with start(Account(instances=10_000)) as server:
         client = Client(server.url)
@@ -808,6 +809,7 @@ def test_command_serves_until_it_is_stopped(ending: signal.Signals) -> None:
     assert time.monotonic() - began < 3
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "arguments",
     [

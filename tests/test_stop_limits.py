@@ -53,6 +53,7 @@ def test_a_runaway_script_keeps_nobody_from_stopping_some(client: ApiClient, nov
     assert send(client, f"{ordered['operationUrl']}/cancel") == {200}
 
 
+@pytest.mark.thorough
 def test_a_script_that_stops_all_again_and_again_is_not_refused(client: ApiClient, novita: NovitaAnswers) -> None:
     novita.holds(make_row("a"))
 

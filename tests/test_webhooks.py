@@ -488,6 +488,7 @@ def test_repeated_attempt_has_the_same_id_and_body_and_a_new_timestamp(
     assert verify(second, second_body, SECRET)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("text", ["🧨" * 300, "\x01" * 300, "ü" * 300])
 def test_payload_stays_below_20_kb_for_any_texts(text: str) -> None:
     operation = make_operation(reason=text * 100, result=text * 100, success=False)

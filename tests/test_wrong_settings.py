@@ -96,6 +96,7 @@ def test_what_fails_while_connecting_to_redis_is_an_outage() -> None:
     assert "FAKE-SECRET" not in str(caught.value)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "value"),
     [
