@@ -268,18 +268,35 @@ def test_page_needs_a_bounded_number_of_queries(
         client.get("/activity/")
 
 
-def test_no_kind_of_record_is_sorted_as_a_whole(client: Client) -> None:
-    """Each is read by an index, the newest first: a table of 100,000 rows took 150 ms to sort."""
+def explain(wanted: Filter) -> dict[str, list[str]]:
+    """Return the queries that read a page, each with SQLite's plan."""
     if connection.vendor != "sqlite":
-        pytest.skip("PostgreSQL sorts small tables")
+        pytest.skip("PostgreSQL plans by what the tables hold")
     with CaptureQueriesContext(connection) as queries:
-        timeline.read(Filter())
-
+        timeline.read(wanted)
+    plans = {}
     with connection.cursor() as cursor:
-        plans = {}
         for query in queries.captured_queries:
             cursor.execute(f"EXPLAIN QUERY PLAN {query['sql']}")
             plans[query["sql"]] = [row[3] for row in cursor.fetchall()]
+    return plans
+
+
+def test_records_of_a_person_are_found_by_an_index(client: Client) -> None:
+    """Of 100,000 records, a pattern was tried on each: 45 ms, and 15 ms by the names that occur."""
+    act("login", actor="ann (token ci)")
+    operate()
+    sync(1, failed=True, requested_by="ann")
+
+    plans = explain(Filter(actor="ann"))
+
+    walked = [step for plan in plans.values() for step in plan if step.startswith("SCAN instances_")]
+    assert [step for step in walked if "COVERING INDEX" not in step] == []
+
+
+def test_no_kind_of_record_is_sorted_as_a_whole(client: Client) -> None:
+    """Each is read by an index, the newest first: a table of 100,000 rows took 150 ms to sort."""
+    plans = explain(Filter())
 
     assert len(plans) == 5
     assert [sql for sql, plan in plans.items() if "USE TEMP B-TREE FOR ORDER BY" in plan] == []

@@ -77,7 +77,7 @@ def read(wanted: Filter, limit: int) -> Iterator[Event]:
 
 
 def _find_condition(wanted: Filter) -> Q:
-    condition = wanted.find_condition(SOURCE, "at") & wanted.find_actor("actor") & ~Q(action__in=_LEFT_OUT)
+    condition = wanted.find_condition(SOURCE, "at") & wanted.find_actor(AuditEntry, "actor") & ~Q(action__in=_LEFT_OUT)
     if wanted.kind == "settings":
         condition &= ~Q(action__in=_KINDS)
     elif wanted.kind is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple, get_args
 
-from django.db.models import Q
+from django.db.models import Model, Q
 
 from instances.errors import InvalidRequest
 
@@ -90,8 +90,17 @@ class Filter:
         same = Q(**{at: place.at, "pk__lt": min(place.key, _MAX_KEY) if key is None else key})
         return Q(**{f"{at}__lt": place.at}) | same
 
-    def find_actor(self, field: str) -> Q:
-        return Q(**{field: self.actor}) | Q(**{f"{field}__startswith": f"{self.actor} ("}) if self.actor else Q()
+    def find_actor(self, model: type[Model], field: str) -> Q:
+        """Return the condition for an actor's records.
+
+        The names that occur are read from an index, and the actor's are picked here: a pattern in the condition would
+        be tried on each record of all actors.
+        """
+        if not self.actor:
+            return Q()
+        occurring = model._default_manager.order_by().values_list(field, flat=True).distinct()
+        own = [name for name in occurring if name == self.actor or name.startswith(f"{self.actor} (")]
+        return Q(**{f"{field}__in": own})
 
 
 def sort(events: Sequence[Event]) -> list[Event]:

@@ -14,7 +14,7 @@ SOURCE: Final = 1
 
 def read(wanted: Filter, limit: int) -> Iterator[Event]:
     key = uuid.UUID(int=wanted.before.key % 2**128) if wanted.before else None
-    condition = wanted.find_condition(SOURCE, "created_at", key) & wanted.find_actor("requested_by")
+    condition = wanted.find_condition(SOURCE, "created_at", key) & wanted.find_actor(Operation, "requested_by")
     if wanted.instance_id:
         condition &= Q(pk__in=Target.objects.filter(instance_id=wanted.instance_id).values("operation"))
     operations = list(Operation.objects.filter(condition)[:limit])

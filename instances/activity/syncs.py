@@ -19,7 +19,7 @@ _CHANGED: Final = Q(added_count__gt=0) | Q(changed_count__gt=0) | Q(removed_coun
 
 
 def read_changes(wanted: Filter, limit: int) -> Iterator[Event]:
-    condition = _CHANGED & wanted.find_condition(CHANGES, "started_at") & wanted.find_actor("requested_by")
+    condition = _CHANGED & wanted.find_condition(CHANGES, "started_at") & wanted.find_actor(SyncRun, "requested_by")
     if wanted.instance_id:
         condition &= Q(words__contains=quote_id(wanted.instance_id))
     for run in SyncRun.objects.filter(condition)[:limit]:
@@ -60,7 +60,7 @@ def read_failures(wanted: Filter, limit: int) -> Iterator[Event]:
     )
     if wanted.before:
         first = first.filter(started_at__lte=wanted.before.at)
-    for run in first.filter(wanted.find_actor("requested_by"))[:limit]:
+    for run in first.filter(wanted.find_actor(SyncRun, "requested_by"))[:limit]:
         yield Event(
             Place(run.started_at, FAILURES, run.pk),
             "sync",

@@ -22,7 +22,7 @@ class Page:
 
 
 def read(wanted: Filter, size: int = PAGE_SIZE) -> Page:
-    """Read a page, by at most one query for each kind of record and one that counts targets."""
+    """Read a page, by one query for each kind of record, one for the names in it with a filter, and one for targets."""
     # Each source returns its newest ones, so the newest of all are among them.
     found = events.sort([event for event in _read_sources(wanted, size + 1) if _is_beyond(event, wanted.before)])
     shown = found[:size]

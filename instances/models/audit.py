@@ -64,6 +64,7 @@ class AuditEntry(models.Model):
 
     class Meta:
         ordering = ("-at", "-pk")
+        indexes = (models.Index(fields=["actor", "-at"], name="entries_of_an_actor"),)
         verbose_name = "activity entry"
         verbose_name_plural = "activity"
 

@@ -110,11 +110,12 @@ class Operation(models.Model):
         ]
         # Dashboards poll the failures that nobody has dismissed.
         indexes = [
+            models.Index(fields=["requested_by", "-created_at"], name="operations_of_an_actor"),
             models.Index(
                 fields=["-created_at"],
                 condition=models.Q(success=False, superseded_by=None, dismissed_at=None),
                 name="failures_to_show",
-            )
+            ),
         ]
 
     def __str__(self) -> str:

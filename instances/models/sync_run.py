@@ -76,6 +76,7 @@ class SyncRun(models.Model):
         ordering = ("-started_at", "-pk")
         indexes = [
             models.Index(fields=["started_at"], condition=models.Q(outside_count__gt=0), name="outside_runs"),
+            models.Index(fields=["requested_by", "-started_at"], name="runs_of_an_actor"),
         ]
         verbose_name = "synchronization"
         verbose_name_plural = "sync history"
