@@ -200,10 +200,7 @@ def redis_server() -> Iterator[FakeServer]:
     shutil.rmtree(kept.get_folder(), ignore_errors=True)
     yield FAKE_REDIS
     FAKE_REDIS.connected = True
-    journal._is_ending.set()
-    if journal._thread:
-        journal._thread.join(10)
-    standby.forget()
+    end_journal()
 
 
 @pytest.fixture(autouse=True)
@@ -230,9 +227,20 @@ def novita() -> Iterator[NovitaAnswers]:
 
 def end_background_work() -> None:
     """Wait for the threads that a test began: one that goes on would call Novita in the next test, or for real."""
+    end_journal()
+    join_threads("operation", "emergency")
+
+
+def end_journal() -> None:
+    """End the journal's thread, and then what it reads: it closes its connections last, after it has signed off."""
+    journal._is_ending.set()
+    join_threads("journal")
     standby.forget()
+
+
+def join_threads(*names: str) -> None:
     for thread in threading.enumerate():
-        if thread.name in {"operation", "emergency", "journal"}:
+        if thread.name in names:
             thread.join(10)
             assert not thread.is_alive(), f"{thread.name} goes on"
 

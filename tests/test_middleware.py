@@ -73,7 +73,8 @@ def test_a_page_of_another_site_can_do_nothing(
 ) -> None:
     answer = client.post(path, headers=headers)
 
-    assert (answer.status_code, answer.json()["code"]) == (403, "CROSS_SITE")
+    assert answer.status_code == 403
+    assert answer.json()["code"] == "CROSS_SITE"
     assert len(novita.mock.calls) == 1, "Novita was asked"
     assert SyncRun.objects.count() == 1
     assert client.get("/api/instances").json()["total"] == 1
@@ -135,7 +136,8 @@ def test_another_port_of_ours_is_another_site(client: Client, settings: Settings
     other = client.post("/api/cache/clear", headers={**headers, "Origin": "http://localhost:8080"})
     ours = client.post("/api/cache/clear", headers={**headers, "Origin": "http://localhost:3000"})
 
-    assert (other.status_code, ours.status_code) == (403, 200)
+    assert other.status_code == 403
+    assert ours.status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/api/instances", "/api/nope", "/admin/", "/nope", "/livez", "/", "/health"])

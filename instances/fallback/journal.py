@@ -176,7 +176,7 @@ def _keep() -> None:
                         return
             except Exception:
                 log.exception("journal: a round failed")
-            time.sleep(TICK_SECONDS)
+            _is_ending.wait(TICK_SECONDS)
     finally:
         connections.close_all()
 
