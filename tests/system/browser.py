@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import requests
 
@@ -29,5 +30,7 @@ def log_in(browser: requests.Session, site: Site) -> requests.Response:
     page = browser.get(f"{site.url}/login/", timeout=30).text
     token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
     assert token, page
-    form = {"username": "ann", "password": PASSWORD, "csrfmiddlewaretoken": token[1], "next": "/admin/"}
-    return browser.post(f"{site.url}/login/", data=form, headers={"Origin": site.url}, timeout=30)
+    parts = urlsplit(site.url)
+    form = {"username": "ann", "password": PASSWORD, "csrfmiddlewaretoken": token[1], "next": f"{parts.path}/admin/"}
+    headers = {"Origin": f"{parts.scheme}://{parts.netloc}"}
+    return browser.post(f"{site.url}/login/", data=form, headers=headers, timeout=30)
