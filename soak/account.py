@@ -9,7 +9,7 @@ from instances.simulator.answers import Refusal
 from soak.checks import StopCall
 
 WITNESS: Final = "witness"
-WORKING: Final = ("single", "selected", "leased")
+WORKING: Final = ("single", "selected", "leased", "crowded")
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,10 @@ class CountingAccount(Account):
         super().__init__(instances=0, step_seconds=0.5)
         self.stop_calls: list[StopCall] = []
         self._runs: dict[str, int] = {}
+        self._crowded: set[tuple[str, int]] = set()
         rows = [{"name": f"{WITNESS}-0", "status": "exited"} for _ in range(instances // 2)]
         rows += [
-            {"name": f"{WORKING[number % 3]}-{number}", "status": "running", "billingMode": "onDemand"}
+            {"name": f"{WORKING[number % len(WORKING)]}-{number}", "status": "running", "billingMode": "onDemand"}
             for number in range(instances - len(rows))
         ]
         self.change({"add": rows})
@@ -51,6 +52,11 @@ class CountingAccount(Account):
             for id_ in stopped:
                 self._runs[id_] = self._runs.get(id_, 0) + 1
             self.change({"set": {id_: {"status": "running", "lastStartedAt": str(now), **fields} for id_ in stopped}})
+
+    def crowd(self, ids: tuple[str, ...]) -> None:
+        """Note that several orders for these runs are given at the same moment."""
+        with self._lock:
+            self._crowded.update((id_, self._runs.get(id_, 0)) for id_ in ids)
 
     def list_statuses(self, ids: tuple[str, ...]) -> set[str]:
         with self._lock:
@@ -71,7 +77,8 @@ class CountingAccount(Account):
     def _note(self, action: str, instance_id: str, status: str, *, is_accepted: bool) -> None:
         if action == "stop":
             run = self._runs.get(instance_id, 0)
-            self.stop_calls.append(StopCall(time.monotonic(), instance_id, run, status, is_accepted))
+            is_crowded = (instance_id, run) in self._crowded
+            self.stop_calls.append(StopCall(time.monotonic(), instance_id, run, status, is_accepted, is_crowded))
         elif is_accepted:
             # A start or a restart begins another run.
             self._runs[instance_id] = self._runs.get(instance_id, 0) + 1

@@ -10,21 +10,27 @@ from typing import Any, Final
 
 # Threads of a process that ask at once share one read, so an answer may be this much older than the request.
 SHARED_SECONDS: Final = 1.0
-# A process that has warmed up may grow by this much: Python's heap is never quite flat.
+# A process that has warmed up may grow by this much: its heap is never quite flat. Until each of its 24 threads has
+# done everything once, the memory in use is constant, and the free memory between it grows: by 3 MB in the second
+# minute, 1.5 MB in the third and fourth, 0.5 MB from the fifth on.
 MAX_GROWTH_MB_PER_MINUTE: Final = 1.0
-WARM_UP_SECONDS: Final = 90
+WARM_UP_SECONDS: Final = 200
 MIN_JUDGED_SECONDS: Final = 120
 
 
 @dataclass(frozen=True)
 class StopCall:
-    """A stop request that reached Novita: `run` counts the starts of the instance, `status` is the one it met."""
+    """A stop request that reached Novita: `run` counts the starts of the instance, `status` is the one it met.
+
+    `is_crowded` means that several orders for this run were given at the same moment.
+    """
 
     at: float
     instance_id: str
     run: int
     status: str
     is_accepted: bool
+    is_crowded: bool = False
 
 
 class Oracle:
@@ -87,7 +93,10 @@ def check_answer(status: int, body: Any) -> list[str]:
 
 
 def check_stops(calls: Iterable[StopCall]) -> list[str]:
-    """Check that no run of an instance got a second stop request."""
+    """Check that no run of an instance was stopped twice, and that orders that don't meet send no second request.
+
+    Of orders at the same moment, one may follow a killed process's request that it can't know of; Novita refuses it.
+    """
     runs: defaultdict[tuple[str, int], list[StopCall]] = defaultdict(list)
     for call in calls:
         runs[call.instance_id, call.run].append(call)
@@ -95,7 +104,7 @@ def check_stops(calls: Iterable[StopCall]) -> list[str]:
         f"{id_} got {len(run)} stop requests in one run: "
         + ", ".join(f"{one.at - run[0].at:.2f} s later, {one.status}" for one in run[1:])
         for (id_, _), run in runs.items()
-        if len(run) > 1
+        if len(run) > 1 and not all(one.is_crowded and not one.is_accepted for one in run[1:])
     ]
 
 

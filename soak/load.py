@@ -5,15 +5,18 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
 import requests
 
 from soak import checks
-from soak.account import WITNESS, CountingAccount
+from soak.account import WITNESS, WORKING, CountingAccount
 from soak.panel import Panel, Web
+
+# A request: method, path and body.
+Order = tuple[str, str, Mapping[str, Any]]
 
 READERS: Final = 4
 TIMEOUT_SECONDS: Final = 30
@@ -41,7 +44,8 @@ class Load:
 
     def start(self) -> None:
         users: list[Callable[[random.Random], None]] = [self.rename, *[self.read] * READERS]
-        users += [self.synchronize, self.act_on_one, self.act_on_some, self.feed_policy, self.stop_everything]
+        users += [self.synchronize, self.act_on_one, self.act_on_some, self.give_orders_at_once]
+        users += [self.feed_policy, self.stop_everything]
         for number, user in enumerate(users):
             rng = random.Random(self._seed * 100 + number)
             self._threads.append(threading.Thread(target=self._run, args=(user, rng), daemon=True))
@@ -158,18 +162,56 @@ class Load:
 
     def stop_everything(self, rng: random.Random) -> None:
         """Stop everything, and compare the result with the account's true state. Then let everything run again."""
-        working = [id_ for name in ("single", "selected", "leased") for id_ in self.account.list_group(name)]
+        working = [id_ for name in WORKING for id_ in self.account.list_group(name)]
         while not self._over.wait(rng.uniform(15, 30)):
             with self._orders.alone():
                 self._wait_for_operations()
                 self.account.run(tuple(working))
                 wish = {"webhookUrl": self.receiver}
+                if rng.random() < 0.5:
+                    self._order_at_once([("POST", "/api/instances/stop-all", {}) for _ in range(3)], working)
                 id_ = self._note(self.call(rng, "POST", "/api/instances/stop-all", json=wish), has_webhook=True)
                 if id_ is None or not self._wait_for_success(rng, id_):
                     continue
                 self.whole_stops += 1
                 if running := self.account.list_statuses(tuple(working)) - {"exited"}:
                     self.faults.append(f"A stop of everything reported success, and instances are {running}.")
+
+    def give_orders_at_once(self, rng: random.Random) -> None:
+        """Give orders that meet at the same instances to both servers, and cancel and repeat some of them."""
+        ids = self.account.list_group("crowded")
+        while not self._over.wait(rng.uniform(2, 6)):
+            with self._orders.shared():
+                self.account.run(ids)
+                stop = ("POST", "/api/operations", {"kind": "stop", "ids": ids})
+                part = ("POST", "/api/operations", {"kind": "stop", "ids": ids[:3]})
+                one = ("POST", f"/api/instances/{rng.choice(ids)}/stop", {})
+                begun = self._order_at_once(rng.sample([stop, stop, part, one, one], 3), ids)
+                for id_ in begun:
+                    if rng.random() < 0.5:
+                        self.call(rng, "POST", f"/api/operations/{id_}/cancel")
+                        self._note(self.call(rng, "POST", "/api/operations", json={"fromOperation": id_}))
+                self._wait_for_operations()
+                self._wait_for_rest(ids)
+
+    def _order_at_once(self, orders: Sequence[Order], ids: Sequence[str]) -> list[str]:
+        """Send requests at the same moment. Return the ids of the operations that were accepted."""
+        self.account.crowd(tuple(ids))
+        begun: list[str] = []
+
+        def send(order: Order, rng: random.Random) -> None:
+            method, path, wish = order
+            if id_ := self._note(self.call(rng, method, path, json=wish)):
+                begun.append(id_)
+
+        threads = [
+            threading.Thread(target=send, args=(order, random.Random(number))) for number, order in enumerate(orders)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return begun
 
     def feed_policy(self, rng: random.Random) -> None:
         """Let instances run for too long, so that a policy stops them."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 # The last processes of one web server and one worker live this long, so that their memory can be judged.
-CALM_SHARE: Final = 0.6
+CALM_SHARE: Final = 0.65
 TARGETS: Final = {
     "web child": 5,
     "web server": 2,

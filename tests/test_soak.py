@@ -89,6 +89,18 @@ def test_second_stop_of_a_run_is_noticed() -> None:
     assert checks.check_stops(calls) == ["a got 2 stop requests in one run: 1.50 s later, toStop"]
 
 
+def test_refused_second_stop_of_orders_at_the_same_moment_is_right() -> None:
+    calls = [StopCall(1, "a", 0, "running", True, True), StopCall(2.5, "a", 0, "toStop", False, True)]
+
+    assert checks.check_stops(calls) == []
+
+
+def test_second_stop_that_novita_accepts_is_noticed_of_any_orders() -> None:
+    calls = [StopCall(1, "a", 0, "running", True, True), StopCall(2.5, "a", 0, "running", True, True)]
+
+    assert checks.check_stops(calls) == ["a got 2 stop requests in one run: 1.50 s later, running"]
+
+
 def test_stop_of_the_next_run_is_right() -> None:
     assert checks.check_stops([StopCall(1, "a", 0, "running", True), StopCall(2, "a", 1, "running", True)]) == []
 
@@ -138,21 +150,21 @@ def test_message_that_arrives_again_under_its_id_is_right() -> None:
 
 
 def test_growing_process_is_noticed() -> None:
-    growth = checks.measure_growth("web", [(at, 100 + at / 30) for at in range(0, 300, 2)])
+    growth = checks.measure_growth("web", [(at, 100 + at / 30) for at in range(0, 400, 2)])
 
     assert growth is not None
     assert checks.check_growth([growth]) == ["web grows by 2.00 MB a minute."]
 
 
 def test_growth_before_the_warm_up_ends_does_not_count() -> None:
-    growth = checks.measure_growth("web", [(at, min(at, 60)) for at in range(0, 300, 2)])
+    growth = checks.measure_growth("web", [(at, min(at, 180)) for at in range(0, 400, 2)])
 
     assert growth is not None
     assert checks.check_growth([growth]) == []
 
 
 def test_process_that_lived_shortly_is_not_judged() -> None:
-    assert checks.measure_growth("web", [(at, 100.0) for at in range(0, 100, 2)]) is None
+    assert checks.measure_growth("web", [(at, 100.0) for at in range(0, 300, 2)]) is None
 
 
 def test_seed_repeats_the_schedule() -> None:
