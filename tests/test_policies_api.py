@@ -1,7 +1,9 @@
 """Policies, findings and snoozes through the API, the admin pages, and the link in a message."""
 
+import re
 from datetime import timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.test import Client
@@ -284,6 +286,54 @@ def test_button_of_a_link_snoozes_once(stranger: Client) -> None:
     assert Snooze.objects.get().by == "link in a message"
 
 
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Pacific/Auckland", ""])
+def test_link_snoozes_until_a_date(zone: str, stranger: Client) -> None:
+    finding = make_finding(policy=make_policy(time_zone=zone))
+    address = f"/snooze/{snoozing.make_link(finding)}/"
+    offered = re.findall(r'<option value="([^"]+)"', stranger.get(address).content.decode())
+
+    answer = stranger.post(address, {"for": "date", "until": offered[6]})
+
+    assert answer.status_code == 200
+    morning = Snooze.objects.get().until.astimezone(ZoneInfo(zone or "UTC"))
+    assert morning.hour == 9
+    assert morning.date().isoformat() == offered[6]
+    assert morning.date() - timezone.now().astimezone(morning.tzinfo).date() == timedelta(days=7)
+
+
+@pytest.mark.parametrize("day", ["", "2020-01-01", "9999-12-31", "tomorrow"])
+def test_day_that_a_link_does_not_offer_uses_up_no_link(day: str, stranger: Client) -> None:
+    address = f"/snooze/{snoozing.make_link(make_finding())}/"
+
+    stranger.post(address, {"for": "date", "until": day})
+
+    assert stranger.get(address).status_code == 200
+    assert not Snooze.objects.exists()
+
+
+@pytest.mark.parametrize("state", ["stopping", "stopped", "cleared"])
+def test_link_whose_finding_has_ended_says_so(state: str, stranger: Client) -> None:
+    ended_at = None if state == "stopping" else timezone.now()
+    finding = make_finding(state=state, ended_at=ended_at)
+    address = f"/snooze/{snoozing.make_link(finding)}/"
+
+    for answer in (stranger.get(address), stranger.post(address, {"for": "1h"})):
+        assert answer.status_code == 410
+        assert "has ended, or its stop is requested already" in answer.content.decode()
+
+
+def test_link_made_with_the_previous_key_is_valid_while_the_key_is_a_fallback(
+    stranger: Client, settings: Settings
+) -> None:
+    address = f"/snooze/{snoozing.make_link(make_finding())}/"
+    previous, settings.SECRET_KEY = settings.SECRET_KEY, "another key, as long as keys have to be, and as random"
+    assert stranger.get(address).status_code == 410
+
+    settings.SECRET_KEY_FALLBACKS = [previous]
+
+    assert stranger.post(address, {"for": "1h"}).status_code == 200
+
+
 def test_expired_link_snoozes_nothing(stranger: Client) -> None:
     finding = make_finding()
     address = f"/snooze/{snoozing.make_link(finding)}/"
@@ -301,6 +351,13 @@ def test_forged_link_snoozes_nothing(change: str, stranger: Client) -> None:
 
     assert stranger.get(f"/snooze/{forged}/").status_code == 410
     assert stranger.post(f"/snooze/{forged}/", {"for": "1h"}).status_code == 410
+
+
+def test_time_zone_is_checked_for_every_rule(client: Client) -> None:
+    answer = client.post("/api/policies", {"name": "x", "rule": "idle", "timeZone": "Mars/Base"})
+
+    assert answer.status_code == 400
+    assert "is not a time zone" in answer.json()["fields"]["timeZone"]
 
 
 @pytest.mark.parametrize("form", [{}, {"for": "forever"}, {"for": "1h", "x": "1"}], ids=str)

@@ -10,10 +10,11 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
 from instances.access.audit import get_visitor
-from instances.errors import LinkNotValid
 from instances.policies import finding_list, snoozing
 
 CHOICES = {"1h": "1 hour", "4h": "4 hours", snoozing.TOMORROW: "Until tomorrow, 09:00"}
+# A browser sends the chosen day with each button.
+FIELDS = {"for", "until", "csrfmiddlewaretoken"}
 
 
 @login_not_required
@@ -23,14 +24,16 @@ def snooze(request: HttpRequest, signed: str) -> HttpResponse:
     """Show the finding and the choices; a POST snoozes once. The link itself is the permission."""
     if request.method == "POST":
         preset = request.POST.get("for", "")
-        if preset not in CHOICES or request.POST.keys() - {"for", "csrfmiddlewaretoken"}:
+        if preset not in {*CHOICES, snoozing.DATE} or request.POST.keys() - FIELDS:
             raise BadRequest("Choose one of the buttons.")
-        is_done, words = snoozing.use_link(signed, preset, actor=get_visitor(request, "link in a message"))
+        actor = get_visitor(request, "link in a message")
+        is_done, words = snoozing.use_link(signed, preset, request.POST.get("until", ""), actor=actor)
         status = HTTPStatus.OK if is_done else HTTPStatus.GONE
         return render(request, "pages/snooze.html", {"is_done": is_done, "words": words}, status=status)
-    link = snoozing.find_link(signed)
+    link, words = snoozing.open_link(signed)
     if link is None:
-        words = f"{LinkNotValid.message} {LinkNotValid.suggestion}"
         return render(request, "pages/snooze.html", {"words": words}, status=HTTPStatus.GONE)
+    zone = snoozing.find_link_zone(link)
     context = {"finding": link.finding, "message": finding_list.say(link.finding), "choices": CHOICES}
+    context |= {"zone": zone, "days": [one.date() for one in snoozing.list_mornings(zone)], "date": snoozing.DATE}
     return render(request, "pages/snooze.html", context)

@@ -61,24 +61,27 @@ def find_problems(policy: Policy) -> dict[str, str]:
             problems[name] = f"Name a number from {lowest:g} to {highest:g}."
     if not policy.name.strip():
         problems["name"] = "Give the policy a name."
+    # "Until tomorrow 09:00" is in the policy's time zone, whatever its rule.
+    if policy.rule == Policy.Rule.SCHEDULE or policy.time_zone:
+        problems |= _find_schedule_problems(time_zone=("Mon 08:00-20:00", policy.time_zone, ""))
     match policy.rule:
         case Policy.Rule.LEASE:
             if policy.max_hours is None:
                 problems["max_hours"] = "Name the hours after which an instance is stopped."
         case Policy.Rule.SCHEDULE:
-            problems |= _find_schedule_problems(policy)
+            texts = {
+                "hours": (policy.hours, "UTC", ""),
+                "excepted_days": ("Mon 08:00-20:00", "UTC", policy.excepted_days),
+            }
+            problems |= _find_schedule_problems(**texts)
         case Policy.Rule.BUDGET:
             if policy.max_usd_per_hour is None and policy.min_runway_hours is None:
                 problems["max_usd_per_hour"] = "Name a limit: USD per hour, or hours that the balance must last."
     return problems
 
 
-def _find_schedule_problems(policy: Policy) -> dict[str, str]:
-    parts = {
-        "hours": (policy.hours, "UTC", ""),
-        "time_zone": ("Mon 08:00-20:00", policy.time_zone, ""),
-        "excepted_days": ("Mon 08:00-20:00", "UTC", policy.excepted_days),
-    }
+def _find_schedule_problems(**parts: tuple[str, str, str]) -> dict[str, str]:
+    """Return what is wrong with the fields, each given with valid values for the others."""
     problems = {}
     for name, texts in parts.items():
         try:

@@ -22,8 +22,11 @@ log = logging.getLogger(__name__)
 MAX_SNOOZE: Final = timedelta(days=366)
 LINK_AGE: Final = timedelta(days=2)
 TOMORROW: Final = "tomorrow"
+DATE: Final = "date"
 PRESETS: Final = {"1h": timedelta(hours=1), "4h": timedelta(hours=4)}
 _MORNING: Final = time(9)
+# A link offers so many days; the page offers as many (list/findings.js).
+SHOWN_DAYS: Final = 30
 _SALT: Final = "snooze link"
 # A stop that is requested can't be snoozed.
 _SNOOZABLE: Final = (FindingState.WARNED, FindingState.DUE, FindingState.UNKNOWN, FindingState.SNOOZED)
@@ -34,8 +37,14 @@ def find_end(preset: str, zone: str = "") -> datetime:
     now = timezone.now()
     if preset in PRESETS:
         return now + PRESETS[preset]
-    local = now.astimezone(ZoneInfo(zone or "UTC"))
-    return datetime.combine(local.date() + timedelta(days=1), _MORNING, local.tzinfo)
+    return list_mornings(zone)[0]
+
+
+def list_mornings(zone: str = "") -> list[datetime]:
+    """Return 09:00 in the zone (default: UTC) of each of the next days, from tomorrow on."""
+    local = timezone.now().astimezone(ZoneInfo(zone or "UTC"))
+    days = [local.date() + timedelta(days=number) for number in range(1, SHOWN_DAYS + 1)]
+    return [datetime.combine(day, _MORNING, local.tzinfo) for day in days]
 
 
 def get(finding_id: int | str) -> Finding:
@@ -105,16 +114,16 @@ def make_link(finding: Finding) -> str:
     return signing.Signer(salt=_SALT).sign(link.pk.hex)
 
 
-def find_link(signed: str) -> SnoozeLink | None:
-    """Return a link that may still be used; None for another."""
+def open_link(signed: str) -> tuple[SnoozeLink | None, str]:
+    """Return a link that may still be used; None for another, and a sentence for the person."""
     try:
-        return read_link(signed)
-    except LinkNotValid:
-        return None
+        return read_link(signed), ""
+    except PanelError as exc:
+        return None, _say_error(exc)
 
 
 def read_link(signed: str) -> SnoozeLink:
-    """Return a link that may still be used. Raises LinkNotValid."""
+    """Return a link that may still be used. Raises LinkNotValid, and FindingEnded when nothing is left to snooze."""
     try:
         link_id = uuid.UUID(signing.Signer(salt=_SALT).unsign(signed))
     except (signing.BadSignature, ValueError) as exc:
@@ -122,19 +131,42 @@ def read_link(signed: str) -> SnoozeLink:
     link = SnoozeLink.objects.select_related("finding__policy").filter(pk=link_id).first()
     if link is None or link.used_at is not None or link.expires_at <= timezone.now():
         raise LinkNotValid
+    if link.finding.ended_at is not None or link.finding.state not in _SNOOZABLE:
+        raise FindingEnded
     return link
 
 
-def use_link(signed: str, preset: str, *, actor: Actor) -> tuple[bool, str]:
-    """Snooze by a link, which is then used up. Return whether it succeeded, and a sentence for the person."""
+def find_link_zone(link: SnoozeLink) -> str:
+    """Return the time zone of the mornings that a link offers."""
+    return (link.finding.policy and link.finding.policy.time_zone) or "UTC"
+
+
+def use_link(signed: str, preset: str, day: str = "", *, actor: Actor) -> tuple[bool, str]:
+    """Snooze by a link, which is then used up. Return whether it succeeded, and a sentence for the person.
+
+    `day` is that of one of the mornings, for the preset DATE.
+    """
     try:
         link = read_link(signed)
-        zone = link.finding.policy.time_zone if link.finding.policy else ""
+        zone = find_link_zone(link)
+        until = _find_morning(day, zone) if preset == DATE else find_end(preset, zone)
         with transaction.atomic():
             unused = SnoozeLink.objects.filter(pk=link.pk, used_at=None)
             if not unused.update(used_at=timezone.now()):
                 raise LinkNotValid
-            snoozed = snooze(link.finding, find_end(preset, zone), "by the link in a message", actor=actor)
+            snoozed = snooze(link.finding, until, "by the link in a message", actor=actor)
     except PanelError as exc:
-        return False, f"{exc.message} {exc.suggestion or ''}".strip()
+        return False, _say_error(exc)
     return True, f"{snoozed.name or 'The account'} is snoozed until {format_time(snoozed.until)}."
+
+
+def _find_morning(day: str, zone: str) -> datetime:
+    """Return the morning of a day, "2026-01-15". Raises InvalidRequest for a day that is not offered."""
+    found = [morning for morning in list_mornings(zone) if morning.date().isoformat() == day]
+    if not found:
+        raise InvalidRequest(fields={"until": f"Name one of the next {SHOWN_DAYS} days."})
+    return found[0]
+
+
+def _say_error(exc: PanelError) -> str:
+    return f"{exc.message} {exc.suggestion or ''}".strip()
