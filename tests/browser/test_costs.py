@@ -48,7 +48,7 @@ def test_stop_all_says_that_what_it_saves_is_not_known(panel: Panel, visit: Visi
 
     page.get_by_role("button", name="Stop all").click()
 
-    expect(page.locator("#plan-money")).to_have_text("Saves an unknown amount, without 1 unknown.")
+    expect(page.locator("#plan-money")).to_have_text("Saves an unknown amount: no price is known.")
 
 
 @pytest.mark.usefixtures("fleet")

@@ -102,6 +102,25 @@ def test_outage_messages_disappear_with_the_outage(panel: Panel, visit: Visit) -
     expect(error).to_be_empty()
 
 
+def test_old_list_says_nothing_of_a_stop_sent_without_redis(panel: Panel, visit: Visit) -> None:
+    panel.hold({"id": "a", "name": "alpha"})
+    page = visit()
+    panel.redis.signal(signal.SIGSTOP)
+    press(page, "Stop alpha")
+    confirm(page)
+    message = page.locator("tr[data-id=a] .message")
+    said = "Stop requested. The dashboard shows it later: Redis did not answer in time."
+    expect(message).to_have_text(said)
+
+    press(page, "Refresh data")
+
+    expect(page.locator("#status-error")).to_have_text("Not refreshed.")
+    expect(message).to_have_text(said)
+    panel.redis.signal(signal.SIGCONT)
+    expect(page.locator("#failure")).to_be_empty()
+    expect(message).to_have_text(said)
+
+
 def test_refusal_outlives_an_outage(panel: Panel, visit: Visit) -> None:
     panel.hold({"id": "a", "name": "alpha"})
     page = visit()

@@ -12,7 +12,7 @@ const STORAGE_PAGE = {text: "Novita's page on storage", href: 'https://novita.ai
 // `ask` is that of confirm.js.
 export function createRowActions({ask, inventory, messages, protection, getRow, refresh, render}) {
     const requests = new Map(); // id → the action that was sent and has no answer yet
-    const followed = new Set(); // ids of instances that an action of this page has set moving
+    const followed = new Map(); // id → the instance as the page knew it when its action was answered
 
     function canRequest(action, one) {
         return one.actions.includes(action) && protection.permits(action, one.id);
@@ -37,7 +37,8 @@ export function createRowActions({ask, inventory, messages, protection, getRow, 
                 find(row, '.name').focus({preventScroll: true});
             }
         }
-        if (followed.has(one.id) && !requests.has(one.id) && !isMoving(one)) {
+        // A list without news of the instance, as in an outage, says nothing of the action.
+        if (followed.has(one.id) && followed.get(one.id) !== one && !requests.has(one.id) && !isMoving(one)) {
             followed.delete(one.id);
             messages.tell(one.id, `${getLabel(one.status)}${getNow() ? ` at ${sayClock(getNow())}` : ''}.`);
         }
@@ -65,8 +66,8 @@ export function createRowActions({ask, inventory, messages, protection, getRow, 
         try {
             const {message} = await send('POST', `/api/instances/${encodeURIComponent(id)}/${action}`);
             // The row names the instance already.
-            messages.tell(id, `${message.replace(` initiated for ${inventory.get(id)?.name || id}`, ' requested')}.`);
-            followed.add(id);
+            messages.tell(id, message.replace(` initiated for ${inventory.get(id)?.name || id}`, ' requested').replace(/\.?$/, '.'));
+            followed.set(id, inventory.get(id));
         } catch (error) {
             messages.fail(id, error);
         }

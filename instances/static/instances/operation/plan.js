@@ -198,9 +198,12 @@ function sayMoney(kind, {savesPerHour, costsPerHour, unknownPrices, prepaid}) {
     if (kind === 'restart' || (rate === null && !unknownPrices)) {
         return '';
     }
+    const verb = kind === 'start' ? 'Costs' : 'Saves';
+    if (rate === null) {
+        return `${verb} an unknown amount: no price is known.`;
+    }
     const left = [unknownPrices && `${unknownPrices} unknown`, prepaid && `${prepaid} prepaid`].filter(Boolean).join(', ');
-    const amount = rate === null ? 'an unknown amount' : sayCost(rate);
-    return `${kind === 'start' ? 'Costs' : 'Saves'} ${amount}${left ? `, without ${left}` : ''}.`;
+    return `${verb} ${sayCost(rate)}${left ? `, without ${left}` : ''}.`;
 }
 
 function fillNames(id, targets, repeated) {
