@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import django
@@ -31,6 +32,10 @@ UNSETTLED = """
 SELECT (SELECT count(*) FROM instances_operation WHERE finished_at IS NULL)
     + (SELECT count(*) FROM instances_webhookdelivery WHERE state IN ('waiting', 'due'))
     + (SELECT count(*) FROM instances_message WHERE state = 'due')
+"""
+STOP_ORDERS = """
+SELECT instance_id, created_at, finished_at FROM instances_target
+    JOIN instances_operation ON instances_operation.id = operation_id WHERE kind = 'stop'
 """
 SHOWN_FAULTS = 12
 
@@ -122,10 +127,25 @@ def judge(panel: Panel, account: CountingAccount, load: Load, receiver: Receiver
                 if kind.startswith("operation.")
             ),
         ],
-        "No instance was stopped twice.": checks.check_stops(account.stop_calls),
+        "No instance was stopped twice.": checks.check_stops(
+            account.stop_calls, [*load.single_stops, *list_stop_orders(panel)]
+        ),
         "Every answer was a success, or a refusal with its reason.": [f for f in load.faults if f not in mixed],
         "The memory of each process is flat.": checks.check_growth(list_growths(panel)),
     }
+
+
+def list_stop_orders(panel: Panel) -> list[checks.Order]:
+    """Return each stop of an operation, a policy's included, from its beginning to its end."""
+    now = time.time()
+    return [
+        checks.Order(instance_id, read_time(began), read_time(ended) if ended else now)
+        for instance_id, began, ended in panel.fetch(STOP_ORDERS)
+    ]
+
+
+def read_time(text: str) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
 
 
 def list_growths(panel: Panel) -> list[checks.Growth]:
@@ -156,6 +176,9 @@ def report(
         f"Listings judged: {load.oracle.judged}. Operations: {len(load.accepted)}, of these {load.whole_stops} verified"
     )
     print(f"stops of everything. Stop requests at Novita: {len(load.account.stop_calls)}.")
+    print("Overlapping orders: " + ", ".join(f"{count} times {what}" for what, count in sorted(load.overlaps.items())))
+    second = checks.count_refused_seconds(load.account.stop_calls)
+    print(f"Second requests of two orders at the same moment, which Novita refused: {second}.")
     for path in ("/operations", "/notifications"):
         received = receiver.list_received(path)
         again = len(received) - len({mid for mid, _ in received})

@@ -9,7 +9,7 @@ from instances.simulator.answers import Refusal
 from soak.checks import StopCall
 
 WITNESS: Final = "witness"
-WORKING: Final = ("single", "selected", "leased", "crowded")
+WORKING: Final = ("single", "selected", "leased")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,6 @@ class CountingAccount(Account):
         super().__init__(instances=0, step_seconds=0.5)
         self.stop_calls: list[StopCall] = []
         self._runs: dict[str, int] = {}
-        self._crowded: set[tuple[str, int]] = set()
         rows = [{"name": f"{WITNESS}-0", "status": "exited"} for _ in range(instances // 2)]
         rows += [
             {"name": f"{WORKING[number % len(WORKING)]}-{number}", "status": "running", "billingMode": "onDemand"}
@@ -53,11 +52,6 @@ class CountingAccount(Account):
                 self._runs[id_] = self._runs.get(id_, 0) + 1
             self.change({"set": {id_: {"status": "running", "lastStartedAt": str(now), **fields} for id_ in stopped}})
 
-    def crowd(self, ids: tuple[str, ...]) -> None:
-        """Note that several orders for these runs are given at the same moment."""
-        with self._lock:
-            self._crowded.update((id_, self._runs.get(id_, 0)) for id_ in ids)
-
     def list_statuses(self, ids: tuple[str, ...]) -> set[str]:
         with self._lock:
             return {self._find(id_).row["status"] for id_ in ids}
@@ -77,8 +71,7 @@ class CountingAccount(Account):
     def _note(self, action: str, instance_id: str, status: str, *, is_accepted: bool) -> None:
         if action == "stop":
             run = self._runs.get(instance_id, 0)
-            is_crowded = (instance_id, run) in self._crowded
-            self.stop_calls.append(StopCall(time.monotonic(), instance_id, run, status, is_accepted, is_crowded))
+            self.stop_calls.append(StopCall(time.time(), instance_id, run, status, is_accepted))
         elif is_accepted:
             # A start or a restart begins another run.
             self._runs[instance_id] = self._runs.get(instance_id, 0) + 1

@@ -16,21 +16,32 @@ SHARED_SECONDS: Final = 1.0
 MAX_GROWTH_MB_PER_MINUTE: Final = 1.0
 WARM_UP_SECONDS: Final = 200
 MIN_JUDGED_SECONDS: Final = 120
+# A request of a killed process may be recorded this much later.
+CLOCK_SECONDS: Final = 1.0
+STARTING: Final = frozenset({"toStart", "starting", "toRestart", "restarting", "pulling", "toCreate", "creating"})
 
 
 @dataclass(frozen=True)
 class StopCall:
-    """A stop request that reached Novita: `run` counts the starts of the instance, `status` is the one it met.
-
-    `is_crowded` means that several orders for this run were given at the same moment.
-    """
+    """A stop request that reached Novita: `run` counts the starts of the instance, `status` is the one it met."""
 
     at: float
     instance_id: str
     run: int
     status: str
     is_accepted: bool
-    is_crowded: bool = False
+
+
+@dataclass(frozen=True)
+class Order:
+    """A person's, an operation's or a policy's order to stop an instance: from when until when, in Unix time."""
+
+    instance_id: str
+    began: float
+    ended: float
+
+    def covers(self, at: float) -> bool:
+        return self.began - CLOCK_SECONDS <= at <= self.ended + CLOCK_SECONDS
 
 
 class Oracle:
@@ -85,6 +96,9 @@ def check_answer(status: int, body: Any) -> list[str]:
     """Check that an answer is a success, or a refusal that gives its reason."""
     if 200 <= status < 300 or status == 304:
         return []
+    if isinstance(body, dict) and body.get("status") == "unhealthy" and body.get("warnings"):
+        # `/health` says what is wrong in its warnings.
+        return []
     if not isinstance(body, dict) or not all(isinstance(body.get(name), str) for name in ("code", "message")):
         return [f"HTTP {status} without a reason."]
     if status == 500:
@@ -92,20 +106,37 @@ def check_answer(status: int, body: Any) -> list[str]:
     return []
 
 
-def check_stops(calls: Iterable[StopCall]) -> list[str]:
-    """Check that no run of an instance was stopped twice, and that orders that don't meet send no second request.
+def check_stops(calls: Iterable[StopCall], orders: Iterable[Order]) -> list[str]:
+    """Check Novita's own record: no run was stopped twice, and no request came that nobody had ordered.
 
-    Of orders at the same moment, one may follow a killed process's request that it can't know of; Novita refuses it.
+    Each order may send one request for a run. Two orders at the same moment may send one each, since neither sees the
+    other's yet: then Novita refuses the second. A request that met an instance on its way up stopped no run.
     """
+    covering: defaultdict[str, list[Order]] = defaultdict(list)
+    for order in sorted(orders, key=lambda order: order.ended):
+        covering[order.instance_id].append(order)
     runs: defaultdict[tuple[str, int], list[StopCall]] = defaultdict(list)
-    for call in calls:
-        runs[call.instance_id, call.run].append(call)
-    return [
-        f"{id_} got {len(run)} stop requests in one run: "
-        + ", ".join(f"{one.at - run[0].at:.2f} s later, {one.status}" for one in run[1:])
-        for (id_, _), run in runs.items()
-        if len(run) > 1 and not all(one.is_crowded and not one.is_accepted for one in run[1:])
-    ]
+    for call in sorted(calls, key=lambda call: call.at):
+        if call.status not in STARTING:
+            runs[call.instance_id, call.run].append(call)
+    faults = []
+    for (id_, _), run in runs.items():
+        if sum(call.is_accepted for call in run) > 1:
+            faults.append(f"{id_} was stopped twice in one run.")
+        free = list(covering[id_])
+        for call in run:
+            match = next((one for one in free if one.covers(call.at)), None)
+            if match is None:
+                later = f"{call.at - run[0].at:.2f} s after the first, it was {call.status}"
+                faults.append(f"{id_} got a stop request that no order explains ({later}).")
+            else:
+                free.remove(match)
+    return faults
+
+
+def count_refused_seconds(calls: Iterable[StopCall]) -> int:
+    """Count the stop requests that Novita refused since another order's had stopped the instance."""
+    return sum(not call.is_accepted and call.status not in STARTING for call in calls)
 
 
 def check_operations(accepted: Collection[str], recorded: Mapping[str, bool]) -> list[str]:

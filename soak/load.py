@@ -5,18 +5,15 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any, Final
 
 import requests
 
-from soak import checks
+from soak import checks, overlaps
 from soak.account import WITNESS, WORKING, CountingAccount
 from soak.panel import Panel, Web
-
-# A request: method, path and body.
-Order = tuple[str, str, Mapping[str, Any]]
 
 READERS: Final = 4
 TIMEOUT_SECONDS: Final = 30
@@ -34,6 +31,9 @@ class Load:
         self.interrupted = 0
         self.accepted: dict[str, bool] = {}
         self.whole_stops = 0
+        self.overlaps: Counter[str] = Counter()
+        # Stops of single instances: which, and from when until when.
+        self.single_stops: list[checks.Order] = []
         self.unread = 0
         # When a whole listing arrived.
         self.listed_at: list[float] = []
@@ -44,8 +44,8 @@ class Load:
 
     def start(self) -> None:
         users: list[Callable[[random.Random], None]] = [self.rename, *[self.read] * READERS]
-        users += [self.synchronize, self.act_on_one, self.act_on_some, self.give_orders_at_once]
-        users += [self.feed_policy, self.stop_everything]
+        users += [self.synchronize, self.act_on_one, self.act_on_some, self.feed_policy]
+        users += [self.stop_everything, self.overlap]
         for number, user in enumerate(users):
             rng = random.Random(self._seed * 100 + number)
             self._threads.append(threading.Thread(target=self._run, args=(user, rng), daemon=True))
@@ -145,7 +145,10 @@ class Load:
                 one = rng.choice(ids)
                 (status,) = self.account.list_statuses((one,))
                 action = "start" if status == "exited" else rng.choice(["stop", "stop", "restart"])
-                self.call(rng, "POST", f"/api/instances/{one}/{action}")
+                if action == "stop":
+                    self.stop_one(rng, one)
+                else:
+                    self.call(rng, "POST", f"/api/instances/{one}/{action}")
                 self._wait_for_rest((one,))
 
     def act_on_some(self, rng: random.Random) -> None:
@@ -154,64 +157,34 @@ class Load:
         while not self._over.wait(rng.uniform(0.5, 2)):
             with self._orders.shared():
                 some = tuple(rng.sample(ids, min(5, len(ids))))
-                self._note(self.call(rng, "POST", "/api/operations", json={"kind": "start", "ids": some}))
+                self.order(rng, overlaps.OPERATIONS, {"kind": "start", "ids": some})
                 self._wait_for_operations()
-                wish = {"ids": some, "webhookUrl": self.receiver}
-                self._note(self.call(rng, "POST", "/api/instances/stop-all", json=wish), has_webhook=True)
+                self.order(rng, overlaps.STOP_ALL, {"ids": some, "webhookUrl": self.receiver})
                 self._wait_for_operations()
 
     def stop_everything(self, rng: random.Random) -> None:
         """Stop everything, and compare the result with the account's true state. Then let everything run again."""
-        working = [id_ for name in WORKING for id_ in self.account.list_group(name)]
+        working = self._list_working()
         while not self._over.wait(rng.uniform(15, 30)):
             with self._orders.alone():
                 self._wait_for_operations()
-                self.account.run(tuple(working))
-                wish = {"webhookUrl": self.receiver}
-                if rng.random() < 0.5:
-                    self._order_at_once([("POST", "/api/instances/stop-all", {}) for _ in range(3)], working)
-                id_ = self._note(self.call(rng, "POST", "/api/instances/stop-all", json=wish), has_webhook=True)
+                self.account.run(working)
+                id_ = overlaps.read_id(self.order(rng, overlaps.STOP_ALL, {"webhookUrl": self.receiver}))
                 if id_ is None or not self._wait_for_success(rng, id_):
                     continue
                 self.whole_stops += 1
-                if running := self.account.list_statuses(tuple(working)) - {"exited"}:
+                if running := self.account.list_statuses(working) - {"exited"}:
                     self.faults.append(f"A stop of everything reported success, and instances are {running}.")
 
-    def give_orders_at_once(self, rng: random.Random) -> None:
-        """Give orders that meet at the same instances to both servers, and cancel and repeat some of them."""
-        ids = self.account.list_group("crowded")
-        while not self._over.wait(rng.uniform(2, 6)):
-            with self._orders.shared():
-                self.account.run(ids)
-                stop = ("POST", "/api/operations", {"kind": "stop", "ids": ids})
-                part = ("POST", "/api/operations", {"kind": "stop", "ids": ids[:3]})
-                one = ("POST", f"/api/instances/{rng.choice(ids)}/stop", {})
-                begun = self._order_at_once(rng.sample([stop, stop, part, one, one], 3), ids)
-                for id_ in begun:
-                    if rng.random() < 0.5:
-                        self.call(rng, "POST", f"/api/operations/{id_}/cancel")
-                        self._note(self.call(rng, "POST", "/api/operations", json={"fromOperation": id_}))
+    def overlap(self, rng: random.Random) -> None:
+        """Give orders at the same moment, and wait for their end."""
+        working = self._list_working()
+        while not self._over.wait(rng.uniform(5, 15)):
+            with self._orders.alone():
                 self._wait_for_operations()
-                self._wait_for_rest(ids)
-
-    def _order_at_once(self, orders: Sequence[Order], ids: Sequence[str]) -> list[str]:
-        """Send requests at the same moment. Return the ids of the operations that were accepted."""
-        self.account.crowd(tuple(ids))
-        begun: list[str] = []
-
-        def send(order: Order, rng: random.Random) -> None:
-            method, path, wish = order
-            if id_ := self._note(self.call(rng, method, path, json=wish)):
-                begun.append(id_)
-
-        threads = [
-            threading.Thread(target=send, args=(order, random.Random(number))) for number, order in enumerate(orders)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return begun
+                self.overlaps[overlaps.give(self, rng, working)] += 1
+                self._wait_for_operations()
+                self._wait_for_rest(working)
 
     def feed_policy(self, rng: random.Random) -> None:
         """Let instances run for too long, so that a policy stops them."""
@@ -228,14 +201,21 @@ class Load:
             with self._orders.shared():
                 self.account.run((rng.choice(ids),), lastStartedAt=str(int(time.time()) - 7200))
 
-    def _note(self, answer: requests.Response | None, *, has_webhook: bool = False) -> str | None:
-        if answer is None or not answer.ok:
-            return None
-        body = answer.json()
-        id_ = body.get("operationId") or body.get("id")
-        if id_:
-            self.accepted[id_] = has_webhook
-        return id_ or None
+    def _list_working(self) -> tuple[str, ...]:
+        return tuple(id_ for name in WORKING for id_ in self.account.list_group(name))
+
+    def order(self, rng: random.Random, path: str, wish: dict[str, Any]) -> requests.Response | None:
+        """Give an order that makes an operation or joins one, and note the operation."""
+        answer = self.call(rng, "POST", path, json=wish)
+        if id_ := overlaps.read_id(answer):
+            self.accepted[id_] = "webhookUrl" in wish or self.accepted.get(id_, False)
+        return answer
+
+    def stop_one(self, rng: random.Random, id_: str) -> requests.Response | None:
+        began = time.time()
+        answer = self.call(rng, "POST", f"/api/instances/{id_}/stop")
+        self.single_stops.append(checks.Order(id_, began, time.time()))
+        return answer
 
     def _wait_for_rest(self, ids: tuple[str, ...]) -> None:
         """Wait until nothing moves, so that no other order meets it half-way."""

@@ -6,7 +6,7 @@ import pytest
 
 from soak import checks, schedule
 from soak.account import WITNESS, CountingAccount
-from soak.checks import StopCall
+from soak.checks import Order, StopCall
 
 WITNESSES = ("a", "b")
 
@@ -76,6 +76,10 @@ def test_refusal_with_its_reason_is_right() -> None:
     assert checks.check_answer(503, {"code": "CACHE_UNAVAILABLE", "message": "Redis did not answer in time."}) == []
 
 
+def test_health_gives_its_reason_as_a_warning() -> None:
+    assert checks.check_answer(503, {"status": "unhealthy", "warnings": ["Redis can't be reached."]}) == []
+
+
 @pytest.mark.parametrize(
     ("status", "body"), [(503, None), (404, {"message": "?"}), (500, {"code": "A", "message": "B"})]
 )
@@ -83,26 +87,42 @@ def test_answer_without_a_reason_is_noticed(status: int, body: object) -> None:
     assert len(checks.check_answer(status, body)) == 1
 
 
-def test_second_stop_of_a_run_is_noticed() -> None:
+def test_second_request_of_one_order_is_noticed() -> None:
     calls = [StopCall(1, "a", 0, "running", True), StopCall(2.5, "a", 0, "toStop", False)]
 
-    assert checks.check_stops(calls) == ["a got 2 stop requests in one run: 1.50 s later, toStop"]
+    assert checks.check_stops(calls, [Order("a", 1, 3)]) == [
+        "a got a stop request that no order explains (1.50 s after the first, it was toStop)."
+    ]
 
 
-def test_refused_second_stop_of_orders_at_the_same_moment_is_right() -> None:
-    calls = [StopCall(1, "a", 0, "running", True, True), StopCall(2.5, "a", 0, "toStop", False, True)]
+def test_two_orders_may_send_a_request_each() -> None:
+    calls = [StopCall(1, "a", 0, "running", True), StopCall(1.5, "a", 0, "toStop", False)]
 
-    assert checks.check_stops(calls) == []
+    assert checks.check_stops(calls, [Order("a", 1, 3), Order("a", 0, 2)]) == []
 
 
-def test_second_stop_that_novita_accepts_is_noticed_of_any_orders() -> None:
-    calls = [StopCall(1, "a", 0, "running", True, True), StopCall(2.5, "a", 0, "running", True, True)]
+def test_run_that_two_orders_stop_is_noticed() -> None:
+    calls = [StopCall(1, "a", 0, "running", True), StopCall(1.5, "a", 0, "running", True)]
 
-    assert checks.check_stops(calls) == ["a got 2 stop requests in one run: 1.50 s later, running"]
+    assert checks.check_stops(calls, [Order("a", 1, 3), Order("a", 0, 2)]) == ["a was stopped twice in one run."]
+
+
+def test_request_after_the_end_of_its_order_is_noticed() -> None:
+    (fault,) = checks.check_stops([StopCall(9, "a", 1, "running", True)], [Order("a", 1, 3)])
+
+    assert "no order explains" in fault
 
 
 def test_stop_of_the_next_run_is_right() -> None:
-    assert checks.check_stops([StopCall(1, "a", 0, "running", True), StopCall(2, "a", 1, "running", True)]) == []
+    calls = [StopCall(1, "a", 0, "running", True), StopCall(2, "a", 1, "running", True)]
+
+    assert checks.check_stops(calls, [Order("a", 0, 3)]) == []
+
+
+def test_request_that_meets_a_starting_instance_stops_no_run() -> None:
+    calls = [StopCall(1, "a", 1, "starting", False), StopCall(2, "a", 1, "running", True)]
+
+    assert checks.check_stops(calls, [Order("a", 0, 3)]) == []
 
 
 def test_account_counts_the_runs_of_an_instance() -> None:
