@@ -16,8 +16,9 @@ from celery.apps import worker
 from celery.signals import celeryd_init, setup_logging, worker_shutting_down
 from django.core.exceptions import ImproperlyConfigured
 
-from novita_site import streams
+from novita_site import memory, streams
 
+memory.share_arenas()
 streams.make_safe()
 streams.write_json_if_wanted("stdout", "stderr")
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "novita_site.settings")

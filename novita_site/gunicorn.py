@@ -12,12 +12,13 @@ from django.core.exceptions import ImproperlyConfigured
 from gunicorn import util
 from gunicorn.glogging import Logger as GunicornLogger
 
-from novita_site import __version__, log, streams
+from novita_site import __version__, log, memory, streams
 from novita_site.env import is_loopback
 
 if TYPE_CHECKING:
     from instances.errors import PanelError
 
+memory.share_arenas()
 streams.make_safe()
 streams.write_json_if_wanted("stdout", "stderr")
 # The worker class below uses Django's settings.

@@ -11,10 +11,9 @@ from typing import Any, Final
 # Threads of a process that ask at once share one read, so an answer may be this much older than the request.
 SHARED_SECONDS: Final = 1.0
 # A process that has warmed up may grow by this much: its heap is never quite flat. Until each of its 24 threads has
-# done everything once, the memory in use is constant, and the free memory between it grows: by 3 MB in the second
-# minute, 1.5 MB in the third and fourth, 0.5 MB from the fifth on.
+# done everything once, caches and the free memory between objects grow, so the second half of its life is judged.
 MAX_GROWTH_MB_PER_MINUTE: Final = 1.0
-WARM_UP_SECONDS: Final = 200
+WARM_UP_SHARE: Final = 0.5
 MIN_JUDGED_SECONDS: Final = 120
 # A request of a killed process may be recorded this much later.
 CLOCK_SECONDS: Final = 1.0
@@ -167,7 +166,7 @@ def check_sent(what: str, expected: Mapping[str, str], received: Iterable[tuple[
 
 @dataclass(frozen=True)
 class Growth:
-    """How the memory of one process changed after its warm-up."""
+    """How the memory of one process changed in the second half of its life."""
 
     name: str
     seconds: float
@@ -179,7 +178,8 @@ def measure_growth(name: str, samples: Sequence[tuple[float, float]]) -> Growth 
     """Measure from samples (seconds, MB) of one process; None when it didn't live long enough."""
     if not samples:
         return None
-    judged = [(at, mb) for at, mb in samples if at >= samples[0][0] + WARM_UP_SECONDS]
+    begins_at = samples[0][0] + WARM_UP_SHARE * (samples[-1][0] - samples[0][0])
+    judged = [(at, mb) for at, mb in samples if at >= begins_at]
     if len(judged) < 10 or judged[-1][0] - judged[0][0] < MIN_JUDGED_SECONDS:
         return None
     slope = statistics.linear_regression(*zip(*judged, strict=True)).slope

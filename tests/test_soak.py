@@ -184,7 +184,7 @@ def test_growth_before_the_warm_up_ends_does_not_count() -> None:
 
 
 def test_process_that_lived_shortly_is_not_judged() -> None:
-    assert checks.measure_growth("web", [(at, 100.0) for at in range(0, 300, 2)]) is None
+    assert checks.measure_growth("web", [(at, 100.0) for at in range(0, 230, 2)]) is None
 
 
 def test_seed_repeats_the_schedule() -> None:
@@ -192,4 +192,4 @@ def test_seed_repeats_the_schedule() -> None:
 
 
 def test_one_server_and_one_worker_are_spared_for_long_enough_to_judge_their_memory() -> None:
-    assert max(blow.at for blow in schedule.plan(3, 600) if blow.number == 1) < 600 - checks.WARM_UP_SECONDS - 120
+    assert max(blow.at for blow in schedule.plan(3, 600) if blow.number == 1) < 600 - 2 * checks.MIN_JUDGED_SECONDS
