@@ -11,14 +11,18 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
+_PAGES: Final = (
+    *("tokens", "base", "bar", "bar-menu", "live", "buttons", "forms", "confirm", "banners", "plain"),
+    *("card-contents", "cards", "charts", "reports", "costs", "activity"),
+    *("toolbar", "popups", "table", "columns", "status", "selection", "pager"),
+    *("plan", "lists", "operation", "targets"),
+    *("drawer", "instance", "menu"),
+)
 # Bundle → its style sheets, in the order of the cascade.
 _STYLES: Final = {
-    "instances/pages.bundle.css": (
-        *("tokens", "base", "bar", "bar-menu", "live", "buttons", "forms", "confirm", "banners", "plain"),
-        *("card-contents", "cards", "charts", "reports", "costs", "activity"),
-        *("toolbar", "popups", "table", "columns", "status", "selection", "pager"),
-        *("plan", "lists", "operation", "targets"),
-        *("drawer", "instance", "menu"),
+    "instances/pages.bundle.css": _PAGES,
+    "instances/dashboard.bundle.css": tuple(
+        one for one in _PAGES if one not in {"plain", "reports", "costs", "activity"}
     ),
     # After those of Django's admin, of Swagger UI, and of Django REST framework.
     "instances/records.bundle.css": ("tokens", "bar", "bar-menu", "records", "record-lists", "record-forms"),
@@ -37,6 +41,8 @@ NAMES: Final = frozenset({*_STYLES, *_MODULES, *_LATER})
 
 _IMPORT: Final = re.compile(r"^import (?:\* as (\w+)|\{([^}]*)\}) from '(\.[^']+)';$", re.MULTILINE)
 _DYNAMIC_IMPORT: Final = re.compile(r"\bimport\('(\.[^']+)\.js'\)")
+_TEXT: Final = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
+_BLANKS: Final = re.compile(r" ?([{}(),;:=<>?&|*%!\[\]]) ?")
 _EXPORT: Final = re.compile(r"^export (?=(?:async )?(?:function|class|const) (\w+))", re.MULTILINE)
 
 Read = Callable[[str], bytes | None]
@@ -97,7 +103,9 @@ def _read(name: str, read: Read) -> str:
 
 def _shorten_style(text: str) -> str:
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
-    return re.sub(r"^[ \t]*\n|^[ \t]+", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^[ \t]*\n|^[ \t]+", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^(--[\w-]+|[a-z-]+): (?=.*[;,]$)", r"\1:", text, flags=re.MULTILINE)
+    return re.sub(r" (?=\{$)|(?<=[{};,])\n", "", text, flags=re.MULTILINE)
 
 
 def _add_module(name: str, read: Read, modules: dict[str, str], importing: list[str]) -> None:
@@ -119,8 +127,26 @@ def _add_module(name: str, read: Read, modules: dict[str, str], importing: list[
         raise ValueError(f"{name} has an import or export of another form")
     body = _DYNAMIC_IMPORT.sub(r"import('\1.bundle.js')", body)
     body = re.sub(r"^[ \t]*//.*\n|^[ \t]*\n|^[ \t]+", "", body, flags=re.MULTILINE)
-    inner = "\n".join([*lines, body.rstrip(), f"return {{{', '.join(exported)}}};"])
+    body = "".join(map(_shorten_line, body.rstrip().split("\n"))).rstrip()
+    inner = "\n".join([*lines, body, f"return {{{', '.join(exported)}}};"])
     modules[name] = f"const {_make_variable(name)} = (() => {{\n{inner}\n}})();"
+
+
+def _shorten_line(line: str) -> str:
+    """Leave out the comment, blanks around signs, and the line's end, but for lines with a template or a pattern."""
+    if "`" in line:
+        return line + "\n"
+    parts: list[str] = []
+    for part in _TEXT.split(line):
+        code, comment, _ = part.partition(" // ") if len(parts) % 2 == 0 else (part, "", "")
+        parts.append(code)
+        if comment:
+            break
+    if any("/" in part for part in parts[::2]):
+        return "".join(parts) + "\n"
+    parts[::2] = [_BLANKS.sub(r"\1", part) for part in parts[::2]]
+    shortened = "".join(parts).rstrip()
+    return shortened if shortened.endswith(("{", ",", ";", "(", "[")) else shortened + "\n"
 
 
 def _make_variable(name: str) -> str:

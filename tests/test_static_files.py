@@ -8,7 +8,7 @@ from django.test import Client
 
 from novita_site import bundles, static_files
 
-STYLE = "instances/pages.bundle.css"
+STYLE = "instances/dashboard.bundle.css"
 SCRIPT = "instances/dashboard.bundle.js"
 PAGE = "instances/page.bundle.js"
 LATER = "instances/later.bundle.js"
@@ -108,14 +108,12 @@ def test_module_follows_those_that_it_imports() -> None:
 
     assert bundle.splitlines() == [
         "const $instances_a = (() => {",
-        "const a = 1;",
+        "const a=1;",
         "return {a};",
         "})();",
         "const $instances_list_b = (() => {",
         "const {a} = $instances_a;",
-        "function b() {",
-        "return a;",
-        "}",
+        "function b(){return a;}",
         "return {b};",
         "})();",
         "const $instances_dashboard = (() => {",
@@ -140,7 +138,7 @@ def test_bundle_that_is_loaded_later_takes_the_common_modules_from_the_first_one
     first = bundles.build(SCRIPT, make_reader(files)).decode().splitlines()
     later = bundles.build(LATER, make_reader(files)).decode().splitlines()
 
-    assert "a(() => import('./later.bundle.js'));" in first
+    assert "a(()=>import('./later.bundle.js'));" in "".join(first)
     assert first[-1] == "export {$instances_a};"
     assert later[0] == "import {$instances_a} from './dashboard.bundle.js';"
     assert "const $instances_b = (() => {" in later
@@ -152,6 +150,36 @@ def test_bundle_that_is_loaded_later_takes_the_common_modules_from_the_first_one
 def test_old_page_gets_nothing_to_load_later_from_another_version(client: Client) -> None:
     assert client.get(get_address(LATER)).status_code == 200
     assert client.get(get_address(LATER, "0" * 12)).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("line", "shortened"),
+    [
+        ("const a = b + 1; // It isn't c.", "const a=b + 1;"),
+        ("call('a = b', \"c, d\");", "call('a = b',\"c, d\");"),
+        ("call(`a = ${b}`); // why", "call(`a = ${b}`); // why\n"),
+        ("const found = /a, b/.exec(text); // why", "const found = /a, b/.exec(text);\n"),
+        ("link('https://a.example // b', c);", "link('https://a.example // b',c);"),
+        ("if (a) {", "if(a){"),
+        ("[a, b]", "[a,b]\n"),
+    ],
+)
+def test_script_loses_comments_and_blanks_but_no_text(line: str, shortened: str) -> None:
+    assert bundles._shorten_line(line) == shortened
+
+
+@pytest.mark.parametrize(
+    ("style", "shortened"),
+    [
+        ('.a:hover .b,\n.c {\n    color: red;\n    content: ": x";\n}\n', '.a:hover .b,.c{color:red;content:": x";}'),
+        (
+            "/* Why. */\n@media (max-width: 9px) {\n    .a {\n        top: calc(1px + 2px);\n    }\n}\n",
+            "@media (max-width: 9px){.a{top:calc(1px + 2px);}}",
+        ),
+    ],
+)
+def test_style_loses_comments_and_blanks_but_no_rule(style: str, shortened: str) -> None:
+    assert bundles._shorten_style(style) == shortened
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,10 @@ _GROUPS: Final = {
 _INDENTATION: Final = re.compile(rb"(?<=\n)\s+")
 
 
+# As many rows as most windows have room for. A page whose script doesn't run asks for all.
+FIRST_ROWS: Final = 24
+
+
 @viewers_only
 def dashboard(request: HttpRequest) -> HttpResponse:
     found = health.check()
@@ -46,6 +50,8 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     # Without its script the page asks for the rows by this parameter, and again on the next visit.
     is_off = request.GET.get("script") == "off"
     has_script = request.COOKIES.get(settings.SCRIPT_COOKIE_NAME) == "1" and not is_off
+    # How many rows are sent: the script makes the others, too.
+    limit = 0 if has_script else table.PAGE_SIZE if is_off else FIRST_ROWS
     shown = {"ordering": queries.URGENCY, **query, "pageSize": table.PAGE_SIZE}
     idle = _find_idle(state)
     matches, total = queries.select(instances, shown, idle)
@@ -74,7 +80,8 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "script_cookie": settings.SCRIPT_COOKIE_NAME,
         "cookie_path": settings.SESSION_COOKIE_PATH,
         "without_script": urlencode({**query, "script": "off"}),
-        "rows": [] if has_script else table.describe_rows(matches, protections, timezone.now(), query),
+        "rows": table.describe_rows(matches[:limit], protections, timezone.now(), query),
+        "has_more_rows": len(matches) > limit,
         "details": None if has_script else _describe_details(request.GET.get("instance", ""), instances),
         "without_details": urlencode(query),
         "matches": table.say_matches(total, len(instances)) if listing and listing.freshness.as_of else "",
