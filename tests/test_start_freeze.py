@@ -49,7 +49,9 @@ def fail_for_freezes(execute: Any, sql: str, *rest: Any) -> Any:
 
 ACTS = {
     "start": ("/api/instances/a/start", {}),
+    "start of a running instance": ("/api/instances/b/start", {}),
     "restart": ("/api/instances/b/restart", {}),
+    "restart of a stopped instance": ("/api/instances/a/restart", {}),
     "start of a selection": (OPERATIONS, {"kind": "start", "ids": ["a"]}),
     "restart of a selection": (OPERATIONS, {"kind": "restart", "ids": ["b"]}),
     "preview of a start": (OPERATIONS, {"kind": "start", "ids": ["a"], "dryRun": True}),

@@ -114,6 +114,7 @@ def _act(
     action: ActionName, instance_id: str, novita: Novita, budget: Budget, copy: Copy, entry: AuditEntry
 ) -> ActionResult:
     check_id(instance_id)
+    freezing.check_start(action)
     before = copy.find(instance_id)
     if before is None or action not in before.actions:
         # The inventory may be old: the instance may have been started meanwhile, and must be stopped.
@@ -123,7 +124,6 @@ def _act(
         return ActionResult(before, False, wording.say_already(_call(before), before.meaning))
     if action not in before.actions:
         raise InvalidState(wording.say_impossible(action, before.status, _call(before)), suggestion=_suggest(before))
-    freezing.check_start(action)
     if action != "start":
         _refuse_protected(before)
     if action == "stop" and not database.find_trouble(max_age_seconds=database.REMEMBERED_SECONDS):
