@@ -124,6 +124,8 @@ LONG_RUNNING_DAYS = env.integer("LONG_RUNNING_DAYS", 7, 0, 3650)
 
 # The tests shorten these. A process that dies loses its claim on an operation after this time.
 OPERATION_CLAIM_SECONDS = 15.0
+# Novita has this time to carry out a request that it accepted, before the request is repeated.
+OPERATION_PATIENCE_SECONDS = 15.0
 # The pause before the second round of an operation.
 OPERATION_PAUSE_SECONDS = 2.0
 # The pause between two looks of a worker for due work.

@@ -11,6 +11,7 @@ import signal
 import socket
 import tempfile
 import threading
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,19 +110,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class FileScheduling(LoadScopeScheduling):
     """Runs the tests of a file in one test process, where they share the services of their module.
 
+    System tests that share nothing make three parts of their file, so that no process waits for a long one at the end.
+
     Files with the same mark `xdist_group` run in one process, too: each process that runs tests of the browser starts a
     Chromium and its panels. xdist's own `loadgroup` appends groups to node ids, which pytest 9.2 ignores.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return find_group(self.config.rootpath / nodeid.partition("::")[0])
+        path = self.config.rootpath / nodeid.partition("::")[0]
+        return find_group(path) or f"{path} {zlib.crc32(nodeid.encode()) % 3}"
 
 
 @functools.cache
 def find_group(path: Path) -> str:
-    # The process that distributes the tests collects none, so it knows no marks.
-    mark = re.search(r'xdist_group\("(.+)"\)', path.read_text(encoding="utf-8"))
-    return mark[1] if mark else str(path)
+    """Return the name of what runs in one process; "" for system tests that share nothing."""
+    # The process that distributes the tests collects none, so it knows no marks and no fixtures.
+    text = path.read_text(encoding="utf-8")
+    if mark := re.search(r'xdist_group\("(.+)"\)', text):
+        return mark[1]
+    shares = path.parent.name != "system" or re.search(r'scope="|\bshared_|\bcache\b', text)
+    return str(path) if shares else ""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -132,6 +140,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduli
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(config: pytest.Config) -> None:
     warm.fork_test_processes(config)
+
+
+@pytest.fixture(scope="session")
+def django_db_keepdb(django_db_modify_db_settings: None) -> Iterator[bool]:
+    """Take a copy of the migrated database, where there is one, in place of migrating a new one."""
+    if warm.migrated is None:
+        yield False
+        return
+    path = Path(settings.DATABASES["default"]["TEST"]["NAME"])
+    shutil.copy(warm.migrated, path)
+    yield True
+    path.unlink()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -116,11 +116,15 @@ def main(control: socket.socket) -> list[str]:
 
 
 def collect(arguments: list[str]) -> None:
-    """Collect the tests. The forks will do so again, and report what fails."""
+    """Collect the tests, and migrate their database. The forks will do so again, and report what fails."""
     import pytest
 
     with open(os.devnull, "w") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):
         pytest.main([*arguments, "--collect-only", "--numprocesses", "0"])
+
+    from tests import warm
+
+    warm.migrate()
 
 
 def list_ended() -> Iterable[tuple[int, int]]:

@@ -3,14 +3,40 @@
 xdist starts its processes by `subprocess`, and offers no hook to start them otherwise.
 """
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.apps import apps
+from django.core.management import call_command
+from django.db import connection
 from execnet import gateway_base, gateway_io
 
 from tests import python
+
+# An empty SQLite database with all tables, in the forks.
+migrated: Path | None = None
+
+
+def migrate() -> None:
+    """Make a database that the forks copy."""
+    global migrated
+    if not apps.ready or connection.vendor != "sqlite":
+        return
+    folder, owner = tempfile.mkdtemp(prefix="novita-panel-tests-"), os.getpid()
+    atexit.register(lambda: shutil.rmtree(folder) if os.getpid() == owner else None)
+    path = Path(folder) / "migrated.sqlite3"
+    name = connection.settings_dict["NAME"]
+    connection.settings_dict["NAME"] = str(path)
+    call_command("migrate", verbosity=0)
+    connection.close()
+    connection.settings_dict["NAME"] = name
+    migrated = path
 
 
 def fork_test_processes(config: pytest.Config) -> None:

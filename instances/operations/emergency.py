@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
+from django.conf import settings
 from django.db import DatabaseError, connections
 
 from instances import redis_client
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 # A caller has an answer within 20 s, of which the test of the database took some.
 ANSWER_SECONDS: Final = 13
 CANCEL_SECONDS: Final = 3
-TICK_SECONDS: Final = 5
+TICK_SECONDS: Final[float] = 2.5 * settings.WORKER_TICK_SECONDS
 # How old the last test of the database may be.
 TEST_SECONDS: Final = 2
 

@@ -231,4 +231,4 @@ def find_failure_pause(attempts: int) -> float:
 
 def find_patience(attempts: int) -> float:
     """Return the seconds that Novita has to carry an accepted request out before it is sent again."""
-    return min(15.0 * attempts, MAX_TARGET_PAUSE_SECONDS)
+    return min(settings.OPERATION_PATIENCE_SECONDS * attempts, MAX_TARGET_PAUSE_SECONDS)

@@ -12,7 +12,7 @@ from django.core.management.base import CommandError
 
 from instances import simulator
 from instances.management.commands.up import find_redis_server
-from tests import python
+from tests import python, warm
 from tests.system.processes import ROOT, Novita, Process, Redis, Service, Worker, ended
 
 
@@ -29,6 +29,8 @@ def redis_server_program() -> None:
 
 @pytest.fixture(scope="session")
 def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if warm.migrated:
+        return warm.migrated
     path = tmp_path_factory.mktemp("database") / "db.sqlite3"
     environment = {**os.environ, "DATABASE_URL": f"sqlite:///{path}", "DJANGO_SETTINGS_MODULE": "novita_site.settings"}
     python.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=environment, check=True)
@@ -83,9 +85,9 @@ def environment(tmp_path: Path, redis_process: Redis, novita: Novita, migrated_d
 
 
 @pytest.fixture
-def short_claims(environment: dict[str, str]) -> None:
-    """A process that dies or sleeps loses its claims after 5 s."""
-    environment["DJANGO_SETTINGS_MODULE"] = "tests.system.short_claims"
+def impatient(environment: dict[str, str]) -> None:
+    """A process that dies or sleeps loses its claims after 5 s, and an ignored stop is requested again after 5 s."""
+    environment["DJANGO_SETTINGS_MODULE"] = "tests.system.impatient_settings"
 
 
 @pytest.fixture(scope="module")

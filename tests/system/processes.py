@@ -39,7 +39,7 @@ def wait_until(
                 return value
         time.sleep(pause_seconds)
         # A request costs the service and the test 10 ms of CPU.
-        pause_seconds = min(pause_seconds * 1.3, 4 * first_pause)
+        pause_seconds = min(pause_seconds * 1.4, 6 * first_pause)
     raise AssertionError(f"not within {seconds} s: {what}")
 
 

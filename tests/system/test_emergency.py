@@ -327,12 +327,13 @@ def test_stop_continues_when_the_database_fails_in_the_middle(
     assert row["states"] == ["confirmed"] * 25
 
 
+@pytest.mark.usefixtures("impatient")
 def test_operation_of_a_killed_process_is_recorded_by_another(
     start_service: Start, start_worker: StartWorker, environment: dict[str, str], database: Path, novita: Novita
 ) -> None:
     stubborn = min(novita.get_truth())
     novita.fault("stop", "ignore", instanceId=stubborn)
-    service = start_service(**NO_SYNC, NOVITA_STOP_DEADLINE="20").wait_until_alive()
+    service = start_service(**NO_SYNC, NOVITA_STOP_DEADLINE="14").wait_until_alive()
     with locked(database, service):
         ordered = service.stop_all(reason="fire")
         wait_until(lambda: service.get_operation(ordered)["counts"]["confirmed"] == 24, "24 are verified")
@@ -355,6 +356,7 @@ def test_operation_of_a_killed_process_is_recorded_by_another(
     assert list_kept(environment) == []
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("moment", ["first request", "answer"])
 def test_operation_outlives_its_process_after_the_first_request(
     moment: str,

@@ -162,7 +162,7 @@ def test_simultaneous_joins_request_each_instance_once(
     assert sorted(id_ for id_ in novita.list_stops() if id_ != stubborn) == others
 
 
-@pytest.mark.usefixtures("short_claims")
+@pytest.mark.usefixtures("impatient")
 def test_stop_does_not_wait_for_a_sleeping_process_that_holds_the_claim(start_service: Start, novita: Novita) -> None:
     novita.change(running=True)
     novita.fault("stop", "delay", seconds=1)

@@ -276,7 +276,7 @@ def test_simultaneous_command_and_api_stop_make_one_operation(
 # --- Deaths
 
 
-@pytest.mark.usefixtures("short_claims")
+@pytest.mark.usefixtures("impatient")
 def test_worker_continues_for_a_killed_web_process(
     start_service: Start, start_worker: StartWorker, novita: Novita
 ) -> None:
@@ -297,7 +297,7 @@ def test_worker_continues_for_a_killed_web_process(
     assert sorted(novita.list_stops()) == sorted(novita.get_truth()), "each was asked once"
 
 
-@pytest.mark.usefixtures("short_claims")
+@pytest.mark.usefixtures("impatient")
 def test_worker_continues_for_a_killed_worker(start_service: Start, start_worker: StartWorker, novita: Novita) -> None:
     novita.fault("stop", "status", status=500, every=2, times=12)
     service = start_service(**NO_SYNC).wait_until_alive()
@@ -316,7 +316,7 @@ def test_worker_continues_for_a_killed_worker(start_service: Start, start_worker
     assert len(novita.list_stops()) == 25 + count_failed(novita), "what was stopped was asked again"
 
 
-@pytest.mark.usefixtures("short_claims")
+@pytest.mark.usefixtures("impatient")
 def test_process_suspended_while_another_finished_changes_nothing(
     start_service: Start, start_worker: StartWorker, novita: Novita
 ) -> None:

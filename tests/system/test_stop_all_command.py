@@ -191,7 +191,7 @@ def test_stop_waits_for_a_locked_database(in_the_middle: Process, environment: d
 # --- Terminated
 
 
-@pytest.mark.usefixtures("short_claims")
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_worker_continues_for_a_terminated_command(
     in_the_middle: Process, start_worker: StartWorker, novita: Novita, number: int
@@ -223,7 +223,7 @@ def test_command_that_is_terminated_while_it_lists_requests_nothing(
     assert novita.list_stops() == []
 
 
-@pytest.mark.usefixtures("short_claims")
+@pytest.mark.usefixtures("impatient")
 def test_next_command_continues_for_a_killed_one(
     in_the_middle: Process, environment: dict[str, str], novita: Novita
 ) -> None:

@@ -151,7 +151,7 @@ def test_database_outage_is_logged_once_and_the_worker_continues(
     worker = start_worker()
     wait_until(lambda: "database is unavailable" in worker.log, f"it notices\n{worker.log}")
     # A few ticks, each of which could log something.
-    time.sleep(5)
+    time.sleep(2)
 
     database.unlink()
     aside.rename(database)
