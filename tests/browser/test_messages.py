@@ -31,6 +31,19 @@ def make_running_operation(names: dict[str, str], *, due_in_seconds: float = 300
     return {**operation, "id": "running", "deadlineAt": due, "counts": counts, "targets": targets}
 
 
+def test_running_operation_says_when_nothing_has_been_read_for_long(panel: Panel, visit: Visit) -> None:
+    operation = make_running_operation({"alpha": "requested", "beta": "confirmed"})
+    for target in operation["targets"]:
+        target["readAt"] = format_time(time.time() - 25)
+    page = visit("about:blank")
+    show_operations(page, operation)
+
+    page.goto("/")
+
+    summary = page.locator("#operation-summary")
+    expect(summary).to_have_text(re.compile(r"^1 stopped · 1 stopping · last read at \d+:\d\d:\d\d\s[AP]M$"))
+
+
 # --- A refused cancellation
 
 

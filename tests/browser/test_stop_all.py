@@ -194,6 +194,16 @@ def test_equal_names_are_shown_with_their_ids(panel: Panel, visit: Visit) -> Non
     assert sorted(" ".join(text.split()) for text in names.all_inner_texts()) == ["alpha", "twin id-1", "twin id-2"]
 
 
+def test_plan_names_the_instances_that_are_stopping_already(panel: Panel, visit: Visit) -> None:
+    panel.hold({"id": "a"}, {"id": "b", "status": "toStop"})
+    page = visit()
+
+    page.get_by_role("button", name="Stop all").click()
+
+    # The operation's strip counts two.
+    expect(page.locator("#plan-state")).to_have_text("1 instance will be stopped. 1 more is stopping already.")
+
+
 def test_skipped_instance_shows_its_reason(panel: Panel, visit: Visit) -> None:
     panel.hold(ALPHA, BETA)
     panel.service.post("/api/instances/b/protect", json={"reason": "the demo"})

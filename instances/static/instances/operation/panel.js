@@ -125,6 +125,9 @@ export function createPanel({root, follower, ask, restore}) {
         const {launch, shown} = follower;
         if (shown && !launch) {
             setText(time, sayTime(shown));
+            if (isRunning(shown)) {
+                setText(summary, sayProgress(shown));
+            }
             details?.tick(shown);
         }
         follower.forgetSuccess(details?.isOpen || panel.matches(':hover, :focus-within'));

@@ -115,7 +115,10 @@ export function createPlan({root, onConfirm}) {
         const groups = kind === 'stop' ? describeGroups() : '';
         // The colon introduces the list of names when no other text follows.
         const end = groups ? `: ${groups}.` : older ? '.' : ':';
-        return `${count(requested.length)} will be ${PAST[kind]}${end}${older}`;
+        // The operation verifies these, too, so that its numbers include them.
+        const moving = plan.left.filter(one => one.state === 'requested').length;
+        const more = moving && kind === 'stop' ? ` ${moving} more ${moving === 1 ? 'is' : 'are'} stopping already.` : '';
+        return `${count(requested.length)} will be ${PAST[kind]}${more && end === ':' ? '.' : end}${more}${older}`;
     }
 
     // Returns '' when all have the status that can be stopped at once.

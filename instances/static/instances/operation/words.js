@@ -31,8 +31,19 @@ export function sayPageTitle(operation) {
     return isRunning(operation) ? `${sayDoing(operation.kind)} ${operation.counts.confirmed}/${getTotal(operation)}` : '';
 }
 
+// Novita, or a worker, has not answered for so long: two rounds of an operation.
+const SILENT_MS = 20000;
+
+// Says since when nothing has been read of a running operation's instances; '' when that is not long.
+function saySilence({targets = []}) {
+    const now = getNow();
+    const last = targets.reduce((latest, {readAt}) => (readAt > latest ? readAt : latest), '');
+    return last && now !== null && now - Date.parse(last) > SILENT_MS ? `last read at ${sayClock(last)}` : '';
+}
+
 // The counts of a running operation: what needs a person comes first.
-export function sayProgress({kind, state, counts}) {
+export function sayProgress(operation) {
+    const {kind, state, counts} = operation;
     const {doing, done} = WORDS[kind];
     const isCancelled = state === 'cancelled';
     const parts = [
@@ -44,7 +55,7 @@ export function sayProgress({kind, state, counts}) {
         [counts.skipped, 'skipped'],
     ];
     const words = parts.filter(([number, word]) => number || word === done).map(([number, word]) => `${number} ${word}`);
-    return `${isCancelled ? 'Cancelled: ' : ''}${words.join(' · ')}`;
+    return `${isCancelled ? 'Cancelled: ' : ''}${[...words, saySilence(operation)].filter(Boolean).join(' · ')}`;
 }
 
 // How many of an ended operation are done, and how many are not: the server's sentence says how those are.
