@@ -5,10 +5,12 @@ import io
 import json
 import signal
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from django.db import connection
 from django.test import Client
+from django.utils import timezone
 from fakeredis import FakeServer
 
 from instances.models import AuditEntry, Operation
@@ -80,11 +82,17 @@ def test_command_says_when_nothing_is_running(novita: NovitaAnswers) -> None:
     assert ran.out == "Nothing was running.\n"
 
 
+def pass_deadline() -> None:
+    """Let the deadline pass now; as an answer of Novita, in between."""
+    Operation.objects.update(deadline_at=timezone.now() - timedelta(seconds=1))
+
+
 def test_still_running_instance_is_named_with_exit_status_1(novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a", name="train"), make_row("b"))
     carry_out(account, "b")
+    account.answers("stop a", pass_deadline)
 
-    ran = Ran("--yes", "--timeout", "1")
+    ran = Ran("--yes")
 
     assert ran.status == 1
     assert account.orders == ["stop a", "stop b"]
@@ -98,8 +106,9 @@ def test_unreadable_instance_is_not_reported_as_stopped(novita: NovitaAnswers) -
     account = novita.holds(make_row("a"))
     account.answers("read a", 500)
     account.answers("list", None, 500)
+    account.answers("stop a", pass_deadline)
 
-    ran = Ran("--yes", "--timeout", "1")
+    ran = Ran("--yes")
 
     assert ran.status == 1
     assert ran.out.startswith("name-a (a): Not verified: Novita returned an error (HTTP 500).\n")
