@@ -22,13 +22,13 @@ from instances import alarms, tasks
 from instances.access.audit import Actor
 from instances.instance import format_time
 from instances.inventory import store
-from instances.models import Channel, Event, EventKind, Message, MessageAttempt, Snooze
+from instances.models import Channel, Event, EventKind, Message, MessageAttempt, Operation, Snooze
 from instances.notifications import events, sending, services
 from instances.policies import editing, summary
 from novita_site import env
 from tests.novita_answers import Account, NovitaAnswers, make_row
 from tests.operation_steps import OPERATIONS, move_on, order, pass_deadline, sync
-from tests.policy_steps import STARTED, Time, make_policy, show, watch_for
+from tests.policy_steps import STARTED, Time, make_finding, make_policy, show, watch_for
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_pauses")]
 
@@ -384,6 +384,26 @@ def test_summary_comes_at_its_hour_once(account: Account, inbox: Any, settings: 
     tasks.watch_alarms()
 
     assert [kind for kind, _ in list_told()].count("daily.summary") == 1
+
+
+def test_summary_counts_each_stopped_run_once(account: Account, inbox: Any) -> None:
+    at = datetime(2026, 1, 15, 12, tzinfo=UTC)
+    operation = Operation.objects.create(kind="stop", is_whole_account=False, usd_per_hour="0.25", deadline_at=at)
+    for id_ in ("c", "d"):
+        operation.targets.create(instance_id=id_, state="confirmed")
+    for rule, id_ in (("idle", "a"), ("lease", "a"), ("schedule", "b"), ("budget", "")):
+        make_finding(
+            policy=make_policy(rule, max_usd_per_hour=1),
+            instance_id=id_,
+            state="stopped",
+            stopping_at=at,
+            usd_per_hour="0.5" if id_ else None,
+            operation_id=operation.pk,
+        )
+
+    summary.tell(at.date())
+
+    assert Event.objects.get().lines[2] == "Stopped by policies: 4 instances, which saves $1.25/h."
 
 
 SUMMARY_DAY = datetime(2026, 1, 15, tzinfo=UTC)

@@ -12,7 +12,7 @@ from django.utils import timezone
 from instances.costs import reports
 from instances.instance import parse_time
 from instances.inventory import store
-from instances.models import Event, EventKind, Finding, FindingState, Policy
+from instances.models import Event, EventKind, Finding, FindingState, Operation, Policy, Target
 from instances.notifications import events
 
 MAX_SHOWN: Final = 3
@@ -77,9 +77,14 @@ def measure_idle(began: datetime, ended: datetime) -> Idle:
 
 
 def _say_saved(began: datetime, ended: datetime) -> str:
+    """Say how many runs policies have ended. Two policies that stop the same run end it once."""
     stopped = Finding.objects.filter(state=FindingState.STOPPED, stopping_at__gte=began, stopping_at__lt=ended)
-    per_hour = sum((one.usd_per_hour or Decimal(0) for one in stopped), Decimal(0))
-    count = len(stopped)
+    runs = {(one.instance_id, one.started): one.usd_per_hour or Decimal(0) for one in stopped if one.instance_id}
+    count, per_hour = len(runs), sum(runs.values(), Decimal(0))
+    # A finding on the account's spending has its instances in its operation.
+    for operation in Operation.objects.filter(pk__in=[one.operation_id for one in stopped if not one.instance_id]):
+        count += operation.targets.filter(state=Target.State.CONFIRMED).count()
+        per_hour += operation.usd_per_hour or Decimal(0)
     return f"Stopped by policies: {count} instance{'' if count == 1 else 's'}, which saves ${per_hour:,.2f}/h."
 
 
