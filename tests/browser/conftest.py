@@ -4,6 +4,7 @@ Playwright's event loop runs as long as these tests do, and Django's ORM refuses
 read the service over HTTP.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -16,7 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Route, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Request,
+    Route,
+    ViewportSize,
+    WebError,
+    expect,
+    sync_playwright,
+)
 
 from instances import simulator
 from tests import python
@@ -33,12 +45,16 @@ CHROMIUM_OPTIONS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # The tabs of a file's context share one process. A process of its own takes a tab as long as its page does.
+    "--renderer-process-limit=1",
+    "--disable-site-isolation-trials",
+    "--disable-features=SpareRendererForSitePerProcess,IsolateOrigins,site-per-process",
 ]
 # Long enough for a slow, shared machine.
 PATIENCE_MS = 15_000
 # The narrowest window in which the actions on the account need no menu.
-WIDE = {"width": 1280, "height": 800}
-NARROW = {"width": 360, "height": 740}
+WIDE: ViewportSize = {"width": 1280, "height": 800}
+NARROW: ViewportSize = {"width": 360, "height": 740}
 CREATED_AT = 1_760_000_000
 
 Row = dict[str, Any]
@@ -86,7 +102,7 @@ class Panel:
         shutil.copy(database, self._database)
         environment = {
             **os.environ,
-            "DJANGO_SETTINGS_MODULE": "novita_site.settings",
+            "DJANGO_SETTINGS_MODULE": "tests.system.quick_settings",
             "SECRET_KEY": "FAKE-SECRET-django",
             "DATABASE_URL": f"sqlite:///{self._database}",
             "REDIS_URL": self.redis.url,
@@ -231,8 +247,16 @@ class Witness:
 
     def watch(self, context: BrowserContext) -> None:
         context.on("console", self._hear)
-        context.on("weberror", lambda error: self._note(f"error: {error.error}"))
+        context.on("weberror", self._catch)
         context.on("request", self._follow)
+
+    def leave(self, context: BrowserContext) -> None:
+        context.remove_listener("console", self._hear)
+        context.remove_listener("weberror", self._catch)
+        context.remove_listener("request", self._follow)
+
+    def _catch(self, error: WebError) -> None:
+        self._note(f"error: {error.error}")
 
     def _hear(self, message: ConsoleMessage) -> None:
         self._note(f"console {message.type}: {message.text} ({message.location['url']})")
@@ -313,29 +337,75 @@ def confirm(page: Page) -> None:
     page.get_by_role("dialog").get_by_role("button").last.click()
 
 
+@contextlib.contextmanager
+def open_context(browser: Browser, url: str, **options: Any) -> Iterator[BrowserContext]:
+    context = browser.new_context(base_url=url, **{"viewport": WIDE, **options})
+    context.set_default_timeout(PATIENCE_MS)
+    yield context
+    context.close()
+
+
+@contextlib.contextmanager
+def share_context(browser: Browser, url: str) -> Iterator[BrowserContext]:
+    """Open a context for all tests of a file: later pages find the scripts in its cache.
+
+    Its first tab stays open, and with the tab the process that draws the pages.
+    Statuses don't pulse there: drawing them takes 50 ms of each second that a test waits.
+    """
+    with open_context(browser, url, reduced_motion="reduce") as context:
+        context.new_page().goto("/livez")
+        yield context
+
+
+@contextlib.contextmanager
+def watch_context(context: BrowserContext, witness: Witness) -> Iterator[BrowserContext]:
+    """Lend the file's context to a test, which finds no cookie, nothing stored and no other page."""
+    witness.watch(context)
+    yield context
+    first, *pages = context.pages
+    for page in pages:
+        # A handler that is still fetching would fail in the next test.
+        page.unroute_all(behavior="ignoreErrors")
+        page.close()
+    witness.leave(context)
+    context.set_offline(False)
+    context.clear_cookies()
+    first.evaluate("localStorage.clear()")
+
+
+@pytest.fixture(scope="module")
+def shared_context(browser: Browser, shared_panel: Panel) -> Iterator[BrowserContext]:
+    with share_context(browser, shared_panel.service.url) as context:
+        yield context
+
+
 Visit = Callable[..., Page]
 
 
 @pytest.fixture
-def visit(browser: Browser, panel: Panel, witness: Witness) -> Iterator[Visit]:
-    """Open a path in a browser context of its own, with these options."""
-    contexts: list[BrowserContext] = []
+def visit(browser: Browser, panel: Panel, shared_context: BrowserContext, witness: Witness) -> Iterator[Visit]:
+    """Open a path in a new tab.
 
-    def visit(path: str = "/", **options: Any) -> Page:
-        context = browser.new_context(base_url=panel.service.url, **{"viewport": WIDE, **options})
-        contexts.append(context)
-        context.set_default_timeout(PATIENCE_MS)
-        witness.watch(context)
-        page = context.new_page()
-        page.goto(path)
-        return page
+    The second visit of a test is another visitor's, in a context of its own. So is a visit with options of the context,
+    or with `is_alone`, for a test that moves the clock: all tabs of a context have one clock.
+    """
+    with contextlib.ExitStack() as stack:
+        lent: list[BrowserContext] = []
 
-    yield visit
-    for context in contexts:
-        for page in context.pages:
-            # A handler that is still fetching would fail in the next test.
-            page.unroute_all(behavior="ignoreErrors")
-        context.close()
+        def visit(path: str = "/", *, viewport: ViewportSize = WIDE, is_alone: bool = False, **options: Any) -> Page:
+            if lent or options or is_alone:
+                context = stack.enter_context(open_context(browser, panel.service.url, **options))
+                witness.watch(context)
+            else:
+                context = stack.enter_context(watch_context(shared_context, witness))
+                lent.append(context)
+            page = context.new_page()
+            if viewport != WIDE:
+                page.set_viewport_size(viewport)
+            page.goto(path)
+            return page
+
+        yield visit
     assert witness.problems == []
 
 
@@ -371,14 +441,17 @@ def guarded_panel(
         yield panel.service.wait_until_ready() and panel
 
 
+@pytest.fixture(scope="module")
+def guarded_context(browser: Browser, guarded_panel: Panel) -> Iterator[BrowserContext]:
+    with share_context(browser, guarded_panel.service.url) as context:
+        yield context
+
+
 @pytest.fixture
-def context(browser: Browser, guarded_panel: Panel) -> Iterator[BrowserContext]:
+def context(guarded_panel: Panel, guarded_context: BrowserContext) -> Iterator[BrowserContext]:
     witness = Witness(guarded_panel.service.url)
-    context = browser.new_context(base_url=guarded_panel.service.url, viewport=WIDE)
-    context.set_default_timeout(PATIENCE_MS)
-    witness.watch(context)
-    yield context
-    context.close()
+    with watch_context(guarded_context, witness):
+        yield guarded_context
     assert [one for one in witness.problems if not re.search("status of 40[13]", one)] == []
 
 

@@ -90,7 +90,7 @@ def test_focus_returns_to_the_page_when_the_instance_is_gone(panel: Panel, visit
 
 def test_result_changes_no_height_and_goes_away(panel: Panel, visit: Visit) -> None:
     panel.hold(ALPHA)
-    page = visit()
+    page = visit(is_alone=True)
     row = page.locator("tr[data-id=a]")
     before = row.bounding_box()
     page.clock.install()

@@ -85,7 +85,8 @@ def test_part_that_cannot_be_loaded_says_so_and_keeps_no_stop_back(two: Panel, v
 
 @pytest.mark.usefixtures("two")
 def test_drawer_takes_the_focus_and_gives_it_back(visit: Visit) -> None:
-    page = visit(reduced_motion="reduce")
+    page = visit()
+    page.emulate_media(reduced_motion="reduce")
     drawer = open_drawer(page)
     expect(drawer.get_by_role("heading", name="alpha")).to_be_focused()
     assert page.evaluate("document.getAnimations().length") == 0

@@ -92,7 +92,7 @@ class Clock:
 @pytest.fixture
 def stop_clock(visit: Visit) -> Clock:
     """An empty page with a stopped clock; the test opens the dashboard."""
-    page = visit("about:blank")
+    page = visit("about:blank", is_alone=True)
     page.add_init_script(WATCH_REQUESTS)
     page.clock.install()
     return Clock(page)

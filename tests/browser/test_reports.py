@@ -101,7 +101,7 @@ def test_calm_account_needs_no_attention_and_stale_data_does(panel: Panel, visit
 
 
 def test_chart_of_the_card_is_read_again_every_five_minutes(panel: Panel, visit: Visit) -> None:
-    page = visit("about:blank")
+    page = visit("about:blank", is_alone=True)
     page.clock.install()
     page.goto("/")
     expect(page.locator("#figure-sync")).to_have_text(re.compile("ago$|:"))
