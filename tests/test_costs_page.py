@@ -322,8 +322,8 @@ def test_dashboard_has_the_burn_rate_of_24_hours_with_a_sentence(client: Client)
 
 
 @pytest.mark.usefixtures("now")
-def test_dashboard_has_no_line_of_less_than_an_hour(client: Client) -> None:
-    record("a", (State.GPU, 0.9, None, 4))
+def test_dashboard_has_no_line_of_the_first_two_hours(client: Client) -> None:
+    record("a", (State.GPU, 1.9, None, 4))
 
     assert "<svg" not in read_trend(client)
 

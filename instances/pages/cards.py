@@ -28,6 +28,7 @@ SHOWN_GPUS: Final = 3
 STALE: Final = "stale data"
 SYNC_RUNS: Final = "admin:instances_syncrun_changelist"
 LINE_MS: Final = reports.DAY_MS
+MIN_LINE_STEPS: Final = 3
 NO_CENTS_USD: Final = 1000
 LINE_STEP_MS: Final = reports.HOUR_MS
 # The line of a day is drawn once a minute and process.
@@ -157,8 +158,8 @@ def _draw_line() -> SafeString:
     pieces = list(reports.read_pieces(begin_ms, begin_ms + LINE_MS))
     levels = trend.find_levels(pieces, begin_ms, LINE_STEP_MS)
     known = [one.usd_per_hour for one in levels if one.usd_per_hour is not None]
-    # A line of one step looks like a stain.
-    if len(known) < 2:
+    # A shorter line looks like a stain.
+    if len(known) < MIN_LINE_STEPS:
         return SafeString("")
     sentence = (
         f"Burn rate of the last 24 hours: between ${min(known):,.2f} and ${max(known):,.2f} per hour, "

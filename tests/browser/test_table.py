@@ -361,6 +361,19 @@ def test_first_screen_has_enough_rows_beside_an_operation(panel: Panel, visit: V
     assert find_missing_rows(page) == {}
 
 
+def test_counts_of_an_operation_have_the_room_of_its_times_beside_the_drawer(visit: Visit) -> None:
+    page = visit("about:blank")
+    operation = make_operation({"1": "failed", "2": "confirmed", "3": "requested", "4": "pending"})
+    show_operations(page, {**operation, "deadlineAt": "2099-01-15T10:40:00Z"})
+    page.goto("/")
+    expect(page.locator("#operation-time")).to_contain_text("Result by")
+
+    page.get_by_role("button", name="Details").click()
+
+    expect(page.get_by_role("complementary")).to_contain_text("Result by")
+    expect(page.locator("#operation-time")).to_be_hidden()
+
+
 def test_first_screen_has_enough_rows_beside_a_banner(panel: Panel, visit: Visit, witness: Witness) -> None:
     witness.allow("Failed to load resource")
     panel.hold(*({"name": f"vm-{number:02}", "status": "running"} for number in range(60)))
