@@ -74,9 +74,9 @@ class Podman:
             self.run(f"buildah build {options} {tags} {self.folder}")
 
     def start(self) -> None:
-        # The name server of the containers leaves its address in /run/containers.
-        own = "mkdir --parents /run/containers; mount -t tmpfs tmpfs /run/containers; ip link set lo up"
-        command = f"{own}; exec podman system service --time 0 {self._variables['DOCKER_HOST']}"
+        # The name server of the containers leaves its address in the first folder, podman its networks in the second.
+        own = "for name in containers netns; do mkdir --parents /run/$name; mount -t tmpfs tmpfs /run/$name; done"
+        command = f"{own}; ip link set lo up; exec podman system service --time 0 {self._variables['DOCKER_HOST']}"
         self._service = Process(
             # With the first process end all others: the containers and what watches them.
             ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", command],
