@@ -26,7 +26,7 @@ def unshared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overview, "SHARED_SECONDS", -1)
 
 
-def end(*, success: bool = False, days_ago: int = 3, **fields: object) -> Operation:
+def end(*, success: bool = False, days_ago: float = 3, **fields: object) -> Operation:
     """Record an operation that ended long ago, with one instance that is still running unless it is a success."""
     at = timezone.now() - timedelta(days=days_ago)
     fields = {
@@ -75,7 +75,7 @@ def test_failure_that_a_retry_supersedes_is_not_shown(client: Client) -> None:
 
 def test_upgrade_dismisses_failures_older_than_dismissals_but_none_of_the_day_before(client: Client) -> None:
     end()
-    recent = end(days_ago=0)
+    recent = end(days_ago=0.5)
 
     with connection.schema_editor() as editor:
         import_module("instances.migrations.0025_old_failures").dismiss_old_failures(apps, editor)
