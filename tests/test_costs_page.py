@@ -50,8 +50,8 @@ def test_page_has_the_sums_of_the_period_and_a_row_for_each_instance(client: Cli
 
     assert "$201.00" in page
     assert list_cells(page, BY_INSTANCE) == [
-        ["name-a", "H100", "ada", "llm", "98.0", "$196.00", "", "2.0 h"],
-        ["name-b", "RTX 4090", "", "", "11.0", "$5.00", "", ""],
+        ["name-a", "$196.00", "98.0", "H100", "ada", "llm", "", "2.0 h"],
+        ["name-b", "$5.00", "11.0", "RTX 4090", "–", "–", "", ""],
     ]
     assert 'href="/?instance=a"' in page
 
@@ -103,10 +103,10 @@ def test_presets_end_today(client: Client, name: str, count: int) -> None:
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ("from=yesterday", "From: Not a date. Use a date or a time in UTC: 2026-01-31 or 2026-01-31T10:00:00Z."),
-        ("from=2026-01-14&to=2026-01-12", "From: Must be before `to`, which is 2026-01-13T00:00:00Z."),
-        ("from=2020-01-01", "From: At most 400 days before `to`, which is 2026-01-15T12:00:00Z."),
-        ("to=2026-02-30", "To: There is no such date."),
+        ("from=yesterday", "From must be a date or a time in UTC, such as 2026-01-31 or 2026-01-31T10:00:00Z."),
+        ("from=2026-01-14&to=2026-01-12", "From must be before the end, 2026-01-13T00:00:00Z."),
+        ("from=2020-01-01", "From must be at most 400 days before the end, 2026-01-15T12:00:00Z."),
+        ("to=2026-02-30", "To must be a date that exists, such as 2026-01-31"),
     ],
 )
 def test_bad_period_is_explained_on_the_page_beside_the_last_week(client: Client, query: str, words: str) -> None:
@@ -114,6 +114,8 @@ def test_bad_period_is_explained_on_the_page_beside_the_last_week(client: Client
 
     assert f"This period can't be shown. {words}" in page
     assert len(list_cells(page, "Show as a table")) == 7
+    field, value = query.split("&")[0].split("=")
+    assert f'name="{field}" value="{value[:10]}" aria-invalid="true"' in page
 
 
 @pytest.mark.usefixtures("week")
@@ -270,6 +272,20 @@ def test_time_before_the_first_observation_is_not_zero() -> None:
     record("a", (State.GPU, 1, None, 2))
 
     assert [one.usd_per_hour for one in find_levels(3, reports.HOUR_MS)] == [None, None, 2]
+
+
+@pytest.mark.usefixtures("now")
+def test_hour_in_which_the_record_begins_has_the_rate_since_then() -> None:
+    record("a", (State.GPU, 0.25, None, 2))
+
+    assert [one.usd_per_hour for one in find_levels(2, reports.HOUR_MS)] == [None, 2]
+
+
+@pytest.mark.usefixtures("now")
+def test_scale_of_cents_is_told_in_cents(client: Client) -> None:
+    record("a", (State.GPU, 0.25, None, 2))
+
+    assert re.findall(r'class="chart-scale.*?>(.*?)<', read(client))[-2:] == ["$0.50", "$0.25"]
 
 
 @pytest.mark.usefixtures("now")

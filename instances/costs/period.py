@@ -15,7 +15,7 @@ DEFAULT_DAYS: Final = 30
 MAX_DAYS: Final = 400
 MAX_DAYS_BY_HOUR: Final = 31
 _FORM: Final = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2})?Z?)?", re.ASCII)
-_EXAMPLES: Final = "Use a date or a time in UTC: 2026-01-31 or 2026-01-31T10:00:00Z."
+_EXAMPLES: Final = "such as 2026-01-31 or 2026-01-31T10:00:00Z."
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ def read_period(
     end = _read_moment("to", to_text, is_end=True) if to_text else now
     begin = _read_moment("from", from_text, is_end=False) if from_text else _find_start(end, min(days, max_days))
     if begin >= end:
-        raise InvalidRequest(fields={"from": f"Must be before `to`, which is {format_time(end)}."})
+        raise InvalidRequest(fields={"from": f"Must be before the end, {format_time(end)}."})
     if begin > now:
         raise InvalidRequest(fields={"from": f"Must not be in the future; it is {format_time(now)} now."})
     if are_whole_days:
         begin, end = _find_midnight(begin), _find_midnight(end + timedelta(days=1, microseconds=-1))
     if end - begin > timedelta(days=max_days):
-        raise InvalidRequest(fields={"from": f"At most {max_days} days before `to`, which is {format_time(end)}."})
+        raise InvalidRequest(fields={"from": f"Must be at most {max_days} days before the end, {format_time(end)}."})
     return Period(begin, end)
 
 
@@ -71,9 +71,9 @@ def _find_midnight(moment: datetime) -> datetime:
 
 def _read_moment(name: str, text: str, *, is_end: bool) -> datetime:
     if not _FORM.fullmatch(text):
-        raise InvalidRequest(fields={name: f"Not a date. {_EXAMPLES}"})
+        raise InvalidRequest(fields={name: f"Must be a date or a time in UTC, {_EXAMPLES}"})
     try:
         moment = datetime.fromisoformat(text.removesuffix("Z")).replace(tzinfo=UTC)
         return moment + timedelta(days=1) if is_end and "T" not in text else moment
     except (ValueError, OverflowError) as exc:
-        raise InvalidRequest(fields={name: f"There is no such date. {_EXAMPLES}"}) from exc
+        raise InvalidRequest(fields={name: f"Must be a date that exists, {_EXAMPLES}"}) from exc

@@ -39,18 +39,22 @@ def find_levels(pieces: Sequence[Piece], from_ms: int, step_ms: int) -> list[Lev
     A step that was observed for most of its time counts with that part of it.
     """
     to_ms = find_end(pieces, from_ms)
-    return [_find_level(point) for point in reports.sum_by_time(pieces, from_ms, to_ms, step_ms)]
+    since_ms = min((piece[2] for piece in pieces), default=from_ms)
+    return [_find_level(point, since_ms) for point in reports.sum_by_time(pieces, from_ms, to_ms, step_ms)]
 
 
-def _find_level(point: Point) -> Level:
+def _find_level(point: Point, since_ms: int) -> Level:
     sums = point.sums
     whole = sums.known + sums.gap
     if not whole or sums.known < KNOWN_SHARE * whole:
         return Level(point.at_ms, None, None)
+    # The step in which the record begins counts from there.
+    at_ms = max(point.at_ms, since_ms)
+    length_ms = point.at_ms + point.length_ms - at_ms
     return Level(
-        point.at_ms,
-        sums.cost * whole / sums.known / point.length_ms / PRICE_UNITS_PER_USD,
-        sums.gpu * whole / sums.known / point.length_ms,
+        at_ms,
+        sums.cost * whole / sums.known / length_ms / PRICE_UNITS_PER_USD,
+        sums.gpu * whole / sums.known / length_ms,
     )
 
 

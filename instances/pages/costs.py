@@ -1,7 +1,7 @@
 """The page of costs, and the parts of pages that stay fresh: charts, and the comparison with the bill."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -30,11 +30,11 @@ SHOWN_ROWS: Final = 100
 # Column → heading, and whether its cells are numbers.
 COLUMNS: Final = {
     "name": ("Instance", False),
+    "cost": ("Cost", True),
+    "gpuHours": ("GPU hours", True),
     "gpu": ("GPU", False),
     "owner": ("Owner", False),
     "project": ("Project", False),
-    "gpuHours": ("GPU hours", True),
-    "cost": ("Cost", True),
     "inferred": ("Inferred", True),
     "gap": ("Not observed", True),
 }
@@ -43,14 +43,14 @@ DEFAULT_SORT: Final = "-cost"
 
 @dataclass(frozen=True)
 class Wish:
-    """What an address asks for. With a `problem` its period is replaced by the default one."""
+    """What an address asks for. With problems, by field, its period is replaced by the default one."""
 
     period: Period
     query: Mapping[str, str]
     preset: str
     group: str
     sort: str
-    problem: str = ""
+    problems: Mapping[str, str] = field(default_factory=dict)
 
 
 @viewers_only
@@ -61,7 +61,8 @@ def costs(request: HttpRequest) -> HttpResponse:
         "page": "costs",
         "begin": wish.period.begin,
         "end": wish.period.end,
-        "from": wish.query.get("from", f"{wish.period.begin:%Y-%m-%d}"),
+        # A field keeps what was typed, also when it makes no period.
+        "from": request.GET.get("from") if wish.problems else wish.query.get("from", f"{wish.period.begin:%Y-%m-%d}"),
         "to": wish.query.get("to", f"{wish.period.end - timedelta(microseconds=1):%Y-%m-%d}"),
         **_describe_choices(wish),
         "presets": [(name, words, _link(wish, range=name)) for name, words in PRESETS.items()],
@@ -73,7 +74,7 @@ def costs(request: HttpRequest) -> HttpResponse:
         "csv": urlencode({"from": format_time(wish.period.begin), "to": format_time(wish.period.end)}),
         "csv_bill": urlencode(_find_bill_days(wish.period)),
     }
-    return render(request, "pages/costs.html", context, status=400 if wish.problem else 200)
+    return render(request, "pages/costs.html", context, status=400 if wish.problems else 200)
 
 
 @viewers_only
@@ -114,14 +115,14 @@ def read_wish(given: QueryDict) -> Wish:
     texts = {name: str(given[name])[:40] for name in ("from", "to") if given.get(name)}
     preset = given.get("range", "")
     preset = preset if preset in PRESETS else "" if texts else DEFAULT_PRESET
-    problem = ""
+    problems: dict[str, str] = {}
     try:
         period = _read_preset(preset) if preset else read_period(texts.get("from"), texts.get("to"))
     except InvalidRequest as exc:
-        problem = " ".join(f"{name.capitalize()}: {words}" for name, words in (exc.fields or {}).items())
+        problems = {name: f"{name.capitalize()} {words[0].lower()}{words[1:]}" for name, words in exc.fields.items()}
         period = _read_preset(DEFAULT_PRESET)
     query |= {"range": preset} if preset else texts
-    return Wish(period, query, preset, query["by"], query["sort"], problem)
+    return Wish(period, query, preset, query["by"], query["sort"], problems)
 
 
 def _read_preset(preset: str) -> Period:
@@ -169,7 +170,7 @@ def _describe_charts(wish: Wish, pieces: Sequence[Piece], used: Sequence[Used]) 
         "unpriced": say_hours(whole.unpriced),
         **_describe_balance(),
         "burn": _draw_levels(levels, [one.usd_per_hour for one in levels], begin_ms, end_ms, "Burn rate", _say_rate),
-        "gpus": _draw_levels(levels, [one.gpus for one in levels], begin_ms, end_ms, "Running GPUs", "{:,.0f}".format),
+        "gpus": _draw_levels(levels, [one.gpus for one in levels], begin_ms, end_ms, "Running GPUs", _say_count),
         **_describe_days(wish, pieces, used),
     }
 
@@ -202,7 +203,15 @@ def _draw_levels(
 
 
 def _say_rate(value: float) -> str:
-    return f"${value:,.2f}".removesuffix(".00") + "/h"
+    return f"{_say_usd(value)}/h"
+
+
+def _say_usd(value: float) -> str:
+    return f"${value:,.2f}".removesuffix(".00")
+
+
+def _say_count(value: float) -> str:
+    return f"{value:,.1f}".removesuffix(".0")
 
 
 def _describe_days(wish: Wish, pieces: Sequence[Piece], used: Sequence[Used]) -> dict[str, Any]:
@@ -232,7 +241,7 @@ def _describe_days(wish: Wish, pieces: Sequence[Piece], used: Sequence[Used]) ->
     most = ", ".join(f"{one['name']} {cards.say_usd(one['total'] or Decimal(0))}" for one in shares[:3])
     sentence = f"Cost per day by {GROUPS[wish.group]}, UTC: {cards.say_usd(total)} in {len(days)} days. {most}."
     return {
-        "days": charts.draw_columns(columns, sentence=sentence, say="${:,.0f}".format),
+        "days": charts.draw_columns(columns, sentence=sentence, say=_say_usd),
         "key": shares,
         "day_names": names,
         "day_rows": [
