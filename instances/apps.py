@@ -5,6 +5,8 @@ from django.db.backends.signals import connection_created
 
 class InstancesConfig(AppConfig):
     name = "instances"
+    # The records' pages show it: "Home › Records › Operations".
+    verbose_name = "Records"
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:

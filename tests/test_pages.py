@@ -1,5 +1,6 @@
 """What every page keeps: a strict Content-Security-Policy, and markup that needs nothing that it forbids."""
 
+import itertools
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -10,12 +11,14 @@ from urllib.parse import urlsplit
 
 import pytest
 from django.conf import settings as project
+from django.contrib import admin
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 from fakeredis import FakeServer
 from pytest_django import Settings
 
+from instances.access import admin_site
 from instances.models import SyncRun
 from tests.conftest import ApiClient
 from tests.novita_answers import NovitaAnswers, make_row
@@ -272,3 +275,11 @@ def test_a_lost_reader_is_led_to_the_start(client: Client, path: str) -> None:
 
     assert answer.status_code == 404
     assert 'href="/"' in answer.content.decode()
+
+
+def test_records_are_grouped_by_what_they_are_for(client: Client) -> None:
+    page = client.get("/admin/").content.decode()
+
+    assert re.findall(r"<caption>(.*?)</caption>", page) == ["Access", "Rules", "History"]
+    names = {model.__name__ for model in admin.site._registry}
+    assert names.issuperset(itertools.chain(*admin_site.RECORD_GROUPS.values()))

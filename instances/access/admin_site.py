@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import wraps
 from http import HTTPStatus
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
 from django.contrib.admin import AdminSite
@@ -22,6 +22,13 @@ from instances.answers import lock_out
 from instances.errors import TooManyRequests
 from instances.models import Action
 from novita_site.roles import Role
+
+# The records by what they are for, in the order of the page. The other ones come last, by name.
+RECORD_GROUPS: Final = {
+    "Access": ("User", "Token"),
+    "Rules": ("Policy", "Snooze", "Channel", "Protection", "StartFreeze", "Annotation", "LabelRule"),
+    "History": ("AuditEntry", "Operation", "Target", "SyncRun", "Finding", "Event", "Message"),
+}
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -55,6 +62,20 @@ class PanelLoginView(LoginView):
 class PanelAdminSite(AdminSite):
     site_header = site_title = "Novita panel"
     index_title = "Records"
+
+    def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
+        """Return the records by group, instead of by the application that has their code."""
+        found = super().get_app_list(request, app_label)
+        if app_label is not None:
+            return found
+        records = {record["object_name"]: record for app in found for record in app["models"]}
+        groups = {
+            title: [records.pop(name) for name in names if name in records] for title, names in RECORD_GROUPS.items()
+        }
+        groups["History"] += sorted(records.values(), key=lambda record: record["name"])
+        return [
+            {"name": title, "app_label": title.lower(), "models": group} for title, group in groups.items() if group
+        ]
 
     def has_permission(self, request: HttpRequest) -> bool:
         return find_role(request) >= Role.VIEWER

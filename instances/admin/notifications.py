@@ -26,7 +26,7 @@ class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # Django takes no
         help_text="An https URL that receives signed POSTs. It may be secret: it is encrypted, and not shown again.",
     )
     kinds = forms.MultipleChoiceField(
-        label="events",
+        label="Events",
         choices=[choice for choice in EventKind.choices if choice[0] != EventKind.TEST],
         required=False,
         widget=forms.CheckboxSelectMultiple,

@@ -29,7 +29,7 @@ MAX_STEPS = 100
 
 class PolicyForm(forms.ModelForm):  # type: ignore[type-arg]  # Django takes no argument at run time
     confirmed_name = forms.CharField(
-        label="budget: confirm by the name",
+        label="Budget: confirm by the name",
         required=False,
         max_length=100,
         help_text="Type the policy's name, so that a budget policy in the mode stop may stop instances.",

@@ -116,6 +116,8 @@ def _read_time(text: str) -> time | None:
 
 
 def _read_zone(name: str) -> ZoneInfo:
+    if not name:
+        raise WrongSchedule("Name the time zone, for example: Europe/Berlin")
     if name not in available_timezones():
         raise WrongSchedule(f'"{name[:60]}" is not a time zone. Use a name such as Europe/Berlin, or UTC.')
     return ZoneInfo(name)
