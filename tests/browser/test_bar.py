@@ -49,6 +49,17 @@ def test_bar_is_one_row_with_its_parts_at_every_width(
             expect(part).to_be_in_viewport(ratio=1)
 
 
+def test_page_whose_list_is_still_loading_keeps_the_true_state(panel: Panel, visit: Visit) -> None:
+    panel.hold({"name": "alpha"})
+    page = visit("/livez")
+    page.route("**/api/instances?*", lambda route: None)
+
+    page.goto("/")
+
+    expect(page.get_by_role("button", name="Pause refresh")).to_be_visible()
+    expect(page.locator("#live-word")).to_have_text("Live")
+
+
 def test_menu_has_the_pages_on_a_phone_and_closes_as_expected(visit: Visit) -> None:
     page = visit(viewport=NARROW)
     menu = page.locator("summary", has_text="Menu")

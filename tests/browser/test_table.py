@@ -306,6 +306,28 @@ def test_columns_of_our_user_are_never_dropped_above_900_px(
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+# The names of simulated regions are as long as Novita's.
+FIND_CUT = """() => [...document.querySelectorAll('#instances tbody bdi')]
+    .filter(one => one.scrollWidth > one.clientWidth && one.checkVisibility()).map(one => one.textContent)"""
+
+
+@pytest.mark.parametrize(("width", "is_beside_drawer"), [(1440, True), (768, False)])
+def test_name_gpu_and_region_are_whole_beside_a_drawer_and_on_a_tablet(
+    panel: Panel, visit: Visit, width: int, is_beside_drawer: bool
+) -> None:
+    panel.hold({"name": "finetune-qwen", "productName": "A100 SXM4 80GB", "clusterName": "US-CA-06 (California)"})
+    page = visit(viewport={"width": width, "height": 800})
+    name = page.get_by_role("button", name="finetune-qwen", exact=True)
+    expect(name).to_be_visible()
+
+    if is_beside_drawer:
+        name.click()
+        expect(page.get_by_role("complementary", name="finetune-qwen")).to_be_visible()
+
+    expect(page.get_by_role("columnheader", name="Region")).to_be_visible(visible=is_beside_drawer)
+    assert page.evaluate(FIND_CUT) == []
+
+
 def test_saved_view_is_a_link_with_filters_order_and_columns(many: Panel, visit: Visit) -> None:
     page = visit("/?search=vm-01&group=running&ordering=-name")
     page.get_by_role("button", name="View").click()

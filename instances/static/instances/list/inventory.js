@@ -18,7 +18,7 @@ export function createInventory({overview, asOf}) {
     let byId = new Map();
     const searchTexts = new WeakMap(); // instance → the text that a search is compared with
     let revision = null; // of the instances
-    let hasCopy = false;
+    let hasCopy = Boolean(asOf);
     let isSyncing = false;
     let isStale = false;
     let failure = null; // {error, since} of the readings that failed; `since` by the server's clock, null if not known
