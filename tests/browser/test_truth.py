@@ -214,7 +214,8 @@ def test_running_and_starting_instances_are_counted_alike_everywhere(panel: Pane
 
     press_stop_all(page)
 
-    expect(get_plan(page)).to_have_text("5 instances will be stopped: 3 running, 2 starting.")
+    words = "5 instances will be stopped: 3 running, 2 starting. 1 more is stopping already."
+    expect(get_plan(page)).to_have_text(words)
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("list", name="2 skipped")).to_contain_text("run-0 Protected: the demo")
     expect(dialog.get_by_role("button", name="Stop 5 instances")).to_be_visible()
