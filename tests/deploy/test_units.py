@@ -89,7 +89,7 @@ def test_documented_installation_serves(server: Machine) -> None:
 def test_worker_is_healthy(server: Machine) -> None:
     check = "novita-panel check_worker >/dev/null && echo healthy"
 
-    wait_until(lambda: server.run(check, accept_failure=True), "check_worker says so", 60, 1)
+    wait_until(lambda: server.run(check, accept_failure=True), "check_worker says so", 180, 1)
 
 
 def test_panel_writes_to_its_own_folder_only_and_nobody_else_reads_it(server: Machine) -> None:
