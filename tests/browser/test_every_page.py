@@ -172,7 +172,7 @@ def test_every_page_obeys_its_policy(panel: Panel, visit: Visit, witness: Witnes
         answer = page.goto(root + path, wait_until="networkidle" if path in {"/", "/api/docs"} else "load")
         assert answer is not None and answer.status < 500, path
         assert "/login/" not in page.url, path
-        assert page.locator("body > *").count(), path
+        assert page.evaluate("document.body.childElementCount"), path
         assert witness.problems == [], path
         waiting += list_links(page, root)
 
