@@ -353,8 +353,9 @@ def test_names_are_sorted_by_their_numbers_and_not_by_their_encoding(client: Cli
     page = client.get("/?ordering=name").context["rows"]
 
     assert [one["name"] for one in there] == NAMES
-    # The page shows the id where a name is missing.
-    assert [one["id"] for one in page] == [one["id"] for one in there]
+    # The page shows the id where a name is missing. Its script adds the rows that it comes without.
+    assert len(page) >= 20
+    assert [one["id"] for one in page] == [one["id"] for one in there[: len(page)]]
     assert [one["name"] for one in back] == NAMES[::-1]
 
 
