@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from tests.system.conftest import Start
-from tests.system.processes import Service
+from tests.system.processes import Novita, Service
 
 
 def send(service: Service, request: bytes) -> tuple[int, dict[str, object]]:
@@ -86,3 +86,26 @@ def test_request_through_a_proxy_is_not_from_the_local_owner(shared_service: Ser
     answer = shared_service.get("/api/instances", headers={"X-Forwarded-For": "127.0.0.1"})
 
     assert answer.status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/instances/stop-all", r'{"ids": ["\ud800"]}'),
+        ("/api/instances/stop-all", r'{"\ud800": 1}'),
+        ("/api/instances/stop-all", r'{"webhookUrl": "https://\ud800/"}'),
+        ("/api/instances/stop-all", r'{"reason": ["\ud800"]}'),
+        ("/api/operations", r'{"kind": "\ud800", "ids": ["a"]}'),
+        ("/api/operations", r'{"kind": "stop", "ids": ["\u0000"]}'),
+        ("/api/operations", r'{"kind": "stop", "fromOperation": "\ud800"}'),
+        ("/api/instances/a/protect", r'{"reason": "\ud800"}'),
+    ],
+)
+def test_texts_that_cannot_be_stored_are_refused(
+    path: str, body: str, shared_service: Service, shared_novita: Novita
+) -> None:
+    answer = shared_service.post(path, data=body, headers={"Content-Type": "application/json"})
+
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["code"] == "INVALID_REQUEST", answer.text
+    assert shared_novita.list_stops() == []
