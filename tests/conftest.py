@@ -128,7 +128,7 @@ def find_group(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     if mark := re.search(r'xdist_group\("(.+)"\)', text):
         return mark[1]
-    shares = path.parent.name != "system" or re.search(r'scope="|\bshared_|\bcache\b', text)
+    shares = path.parent.name != "system" or re.search(r'scope="|\bshared_|@(functools\.)?cache\b', text)
     return str(path) if shares else ""
 
 
