@@ -177,14 +177,17 @@ class Load:
                     self.faults.append(f"A stop of everything reported success, and instances are {running}.")
 
     def overlap(self, rng: random.Random) -> None:
-        """Give orders at the same moment, and wait for their end."""
+        """Give orders at the same moment, wait for their end, and compare it with the account's true state."""
         working = self._list_working()
         while not self._over.wait(rng.uniform(5, 15)):
             with self._orders.alone():
                 self._wait_for_operations()
-                self.overlaps[overlaps.give(self, rng, working)] += 1
+                what, stopped = overlaps.give(self, rng, working)
+                self.overlaps[what] += 1
                 self._wait_for_operations()
                 self._wait_for_rest(working)
+                if running := self.account.list_statuses(stopped) - {"exited"}:
+                    self.faults.append(f"After {what} were accepted, instances are {running}.")
 
     def feed_policy(self, rng: random.Random) -> None:
         """Let instances run for too long, so that a policy stops them."""

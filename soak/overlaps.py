@@ -16,25 +16,36 @@ MAX_LAG_SECONDS: Final = 1.5
 STOP_ALL: Final = "/api/instances/stop-all"
 OPERATIONS: Final = "/api/operations"
 
-Order = Callable[[], requests.Response | None]
+Ids = tuple[str, ...]
+# Returns the instances that must be stopped at the end, or None where a start or a cancellation leaves that open.
+Order = Callable[[], Ids | None]
 
 
-def give(load: "Load", rng: random.Random, ids: tuple[str, ...]) -> str:
-    """Let all instances run, give orders that meet, and return what they are."""
+def give(load: "Load", rng: random.Random, ids: Ids) -> tuple[str, Ids]:
+    """Let all instances run, and give orders that meet. Return what they are, and what must be stopped at the end."""
     load.account.run(ids)
     one, some = rng.choice(ids), tuple(rng.sample(ids, 5))
 
-    def stop_all() -> requests.Response | None:
-        return load.order(rng, STOP_ALL, {})
+    def stop_all() -> Ids:
+        return ids if read_id(load.order(rng, STOP_ALL, {})) else ()
+
+    def stop_some(chosen: Ids) -> Order:
+        return lambda: chosen if read_id(load.order(rng, STOP_ALL, {"ids": chosen})) else ()
 
     def stop(id_: str) -> Order:
-        return lambda: load.stop_one(rng, id_)
-
-    def stop_some(ids: tuple[str, ...]) -> Order:
-        return lambda: load.order(rng, STOP_ALL, {"ids": ids})
+        return lambda: (id_,) if is_accepted(load.stop_one(rng, id_)) else ()
 
     def start(*started: str) -> Order:
-        return lambda: load.order(rng, OPERATIONS, {"kind": "start", "ids": started})
+        def give_start() -> None:
+            load.order(rng, OPERATIONS, {"kind": "start", "ids": started})
+
+        return give_start
+
+    def cancel_and_retry() -> None:
+        """Another order may have ended the operation already."""
+        id_ = read_id(load.order(rng, STOP_ALL, {}))
+        if id_ and load.call(rng, "POST", f"{OPERATIONS}/{id_}/cancel"):
+            load.order(rng, OPERATIONS, {"fromOperation": id_})
 
     meetings: dict[str, list[Order]] = {
         "stops of single instances, and of everything": [stop_all, *map(stop, some)],
@@ -44,26 +55,22 @@ def give(load: "Load", rng: random.Random, ids: tuple[str, ...]) -> str:
         "two stops of one instance": [stop(one), stop(one)],
         "a stop and a start of one instance": [stop(one), start(one), stop(one)],
         "a start while everything is stopped": [stop_all, start(*some)],
-        "a stop of everything that is cancelled and retried": [lambda: cancel(load, rng, stop_all())],
+        "a stop of everything that is cancelled and retried": [cancel_and_retry],
     }
     name = rng.choice(sorted(meetings))
     lags = sorted(rng.choice((0, rng.uniform(0, MAX_LAG_SECONDS))) for _ in meetings[name])
     with ThreadPoolExecutor(len(lags)) as people:
-        list(people.map(_wait_and_give, lags, meetings[name]))
-    return name
+        stopped = list(people.map(_wait_and_give, lags, meetings[name]))
+    return name, () if None in stopped else tuple({id_ for ids in stopped for id_ in ids or ()})
 
 
-def _wait_and_give(lag: float, order: Order) -> None:
+def _wait_and_give(lag: float, order: Order) -> Ids | None:
     time.sleep(lag)
-    order()
+    return order()
 
 
-def cancel(load: "Load", rng: random.Random, stopped: requests.Response | None) -> requests.Response | None:
-    """Cancel an operation, and request what it has not stopped again. Another order may have ended it already."""
-    id_ = read_id(stopped)
-    if id_ is None or load.call(rng, "POST", f"{OPERATIONS}/{id_}/cancel") is None:
-        return None
-    return load.order(rng, OPERATIONS, {"fromOperation": id_})
+def is_accepted(answer: requests.Response | None) -> bool:
+    return answer is not None and answer.ok
 
 
 def read_id(answer: requests.Response | None) -> str | None:
