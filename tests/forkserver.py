@@ -116,7 +116,7 @@ def main(control: socket.socket) -> list[str]:
 
 
 def collect(arguments: list[str]) -> None:
-    """Collect the tests, and migrate their database. The forks will do so again, and report what fails."""
+    """Collect the tests. The forks do so again, and report what fails; the rest of their preparation is done once."""
     import pytest
 
     with open(os.devnull, "w") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):
@@ -124,7 +124,7 @@ def collect(arguments: list[str]) -> None:
 
     from tests import warm
 
-    warm.migrate()
+    warm.prepare()
 
 
 def list_ended() -> Iterable[tuple[int, int]]:
