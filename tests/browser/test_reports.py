@@ -163,7 +163,7 @@ def test_costs_work_without_the_script(panel: Panel, visit: Visit, witness: Witn
     witness.allow("Failed to load resource")
     record_costs(panel)
     page = visit("/costs/?from=2020-01-01", java_script_enabled=False)
-    expect(page.get_by_text("From: At most 400 days before")).to_be_visible()
+    expect(page.get_by_text("From must be at most 400 days before")).to_be_visible()
 
     page.get_by_role("link", name="Owner", exact=True).first.click()
 
