@@ -37,7 +37,7 @@ const SILENT_MS = 20000;
 // Says since when nothing has been read of a running operation's instances; '' when that is not long.
 function saySilence({targets = []}) {
     const now = getNow();
-    const last = targets.reduce((latest, {readAt}) => (readAt > latest ? readAt : latest), '');
+    const last = targets.map(({readAt}) => readAt ?? '').sort().at(-1);
     return last && now !== null && now - Date.parse(last) > SILENT_MS ? `last read at ${sayClock(last)}` : '';
 }
 
