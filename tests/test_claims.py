@@ -1,7 +1,6 @@
 """The claim of an operation: one process advances it, and another takes over from a dead or suspended one."""
 
 import threading
-import time
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +13,7 @@ from instances.operations import claims, rounds
 from tests.conftest import end_background_work
 from tests.novita_answers import NovitaAnswers, make_row
 from tests.operation_steps import OPERATIONS, Json, move_on, move_on_at_once, order, pass_deadline, show, show_states
+from tests.system.processes import wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_pauses")]
 
@@ -22,6 +22,11 @@ def give_to_another(answer: Json, *, seconds: float) -> None:
     """Let another process hold the claim, for so many seconds more."""
     until = timezone.now() + timedelta(seconds=seconds)
     Operation.objects.filter(pk=answer["operationId"]).update(claim="another", claimed_until=until)
+
+
+def wait_until_noticed() -> None:
+    """Wait until the holder of a claim has noticed its loss: then its heartbeat ends."""
+    wait_until(lambda: all(thread.name != "claim" for thread in threading.enumerate()), "the loss is noticed")
 
 
 # --- The claim
@@ -82,7 +87,7 @@ def test_process_without_the_claim_requests_and_concludes_nothing(
 
     def sleep_through() -> None:
         give_to_another(body, seconds=30)
-        time.sleep(0.6)
+        wait_until_noticed()
 
     account.answers("read a", sleep_through)
     move_on(body)
@@ -107,7 +112,7 @@ def test_takeover_during_the_requests_repeats_none(
         if is_taken.acquire(blocking=False):
             until = timezone.now() + timedelta(seconds=30)
             Operation.objects.update(claim="another", claimed_until=until)
-        time.sleep(0.6)
+        wait_until_noticed()
 
     for id_ in ids:
         account.answers(f"stop {id_}", sleep_through)
