@@ -1,5 +1,6 @@
 """Each manage.py command that may change something is recorded."""
 
+import contextlib
 import getpass
 import os
 import sqlite3
@@ -201,10 +202,11 @@ def test_real_shell_command_is_recorded(tmp_path: Path, migrated_database: Path)
         for _ in range(2)
     )
 
-    rows = sqlite3.connect(database).execute("SELECT actor, action, target, outcome FROM instances_auditentry")
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        rows = connection.execute("SELECT actor, action, target, outcome FROM instances_auditentry").fetchall()
     assert first == 0
     assert second == 1
-    assert list(rows) == [
+    assert rows == [
         (SHELL, "command.createsuperuser", "ann", "done"),
         (SHELL, "command.createsuperuser", "ann", "exit status 1"),
     ]
