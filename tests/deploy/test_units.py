@@ -10,9 +10,9 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from tests.browser.conftest import CHROMIUM_OPTIONS, find_chromium
+from tests.certificates import Authority
 from tests.deploy.trees import ADMIN, Machine, copy, copy_project, fill_in, make_server, read_commands
 from tests.system.browser import PASSWORD
-from tests.system.certificates import Authority
 from tests.system.processes import ended, wait_until
 from tests.test_deploy import read_by_shell
 
@@ -54,8 +54,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 def put_certificate(folder: Path, authority_folder: Path) -> None:
     authority = Authority(authority_folder)
     folder.mkdir(parents=True)
-    for source, name in zip(authority.sign(NAME), ("fullchain.pem", "privkey.pem"), strict=True):
-        shutil.copy(source, folder / name)
+    # The file has the key, the certificate and its chain.
+    signed = authority.sign(NAME)
+    for name in ("fullchain.pem", "privkey.pem"):
+        shutil.copy(signed, folder / name)
     shutil.copy(authority.path, folder / "authority.pem")
 
 
