@@ -31,7 +31,7 @@ from pytest_django.fixtures import Settings
 
 from instances.errors import InvalidRequest
 from instances.models import Operation, Target, WebhookAttempt, WebhookDelivery
-from instances.notifications import attempts, receivers, webhooks
+from instances.notifications import attempts, receivers, signed, webhooks
 from instances.novita.client import USER_AGENT
 
 pytestmark = pytest.mark.django_db
@@ -966,3 +966,19 @@ def test_url_encrypted_with_an_older_key_is_still_readable(serve: Serve, setting
     assert deliver(delivery).error == "SECRET_KEY has changed, so the stored URL can't be decrypted."
     settings.SECRET_KEY_FALLBACKS = [older]
     assert deliver(delivery).status == 200
+
+
+def test_attempt_that_outlasts_its_claim_leaves_the_plan_of_a_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    delivery = make_due("https://hooks.example.com/x")
+    planned = timezone.now() + dt.timedelta(hours=3)
+
+    def fail_late(*args: object) -> attempts.Outcome:
+        WebhookDelivery.objects.update(tries=2, next_attempt_at=planned)
+        return attempts.Outcome(503, "The receiver answered HTTP 503.")
+
+    monkeypatch.setattr(signed, "post", fail_late)
+
+    webhooks.deliver(delivery.pk)
+
+    delivery.refresh_from_db()
+    assert delivery.next_attempt_at == planned
