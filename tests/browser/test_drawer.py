@@ -4,7 +4,7 @@ import re
 import time
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.browser.conftest import NARROW, WIDE, Panel, Visit, Witness
 from tests.system.processes import wait_until
@@ -81,6 +81,22 @@ def test_part_that_cannot_be_loaded_says_so_and_keeps_no_stop_back(two: Panel, v
     expect(page.locator("tr[data-id=a1] .status")).to_have_text(re.compile("Stop"))
     page.unroute("**/later.bundle.js")
     expect(open_drawer(page)).to_be_visible()
+
+
+@pytest.mark.usefixtures("two")
+def test_drawer_that_loads_slowly_leaves_the_focus_to_somebody_who_types_meanwhile(visit: Visit) -> None:
+    page = visit()
+    held: list[Route] = []
+    page.route("**/later.bundle.js", lambda route: held.append(route))
+    page.get_by_role("button", name="alpha", exact=True).click()
+    wait_until(lambda: held or page.wait_for_timeout(10), "the drawer loads")
+    page.get_by_role("searchbox").press_sequentially("al")
+
+    held[0].continue_()
+
+    expect(page.get_by_role("complementary", name="alpha")).to_be_visible()
+    page.keyboard.type("pha")
+    expect(page.get_by_role("searchbox")).to_have_value("alpha")
 
 
 @pytest.mark.usefixtures("two")

@@ -118,6 +118,7 @@ def test_outage_messages_disappear_with_the_outage(panel: Panel, visit: Visit) -
 def test_old_list_says_nothing_of_a_stop_sent_without_redis(panel: Panel, visit: Visit) -> None:
     panel.hold({"id": "a", "name": "alpha"})
     page = visit()
+    expect(page.locator("tr[data-id]")).to_have_count(1)
     panel.redis.signal(signal.SIGSTOP)
     press(page, "Stop alpha")
     confirm(page)

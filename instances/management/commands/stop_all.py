@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import select
 import signal
 import sys
 import threading
@@ -141,10 +142,12 @@ class Command(BaseCommand):
     def _confirm(self, count: int) -> None:
         if not count:
             return
-        try:
-            answer = input(f"Type {count} to stop {'them' if count > 1 else 'it'}: ").strip()
-        except EOFError:
-            answer = ""
+        self.stdout.write(f"Type {count} to stop {'them' if count > 1 else 'it'}: ", ending="")
+        self.stdout.flush()
+        # Python sees a Ctrl-C between two waits. A single read would not see one that comes just before it begins.
+        while not select.select([sys.stdin], [], [], POLL_SECONDS)[0]:
+            pass
+        answer = sys.stdin.readline().strip()
         if answer != str(count):
             self.stderr.write("Nothing was stopped.")
             sys.exit(EXIT_NOT_ALL)

@@ -108,6 +108,7 @@ function run(name, ...given) {
 }
 
 async function loadParts(use, giveUp) {
+    const began = document.activeElement;
     try {
         const {createParts} = await loadLater();
         later ||= createParts({
@@ -122,7 +123,12 @@ async function loadParts(use, giveUp) {
         giveUp();
         return;
     }
+    const current = document.activeElement;
     use();
+    // What opens takes the focus, but not from somebody who went on to something else while it was loaded.
+    if (current !== began && current !== document.body) {
+        current.focus({preventScroll: true});
+    }
 }
 
 // Opens, updates or closes the drawer of an instance as the address says.
