@@ -336,7 +336,7 @@ def test_slow_or_hanging_proxy_ends_with_the_budget(
         with pytest.raises(NovitaTimeout):
             make_novita().list_instances(Budget(1))
 
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 10
 
 
 @pytest.mark.usefixtures("trusted")
@@ -356,7 +356,7 @@ def test_slow_novita_behind_a_proxy_ends_with_the_budget(
     with pytest.raises(NovitaTimeout):
         make_novita().list_instances(Budget(1))
 
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 10
 
 
 def test_silent_proxy_is_named(serve: Serve, settings: Settings) -> None:

@@ -163,7 +163,7 @@ def test_stop_requests_at_once_while_another_process_holds_the_claim(client: Cli
 
     second = order(client)
 
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     assert account.orders == ["stop a", "stop c"]
     assert second["count"] == 2
     assert second["total"] == 2

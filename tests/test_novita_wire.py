@@ -149,7 +149,7 @@ def test_slow_answer_is_cut_at_the_limit(serve: Serve, write: Write, seconds: fl
     with pytest.raises(NovitaTimeout):
         connect(server.url, read_timeout).list_instances(Budget(seconds))
 
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     assert len(server.requests) == 1
 
 
@@ -302,7 +302,7 @@ def test_cancelled_budget_ends_a_hanging_call(serve: Serve, start: bytes) -> Non
     with pytest.raises(ShuttingDown):
         connect(serve(write).url).list_instances(budget)
 
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
 
 
 def test_cancelled_budget_ends_a_pause(serve: Serve) -> None:
@@ -315,7 +315,7 @@ def test_cancelled_budget_ends_a_pause(serve: Serve) -> None:
     with pytest.raises(ShuttingDown):
         connect(serve(write).url).list_instances(budget)
 
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
 
 
 def test_cancelled_budget_starts_no_call(serve: Serve) -> None:

@@ -187,7 +187,7 @@ def test_joining_an_operation_that_never_began_begins_a_new_one_and_returns_the_
     began = time.monotonic()
     threads[0].join()
 
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     assert joined[0].status_code == 502
     assert joined[0].json()["code"] == "NOVITA_REJECTED_KEY"
     assert joined[0].json()["message"] == "Novita's edge refuses us (HTTP 401)."
