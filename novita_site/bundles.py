@@ -25,7 +25,15 @@ _STYLES: Final = {
         one for one in _PAGES if one not in {"plain", "reports", "costs", "activity"}
     ),
     # After those of Django's admin, of Swagger UI, and of Django REST framework.
-    "instances/records.bundle.css": ("tokens", "bar", "bar-menu", "records", "record-lists", "record-forms"),
+    "instances/records.bundle.css": (
+        "tokens",
+        "bar",
+        "bar-menu",
+        "records",
+        "record-lists",
+        "record-filters",
+        "record-forms",
+    ),
     "instances/docs.bundle.css": ("tokens", "bar", "bar-menu", "api-docs"),
     "instances/api.bundle.css": ("tokens", "bar", "bar-menu", "browsable-api"),
 }

@@ -344,9 +344,9 @@ def test_filter_for_records_without_a_user_has_a_label(client: ApiClient) -> Non
     Protection.objects.create(instance_id="b", reason="x", protected_by="ann")
     AuditEntry.objects.create(action="sync", outcome="done")
 
-    assert "By who All (nobody) ann" in read_text(client, get_list("protection"))
+    assert "Who All (nobody) ann" in read_text(client, get_list("protection"))
     assert count_rows(client, f"{get_list('protection')}?protected_by=") == 1
-    assert "By who All (nobody)" in read_text(client, get_list("auditentry"))
+    assert "Who All (nobody)" in read_text(client, get_list("auditentry"))
 
 
 @pytest.mark.usefixtures("records")
@@ -364,8 +364,8 @@ def test_operation_page_links_to_its_results(client: ApiClient) -> None:
 
     assert f'href="{link}"' in read_html(client, get_page(stop))
     assert count_rows(client, link) == 2
-    assert "By operation All stop of 2026-01-15 10:30:00 UTC" in read_text(client, link)
-    assert "By operation All" not in read_text(client, get_list("target"))
+    assert "Operation: stop of 2026-01-15 10:30:00 UTC All stop of 2026-01-15 10:30:00 UTC" in read_text(client, link)
+    assert "Operation: " not in read_text(client, get_list("target"))
 
 
 @pytest.mark.parametrize(

@@ -492,4 +492,4 @@ def test_failures_are_recorded_once_a_minute_with_their_number(raw_redis: FakeRe
 def test_login_page_is_titled_with_the_panels_name() -> None:
     page = Client().get("/login/").content.decode()
 
-    assert "<title>Log in | Novita panel</title>" in page
+    assert "<title>Log in · Novita panel</title>" in page

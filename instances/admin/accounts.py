@@ -1,11 +1,19 @@
 """Users, roles and tokens as admin pages."""
 
-from typing import Any
+from typing import Any, Final
 
 from django import forms
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
-from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
+from django.contrib.auth.forms import (
+    AdminPasswordChangeForm,
+    AdminUserCreationForm,
+    ReadOnlyPasswordHashField,
+    ReadOnlyPasswordHashWidget,
+    SetUnusablePasswordMixin,
+    UserChangeForm,
+)
+from django.contrib.auth.hashers import is_password_usable
 from django.contrib.auth.models import Group, User
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model
@@ -16,7 +24,8 @@ from instances.access import audit
 from instances.access.audit import LOCAL_OWNER, RESERVED_NAMES
 from instances.access.roles import find_role, get_role
 from instances.access.tokens import DEFAULT_DAYS, MAX_DAYS, create_token
-from instances.admin.filters import RoleFilter
+from instances.admin.columns import flag_column, time_column
+from instances.admin.filters import NO_ROLE, RoleFilter
 from instances.admin.lists import ListAdmin
 from instances.models import Action, Token
 from novita_site.roles import ROLES, Role
@@ -24,6 +33,9 @@ from novita_site.roles import ROLES, Role
 
 class AccountAdmin(ListAdmin):
     """A page for admins only. Its changes are recorded."""
+
+    # What deleting such a record means.
+    deletion = ""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return find_role(request) >= Role.ADMIN
@@ -33,6 +45,16 @@ class AccountAdmin(ListAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return find_role(request) >= Role.ADMIN
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """Return only the records that have pages. A record that goes with its owner needs no right of its own."""
+        listed, counts, _, protected = super().get_deleted_objects(objs, request)
+        kinds = {model._meta.verbose_name_plural for model in self.admin_site._registry if model is not self.model}
+        refused = {self.opts.verbose_name for one in objs if not self.has_delete_permission(request, one)}
+        return listed, {kind: f"{count:,}" for kind, count in counts.items() if kind in kinds}, refused, protected
+
+    def render_delete_form(self, request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
+        return super().render_delete_form(request, {**context, "deletion": self.deletion})
 
     def _record(self, request: HttpRequest, action: str, target: str, **fields: str) -> None:
         audit.save([audit.make_entry(audit.get_actor(request), action, target, **fields)])
@@ -46,17 +68,37 @@ class _FreeName(forms.ModelForm):  # type: ignore[type-arg]  # Django takes no a
         return name
 
 
+# Django's own words name ways to log in that the panel doesn't have.
+SINGLE_SIGN_ON: Final = "Without a password, the user can log in by single sign-on alone."
+
+
+class NewPasswordForm(AdminPasswordChangeForm):  # type: ignore[type-arg]  # likewise
+    usable_password_help_text = SINGLE_SIGN_ON
+
+
 class NewUserForm(_FreeName, AdminUserCreationForm):  # type: ignore[type-arg]  # likewise
+    usable_password = SetUnusablePasswordMixin.create_usable_password_field(SINGLE_SIGN_ON)
+
     def clean_username(self) -> str:
         # Also refuses names that differ only in case.
         AdminUserCreationForm.clean_username(self)
         return super().clean_username()
 
 
+class _PasswordState(ReadOnlyPasswordHashWidget):
+    """Says whether there is a password. Django's own shows how it is stored, too."""
+
+    def get_context(self, name: str, value: Any, attrs: Any) -> dict[str, Any]:
+        context: dict[str, Any] = super().get_context(name, value, attrs)
+        context["summary"] = [{"label": "Set" if is_password_usable(value) else "No login with a password"}]
+        return context
+
+
 class UserForm(_FreeName, UserChangeForm):  # type: ignore[type-arg]  # likewise
     is_own = False
+    password = ReadOnlyPasswordHashField(label="Password", widget=_PasswordState)
     role = forms.ChoiceField(
-        choices=[("", "No access"), *((name, name) for name in ROLES)],
+        choices=[("", NO_ROLE), *((name, name) for name in ROLES)],
         required=False,
         help_text="viewer: read. operator: also sync, start, stop, restart, protect. admin: everything.",
     )
@@ -80,14 +122,20 @@ class UserForm(_FreeName, UserChangeForm):  # type: ignore[type-arg]  # likewise
 class PanelUserAdmin(AccountAdmin, UserAdmin):  # type: ignore[type-arg]  # likewise
     """The pages for users. Admins can't remove their own access here, so one admin always remains."""
 
+    purpose = "Who may log in, and with which role."
+    deletion = "The user's logins and tokens are refused from now on. To keep the account, clear Active instead."
     form = UserForm
     add_form = NewUserForm
+    change_password_form = NewPasswordForm
     fieldsets = ((None, {"fields": ("username", "password", "email", "role", "is_active")}),)
     readonly_fields = ("last_login", "date_joined")
-    list_display = ("username", "email", "shown_role", "is_active", "last_login")
+    list_display = ("username", "email", "shown_role", "shown_active", "shown_login")
     list_filter = ("is_active", ("groups", RoleFilter))
     search_fields = ("username", "email")
     filter_horizontal = ()
+
+    shown_active = flag_column("is_active", "active")
+    shown_login = time_column("last_login", "last login")
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         # The local owner needs no login, so there is nothing to change.
@@ -100,7 +148,7 @@ class PanelUserAdmin(AccountAdmin, UserAdmin):  # type: ignore[type-arg]  # like
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj is not None and not self.has_change_permission(request, obj):
-            return ((None, {"fields": ("username", "email", "shown_role", "is_active")}),)
+            return ((None, {"fields": ("username", "email", "shown_role", "shown_active")}),)
         return super().get_fieldsets(request, obj)
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **options: Any) -> Any:
@@ -115,7 +163,8 @@ class PanelUserAdmin(AccountAdmin, UserAdmin):  # type: ignore[type-arg]  # like
 
     @admin.display(description="role")
     def shown_role(self, user: User) -> str:
-        return get_role(user).label
+        role = get_role(user)
+        return role.label if role else NO_ROLE
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         before = get_role(User.objects.get(pk=obj.pk)).label if change else ""
@@ -162,6 +211,8 @@ class TokenForm(forms.ModelForm):  # type: ignore[type-arg]  # likewise
 
 @admin.register(Token)
 class TokenAdmin(AccountAdmin):
+    purpose = "Keys for scripts. A token acts for its user, with a role of its own, until it expires."
+    deletion = "Scripts that use this token are refused from now on."
     change_list_template = "admin/change_list.html"  # without the download of the records
     fields = ("name", "user", "role", "token_key", "created", "expiry", "last_used_at")
     list_display = fields

@@ -10,6 +10,7 @@ from instances.models import AuditEntry
 
 @admin.register(AuditEntry)
 class AuditEntryAdmin(RecordAdmin):
+    purpose = "Who did what, and with which outcome: actions, logins, and changes of settings."
     list_display = ("shown_time", "actor", "action", "shown_target", "outcome", "shown_reason")
     list_filter = ("action", "outcome", ("actor", NameFilter), "at")
     search_fields = ("target", "target_name", "reason", "actor", "request_id")

@@ -32,6 +32,16 @@ def time_column(field: str, title: str) -> Callable[[Any, Any], str]:
     return column
 
 
+def flag_column(field: str, title: str) -> Callable[[Any, Any], str]:
+    """Return a column with a word. Django's sign for "no" looks like that of an error."""
+
+    @admin.display(description=title, ordering=field)
+    def column(record_admin: "RecordAdmin", record: Model) -> str:
+        return "yes" if getattr(record, field) else "no"
+
+    return column
+
+
 def text_column(field: str, title: str) -> Callable[[Any, Any], str]:
     """Return a column with a shortened text. The record's page shows the full text."""
 

@@ -10,7 +10,7 @@ from django.db.models import Q
 from django.http import HttpRequest
 
 from instances.admin.accounts import AccountAdmin
-from instances.admin.columns import name_column, text_column, time_column
+from instances.admin.columns import flag_column, name_column, text_column, time_column
 from instances.admin.filters import NameFilter
 from instances.admin.records import RecordAdmin
 from instances.errors import CacheUnavailable
@@ -23,12 +23,13 @@ log = logging.getLogger(__name__)
 
 @admin.register(UsageInterval)
 class UsageIntervalAdmin(RecordAdmin):
-    list_display = ("shown_begin", "shown_end", "instance", "state", "shown_price", "gpus", "is_inferred")
+    purpose = "The ledger: when each instance ran, and at which price. The Costs page adds it up."
+    list_display = ("shown_begin", "shown_end", "instance", "state", "shown_price", "gpus", "shown_inferred")
     list_filter = ("state", "is_inferred")
     search_fields = ("instance__instance_id", "instance__name", "instance__gpu", "instance__region")
     list_select_related = ("instance",)
-    fields = ("instance", "state", "shown_begin", "shown_end", "shown_price", "gpus", "is_inferred")
-    readonly_fields = ("shown_begin", "shown_end", "shown_price")
+    fields = ("instance", "state", "shown_begin", "shown_end", "shown_price", "gpus", "shown_inferred")
+    readonly_fields = ("shown_begin", "shown_end", "shown_price", "shown_inferred")
     csv_fields = (
         "instance__instance_id",
         "instance__name",
@@ -41,6 +42,8 @@ class UsageIntervalAdmin(RecordAdmin):
         "gpus",
         "is_inferred",
     )
+
+    shown_inferred = flag_column("is_inferred", "inferred")
 
     def find_word(self, word: str) -> Q:
         # The instances are few, and the intervals of an instance have an index.
@@ -71,6 +74,7 @@ def _show_time(moment: datetime) -> str:
 
 @admin.register(Annotation)
 class AnnotationAdmin(RecordAdmin):
+    purpose = "Owners, projects and notes of instances. People enter them in an instance's details on the dashboard."
     list_display = ("shown_name", "instance_id", "owner", "project", "shown_note", "changed_by", "shown_change")
     list_filter = ("owner", "project", ("changed_by", NameFilter))
     search_fields = ("instance_id", "name", "owner", "project", "note")
@@ -87,6 +91,8 @@ class AnnotationAdmin(RecordAdmin):
 class LabelRuleAdmin(AccountAdmin):
     """The rules. A change is recorded, and shown by the inventory at once."""
 
+    purpose = "Which owner and project an instance gets by its name, unless somebody annotated the instance."
+    deletion = "Instances lose the owner and the project that they have by this rule."
     change_list_template = "admin/change_list.html"  # without the download of the records
     list_display = ("pattern", "owner", "project", "position")
     fields = ("pattern", "owner", "project", "position")

@@ -1,13 +1,14 @@
 """Filters for the lists of records."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
+from django.utils.safestring import SafeString
 
 from instances.models import Operation, SyncRun, Target
 
@@ -76,9 +77,14 @@ class NameFilter(admin.AllValuesFieldListFilter):
             yield {**choice, "display": choice["display"] or "(nobody)"}
 
 
+# The absence of a role, in a form, a filter and a list.
+NO_ROLE: Final = "No access"
+
+
 class RoleFilter(admin.RelatedFieldListFilter):
     """The groups of users, which have the roles' names."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.title = "role"
+        self.empty_value_display = SafeString(NO_ROLE)

@@ -10,6 +10,7 @@ from instances.models import StartFreeze
 
 @admin.register(StartFreeze)
 class StartFreezeAdmin(RecordAdmin):
+    purpose = "Times in which the panel started nothing."
     list_display = ("shown_since", "shown_end", "shown_removed", "frozen_by", "removed_by", "shown_reason")
     list_filter = (("frozen_by", NameFilter), "frozen_at")
     search_fields = ("reason", "frozen_by", "removed_by")

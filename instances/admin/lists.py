@@ -13,6 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.text import capfirst
 
 from instances.access.roles import find_role
+from instances.admin.record_lists import RecordList
 from novita_site.roles import Role
 
 # Each word is searched in each field, and databases limit the depth of a query.
@@ -23,6 +24,8 @@ _ENDINGS: Final = re.compile(r"(__id)?(__(exact|isnull|in|gte|gt|lte|lt|year|mon
 
 class ListAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django takes no argument at run time
     role_to_view = Role.ADMIN
+    # What these records are for, below the title of their list.
+    purpose = ""
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return find_role(request) >= self.role_to_view
@@ -34,6 +37,9 @@ class ListAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django takes no 
         """Set the title. Django's own is "Select … to view"."""
         title = capfirst(self.opts.verbose_name_plural)
         return super().changelist_view(request, {"title": title, **(extra_context or {})})
+
+    def get_changelist(self, request: HttpRequest, **options: Any) -> type[RecordList]:
+        return RecordList
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         """Allow only the lookups of the list's own filters and dates. Databases differ in the lookups of a field."""

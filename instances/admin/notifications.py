@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from instances.access import audit
 from instances.admin.accounts import AccountAdmin
-from instances.admin.columns import time_column
+from instances.admin.columns import flag_column, time_column
 from instances.admin.deliveries import DeliveryAdmin
 from instances.admin.records import RecordAdmin
 from instances.errors import InvalidRequest
@@ -59,12 +59,15 @@ class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # Django takes no
 class ChannelAdmin(AccountAdmin):
     """The webhooks that receive events. A change is recorded, without the URL."""
 
+    purpose = "URLs that receive events of the panel as signed POSTs."
+    deletion = "Nothing more is sent to this channel."
     form = ChannelForm
     change_list_template = "admin/change_list.html"
-    list_display = ("name", "receiver", "is_on", "shown_kinds", "changed_by", "shown_change")
+    list_display = ("name", "receiver", "shown_on", "shown_kinds", "changed_by", "shown_change")
     fields = ("name", "url", "kinds", "is_on")
     search_fields = ("name", "receiver")
 
+    shown_on = flag_column("is_on", "switched on")
     shown_change = time_column("changed_at", "changed")
 
     @admin.display(description="events")
@@ -92,6 +95,7 @@ class ChannelAdmin(AccountAdmin):
 
 @admin.register(Event)
 class EventAdmin(RecordAdmin):
+    purpose = "What the panel had to tell people, each event once."
     list_display = ("title", "kind", "shown_time")
     list_filter = ("kind", "created_at")
     search_fields = ("title",)
@@ -108,6 +112,7 @@ class EventAdmin(RecordAdmin):
 
 @admin.register(Message)
 class MessageAdmin(DeliveryAdmin):
+    purpose = "Each event as it was sent to a channel, with all attempts."
     queue = sending.QUEUE
     list_display = ("event", "shown_target", "state", "tries", "shown_next", "shown_end")
     list_filter = ("state", "event__kind")

@@ -19,6 +19,7 @@ from instances.operations.records import get_target_key
 
 @admin.register(Operation)
 class OperationAdmin(RecordAdmin):
+    purpose = "Stops, starts and restarts of several instances, with their verified results."
     list_display = (
         "shown_created",
         "kind",
@@ -179,6 +180,7 @@ class OperationAdmin(RecordAdmin):
 
 @admin.register(Target)
 class TargetAdmin(RecordAdmin):
+    purpose = "What became of each instance of an operation."
     list_display = (
         "shown_name",
         "instance_id",

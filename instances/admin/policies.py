@@ -17,7 +17,7 @@ from django.views.decorators.http import require_POST
 from instances.access.audit import get_actor
 from instances.access.roles import find_role
 from instances.admin.accounts import AccountAdmin
-from instances.admin.columns import name_column, text_column, time_column
+from instances.admin.columns import flag_column, name_column, text_column, time_column
 from instances.admin.filters import NameFilter
 from instances.admin.records import RecordAdmin, check_press
 from instances.models import Finding, Policy, Snooze
@@ -56,13 +56,15 @@ class PolicyAdmin(AccountAdmin):
     """The policies. Each change is recorded, and lets the policy's findings begin again with a warning."""
 
     role_to_view = Role.VIEWER
+    purpose = "Rules that find instances which cost money for nothing, and record them, warn, or stop them."
+    deletion = "The policy judges nothing any more. To keep it, clear Switched on instead."
     form = PolicyForm
     change_list_template = "admin/instances/policy/change_list.html"
     list_display = (
         "name",
         "shown_rule",
         "shown_mode",
-        "is_on",
+        "shown_on",
         "shown_scope",
         "shown_found",
         "shown_change",
@@ -86,6 +88,7 @@ class PolicyAdmin(AccountAdmin):
     )
     readonly_fields = ("stop_confirmed_by",)
 
+    shown_on = flag_column("is_on", "switched on")
     shown_change = time_column("changed_at", "changed")
 
     @admin.display(description="rule", ordering="rule")
@@ -179,6 +182,7 @@ def _say_next(policy: Policy) -> str:
 
 @admin.register(Finding)
 class FindingAdmin(RecordAdmin):
+    purpose = "What policies found: why they warned of an instance, and how the warning ended."
     list_display = ("shown_name", "policy_name", "shown_mode", "state", "shown_message", "shown_begin", "shown_end")
     list_filter = ("state", "mode", ("policy_name", NameFilter), "began_at")
     search_fields = ("instance_id", "name", "policy_name", "reason")
@@ -228,6 +232,10 @@ class FindingAdmin(RecordAdmin):
 
 @admin.register(Snooze)
 class SnoozeAdmin(RecordAdmin):
+    purpose = (
+        "Times in which a policy leaves an instance alone. Snooze an instance in its details on the dashboard, "
+        "or by the link in a warning."
+    )
     list_display = ("shown_name", "policy", "shown_end", "by", "shown_reason", "shown_time", "shown_removed")
     list_filter = (("by", NameFilter), "at")
     list_select_related = ("policy",)

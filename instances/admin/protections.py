@@ -10,6 +10,7 @@ from instances.models import Protection
 
 @admin.register(Protection)
 class ProtectionAdmin(RecordAdmin):
+    purpose = "Instances that Stop all and policies leave running. Protect an instance in its menu on the dashboard."
     list_display = ("shown_name", "instance_id", "shown_reason", "protected_by", "shown_since")
     list_filter = (("protected_by", NameFilter), "protected_at")
     search_fields = ("instance_id", "name", "reason", "protected_by")

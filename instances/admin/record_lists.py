@@ -1,4 +1,4 @@
-"""The list of a record page: its dates, without reading every row for them."""
+"""The list of a record page: its number of rows, and its dates without reading every row for them."""
 
 from datetime import date, datetime
 from typing import Any
@@ -15,6 +15,10 @@ class RecordList(ChangeList):
         found = super().get_queryset(request, exclude_parameters)
         self.is_cut = getattr(request, "is_search_cut", False)
         return found
+
+    @property
+    def shown_count(self) -> str:
+        return f"{self.result_count:,}"
 
     def list_dates(self) -> dict[str, Any]:
         """Return links to years, months or days between the first and the last row.

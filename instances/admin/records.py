@@ -13,7 +13,6 @@ from django.views.decorators.http import require_safe
 
 from instances.admin import searching
 from instances.admin.lists import ListAdmin
-from instances.admin.record_lists import RecordList
 from instances.api.csv_files import CSV_ROWS_AT_ONCE, write_csv
 from novita_site.roles import Role
 
@@ -52,9 +51,6 @@ class RecordAdmin(ListAdmin):
     ) -> HttpResponse:
         own = self.get_page_context(request, context["original"])
         return super().render_change_form(request, {**context, **own}, *args, **options)
-
-    def get_changelist(self, request: HttpRequest, **options: Any) -> type[RecordList]:
-        return RecordList
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         read = super().changelist_view

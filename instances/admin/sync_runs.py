@@ -22,6 +22,7 @@ from novita_site.roles import Role
 
 @admin.register(SyncRun)
 class SyncRunAdmin(RecordAdmin):
+    purpose = "Synchronizations with Novita.ai, and what each of them changed in the inventory."
     list_display = (
         "shown_start",
         "trigger",

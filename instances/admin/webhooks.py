@@ -19,6 +19,8 @@ from instances.notifications import webhooks
 class WebhookDeliveryAdmin(DeliveryAdmin):
     """Shows all fields except the encrypted URL."""
 
+    purpose = "Results of operations, as sent to the webhook URL of the request."
+
     queue = webhooks.QUEUE
 
     list_display = (
