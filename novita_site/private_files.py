@@ -38,10 +38,12 @@ def repair() -> list[str]:
         # SQLite would create it with the mode of the umask.
         with suppress(OSError):
             os.close(os.open(database, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE))
-    return [problem for path, mode in _list_private(database) if (problem := _restrict(path, mode))]
+    return [problem for path, mode in list_private() if (problem := _restrict(path, mode))]
 
 
-def _list_private(database: Path | None) -> Iterator[tuple[Path, int]]:
+def list_private() -> Iterator[tuple[Path, int]]:
+    """Yield the path and the mode of each private file and folder, whether it exists or not."""
+    database = find_database()
     yield settings.VAR_DIR, FOLDER_MODE
     # A folder elsewhere may be shared, such as /tmp. The files created in it are private from the start.
     if settings.VAR_DIR in settings.FALLBACK_DIR.parents:

@@ -1,6 +1,7 @@
 """Backup and restore: one file that holds everything, from and to any database, whole or not at all."""
 
 import io
+import os
 import sqlite3
 from contextlib import closing
 from decimal import Decimal
@@ -147,6 +148,24 @@ def test_backup_replaces_no_file_unless_that_is_said(file: Path) -> None:
     assert file.read_bytes().startswith(b"SQLite format 3")
     assert file.stat().st_mode & 0o777 == 0o600
     assert list(file.parent.iterdir()) == [file]
+
+
+def test_backup_replaces_nothing_but_files(file: Path) -> None:
+    os.mkfifo(file)
+
+    assert "is not a file. Choose another name" in fail("backup", file, overwrite=True)
+    assert file.is_fifo()
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+@pytest.mark.usefixtures("sqlite_only")
+def test_backup_never_replaces_the_database_itself(suffix: str, file: Path) -> None:
+    database = Path(connection.settings_dict["NAME"])
+    file.symlink_to(database.parent)
+    inode = database.stat().st_ino
+
+    assert "The panel itself uses" in fail("backup", file / f"{database.name}{suffix}", overwrite=True)
+    assert database.stat().st_ino == inode
 
 
 def test_backup_into_a_missing_folder_says_so(file: Path) -> None:

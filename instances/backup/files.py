@@ -30,10 +30,14 @@ STEP_PAGES: Final = 1024
 def created(path: Path, *, replaces: bool = False) -> Iterator[Path]:
     """Give the block an empty file, readable by its owner only, which then gets its name.
 
-    Raises BackupRefused when the name is taken, unless `replaces`, and BackupFailed when the disk is full.
+    Raises BackupRefused when the name is taken, unless `replaces` and a file has it, and BackupFailed when the disk is
+    full.
     """
     if not replaces and (path.exists() or path.is_symlink()):
         raise BackupRefused(f"{path} exists.", suggestion="Choose another name, or replace the file by --overwrite.")
+    if path.exists() and not path.is_file():
+        # A rename would replace a device, such as /dev/null.
+        raise BackupRefused(f"{path} is not a file.", suggestion="Choose another name.")
     draft = None
     try:
         number, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)

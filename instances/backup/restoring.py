@@ -33,6 +33,7 @@ from instances.models import (
     WebhookDelivery,
 )
 from instances.notifications import sealing
+from novita_site.private_files import find_database
 
 RESTORED: Final = "The database was restored from a backup."
 NOT_ACTING: Final = (
@@ -55,7 +56,7 @@ def restore(path: Path, *, replaces: bool, while_running: bool = False) -> Resto
 
     Raises BackupRefused and BackupFailed; the database is then as it was.
     """
-    target = _find_file()
+    target = find_database()
     is_damaged = target is not None and _is_damaged(target)
     # A damaged file tells nothing of its users, except by the lock.
     is_alone = not while_running and not is_damaged
@@ -81,11 +82,6 @@ def _replace(target: Path | None, path: Path, *, is_alone: bool, is_damaged: boo
         if target is not None:
             _replace_file(target, copy, is_alone=is_alone, is_damaged=is_damaged)
     return Restored(counts, notes)
-
-
-def _find_file() -> Path | None:
-    """Return SQLite's file; None for PostgreSQL."""
-    return Path(connection.settings_dict["NAME"]) if connection.vendor == "sqlite" else None
 
 
 def _is_damaged(file: Path) -> bool:

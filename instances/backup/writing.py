@@ -10,6 +10,7 @@ from django.db import DEFAULT_DB_ALIAS, connection, transaction
 
 from instances.backup import files, rows
 from instances.errors import BackupRefused
+from novita_site.private_files import list_private
 
 Tell = Callable[[str], None]
 
@@ -21,6 +22,9 @@ def write(path: Path, tell: Tell, *, replaces: bool = False) -> Mapping[str, int
     """
     if not rows.has_tables(DEFAULT_DB_ALIAS):
         raise BackupRefused("The database has no tables.", suggestion="Check DATABASE_URL, or run manage.py migrate.")
+    if path.resolve() in {own.resolve() for own, _ in list_private()}:
+        # Running processes would go on writing to the replaced database, which nobody could open any more.
+        raise BackupRefused(f"The panel itself uses {path}.", suggestion="Choose another name.")
     with files.created(path, replaces=replaces) as draft:
         if connection.vendor == "sqlite":
             _copy_file(draft, tell)
