@@ -15,6 +15,8 @@ DEFAULT_DAYS: Final = 30
 MAX_DAYS: Final = 400
 MAX_DAYS_BY_HOUR: Final = 31
 _FORM: Final = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2})?Z?)?", re.ASCII)
+# Within these years, a period and the days beside it are dates that Python has.
+_YEARS: Final = range(2000, 3000)
 _EXAMPLES: Final = "such as 2026-01-31 or 2026-01-31T10:00:00Z."
 
 
@@ -72,8 +74,10 @@ def _find_midnight(moment: datetime) -> datetime:
 def _read_moment(name: str, text: str, *, is_end: bool) -> datetime:
     if not _FORM.fullmatch(text):
         raise InvalidRequest(fields={name: f"Must be a date or a time in UTC, {_EXAMPLES}"})
+    if int(text[:4]) not in _YEARS:
+        raise InvalidRequest(fields={name: f"Must be in the years {_YEARS[0]} to {_YEARS[-1]}."})
     try:
         moment = datetime.fromisoformat(text.removesuffix("Z")).replace(tzinfo=UTC)
         return moment + timedelta(days=1) if is_end and "T" not in text else moment
-    except (ValueError, OverflowError) as exc:
+    except ValueError as exc:
         raise InvalidRequest(fields={name: f"Must be a date that exists, {_EXAMPLES}"}) from exc
