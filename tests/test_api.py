@@ -269,6 +269,12 @@ def test_invalid_query_names_the_parameter(client: Client, query: str, field: st
     assert answer.json()["fields"][field]
 
 
+def test_empty_field_name_in_a_query_is_shown_in_quotes(client: Client) -> None:
+    answer = client.get("/api/instances?fields=nope,id,")
+
+    assert answer.json()["fields"]["fields"].startswith('Unknown: "", "nope". Valid are: id, name, ')
+
+
 def test_every_invalid_parameter_is_named_at_once(client: Client) -> None:
     answer = client.get("/api/instances?page=0&group=x&typo=1&status=running")
 

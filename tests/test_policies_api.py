@@ -93,6 +93,12 @@ def test_wrong_policy_is_refused_by_the_names_of_the_api(body: Any, field: str, 
     assert not Policy.objects.exists()
 
 
+def test_large_limit_is_written_in_full(client: Client) -> None:
+    answer = client.post(POLICIES, {"name": "p", "rule": "budget", "maxUsdPerHour": 1e9})
+
+    assert answer.json()["fields"]["maxUsdPerHour"] == "Name a number from 0 to 1,000,000."
+
+
 @pytest.mark.parametrize("id_", ["999", "x", "9" * 30, "²"])
 def test_unknown_policy_is_not_found(id_: str, client: Client) -> None:
     answer = client.get(f"{POLICIES}/{id_}")

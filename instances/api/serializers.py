@@ -135,8 +135,8 @@ class ListQuerySerializer(FilterSerializer):
         """Return the names, each once."""
         names = dict.fromkeys(text.split(","))
         if unknown := names.keys() - rows.SHAPES.keys():
-            shown, valid = ", ".join(sorted(map(show_name, unknown))), ", ".join(rows.SHAPES)
-            raise serializers.ValidationError(f"No fields of an instance: {shown}. Valid are: {valid}.")
+            shown, valid = ", ".join(sorted(f'"{show_name(name)}"' for name in unknown)), ", ".join(rows.SHAPES)
+            raise serializers.ValidationError(f"Unknown: {shown}. Valid are: {valid}.")
         return tuple(names)
 
 

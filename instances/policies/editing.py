@@ -58,7 +58,7 @@ def find_problems(policy: Policy) -> dict[str, str]:
     for name, (lowest, highest) in _LIMITS.items():
         value = getattr(policy, name)
         if value is not None and not (math.isfinite(value) and lowest <= value <= highest):
-            problems[name] = f"Name a number from {lowest:g} to {highest:g}."
+            problems[name] = f"Name a number from {lowest:g} to {highest:,.10g}."
     if not policy.name.strip():
         problems["name"] = "Give the policy a name."
     # "Until tomorrow 09:00" is in the policy's time zone, whatever its rule.
