@@ -119,6 +119,11 @@ def parse_time(text: str) -> dt.datetime:
     return dt.datetime.fromisoformat(text)
 
 
+def say_times(sentence: str) -> str:
+    """Return a sentence for people: each time in it that `format_time` wrote is shown as "2026-01-15 10:30 UTC"."""
+    return _TIME.sub(lambda found: f"{found[0][:10]} {found[0][11:16]} UTC", sentence)
+
+
 def find_charge(status: str) -> Charge | None:
     """Return what an instance in a status is charged for."""
     known = get_status(status)

@@ -386,6 +386,7 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "instances.answers.answer",
+    "VIEW_NAME_FUNCTION": "instances.api.renderers.name_view",
     "URL_FORMAT_OVERRIDE": "format",
 }
 
@@ -424,7 +425,7 @@ They can be wrong where Novita's rules are not known: when exactly charging begi
 changes between two synchronizations, and volumes and traffic, which only the bill has.
 """
 SPECTACULAR_SETTINGS = {
-    "TITLE": "Novita instances",
+    "TITLE": "Novita panel API",
     "DESCRIPTION": API_DESCRIPTION,
     "VERSION": __version__,
     # In 3.1, null is a type of its own; in 3.0, `nullable` says nothing about a reference.

@@ -355,6 +355,12 @@ def test_steps_of_policies_are_events_and_a_snooze_is_one_event(client: Client) 
     assert [one["instanceId"] for one in list_events(client, "instance=a")] == ["a", "a"]
 
 
+def test_page_writes_the_times_in_a_result_for_people(client: Client) -> None:
+    FindingStep.objects.create(finding=make_finding(), state="warned", reason="No work since 2026-01-15T17:00:00Z.")
+
+    assert "No work since 2026-01-15 17:00 UTC." in client.get("/activity/").content.decode()
+
+
 def test_filter_by_a_policy_finds_its_steps(client: Client) -> None:
     FindingStep.objects.create(finding=make_finding(), state="warned")
     FindingStep.objects.create(finding=make_finding(policy=make_policy("lease")), state="warned")

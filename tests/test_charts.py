@@ -77,7 +77,8 @@ def test_line_without_observations_says_so() -> None:
         (2, ["Thu 12:00", "Fri 00:00", "Fri 12:00"]),
         (4, ["2 Jan", "3 Jan", "4 Jan"]),
         (30, ["6 Jan", "11 Jan", "16 Jan", "21 Jan", "26 Jan"]),
-        (400, ["Jan 1970"]),
+        (366, ["Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]),
+        (400, ["Mar", "May", "Jul", "Sep", "Nov", "1971"]),
     ],
 )
 def test_ticks_are_round_times_in_utc(days: int, labels: list[str]) -> None:
@@ -103,10 +104,15 @@ def test_columns_are_stacked_from_zero_and_each_part_says_its_amount() -> None:
     assert re.findall(r'class="chart-tick.*?>(.*?)<', svg) == ["1 Jan", "2 Jan"]
 
 
-@pytest.mark.parametrize(("heights", "place"), [((0, 0, 5), 0), ((5, 0, 1), 100), ((0, 0, 0), 0)])
-def test_scale_of_columns_stands_over_the_lower_outer_column(heights: tuple[float, ...], place: int) -> None:
-    columns = [charts.Column(f"{number}", (height,), ("",)) for number, height in enumerate(heights)]
+def test_scale_of_columns_stands_beside_them() -> None:
+    svg = charts.draw_columns([Column("1 Jan", [3], ["A"])], sentence="", say=str)
 
-    svg = charts.draw_columns(columns, sentence="", say=str)
+    assert '<svg class="chart-plot is-columns"' in svg
 
-    assert set(re.findall(r'class="chart-scale(?: is-last)?" x="(\d+)%"', svg)) == {str(place)}
+
+def test_columns_of_a_year_touch_each_other() -> None:
+    svg = charts.draw_columns([Column("1 Jan", [3], ["A"])] * 200, sentence="", say=str)
+
+    assert '<svg class="chart-plot is-dense"' in svg
+    assert 'x="0%" width="0.6%"' in svg
+    assert 'x="99.5%" width="0.6%"' in svg

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from instances.instance import GROUPS, STATUSES, Group, MalformedInstance, from_json, get_status
+from instances.instance import GROUPS, STATUSES, Group, MalformedInstance, from_json, get_status, say_times
 from instances.novita.rows import from_novita
 from tests.novita_answers import make_row
 
@@ -319,3 +319,9 @@ def test_every_row_with_an_id_survives_storage_unchanged(row: dict[str, Any]) ->
     written = json.dumps(instance.to_json(), ensure_ascii=False, allow_nan=False).encode()
 
     assert from_json(json.loads(written)) == instance
+
+
+def test_times_in_a_sentence_are_written_for_people() -> None:
+    sentence = "Stops at 2026-01-15T18:30:00Z: no work since 2026-01-15T17:00:00Z."
+
+    assert say_times(sentence) == "Stops at 2026-01-15 18:30 UTC: no work since 2026-01-15 17:00 UTC."

@@ -19,6 +19,8 @@ from fakeredis import FakeServer
 from pytest_django import Settings
 
 from instances.access import admin_site
+from instances.api import renderers
+from instances.api.views import ApiView
 from instances.models import SyncRun
 from tests.conftest import ApiClient
 from tests.novita_answers import NovitaAnswers, make_row
@@ -257,6 +259,39 @@ def test_page_of_an_unknown_address_needs_neither_database_nor_redis(client: Cli
     assert answer.status_code == 404
     assert 'class="bar"' in answer.content.decode()
     assert "Back to the dashboard" in answer.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("path", "title"),
+    [
+        ("/api", "API"),
+        ("/api/instances", "Instances"),
+        ("/api/instances/a", "Instance"),
+        ("/api/instances/stop-all", "Instances: stop all"),
+        ("/api/policies/1/confirm-stop", "Policy: confirm stop"),
+        ("/api/start-freeze", "Start freeze"),
+        ("/api/nope", "No such address"),
+    ],
+)
+def test_page_of_the_browsable_api_has_a_title_for_people_and_a_skip_link(
+    client: Client, path: str, title: str
+) -> None:
+    html = client.get(path, headers=HTML).content.decode()
+
+    assert re.sub(r"\s+", " ", re.findall(r"<h1>(.*?)</h1>", html, re.DOTALL)[0]).strip() == title
+    assert "API · Novita panel</title>" in html
+    assert html.index('<a href="#content" class="skip-link">') < html.index('<header class="bar">')
+    assert 'id="content"' in html
+
+
+def test_each_view_of_the_api_has_a_title() -> None:
+    views = {view.__name__ for view in itertools.chain(*map(list_kinds, ApiView.__subclasses__()))}
+
+    assert views - renderers.TITLES.keys() == set()
+
+
+def list_kinds(view: type) -> list[type]:
+    return [view, *itertools.chain(*map(list_kinds, view.__subclasses__()))]
 
 
 def test_browser_at_an_unknown_host_gets_a_page(client: Client) -> None:

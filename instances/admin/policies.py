@@ -20,6 +20,7 @@ from instances.admin.accounts import AccountAdmin
 from instances.admin.columns import flag_column, name_column, text_column, time_column
 from instances.admin.filters import NameFilter
 from instances.admin.records import RecordAdmin, check_press
+from instances.instance import say_times
 from instances.models import Finding, Policy, Snooze
 from instances.policies import editing, finding_list, watch
 from novita_site.roles import Role
@@ -194,7 +195,7 @@ class FindingAdmin(RecordAdmin):
             "name",
             "instance_id",
             "state",
-            "reason",
+            "shown_reason",
             "obstacle",
             "usd_per_hour",
         ),
@@ -202,6 +203,7 @@ class FindingAdmin(RecordAdmin):
         "operation_id",
     )
     readonly_fields = (
+        "shown_reason",
         *("shown_since", "shown_begin", "shown_warning", "shown_plan", "shown_due", "shown_stop", "shown_end"),
     )
     csv_fields = (
@@ -224,10 +226,15 @@ class FindingAdmin(RecordAdmin):
 
     @admin.display(description="result")
     def shown_message(self, finding: Finding) -> str:
-        return finding_list.say(finding)
+        return say_times(finding_list.say(finding))
+
+    @admin.display(description="reason")
+    def shown_reason(self, finding: Finding) -> str:
+        return say_times(finding.reason)
 
     def get_page_context(self, request: HttpRequest, record: Any) -> dict[str, Any]:
-        return {"steps": record.steps.all()[:MAX_STEPS]}
+        steps = record.steps.all()[:MAX_STEPS]
+        return {"steps": [(step, say_times(step.reason)) for step in steps]}
 
 
 @admin.register(Snooze)

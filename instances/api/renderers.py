@@ -2,10 +2,38 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from rest_framework import renderers
 from rest_framework.request import Request
+
+# View → its title in a browser, and that of one of its things.
+TITLES: Final = {
+    "ApiRootView": ("API", ""),
+    "InstanceViewSet": ("Instances", "Instance"),
+    "UtilizationViewSet": ("Utilization", "Utilization"),
+    "OperationViewSet": ("Operations", "Operation"),
+    "ProtectionViewSet": ("Protections", ""),
+    "StartFreezeViewSet": ("Start freeze", ""),
+    "PolicyViewSet": ("Policies", "Policy"),
+    "FindingViewSet": ("Policy findings", "Policy finding"),
+    "CostViewSet": ("Costs", ""),
+    "AnnotationViewSet": ("Annotations", "Annotation"),
+    "ActivityViewSet": ("Activity", ""),
+    "CacheViewSet": ("Cache", ""),
+    "OverviewView": ("Overview", ""),
+    "SessionView": ("Session", ""),
+    "HealthView": ("Health", ""),
+    "NoSuchApiView": ("No such address", ""),
+}
+
+
+def name_view(view: Any) -> str:
+    """Return the title of a browsable page: "Instances", "Instance", "Instances: stop all"."""
+    many, one = TITLES[type(view).__name__]
+    title = one if getattr(view, "detail", False) and one else many
+    action: str = getattr(view, "name", None) or ""
+    return f"{title}: {action[0].lower()}{action[1:]}" if action else title
 
 
 class JSONRenderer(renderers.JSONRenderer):

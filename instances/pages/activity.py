@@ -15,7 +15,7 @@ from django.utils import timezone
 from instances.activity import timeline
 from instances.activity.events import KINDS, Event, Filter, read_cursor
 from instances.errors import InvalidRequest
-from instances.instance import clean_text
+from instances.instance import clean_text, say_times
 from instances.pages.frame import viewers_only
 
 LABELS: Final = {
@@ -93,6 +93,7 @@ def _describe(event: Event) -> dict[str, Any]:
     return {
         "event": event,
         "at": event.place.at.astimezone(UTC),
+        "result": say_times(event.result),
         "label": LABELS[event.kind],
         "record": reverse(f"admin:instances_{model}_change", args=[key]),
     }

@@ -35,6 +35,10 @@ _TICKS: Final = (
     (45 * DAY_MS, 5 * DAY_MS),
     (100 * DAY_MS, 10 * DAY_MS),
 )
+# Beyond these, months: so many labels fit into half a page.
+MAX_MONTHS: Final = 12
+# More columns than this are too narrow for a space between them.
+MAX_WIDE_COLUMNS: Final = 100
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,10 @@ def _find_y(value: float, top: float) -> int:
 def draw_columns(columns: Sequence[Column], *, sentence: str, say: Callable[[float], str]) -> SafeString:
     """Return stacked columns, one for each day, with axes; `say` writes a value."""
     top = find_top([sum(column.values) for column in columns])
-    slot = 100 / max(1, len(columns))
+    slot = 1 / max(1, len(columns))
+    is_dense = len(columns) > MAX_WIDE_COLUMNS
+    # Dense columns overlap a little: between edges at parts of a pixel the ground would shine through.
+    before, width = (0.0, 1.2) if is_dense else (0.1, 0.8)
     parts = []
     for number, column in enumerate(columns):
         below = 0.0
@@ -189,9 +196,7 @@ def draw_columns(columns: Sequence[Column], *, sentence: str, say: Callable[[flo
                 continue
             y, base = _find_y(below + value, top), _find_y(below, top)
             below += value
-            parts.append(
-                (series, _percent((number + 0.1) * slot / 100), _percent(0.8 * slot / 100), y, base - y, title)
-            )
+            parts.append((series, _percent((number + before) * slot), _percent(width * slot), y, base - y, title))
     rects = format_html_join(
         "",
         '<rect class="series-{}" x="{}%" width="{}%" y="{}" height="{}"><title>{}</title></rect>',
@@ -203,32 +208,32 @@ def draw_columns(columns: Sequence[Column], *, sentence: str, say: Callable[[flo
         for number, column in enumerate(columns)
         if number % every == 0
     ]
-    # The labels of the scale stand over the lower one of the outer columns.
-    is_last_lower = bool(columns) and sum(columns[-1].values) < sum(columns[0].values)
     scale = (say(top), say(top / 2))
-    return _draw_frame(ticks, rects, sentence, scale, is_line=False, is_scale_at_end=is_last_lower)
+    return _draw_frame(ticks, rects, sentence, scale, kind="is-dense" if is_dense else "is-columns")
 
 
 def find_ticks(begin_ms: int, end_ms: int) -> list[Tick]:
-    """Return round times (UTC) in a period: hours of a day or two, else days."""
+    """Return round times (UTC) in a period: hours of a day or two, else days, or months."""
     length = end_ms - begin_ms
-    space = next((space for longest, space in _TICKS if length <= longest), 30 * DAY_MS)
-    form = (
-        "%H:%M"
-        if space < 12 * HOUR_MS
-        else "%a %H:%M"
-        if space < DAY_MS
-        else "%-d %b"
-        if length < 300 * DAY_MS
-        else "%b %Y"
-    )
-    first = -(-begin_ms // space) * space
+    space = next((space for longest, space in _TICKS if length <= longest), None)
+    if space is None:
+        found = _list_months(begin_ms, end_ms)
+    else:
+        form = "%H:%M" if space < 12 * HOUR_MS else "%a %H:%M" if space < DAY_MS else "%-d %b"
+        first = -(-begin_ms // space) * space
+        found = [(at, f"{datetime.fromtimestamp(at / 1000, UTC):{form}}") for at in range(first, end_ms, space)]
     # A label at either end would be cut.
-    places = [at for at in range(first, end_ms, space) if 0.03 < (at - begin_ms) / length < 0.97]
-    return [
-        Tick((at - begin_ms) / length, f"{datetime.fromtimestamp(at / 1000, UTC):{form}}", number % 2 == 1)
-        for number, at in enumerate(places)
-    ]
+    places = [(at, label) for at, label in found if 0.03 < (at - begin_ms) / length < 0.97]
+    return [Tick((at - begin_ms) / length, label, number % 2 == 1) for number, (at, label) in enumerate(places)]
+
+
+def _list_months(begin_ms: int, end_ms: int) -> list[tuple[int, str]]:
+    """Return the beginnings of months in a period with their names: January has the year instead."""
+    first, last = (datetime.fromtimestamp(at / 1000, UTC) for at in (begin_ms, end_ms))
+    numbers = range(12 * first.year + first.month, 12 * last.year + last.month)
+    every = math.ceil(len(numbers) / MAX_MONTHS)
+    months = [datetime(number // 12, number % 12 + 1, 1, tzinfo=UTC) for number in numbers if number % every == 0]
+    return [(round(1000 * month.timestamp()), f"{month:%Y}" if month.month == 1 else f"{month:%b}") for month in months]
 
 
 def _draw_frame(
@@ -237,8 +242,7 @@ def _draw_frame(
     sentence: str,
     scale: tuple[str, str],
     *,
-    is_line: bool = True,
-    is_scale_at_end: bool = False,
+    kind: str = "is-line",
 ) -> SafeString:
     """Return the chart's SVG: the lines of the scale at its top, half and 0, the content, the labels, the axis."""
     base = TOP + PLOT_HEIGHT
@@ -249,16 +253,14 @@ def _draw_frame(
     )
     steps = format_html_join(
         "",
-        '<text class="chart-scale{}" x="{}%" y="{}">{}</text>',
-        (
-            (" is-last" if is_scale_at_end else "", 100 if is_scale_at_end else 0, y - 4, label)
-            for y, label in zip((TOP, TOP + PLOT_HEIGHT // 2), scale, strict=True)
-        ),
+        '<text class="chart-scale" y="{}">{}</text>',
+        ((y - 4, label) for y, label in zip((TOP, TOP + PLOT_HEIGHT // 2), scale, strict=True)),
     )
+    lines = ticks if kind == "is-line" else ()
     marks = format_html_join(
         "",
         '<line class="chart-grid{0}" x1="{1}%" x2="{1}%" y1="{2}" y2="{3}"/>',
-        ((" is-minor" if tick.is_minor else "", _percent(tick.share), base, base + 4) for tick in ticks if is_line),
+        ((" is-minor" if tick.is_minor else "", _percent(tick.share), base, base + 4) for tick in lines),
     )
     labels = format_html_join(
         "",
@@ -266,7 +268,8 @@ def _draw_frame(
         ((" is-minor" if tick.is_minor else "", _percent(tick.share), base + 18, tick.label) for tick in ticks),
     )
     return format_html(
-        '<svg class="chart-plot" width="100%" height="{}" role="img"><title>{}</title>{}{}{}{}{}</svg>',
+        '<svg class="chart-plot {}" width="100%" height="{}" role="img"><title>{}</title>{}{}{}{}{}</svg>',
+        kind,
         base + AXIS_HEIGHT,
         sentence,
         grid,

@@ -211,7 +211,7 @@ def _say_usd(value: float) -> str:
 
 
 def _say_count(value: float) -> str:
-    return f"{value:,.1f}".removesuffix(".0")
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}".removesuffix(".0")
 
 
 def _describe_days(wish: Wish, pieces: Sequence[Piece], used: Sequence[Used]) -> dict[str, Any]:

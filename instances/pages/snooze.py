@@ -10,6 +10,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
 from instances.access.audit import get_visitor
+from instances.instance import say_times
 from instances.policies import finding_list, snoozing
 
 CHOICES = {"1h": "1 hour", "4h": "4 hours", snoozing.TOMORROW: "Until tomorrow, 09:00"}
@@ -29,11 +30,11 @@ def snooze(request: HttpRequest, signed: str) -> HttpResponse:
         actor = get_visitor(request, "link in a message")
         is_done, words = snoozing.use_link(signed, preset, request.POST.get("until", ""), actor=actor)
         status = HTTPStatus.OK if is_done else HTTPStatus.GONE
-        return render(request, "pages/snooze.html", {"is_done": is_done, "words": words}, status=status)
+        return render(request, "pages/snooze.html", {"is_done": is_done, "words": say_times(words)}, status=status)
     link, words = snoozing.open_link(signed)
     if link is None:
         return render(request, "pages/snooze.html", {"words": words}, status=HTTPStatus.GONE)
     zone = snoozing.find_link_zone(link)
-    context = {"finding": link.finding, "message": finding_list.say(link.finding), "choices": CHOICES}
+    context = {"finding": link.finding, "message": say_times(finding_list.say(link.finding)), "choices": CHOICES}
     context |= {"zone": zone, "days": [one.date() for one in snoozing.list_mornings(zone)], "date": snoozing.DATE}
     return render(request, "pages/snooze.html", context)
