@@ -968,6 +968,20 @@ def test_url_encrypted_with_an_older_key_is_still_readable(serve: Serve, setting
     assert deliver(delivery).status == 200
 
 
+def test_delivery_that_is_deleted_during_an_attempt_stays_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    delivery = make_due("https://hooks.example.com/x")
+
+    def lose(*args: object) -> attempts.Outcome:
+        WebhookDelivery.objects.all().delete()
+        return attempts.Outcome(200)
+
+    monkeypatch.setattr(signed, "post", lose)
+
+    webhooks.deliver(delivery.pk)
+
+    assert not WebhookAttempt.objects.exists()
+
+
 def test_attempt_that_outlasts_its_claim_leaves_the_plan_of_a_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
     delivery = make_due("https://hooks.example.com/x")
     planned = timezone.now() + dt.timedelta(hours=3)

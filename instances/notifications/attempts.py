@@ -74,6 +74,9 @@ class Queue(Generic[Row]):
         answer = f"HTTP {outcome.status}" if outcome.status else "sent"
         log.info("%s %s to %s: %s", self.name, row.message_id, row.receiver, outcome.error or answer)
         with transaction.atomic():
+            if not self._rows().select_for_update().filter(pk=pk).exists():
+                # It was deleted meanwhile, with its channel.
+                return
             row.attempts.create(
                 attempted_at=now, status=outcome.status, milliseconds=milliseconds, error=outcome.error[:200]
             )
