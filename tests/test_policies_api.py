@@ -308,11 +308,12 @@ def test_link_snoozes_until_a_date(zone: str, stranger: Client) -> None:
 
 
 @pytest.mark.parametrize("day", ["", "2020-01-01", "9999-12-31", "tomorrow"])
-def test_day_that_a_link_does_not_offer_uses_up_no_link(day: str, stranger: Client) -> None:
+def test_day_that_a_link_does_not_offer_is_refused_and_uses_up_no_link(day: str, stranger: Client) -> None:
     address = f"/snooze/{snoozing.make_link(make_finding())}/"
 
-    stranger.post(address, {"for": "date", "until": day})
+    answer = stranger.post(address, {"for": "date", "until": day})
 
+    assert "Name one of the next 30 days." in answer.content.decode()
     assert stranger.get(address).status_code == 200
     assert not Snooze.objects.exists()
 

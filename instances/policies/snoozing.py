@@ -169,4 +169,5 @@ def _find_morning(day: str, zone: str) -> datetime:
 
 
 def _say_error(exc: PanelError) -> str:
-    return f"{exc.message} {exc.suggestion or ''}".strip()
+    reasons = exc.fields.values() if isinstance(exc, InvalidRequest) else ()
+    return " ".join(filter(None, [exc.message, *reasons, exc.suggestion]))
