@@ -433,6 +433,11 @@ def test_summary_is_told_once_a_day_also_after_a_downtime(
     assert sorted(Event.objects.values_list("key", flat=True)) == days
 
 
+def test_summary_that_nobody_hears_is_not_made(django_assert_num_queries: Any) -> None:
+    with django_assert_num_queries(2):
+        summary.tell_when_due(SUMMARY_DAY + timedelta(hours=7))
+
+
 def test_event_that_two_processes_tell_at_the_same_moment_is_told_once(inbox: Any) -> None:
     barrier = Barrier(4)
 

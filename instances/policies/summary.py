@@ -35,7 +35,8 @@ def tell_when_due(now: datetime) -> None:
     told = Event.objects.filter(kind=EventKind.DAILY_SUMMARY)
     if hour < 0 or now.hour < hour or told.filter(key=day.isoformat()).exists():
         return
-    if now.hour == hour or told.exists():
+    # A summary adds up a day of the ledger, twice a minute, until it is recorded.
+    if (now.hour == hour or told.exists()) and events.is_heard(EventKind.DAILY_SUMMARY):
         tell(day)
 
 
