@@ -53,6 +53,8 @@ METRICS_PAUSE: Final = f"{_TAG}:metrics-pause"
 # The instances whose metrics somebody looks at, each until a time.
 METRICS_WATCHED: Final = f"{_TAG}:metrics-watched"
 PROBE: Final = f"{_TAG}:probe"
+# Who looks whether Novita answers again.
+NOVITA_TURN: Final = f"{_TAG}:novita-turn"
 # What all processes have counted for /metrics, and the last batch that each process added.
 COUNTERS: Final = f"{_TAG}:counters"
 COUNTED: Final = f"{_TAG}:counted:"
@@ -185,6 +187,12 @@ def take_turn(key: str, seconds: int) -> bool:
         if 0 <= get_redis().ttl(key) <= seconds:
             return False
         return bool(get_redis().set(key, "1", ex=seconds))
+
+
+def end_turn(key: str, pause_seconds: float) -> None:
+    """Allow the next turn after a pause, which is shorter than a turn lasts. Raises CacheUnavailable."""
+    with redis_errors():
+        get_redis().pexpire(key, int(pause_seconds * 1000))
 
 
 def read_time() -> datetime:

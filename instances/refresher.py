@@ -19,7 +19,15 @@ from django.conf import settings
 from django.db import close_old_connections
 
 from instances import outages
-from instances.errors import CacheUnavailable, NotFoundAtNovita, PanelError, SyncInProgress
+from instances.errors import (
+    CacheUnavailable,
+    NotFoundAtNovita,
+    NovitaRateLimited,
+    NovitaTimeout,
+    NovitaUnavailable,
+    PanelError,
+    SyncInProgress,
+)
 from instances.fallback import journal
 from instances.instance import Instance, parse_time
 from instances.inventory import lease, store, sync
@@ -28,7 +36,7 @@ from instances.novita.client import get_novita
 from instances.novita.parallel import call_each
 from instances.operations import emergency
 from instances.outgoing.deadline import Budget, cancel_running, cancel_until_ended, cancellable
-from instances.redis_client import takes_writes
+from instances.redis_client import NOVITA_TURN, end_turn, take_turn, takes_writes
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +48,28 @@ MAX_RETRY_SECONDS: Final = 60
 MOVING_PAUSE_SECONDS: Final = 3
 MOVING_TROUBLE_PAUSE_SECONDS: Final = 20
 MOVING_ROUND_SECONDS: Final = 20
-# More moving instances than this are left to a synchronization: a page of the list costs one call, like one instance.
+# More moving instances than this are left to synchronizations: a page of the list costs one call, like one instance.
 MAX_MOVING_READS: Final = 40
-MOVING_SYNC_SECONDS: Final = 10
+# These come as often as direct reads would, unless the list has many pages.
+LARGE_INVENTORY: Final = 1000
+LARGE_MOVING_PAUSE_SECONDS: Final = 10
+# While a dashboard is open and Novita fails, one call at most in this time looks whether it answers again.
+PROBE_SECONDS: Final = 2
+# A dashboard looks every three seconds, at one process or another.
+WATCHED_SECONDS: Final = 15
+_OUTAGES: Final = (NovitaUnavailable.code, NovitaTimeout.code)
 # An instance that moves for longer is stuck, and left to the synchronizations.
 STUCK_AFTER: Final = timedelta(minutes=10)
 
 _stop = threading.Event()
 _thread: threading.Thread | None = None
+_watched_at = float("-inf")
+
+
+def note_watcher() -> None:
+    """Note that a dashboard is open, whose reader waits for Novita to recover."""
+    global _watched_at
+    _watched_at = time.monotonic()
 
 
 def begin() -> None:
@@ -122,6 +144,7 @@ class Refresher:
         self._paused_until = 0.0
         self._takes_writes = True
         self._has_read = False
+        self._spent_failures = 0
 
     def tick(self) -> None:
         """Synchronize when it is time, otherwise read the moving instances."""
@@ -136,6 +159,10 @@ class Refresher:
             trigger = self._find_due(state)
             if trigger and self._can_publish():
                 self._synchronize(trigger, state)
+            elif self._can_publish() and self._answers_again(state):
+                # Once for each failed synchronization: Novita may answer this call and no other.
+                self._spent_failures = state.failures + 1
+                self._synchronize(SyncRun.Trigger.INTERVAL, state)
             elif 0 < len(state.moving) <= MAX_MOVING_READS:
                 _follow_moving(state)
         except CacheUnavailable as exc:
@@ -158,9 +185,35 @@ class Refresher:
             return None if _has_just_synced(state) else SyncRun.Trigger.INTERVAL
         if not interval:
             return None
-        wanted_age = min(interval, MOVING_SYNC_SECONDS) if len(state.moving) > MAX_MOVING_READS else interval
+        wanted_age = interval
+        if len(state.moving) > MAX_MOVING_READS:
+            is_large = state.size > LARGE_INVENTORY
+            wanted_age = min(interval, LARGE_MOVING_PAUSE_SECONDS if is_large else MOVING_PAUSE_SECONDS)
         is_young = as_of is not None and _is_within(timedelta(seconds=wanted_age), as_of, state.now)
         return None if is_young else SyncRun.Trigger.INTERVAL
+
+    def _answers_again(self, state: store.State) -> bool:
+        """Tell whether Novita, whose failure somebody watches, answers before the next attempt is due.
+
+        A limit of the rate, or a Retry-After, is respected.
+        """
+        is_failing = state.code in _OUTAGES and state.lease is None and state.failures != self._spent_failures
+        is_watched = settings.NOVITA_SYNC_INTERVAL and time.monotonic() - _watched_at < WATCHED_SECONDS
+        if not (is_failing and is_watched and take_turn(NOVITA_TURN, MAX_RETRY_SECONDS)):
+            return False
+        pause: float = PROBE_SECONDS
+        budget = Budget(PROBE_SECONDS)
+        try:
+            with cancellable(budget):
+                get_novita().probe(budget)
+        except PanelError as exc:
+            least = MAX_RETRY_SECONDS if isinstance(exc, NovitaRateLimited) else PROBE_SECONDS
+            pause = min(max(least, exc.retry_after or 0), MAX_RETRY_SECONDS)
+            log.debug("refresher: Novita still fails: %s", exc)
+            return False
+        finally:
+            end_turn(NOVITA_TURN, pause)
+        return True
 
     def _can_publish(self) -> bool:
         """Tell whether Redis would accept a synchronization's result, after it refused one."""

@@ -31,7 +31,8 @@ TURN = name_of("moving-turn")
 
 
 @pytest.fixture(autouse=True)
-def refreshing(settings: Settings) -> None:
+def refreshing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("instances.refresher._watched_at", float("-inf"))
     settings.NOVITA_SYNC_ON_STARTUP = True
     settings.NOVITA_SYNC_INTERVAL = 60
 
@@ -252,6 +253,67 @@ def test_failed_sync_is_retried_with_growing_pauses(
     assert len(novita.mock.calls) == 1 + is_over
 
 
+@pytest.fixture
+def outage(client: Client, novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
+    """Novita has just failed, and the next attempt is a minute away."""
+    fill(client, novita, make_row("a"))
+    raw_redis.hset(STATE, mapping={"failures": 9, "code": "NOVITA_UNAVAILABLE", "error": "Novita is down."})
+
+
+def answer_probe(novita: NovitaAnswers, **answer: Any) -> None:
+    query = responses.matchers.query_param_matcher({"pageSize": 1, "pageNum": 0})
+    novita.mock.get(f"{API}/gpu/instances", **{"json": {"instances": [], "total": 1}, **answer}, match=[query])
+
+
+@pytest.mark.usefixtures("outage")
+def test_recovery_of_novita_is_noticed_at_once_while_a_dashboard_is_open(client: Client, novita: NovitaAnswers) -> None:
+    ticker = Refresher()
+    ticker.tick()
+    assert not novita.mock.calls, "nobody looks"
+    answer_probe(novita)
+    novita.lists(make_row("a", status="exited"))
+    client.get("/api/overview")
+
+    ticker.tick()
+
+    assert read_statuses(client) == {"a": "exited"}
+
+
+@pytest.mark.usefixtures("outage")
+@pytest.mark.parametrize(
+    ("answer", "pause"),
+    [({"status": 503}, 2), ({"status": 503, "headers": {"Retry-After": "30"}}, 30), ({"status": 429}, 60)],
+)
+def test_probe_of_novita_respects_its_limits(
+    client: Client, novita: NovitaAnswers, raw_redis: FakeRedis, answer: dict[str, Any], pause: int
+) -> None:
+    answer_probe(novita, **answer)
+    client.get("/api/overview")
+    ticker = Refresher()
+
+    ticker.tick()
+    Refresher().tick()
+
+    assert len(novita.mock.calls) == 1, "one for all processes"
+    # Between this and the next shorter pause, however slow this machine is.
+    assert (pause - 30) * 1000 < raw_redis.pttl(name_of("novita-turn")) <= pause * 1000
+
+
+@pytest.mark.usefixtures("outage")
+def test_probe_that_succeeds_begins_one_attempt(client: Client, novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
+    answer_probe(novita)
+    novita.lists(status=401)
+    client.get("/api/overview")
+    ticker = Refresher()
+    ticker.tick()
+    raw_redis.hset(STATE, "code", "NOVITA_UNAVAILABLE")
+    raw_redis.delete(name_of("novita-turn"))
+
+    ticker.tick()
+
+    assert len(novita.mock.calls) == 2
+
+
 def test_failure_of_novita_fails_no_round(
     client: Client, novita: NovitaAnswers, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -397,8 +459,11 @@ def test_stuck_instance_is_left_to_the_syncs(
 
 
 @pytest.mark.usefixtures("stopping")
-@pytest.mark.parametrize(("age", "is_listed"), [(5, False), (11, True)])
+@pytest.mark.parametrize(
+    ("is_large", "age", "is_listed"), [(False, 2, False), (False, 4, True), (True, 5, False), (True, 11, True)]
+)
 def test_too_many_moving_instances_are_listed_instead(
+    is_large: bool,
     age: float,
     is_listed: bool,
     client: Client,
@@ -407,6 +472,7 @@ def test_too_many_moving_instances_are_listed_instead(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("instances.refresher.MAX_MOVING_READS", 1)
+    monkeypatch.setattr("instances.refresher.LARGE_INVENTORY", 2 if is_large else 3)
     make_older(raw_redis, age)
     if is_listed:
         novita.lists(make_row("a", status="exited"), make_row("b", status="exited"), make_row("c"))

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import ResponseHeaders
 from django.utils.http import parse_etags
 
-from instances import answers, health
+from instances import answers, health, refresher
 from instances.api import inventory, overview
 from instances.api.renderers import JSONRenderer
 from instances.errors import InstanceNotFound, PanelError
@@ -57,6 +57,7 @@ def _read_revision(header: str) -> int | None:
 
 def answer_overview(request: HttpRequest) -> Answer:
     """Send the overview, or a 304 to a reader who sends its mark."""
+    refresher.note_watcher()
     tags = parse_etags(request.META.get("HTTP_IF_NONE_MATCH", ""))
     found = overview.read(health.check(), [tag.removeprefix("W/").strip('"') for tag in tags])
     answer = Answer(HTTPStatus.NOT_MODIFIED, {}) if found.body is None else _render(found.body)

@@ -99,8 +99,7 @@ def take_turn() -> bool:
 
 def end_turn(pause_seconds: float) -> None:
     """Allow the next turn after a pause."""
-    with redis_client.redis_errors():
-        redis_client.get_redis().pexpire(redis_client.MOVING_TURN, int(pause_seconds * 1000))
+    redis_client.end_turn(redis_client.MOVING_TURN, pause_seconds)
 
 
 def describe(value: bytes) -> dict[str, Any] | None:

@@ -110,6 +110,10 @@ class Novita:
 
         return paging.list_all(fetch, keep, self.concurrency, on_page)
 
+    def probe(self, budget: Budget) -> None:
+        """Read one row of the account, without a retry. Raises NovitaError while Novita can't be read."""
+        self._call("GET", f"{API_PATH}/gpu/instances", budget, query={"pageSize": 1, "pageNum": 0})
+
     def get_instance(self, instance_id: str, budget: Budget) -> Instance:
         """Read one instance. Raises NotFoundAtNovita when Novita itself says that it doesn't exist."""
         body = self._get(f"{API_PATH}/gpu/instance", {"instanceId": instance_id}, budget)
