@@ -75,6 +75,14 @@ def test_idle_instances_need_attention(panel: Panel, visit: Visit) -> None:
     expect(page.get_by_role("link", name="Idle 2", exact=True)).to_have_attribute("aria-current", "true")
     expect(page.get_by_text("Policies have 250 open findings. This page shows 2 of them.")).to_be_visible()
 
+    # Its drawer reads the finding that the page doesn't list.
+    unlisted = {**FINDING, "id": 9, "instanceId": "c3"}
+    page.route("**/api/policies/findings?**", lambda route: route.fulfill(json={"findings": [unlisted], "total": 1}))
+    page.get_by_role("button", name="gamma", exact=True).click()
+
+    snooze = page.get_by_role("complementary").get_by_role("button", name="Snooze 1 h")
+    expect(snooze).to_have_attribute("data-finding", "9")
+
 
 def test_admin_freezes_starts_and_switches_policies_off_and_takes_both_back(panel: Panel, visit: Visit) -> None:
     panel.hold({"id": "a1", "name": "alpha"})

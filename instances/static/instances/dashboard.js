@@ -115,7 +115,7 @@ async function loadParts(use, giveUp) {
             address: list.address,
             getSelected: () => selection.listIds(),
             refreshAnew: live.refreshAnew,
-            ...{ask, findings, findPlace, inventory, messages, protection, render, rowActions, rows, statusLine},
+            ...{ask, findings, findPlace, inventory, messages, overview, protection, render, rowActions, rows, statusLine},
         });
         Object.assign(actions, later.actions);
     } catch (error) {

@@ -40,6 +40,7 @@ export function createDetails({address, inventory, protection, protecting, annot
         element.dataset.id = id;
         element.scrollTop = 0;
         annotation.begin();
+        snoozing.begin();
         recordings.begin(id);
         utilization.begin(id);
         drawer.open(() => getRow(wanted)?.querySelector('.name'));

@@ -3,6 +3,7 @@
 
 import {getMorning} from '../clock.js';
 import {make} from '../elements.js';
+import {read} from '../service.js';
 import {send} from '../session.js';
 import {sayLocal} from '../words.js';
 import {makeSection} from './facts.js';
@@ -13,13 +14,38 @@ const SNOOZABLE = ['warned', 'due', 'unknown'];
 const SHOWN_DAYS = 30;
 
 // `ask` is that of confirm.js.
-export function createSnoozing({ask, findings, messages, statusLine, render, refreshAnew}) {
+export function createSnoozing({ask, findings, messages, overview, statusLine, render, refreshAnew}) {
     const busy = new Set(); // ids of findings that are being snoozed
     const list = make('ul', {class: 'findings'});
     const section = makeSection('Policies', list);
+    let own = null; // the findings of the instance in the drawer, where the page lists only the first of all
+    let reading = {}; // {value}: the overview for which they were read
+
+    function begin() {
+        own = null;
+        reading = {};
+    }
+
+    async function readOwn({id}) {
+        const {value} = overview;
+        if (reading.value === value) {
+            return;
+        }
+        const mine = {value};
+        reading = mine;
+        const isCut = value?.openFindings > value?.findings?.length;
+        const answer = isCut && await read(`/api/policies/findings?state=open&instance=${encodeURIComponent(id)}`).catch(() => null);
+        if (reading === mine) {
+            own = answer?.findings ?? null;
+            if (own) {
+                render();
+            }
+        }
+    }
 
     function updateSection(one) {
-        const found = findings.list(one.id);
+        readOwn(one);
+        const found = own ?? findings.list(one.id);
         section.hidden = !found.length;
         const look = JSON.stringify([found, [...busy]]);
         if (list.dataset.shown !== look) {
@@ -88,7 +114,7 @@ export function createSnoozing({ask, findings, messages, statusLine, render, ref
         render();
     }
 
-    return {section, updateSection, actions: {snooze, 'snooze-until': snoozeUntil}};
+    return {section, begin, updateSection, actions: {snooze, 'snooze-until': snoozeUntil}};
 }
 
 // Returns the mornings of the next days, each with its date.
