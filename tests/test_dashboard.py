@@ -120,6 +120,20 @@ def test_an_address_shows_what_it_asks_for(client: Client, address: str, matches
     assert (list_names(page) or [None])[0] == first
 
 
+def test_numbers_of_a_large_account_have_separators(client: Client, novita: NovitaAnswers) -> None:
+    novita.holds(*(make_row(f"{number:04}", gpuNum="2") for number in range(1200)))
+    client.post("/api/instances/sync")
+
+    page = read(client)
+
+    assert '<span id="matches" role="status">1,200 instances</span>' in page
+    assert "of 1,200 · 2,400 GPUs" in html.unescape(page).replace("\N{NO-BREAK SPACE}", " ")
+    assert list_tabs(page)["Running"] == "1,200"
+    assert read_figure(page, "running") == "1,200"
+    assert [read_figure(page, name) for name in ("running", "total", "attention")] == ["1,200", "1,200", "1,200"]
+    assert "Stops 1,200 instances." in page
+
+
 @pytest.mark.usefixtures("account")
 def test_each_tab_counts_what_matches_the_other_filters(client: Client) -> None:
     assert list_tabs(read(client)) == {"All": "[250]", "Running": "200", "Moving": "0", "Stopped": "50", "Errors": "0"}

@@ -188,7 +188,7 @@ def _say_outcome(operation: Operation, targets: Sequence[Target], reason: str, *
         return "Nothing was running." if operation.kind == "stop" and not has_skipped else "There was nothing to do."
     if all(target.state == Target.State.CONFIRMED for target in targets):
         one, many = _ALL_DONE[operation.kind]
-        return one if len(targets) == 1 else many.format(len(targets))
+        return one if len(targets) == 1 else many.format(f"{len(targets):,}")
     return _count_unconfirmed(operation.kind, targets)
 
 
@@ -212,7 +212,7 @@ def _count_unconfirmed(kind: str, targets: Sequence[Target]) -> str:
         (len(missing), ("was not found at Novita", "were not found at Novita")),
     ]
     (first, words), *others = [(number, one if number == 1 else many) for number, (one, many) in counts if number]
-    parts = [f"{first} of {len(targets)} {words}", *(f"{number} {words}" for number, words in others)]
+    parts = [f"{first:,} of {len(targets):,} {words}", *(f"{number:,} {words}" for number, words in others)]
     return f"{', '.join(parts)}."
 
 
@@ -229,13 +229,13 @@ def say_other_statuses(statuses: Sequence[str]) -> str:
     named, count = ", ".join(sorted(set(statuses)))[:80], len(statuses)
     if count == 1:
         return f"1 instance is in another status ({named}) and is not included; check it again."
-    return f"{count} instances are in another status ({named}) and are not included; check them again."
+    return f"{count:,} instances are in another status ({named}) and are not included; check them again."
 
 
 def say_started_meanwhile(count: int) -> str:
     if count == 1:
         return "1 instance was started meanwhile; its stop is requested, too."
-    return f"{count} instances were started meanwhile; their stops are requested, too."
+    return f"{count:,} instances were started meanwhile; their stops are requested, too."
 
 
 def say_doubt(error: NovitaError) -> str:
@@ -253,7 +253,7 @@ def say_not_read_again(error: NovitaError, listed_at: datetime | None) -> str:
 def say_added(kind: str, more: int, again: int) -> str:
     """Say what joining adds: "1 more to stop; 5 requested again"; "" for nothing."""
     return "; ".join(
-        filter(None, [f"{more} more to {kind}" if more else "", f"{again} requested again" if again else ""])
+        filter(None, [f"{more:,} more to {kind}" if more else "", f"{again:,} requested again" if again else ""])
     )
 
 
@@ -261,7 +261,7 @@ def say_still_running(count: int) -> str:
     """Say that a stop had no effect, of instances whose stop was accepted earlier."""
     if count == 1:
         return "1 instance is still running after an accepted stop; the stop will be requested again soon."
-    return f"{count} instances are still running after an accepted stop; the stops will be requested again soon."
+    return f"{count:,} instances are still running after an accepted stop; the stops will be requested again soon."
 
 
 def say_joined(operation: Operation) -> str:
@@ -270,7 +270,7 @@ def say_joined(operation: Operation) -> str:
 
 
 def say_prepaid(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")
     return f"Prepaid by the month: stopping saves nothing for {shown}."
 
 
@@ -320,20 +320,20 @@ def say_no_effect(action: ActionName, error: NovitaError, after: Instance) -> st
 def say_ordered(operation: Operation, targets: Sequence[Target], count: int) -> str:
     """Say for how many targets, without the skipped ones, a request was sent."""
     what = _name_targets(targets, is_whole_account=operation.is_whole_account)
-    return f"{operation.kind.capitalize()} initiated for {count} of {len(targets)} {what}"
+    return f"{operation.kind.capitalize()} initiated for {count:,} of {len(targets):,} {what}"
 
 
 def say_would_order(operation: Operation, pending: Sequence[Target]) -> str:
     """Say how many targets a request would be sent for."""
     what = _name_targets(pending, is_whole_account=operation.is_whole_account)
-    return f"Would {operation.kind} {len(pending)} {what}"
+    return f"Would {operation.kind} {len(pending):,} {what}"
 
 
 def say_money(verb: str, usd_per_hour: float | Decimal | None, unknown_prices: int, prepaid: int) -> str:
     """Say what an operation saves or costs: "Saves $12.34 per hour, without 2 unknown prices."."""
     amount = "an unknown amount" if usd_per_hour is None else f"${usd_per_hour:,.2f}"
     counts = (unknown_prices, "unknown price"), (prepaid, "prepaid instance")
-    left = " and ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts if count)
+    left = " and ".join(f"{count:,} {noun}{'' if count == 1 else 's'}" for count, noun in counts if count)
     return f"{verb} {amount} per hour{f', without {left}' if left else ''}."
 
 
@@ -350,5 +350,5 @@ def _name_targets(targets: Sequence[Target], *, is_whole_account: bool) -> str:
     }
     if is_whole_account and others:
         counts = {"running": len(targets) - sum(others.values()), **others}
-        return f"{noun} ({', '.join(f'{number} {group}' for group, number in counts.items() if number)})"
+        return f"{noun} ({', '.join(f'{number:,} {group}' for group, number in counts.items() if number)})"
     return f"running {noun}" if is_whole_account else noun

@@ -74,11 +74,11 @@ def describe_stop_all(instances: Sequence[Mapping[str, Any]], protected: Collect
     prices = [cost for cost in costs if cost is not None]
     unknown = len(costs) - len(prices)
     saved = f"${sum(prices):,.2f}/h"
-    words = f"{len(targets)} instance{'' if len(targets) == 1 else 's'}"
-    parts = [saved if prices else "", f"{unknown} unknown" if unknown else ""]
+    words = f"{len(targets):,} instance{'' if len(targets) == 1 else 's'}"
+    parts = [saved if prices else "", f"{unknown:,} unknown" if unknown else ""]
     saves = " + ".join(part for part in parts if part)
     return StopAll(
-        count=f"{len(targets)}",
+        count=f"{len(targets):,}",
         money=f" · {saved}{'+' if unknown else ''}" if prices else "",
         title=f"Stops {words}. {f'Saves {saves}.' if saves else 'Saves nothing now.'}",
     )
@@ -86,7 +86,7 @@ def describe_stop_all(instances: Sequence[Mapping[str, Any]], protected: Collect
 
 def _say_nothing_to_stop(instances: Sequence[Mapping[str, Any]], protected: int) -> str:
     stopping = sum(one["group"] == "stopping" for one in instances)
-    parts = [f"{stopping} stopping" if stopping else "", f"{protected} protected" if protected else ""]
+    parts = [f"{stopping:,} stopping" if stopping else "", f"{protected:,} protected" if protected else ""]
     rest = ", ".join(part for part in parts if part) or "no instance is running"
     # Even a fresh list may lack an instance that has just started, so the button is never disabled.
     return f"By this list nothing is to stop: {rest}. Pressing reads the account anew."

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -51,22 +51,27 @@ def describe(listing: store.Listing | None, found: health.Health, idle: Collecti
     last_sync = found.state.last_sync if found.state else None
     return {
         "is_known": is_known,
-        "total": len(instances),
-        "running": groups["running"],
+        "total": f"{len(instances):,}",
+        "running": f"{groups['running']:,}",
         "moving": _say_moving(groups["starting"], groups["stopping"]),
-        "gpus": sum(one["gpuNum"] or 0 for one in instances if one["group"] == "running"),
+        "gpus": _count_gpus(instances),
         "segments": _describe_segments(groups, len(instances)),
         # Without any known price, the sum is unknown, too.
         "per_hour": "" if per_hour is None or not is_known else _say_rate(per_hour),
         "notes": " · ".join(_list_notes(burning, is_stale=is_stale)) if is_known else "",
         "by_gpu": _describe_gpus(burning),
-        "attention": number,
+        "attention": f"{number:,}" if number else "",
         "reasons": [*_list_reasons(reasons), *([(STALE, reverse(SYNC_RUNS))] if is_stale else [])],
         "long_running_days": settings.LONG_RUNNING_DAYS,
         "redis": found.services["redis"],
         "as_of": format_time(last_sync) if last_sync else "",
         "trend": draw_trend(),
     }
+
+
+def _count_gpus(instances: Iterable[Mapping[str, Any]]) -> str:
+    number = sum(one["gpuNum"] or 0 for one in instances if one["group"] == "running")
+    return f"{number:,}\N{NO-BREAK SPACE}GPU{'' if number == 1 else 's'}"
 
 
 def say_usd(amount: Decimal) -> str:
@@ -83,7 +88,7 @@ def _list_notes(burning: burn.Burn, *, is_stale: bool) -> Iterator[str]:
     if burning.total.per_hour is not None:
         yield f"≈ ${burning.total.per_hour * 24:,.0f}/day"
     if unknown := burning.total.unknown:
-        yield f"{unknown} price{'' if unknown == 1 else 's'} unknown"
+        yield f"{unknown:,} price{'' if unknown == 1 else 's'} unknown"
     if is_stale:
         yield "stale"
 
@@ -98,17 +103,17 @@ def _list_reasons(counts: Mapping[attention.Reason, int]) -> Iterator[tuple[str,
 def _say_reason(reason: attention.Reason, number: int) -> str:
     days, plural = settings.LONG_RUNNING_DAYS, "" if number == 1 else "s"
     return {
-        "error": f"{number} error{plural}",
-        "longRunning": f"{number} up > {days} day{'' if days == 1 else 's'}",
-        "spotReclaim": f"{number} spot reclaim{plural}",
-        "idle": f"{number} idle",
+        "error": f"{number:,} error{plural}",
+        "longRunning": f"{number:,} up > {days} day{'' if days == 1 else 's'}",
+        "spotReclaim": f"{number:,} spot reclaim{plural}",
+        "idle": f"{number:,} idle",
     }[reason]
 
 
 def _say_moving(starting: int, stopping: int) -> str:
     if starting and stopping:
-        return f"{starting + stopping} moving"
-    return f"{starting} starting" if starting else f"{stopping} stopping" if stopping else ""
+        return f"{starting + stopping:,} moving"
+    return f"{starting:,} starting" if starting else f"{stopping:,} stopping" if stopping else ""
 
 
 def _describe_segments(groups: Mapping[str, int], total: int) -> dict[str, Any]:
@@ -120,7 +125,7 @@ def _describe_segments(groups: Mapping[str, int], total: int) -> dict[str, Any]:
             parts.append({"group": group, "begin": f"{begin:.2f}", "width": f"{width:.2f}"})
         begin += width
     counts = [(groups.get(group, 0), GROUPS[group].label.lower()) for group in GROUPS]
-    return {"parts": parts, "sentence": ", ".join(f"{number} {label}" for number, label in counts if number)}
+    return {"parts": parts, "sentence": ", ".join(f"{number:,} {label}" for number, label in counts if number)}
 
 
 def _describe_gpus(burning: burn.Burn) -> list[dict[str, Any]]:

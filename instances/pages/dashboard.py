@@ -130,7 +130,7 @@ def _list_notices(state: overview.Overview) -> list[str]:
 
 def _list_hidden(body: Mapping[str, Any]) -> list[str]:
     shown, number = len(body.get("findings") or []), body.get("openFindings") or 0
-    return [f"Policies have {number} open findings. This page shows {shown} of them."] if number > shown else []
+    return [f"Policies have {number:,} open findings. This page shows {shown:,} of them."] if number > shown else []
 
 
 def _find_idle(state: overview.Overview) -> frozenset[str]:

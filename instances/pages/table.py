@@ -146,7 +146,7 @@ def say_span(seconds: float) -> str:
 
 
 def say_matches(number: int, total: int) -> str:
-    return f"{number} of {total} match" if number != total else f"{total} instance{'' if total == 1 else 's'}"
+    return f"{number:,} of {total:,} match" if number != total else f"{total:,} instance{'' if total == 1 else 's'}"
 
 
 def describe_pager(query: Mapping[str, Any], total: int) -> dict[str, Any]:
@@ -154,7 +154,8 @@ def describe_pager(query: Mapping[str, Any], total: int) -> dict[str, Any]:
     page = min(query["page"], pages)
     return {
         "page": page,
-        "pages": pages,
+        "pages": f"{pages:,}",
+        "is_needed": pages > 1,
         "fields": {name: value for name, value in query.items() if name != "page"},
         "previous": urlencode({**query, "page": page - 1}) if page > 1 else "",
         "next": urlencode({**query, "page": page + 1}) if page < pages else "",

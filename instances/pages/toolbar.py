@@ -64,13 +64,13 @@ def describe_tabs(
     tabs = []
     for number, (name, value, label) in enumerate(_TABS):
         is_current = query.keys() & {"group", "attention"} == ({name} - {""}) and query.get(name, "") == value
-        count = counts[name, value] if counts else ""
+        count = counts[name, value] if counts else 0
         tabs.append(
             {
                 "name": name or "all",
                 "value": value,
                 "label": label,
-                "count": count,
+                "count": f"{count:,}" if counts else "",
                 "is_current": is_current,
                 "is_hidden": number >= (_WITH_INSTANCES if count else _ALWAYS) and not is_current,
                 "link": urlencode({**link, **({name: value} if name else {})}),

@@ -411,6 +411,22 @@ def test_first_screen_has_enough_rows_beside_a_banner(panel: Panel, visit: Visit
     assert find_missing_rows(page) == {}
 
 
+def test_error_and_name_are_whole_at_every_width(panel: Panel, visit: Visit) -> None:
+    error = {"state": "ImagePullFailed", "message": "image pull failed"}
+    panel.hold({"name": "finetune-qwen-04", "status": "creating", "statusError": error})
+    page = visit(viewport={"width": 360, "height": 740})
+    row = page.get_by_role("row", name="finetune-qwen-04")
+
+    cut = {}
+    for width in (360, 640, 768, 900, 1024, 1280, 1920):
+        page.set_viewport_size({"width": width, "height": 800})
+        expect(row.get_by_text("image pull failed")).to_be_visible()
+        found = set(page.evaluate(FIND_CUT)) & {"finetune-qwen-04", "image pull failed"}
+        if found:
+            cut[width] = found
+    assert cut == {}
+
+
 def test_each_status_tab_has_room_for_large_numbers_at_360_px(visit: Visit) -> None:
     page = visit(viewport=NARROW)
     tabs = page.get_by_role("navigation", name="Status")
@@ -551,6 +567,10 @@ def test_search_stays_responsive_with_10000_instances(panel: Panel, visit: Visit
     panel.hold(*({"id": f"id{number:05}", "name": f"vm-{number:05}"} for number in range(10_000)))
     page = visit()
     expect(page.locator("#pager")).to_contain_text("of 100")
+    # Its numbers read as those of the server's page (test_dashboard.py).
+    expect(page.get_by_role("button", name="Stop all")).to_contain_text("10,000")
+    expect(page.get_by_label("Status").get_by_role("link", name="Running")).to_have_text("Running 10,000")
+    expect(page.locator("#matches")).to_have_text("10,000 instances")
 
     first, *rest = page.evaluate(MEASURE_TYPING, ["v", "vm", "vm-", "vm-0", "vm-042", "vm-04", "4090", "no such", ""])
 

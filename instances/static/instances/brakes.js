@@ -4,7 +4,7 @@
 import {formatTime, getMorning, getNow} from './clock.js';
 import {make, set, setText} from './elements.js';
 import {send} from './session.js';
-import {sayLocal, sayMoment} from './words.js';
+import {sayLocal, sayMoment, sayNumber} from './words.js';
 
 const HOUR_MS = 3_600_000;
 // When a freeze ends: the choice, and its words.
@@ -37,7 +37,7 @@ export function createBrakes({ask, overview, statusLine, refreshAnew}) {
     function listNotices() {
         const {startFreeze, policies, findings, openFindings} = overview.value ?? {};
         const hidden = openFindings > findings?.length
-            && `Policies have ${openFindings} open findings. This page shows ${findings.length} of them.`;
+            && `Policies have ${sayNumber(openFindings)} open findings. This page shows ${sayNumber(findings.length)} of them.`;
         return [
             startFreeze?.message && {text: sayLocal(startFreeze.message), ...makeButton('Allow starts…', 'unfreeze-starts')},
             policies?.message && {text: policies.message, ...policies.allowed && makeButton('Switch on…', 'policies-on')},
@@ -88,7 +88,7 @@ export function createBrakes({ask, overview, statusLine, refreshAnew}) {
         if (isSure) {
             await run(button, 'Switching policies…', async () => {
                 const {cancelledStops} = await send('PUT', '/api/policies/switch', {on});
-                const cancelled = cancelledStops ? ` ${cancelledStops} stop${cancelledStops === 1 ? '' : 's'} cancelled.` : '';
+                const cancelled = cancelledStops ? ` ${sayNumber(cancelledStops)} stop${cancelledStops === 1 ? '' : 's'} cancelled.` : '';
                 return (on ? 'Policies act again.' : 'Policies stop nothing.') + cancelled;
             });
         }

@@ -3,7 +3,7 @@
 
 import {set, setText} from './elements.js';
 import {needsStop} from './statuses.js';
-import {count, sayCost} from './words.js';
+import {count, sayCost, sayNumber} from './words.js';
 
 // `isProtected` tells whether an instance is left out.
 export function createStopAll({inventory, overview, isProtected}) {
@@ -22,7 +22,7 @@ export function createStopAll({inventory, overview, isProtected}) {
         const isOld = inventory.failure !== null || overview.value.health.sync.isStale;
         const targets = isOld ? null : list();
         const said = targets === null ? {} : targets.length ? describe(targets) : {title: sayNothing()};
-        setText(number, targets?.length ? String(targets.length) : '');
+        setText(number, targets?.length ? sayNumber(targets.length) : '');
         setText(money, said.money ?? '');
         set(button, 'title', said.title ?? '');
     }
@@ -33,7 +33,7 @@ export function createStopAll({inventory, overview, isProtected}) {
         const prices = costs.filter(cost => cost !== null);
         const unknown = costs.length - prices.length;
         const saved = sayCost(prices.reduce((sum, price) => sum + price, 0));
-        const saves = [prices.length && saved, unknown && `${unknown} unknown`].filter(Boolean).join(' + ');
+        const saves = [prices.length && saved, unknown && `${sayNumber(unknown)} unknown`].filter(Boolean).join(' + ');
         return {
             money: prices.length ? ` · ${saved}${unknown ? '+' : ''}` : '',
             title: `Stops ${count(targets.length)}. ${saves ? `Saves ${saves}.` : 'Saves nothing now.'}`,
@@ -43,7 +43,7 @@ export function createStopAll({inventory, overview, isProtected}) {
     function sayNothing() {
         const stopping = inventory.countGroup('stopping');
         const kept = inventory.instances.filter(needsStop).length;
-        const rest = [stopping && `${stopping} stopping`, kept && `${kept} protected`].filter(Boolean).join(', ');
+        const rest = [stopping && `${sayNumber(stopping)} stopping`, kept && `${sayNumber(kept)} protected`].filter(Boolean).join(', ');
         return `By this list nothing is to stop: ${rest || 'no instance is running'}. Pressing reads the account anew.`;
     }
 

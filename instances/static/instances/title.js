@@ -1,8 +1,10 @@
 // The title and the icon of the browser's tab: the number of running instances, an operation's progress, a sign for trouble.
 
+import {sayNumber} from './words.js';
+
 // `running` is null while it isn't known.
 export function showTitle({running, operation, hasTrouble}) {
-    document.title = `${hasTrouble ? '⚠ ' : ''}${operation ? `${operation} – ` : running !== null ? `(${running}) ` : ''}Novita panel`;
+    document.title = `${hasTrouble ? '⚠ ' : ''}${operation ? `${operation} – ` : running !== null ? `(${sayNumber(running)}) ` : ''}Novita panel`;
     drawIcon(running, hasTrouble);
 }
 

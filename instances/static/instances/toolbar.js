@@ -2,7 +2,7 @@
 
 import {Outage} from './service.js';
 import {send} from './session.js';
-import {count} from './words.js';
+import {count, sayNumber} from './words.js';
 
 // A cleared cache is filled within seconds where the service synchronizes on its own.
 const MAX_FILL_TRIES = 8;
@@ -32,7 +32,7 @@ export function createToolbar({ask, inventory, live, statusLine}) {
             'missing but not confirmed': result.unconfirmed,
             unchanged: result.novitaInstances - result.added - result.changed,
         };
-        const parts = Object.entries(numbers).filter(([, number]) => number > 0).map(([word, number]) => `${number} ${word}`);
+        const parts = Object.entries(numbers).filter(([, number]) => number > 0).map(([word, number]) => `${sayNumber(number)} ${word}`);
         const seconds = (result.duration / 1000).toFixed(1);
         return `Synchronized: ${[count(result.novitaInstances), ...parts].join(', ')}, in ${seconds} s. ${result.errors.join(' ')}`;
     }

@@ -11,10 +11,15 @@ export function capitalize(word) {
 
 // Made once: a format takes longer to make than a hundred numbers to write.
 const cents = new Intl.NumberFormat('en-US', {minimumFractionDigits: 2, maximumFractionDigits: 2});
-const dollars = new Intl.NumberFormat('en-US', {maximumFractionDigits: 0});
+const whole = new Intl.NumberFormat('en-US', {maximumFractionDigits: 0});
+
+// Returns a number of instances, or of anything else that is counted.
+export function sayNumber(number) {
+    return whole.format(number);
+}
 
 export function sayUsd(amount, digits = 2) {
-    return `$${(digits ? cents : dollars).format(amount)}`;
+    return `$${(digits ? cents : whole).format(amount)}`;
 }
 
 // Returns an amount in USD per hour.
@@ -30,7 +35,7 @@ export function sayInstanceCost({prepaid, costPerHour}) {
 export const PAST = {start: 'started', stop: 'stopped', restart: 'restarted'};
 
 export function count(number) {
-    return `${number} instance${number === 1 ? '' : 's'}`;
+    return `${sayNumber(number)} instance${number === 1 ? '' : 's'}`;
 }
 
 // Without the server's time there is no age: then the moment itself.

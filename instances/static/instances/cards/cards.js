@@ -2,7 +2,7 @@
 
 import {make, set, setText} from '../elements.js';
 import {getGroupLabel, listGroups} from '../statuses.js';
-import {sayAge, sayMoment, sayUsd} from '../words.js';
+import {sayAge, sayMoment, sayNumber, sayUsd} from '../words.js';
 import {needsAttention, REASONS} from './attention.js';
 
 const SHOWN_GPUS = 3;
@@ -18,10 +18,10 @@ export function createCards({inventory}) {
     const days = Number(get('cards').dataset.longRunningDays);
     const syncTime = get('figure-sync').firstElementChild;
     const sayReason = {
-        error: number => `${number} error${end(number)}`,
-        longRunning: number => `${number} up > ${days} day${end(days)}`,
-        spotReclaim: number => `${number} spot reclaim${end(number)}`,
-        idle: number => `${number} idle`,
+        error: number => `${sayNumber(number)} error${end(number)}`,
+        longRunning: number => `${sayNumber(number)} up > ${days} day${end(days)}`,
+        spotReclaim: number => `${sayNumber(number)} spot reclaim${end(number)}`,
+        idle: number => `${sayNumber(number)} idle`,
     };
 
     function render() {
@@ -34,9 +34,9 @@ export function createCards({inventory}) {
             counts[group] = (counts[group] || 0) + 1;
             gpus += group === 'running' ? gpuNum || 0 : 0;
         }
-        setText(get('figure-total'), say(String(instances.length)));
-        setText(get('figure-running'), say(String(counts.running || 0)));
-        setText(get('figure-of'), hasCopy ? `of ${instances.length} ·\u00a0${gpus}\u00a0GPU${end(gpus)}` : '');
+        setText(get('figure-total'), say(sayNumber(instances.length)));
+        setText(get('figure-running'), say(sayNumber(counts.running || 0)));
+        setText(get('figure-of'), hasCopy ? `of ${sayNumber(instances.length)} ·\u00a0${sayNumber(gpus)}\u00a0GPU${end(gpus)}` : '');
         show(get('figure-moving'), sayMoving(counts.starting, counts.stopping));
         renderSegments(counts, instances.length);
         renderBurn(instances);
@@ -56,7 +56,7 @@ export function createCards({inventory}) {
         const present = listGroups().filter(group => counts[group]);
         bar.setAttribute('role', total ? 'img' : 'none');
         if (total) {
-            const words = present.map(group => `${counts[group]} ${getGroupLabel(group).toLowerCase()}`);
+            const words = present.map(group => `${sayNumber(counts[group])} ${getGroupLabel(group).toLowerCase()}`);
             bar.setAttribute('aria-label', words.join(', '));
         } else {
             bar.removeAttribute('aria-label');
@@ -72,7 +72,7 @@ export function createCards({inventory}) {
         setText(get('figure-cost'), isKnown ? `${sayUsd(perHour, perHour < NO_CENTS_USD ? 2 : 0)}/h` : '–');
         setText(get('figure-day'), [
             isKnown && `≈ ${sayUsd(24 * perHour, 0)}/day`,
-            unknown && `${unknown} price${end(unknown)} unknown`,
+            unknown && `${sayNumber(unknown)} price${end(unknown)} unknown`,
             hasCopy && isStale && 'stale',
         ].filter(Boolean).join(' · '));
     }
@@ -109,7 +109,7 @@ export function createCards({inventory}) {
         if (hasCopy && isStale) {
             links.push(['stale data', SYNC_RUNS]);
         }
-        show(get('figure-attention'), number ? String(number) : hasCopy ? '' : '–');
+        show(get('figure-attention'), number ? sayNumber(number) : hasCopy ? '' : '–');
         const words = links.length || !hasCopy ? links : ['Nothing needs attention'];
         redraw(get('reasons'), words, one => (typeof one === 'string' ? one : make('a', {href: one[1]}, one[0])));
     }
@@ -135,9 +135,9 @@ function compareCosts([name, cost], [otherName, otherCost]) {
 
 function sayMoving(starting, stopping) {
     if (starting && stopping) {
-        return `${starting + stopping} moving`;
+        return `${sayNumber(starting + stopping)} moving`;
     }
-    return starting ? `${starting} starting` : stopping ? `${stopping} stopping` : '';
+    return starting ? `${sayNumber(starting)} starting` : stopping ? `${sayNumber(stopping)} stopping` : '';
 }
 
 function end(number) {

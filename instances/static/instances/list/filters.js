@@ -4,6 +4,7 @@ import {needsAttention} from '../cards/attention.js';
 import {make, set, setText} from '../elements.js';
 import {compareKeys, compareTexts, fold, getNaturalKey} from '../order.js';
 import {getGroupLabel, isMoving} from '../statuses.js';
+import {count, sayNumber} from '../words.js';
 
 // The filters whose choices are the values of the instances: each with the field.
 const CHOICES = {gpu: 'productName', region: 'region', owner: 'owner', project: 'project'};
@@ -98,7 +99,7 @@ export function createFilters({form, address, inventory}) {
         if (inventory.instances !== null) {
             const number = counts.get(`${name} ${value}`);
             set(tab, 'hidden', at >= (number ? WITH_INSTANCES : ALWAYS) && !isCurrent);
-            setText(tab.querySelector('span'), inventory.hasCopy ? String(number ?? '') : '');
+            setText(tab.querySelector('span'), inventory.hasCopy && number !== undefined ? sayNumber(number) : '');
         }
     }
 
@@ -122,7 +123,7 @@ export function createFilters({form, address, inventory}) {
 
     function renderMatches(number) {
         const total = inventory.instances.length;
-        const words = number === total ? `${total} instance${total === 1 ? '' : 's'}` : `${number} of ${total} match`;
+        const words = number === total ? count(total) : `${sayNumber(number)} of ${sayNumber(total)} match`;
         setText(document.getElementById('matches'), inventory.hasCopy ? words : '');
     }
 

@@ -1,6 +1,7 @@
 // The pages of the table: the one before, the one after, and any by its number.
 
 import {make, set, setText} from '../elements.js';
+import {sayNumber} from '../words.js';
 
 const PAGE_SIZE = 100;
 
@@ -20,7 +21,7 @@ export function createPager({address}) {
         set(pager, 'hidden', pages === 1);
         renderLink(previous, page - 1, page > 1);
         renderLink(next, page + 1, page < pages);
-        setText(size, String(pages));
+        setText(size, sayNumber(pages));
         if (field.dataset.shown !== String(page)) {
             field.dataset.shown = String(page);
             field.value = page;

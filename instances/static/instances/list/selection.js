@@ -1,7 +1,7 @@
 // The selection: the boxes of the rows and of the heading, and the bar with its counts and buttons.
 
 import {find, make, set, setDisabled, setText} from '../elements.js';
-import {capitalize, PAST, sayCost} from '../words.js';
+import {capitalize, PAST, sayCost, sayNumber} from '../words.js';
 import {removeUnknown} from './inventory.js';
 
 // `canRequest(kind, one)` says whether an operation of that kind can include the instance; `preview(kind, ids, number)`
@@ -37,7 +37,7 @@ export function createSelection({table, inventory, canRequest, preview, render})
         for (const button of buttons) {
             const {kind} = button.dataset;
             const possible = chosen.filter(one => canRequest(kind, one)).length;
-            setText(button, `${capitalize(kind)} ${possible}`);
+            setText(button, `${capitalize(kind)} ${sayNumber(possible)}`);
             set(button, 'title', possible ? '' : `None of the selected instances can be ${PAST[kind]} now.`);
             setDisabled(button, !possible);
         }
@@ -45,7 +45,7 @@ export function createSelection({table, inventory, canRequest, preview, render})
         set(allBox, 'hidden', false);
         set(allBox, 'checked', number > 0 && number === matching.length);
         set(allBox, 'indeterminate', number > 0 && number < matching.length);
-        set(allBox, 'ariaLabel', `Select all ${matching.length} that match`);
+        set(allBox, 'ariaLabel', `Select all ${sayNumber(matching.length)} that match`);
     }
 
     function describe(chosen, shown) {
@@ -57,16 +57,16 @@ export function createSelection({table, inventory, canRequest, preview, render})
         const hidden = chosen.filter(one => !matches.has(one)).length;
         const elsewhere = chosen.filter(one => matches.has(one) && !onPage.has(one)).length;
         return [
-            `${chosen.length} selected · ${sayCosts(chosen)}`,
-            hidden && `${hidden} of them hidden by the filter`,
-            elsewhere && `${elsewhere} on other pages`,
+            `${sayNumber(chosen.length)} selected · ${sayCosts(chosen)}`,
+            hidden && `${sayNumber(hidden)} of them hidden by the filter`,
+            elsewhere && `${sayNumber(elsewhere)} on other pages`,
         ].filter(Boolean).join(', ');
     }
 
     function sayCosts(chosen) {
         const unknown = chosen.filter(one => one.costPerHour === null).length;
         const sum = chosen.reduce((total, one) => total + (one.costPerHour || 0), 0);
-        return unknown === chosen.length ? 'price unknown' : `${sayCost(sum)}${unknown ? ` + ${unknown} unknown` : ''}`;
+        return unknown === chosen.length ? 'price unknown' : `${sayCost(sum)}${unknown ? ` + ${sayNumber(unknown)} unknown` : ''}`;
     }
 
     function listSelected() {

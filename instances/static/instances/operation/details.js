@@ -4,7 +4,7 @@
 import {createDrawer} from '../drawer.js';
 import {listItems, make, set, setText} from '../elements.js';
 import {locate} from '../root.js';
-import {sayClock} from '../words.js';
+import {sayClock, sayNumber} from '../words.js';
 import {createButtons} from './buttons.js';
 import {getTotal, isRunning} from './states.js';
 import {createTargets} from './targets.js';
@@ -94,7 +94,7 @@ function change(element, look, fill) {
 }
 
 function makeOther(one) {
-    const words = `${sayHeading(one)}: ${one.counts.confirmed} of ${getTotal(one)} done`;
+    const words = `${sayHeading(one)}: ${sayNumber(one.counts.confirmed)} of ${sayNumber(getTotal(one))} done`;
     return make('li', {},
         make('button', {type: 'button', class: 'is-plain', 'data-do': 'operation-pick', 'data-operation': one.id}, words),
         make('bdi', {class: 'quiet'}, ` by ${one.requestedBy}`));

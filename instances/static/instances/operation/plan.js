@@ -4,7 +4,7 @@ import {clone, listItems, setDisabled, setText} from '../elements.js';
 import {sortByName} from '../order.js';
 import {send} from '../session.js';
 import {getCountedLabel} from '../statuses.js';
-import {capitalize, count, PAST, sayCost} from '../words.js';
+import {capitalize, count, PAST, sayCost, sayNumber} from '../words.js';
 import {findRepeatedNames, getName} from './states.js';
 
 // Returns the path and the body of the request that carries the operation out.
@@ -91,7 +91,7 @@ export function createPlan({root, onConfirm}) {
         // It keeps its place: no button stands there before it appears.
         goButton.classList.toggle('is-absent', !found);
         document.getElementById('plan-number-field').hidden = Boolean(ids);
-        setText(document.getElementById('plan-number-label'), `Enter ${found} to stop ${found === 1 ? 'it' : 'them'}`);
+        setText(document.getElementById('plan-number-label'), `Enter ${sayNumber(found)} to stop ${found === 1 ? 'it' : 'them'}`);
         setText(goButton, `${capitalize(kind)} ${count(found)}`);
         goButton.classList.toggle('is-danger', kind !== 'start');
         setText(closeButton, found ? 'Cancel' : 'Close');
@@ -99,7 +99,7 @@ export function createPlan({root, onConfirm}) {
             const repeated = findRepeatedNames([...plan.requested, ...plan.left]);
             fillNames('plan-targets', plan.requested, repeated);
             fillNames('plan-skipped', plan.left, repeated);
-            setText(document.getElementById('plan-skipped-title'), `${plan.left.length} skipped`);
+            setText(document.getElementById('plan-skipped-title'), `${sayNumber(plan.left.length)} skipped`);
             listItems(document.getElementById('plan-warnings'), answer.warnings);
             renderObstacle();
         }
@@ -108,7 +108,7 @@ export function createPlan({root, onConfirm}) {
     function describe() {
         const {kind, ids, expected, requested} = plan;
         const isOld = expected !== null && expected !== requested.length;
-        const older = isOld ? ` The list on this page is older and shows ${expected}.` : '';
+        const older = isOld ? ` The list on this page is older and shows ${sayNumber(expected)}.` : '';
         if (!requested.length) {
             return (ids ? `None of the selected instances can be ${PAST[kind]} now.` : 'Nothing is running.') + older;
         }
@@ -117,7 +117,7 @@ export function createPlan({root, onConfirm}) {
         const end = groups ? `: ${groups}.` : older ? '.' : ':';
         // The operation verifies these, too, so that its numbers include them.
         const moving = plan.left.filter(one => one.state === 'requested').length;
-        const more = moving && kind === 'stop' ? ` ${moving} more ${moving === 1 ? 'is' : 'are'} stopping already.` : '';
+        const more = moving && kind === 'stop' ? ` ${sayNumber(moving)} more ${moving === 1 ? 'is' : 'are'} stopping already.` : '';
         return `${count(requested.length)} will be ${PAST[kind]}${more && end === ':' ? '.' : end}${more}${older}`;
     }
 
@@ -129,7 +129,7 @@ export function createPlan({root, onConfirm}) {
             numbers.set(word, (numbers.get(word) || 0) + 1);
         }
         return numbers.size === 1 && numbers.has('running') ? ''
-            : [...numbers].map(([word, number]) => `${number} ${word}`).join(', ');
+            : [...numbers].map(([word, number]) => `${sayNumber(number)} ${word}`).join(', ');
     }
 
     // Tells how many a stop of all would stop now, by the page's list; null when the page has none. A list that hasn't
@@ -149,9 +149,9 @@ export function createPlan({root, onConfirm}) {
     }
 
     function findObstacle() {
-        const wanted = String(plan.requested.length);
+        const wanted = sayNumber(plan.requested.length);
         const typed = numberField.value.trim();
-        return plan.ids || typed === wanted ? ''
+        return plan.ids || [wanted, String(plan.requested.length)].includes(typed) ? ''
             : typed ? `That doesn't match. Enter ${wanted}.` : `Enter ${wanted} to enable the button.`;
     }
 
@@ -205,7 +205,7 @@ function sayMoney(kind, {savesPerHour, costsPerHour, unknownPrices, prepaid}) {
     if (rate === null) {
         return `${verb} an unknown amount: no price is known.`;
     }
-    const left = [unknownPrices && `${unknownPrices} unknown`, prepaid && `${prepaid} prepaid`].filter(Boolean).join(', ');
+    const left = [unknownPrices && `${sayNumber(unknownPrices)} unknown`, prepaid && `${sayNumber(prepaid)} prepaid`].filter(Boolean).join(', ');
     return `${verb} ${sayCost(rate)}${left ? `, without ${left}` : ''}.`;
 }
 

@@ -2,7 +2,7 @@
 
 import {clone, set, setText} from '../elements.js';
 import {sortByName} from '../order.js';
-import {capitalize, sayClock, sayMoment} from '../words.js';
+import {capitalize, sayClock, sayMoment, sayNumber} from '../words.js';
 import {findRepeatedNames, getName, isRunning} from './states.js';
 import {sayDone} from './words.js';
 
@@ -37,7 +37,7 @@ export function createTargets() {
         for (const name of new Set(Object.values(LISTS))) {
             const section = document.getElementById(`targets-${name}`).parentElement;
             set(section, 'hidden', !sizes[name]);
-            setText(section.querySelector('.size'), String(sizes[name] || 0));
+            setText(section.querySelector('.size'), sayNumber(sizes[name] || 0));
         }
         setText(document.getElementById('targets-confirmed-title'), capitalize(sayDone(operation.kind)));
         setText(document.getElementById('targets-trouble-title'), `Not ${sayDone(operation.kind)}`);

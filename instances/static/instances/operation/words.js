@@ -1,7 +1,7 @@
 // An operation in words: its live counts and times. The server words the result and each target.
 
 import {getNow} from '../clock.js';
-import {capitalize, sayAge, sayClock, sayCost} from '../words.js';
+import {capitalize, sayAge, sayClock, sayCost, sayNumber} from '../words.js';
 import {countAlready, getTotal, isRunning} from './states.js';
 
 const WORDS = {
@@ -24,11 +24,11 @@ export function sayTitle(kind, isWholeAccount) {
 
 // The strip's heading: how many a running operation is about, or which operation has ended.
 export function sayHeading(operation) {
-    return isRunning(operation) ? `${sayDoing(operation.kind)} ${getTotal(operation)}` : sayTitle(operation.kind, operation.isWholeAccount);
+    return isRunning(operation) ? `${sayDoing(operation.kind)} ${sayNumber(getTotal(operation))}` : sayTitle(operation.kind, operation.isWholeAccount);
 }
 
 export function sayPageTitle(operation) {
-    return isRunning(operation) ? `${sayDoing(operation.kind)} ${operation.counts.confirmed}/${getTotal(operation)}` : '';
+    return isRunning(operation) ? `${sayDoing(operation.kind)} ${sayNumber(operation.counts.confirmed)}/${sayNumber(getTotal(operation))}` : '';
 }
 
 // Novita, or a worker, has not answered for so long: two rounds of an operation.
@@ -54,7 +54,7 @@ export function sayProgress(operation) {
         [counts.pending, isCancelled ? 'not requested' : 'queued'],
         [counts.skipped, 'skipped'],
     ];
-    const words = parts.filter(([number, word]) => number || word === done).map(([number, word]) => `${number} ${word}`);
+    const words = parts.filter(([number, word]) => number || word === done).map(([number, word]) => `${sayNumber(number)} ${word}`);
     return `${isCancelled ? 'Cancelled: ' : ''}${[...words, saySilence(operation)].filter(Boolean).join(' · ')}`;
 }
 
@@ -68,7 +68,7 @@ export function sayFigures(operation) {
         [already, `already ${done}`],
         [getTotal(operation) - counts.confirmed, `not ${done}`],
         [counts.skipped, 'skipped'],
-    ].filter(([number], index) => number || index === 0).map(([number, word]) => `${number} ${word}`).join(', '))}.`;
+    ].filter(([number], index) => number || index === 0).map(([number, word]) => `${sayNumber(number)} ${word}`).join(', '))}.`;
 }
 
 // The server's sentence; when all are confirmed, with the time of the last confirmation, and with what is saved.
