@@ -124,8 +124,11 @@ class Panel:
     def hold(self, *rows: Row) -> None:
         """Give the account exactly these instances, and synchronize."""
         self.novita.clear_faults()
-        self.novita.change(remove=list(self.novita.get_truth()), add=[{**PLAIN_ROW, **row} for row in rows])
-        self.clear()
+        before = self.novita.get_truth()
+        self.novita.change(remove=list(before), add=[{**PLAIN_ROW, **row} for row in rows])
+        # A test begins with an empty account, whose copy needs no clearing.
+        if before or not rows:
+            self.clear()
         self.sync()
 
     def set(self, instance_id: str, **fields: Any) -> None:
@@ -379,6 +382,18 @@ def shared_context(browser: Browser, shared_panel: Panel) -> Iterator[BrowserCon
         yield context
 
 
+def open_tab(context: BrowserContext) -> Page:
+    """Open a tab that draws next to nothing: nobody sees it, and drawing takes a tenth of a visit's time.
+
+    What it measures, and where the mouse is, it knows as in a window of the context's size.
+    """
+    page = context.new_page()
+    session = context.new_cdp_session(page)
+    session.send("Emulation.setVisibleSize", {"width": 8, "height": 8})
+    session.detach()
+    return page
+
+
 Visit = Callable[..., Page]
 
 
@@ -399,7 +414,7 @@ def visit(browser: Browser, panel: Panel, shared_context: BrowserContext, witnes
             else:
                 context = stack.enter_context(watch_context(shared_context, witness))
                 lent.append(context)
-            page = context.new_page()
+            page = open_tab(context)
             if viewport != WIDE:
                 page.set_viewport_size(viewport)
             page.goto(path)
@@ -456,7 +471,7 @@ def context(guarded_panel: Panel, guarded_context: BrowserContext) -> Iterator[B
 
 
 def log_in(context: BrowserContext, name: str) -> Page:
-    page = context.new_page()
+    page = open_tab(context)
     page.goto("/")
     page.get_by_label("Username").fill(name)
     page.get_by_label("Password").fill(PASSWORD)

@@ -5,7 +5,7 @@ as another user.
 import pytest
 from playwright.sync_api import BrowserContext, Page, Request, expect
 
-from tests.browser.conftest import PASSWORD, Panel, log_in, open_visitor_menu
+from tests.browser.conftest import PASSWORD, Panel, log_in, open_tab, open_visitor_menu
 from tests.browser.test_refresh import SET_VISIBILITY
 
 pytestmark = pytest.mark.xdist_group("browser with a login")
@@ -22,7 +22,7 @@ def page(context: BrowserContext, guarded_panel: Panel) -> Page:
 
 
 def log_out(context: BrowserContext) -> Page:
-    tab = context.new_page()
+    tab = open_tab(context)
     tab.goto("/")
     open_visitor_menu(tab)
     tab.get_by_role("button", name="Log out").click()

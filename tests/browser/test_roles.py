@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import BrowserContext, expect
 
-from tests.browser.conftest import log_in
+from tests.browser.conftest import log_in, open_tab
 from tests.browser.test_accessibility import find_violations
 
 pytestmark = pytest.mark.xdist_group("browser with a login")
@@ -47,7 +47,7 @@ def test_user_without_role_is_told_and_can_log_out(context: BrowserContext) -> N
 
 
 def test_wrong_password_shows_an_error_and_keeps_the_username(context: BrowserContext) -> None:
-    page = context.new_page()
+    page = open_tab(context)
     page.goto("/login/")
     page.get_by_label("Username").fill("viewer")
     page.get_by_label("Password").fill("wrong")
