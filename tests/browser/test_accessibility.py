@@ -37,13 +37,21 @@ DESCRIBE_FOCUS = """() => {
     };
 }"""
 
-# The rules that depend on colours: the other theme needs no others.
-COLOUR_RULES = {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}
+# The rules that depend on colours take most of axe's time. The other theme needs no others, and another width needs
+# them only for elements that it shows first.
+COLOUR_RULES = ["color-contrast", "link-in-text-block"]
 # Colours that change with the theme take some time to do so.
-RUN_AXE = """async options => {
+RUN_AXE = """async ([rules, isNewOnly]) => {
     const changes = document.getAnimations().filter(one => one instanceof CSSTransition);
     await Promise.allSettled(changes.map(one => one.finished));
-    return (await axe.run(options)).violations;
+    const shown = [...document.body.querySelectorAll('*')].filter(one => one.checkVisibility());
+    const fresh = isNewOnly ? shown.filter(one => !window.judged.has(one)) : [document];
+    window.shown = shown;
+    if (!fresh.length) {
+        return [];
+    }
+    // Axe's preloading writes styles into the page, which the policy forbids.
+    return (await axe.run(fresh, {preload: false, resultTypes: ['violations'], ...rules})).violations;
 }"""
 
 
@@ -56,15 +64,22 @@ def find_violations(page: Page, *viewports: ViewportSize) -> list[str]:
     """Run axe in these widths, or in the page's own, and in both themes."""
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE_SCRIPT)
+    colours = {"runOnly": {"type": "rule", "values": COLOUR_RULES}}
+    others = {"rules": {rule: {"enabled": False} for rule in COLOUR_RULES}}
+    page.evaluate("window.judged = new Set()")
     found = []
-    for viewport in viewports or (page.viewport_size,):
+    for number, viewport in enumerate(viewports or (page.viewport_size,)):
         assert viewport
         page.set_viewport_size(viewport)
-        # Axe's preloading writes styles into the page, which the policy forbids.
-        found += page.evaluate(RUN_AXE, {"preload": False, "resultTypes": ["violations"]})
+        if number:
+            found += page.evaluate(RUN_AXE, [others, False])
+            found += page.evaluate(RUN_AXE, [colours, True])
+        else:
+            found += page.evaluate(RUN_AXE, [{}, False])
         page.emulate_media(color_scheme="dark")
-        found += page.evaluate(RUN_AXE, {"preload": False, "resultTypes": ["violations"], "runOnly": COLOUR_RULES})
+        found += page.evaluate(RUN_AXE, [colours, number > 0])
         page.emulate_media(color_scheme="light")
+        page.evaluate("judged = judged.union(new Set(shown))")
     return [
         f"{violation['id']}: {node['html']} {node.get('failureSummary', '')}"
         for violation in found
@@ -176,7 +191,8 @@ def test_dialog_buttons_are_visible_at_every_width(panel: Panel, visit: Visit) -
 
 @pytest.mark.parametrize("search", ["nope", ""], ids=["no match", "emptied"])
 def test_empty_list_passes_axe(panel: Panel, visit: Visit, search: str) -> None:
-    panel.hold(*ROWS)
+    # Instances that are moving would be read again, and fill the cache.
+    panel.hold(*ROWS[:2])
     if not search:
         panel.clear()
     page = visit(f"/?search={search}")
@@ -205,8 +221,13 @@ def test_page_passes_axe_and_fits_a_phone(panel: Panel, visit: Visit, witness: W
     page = visit("/admin/instances/syncrun/" if "{run}" in path else path)
     if "{run}" in path:
         page.locator("#result_list tbody th a").first.click()
-        expect(page.get_by_text("gamma")).to_be_visible()
+        expect(page.get_by_text("gamma").first).to_be_visible()
     page.wait_for_load_state("networkidle")
+    # In the list of all operations, the first of each method stands for the others.
+    page.evaluate(
+        "document.querySelectorAll('.opblock').forEach(one => document.querySelector(`.${one.classList[1]}`) === one"
+        " || one.remove())"
+    )
 
     found = find_violations(page)
     page.set_viewport_size(NARROW)

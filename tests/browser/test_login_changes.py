@@ -5,7 +5,7 @@ as another user.
 import pytest
 from playwright.sync_api import BrowserContext, Page, Request, expect
 
-from tests.browser.conftest import PASSWORD, Panel, log_in, open_tab, open_visitor_menu
+from tests.browser.conftest import PASSWORD, Panel, log_in, open_tab, open_visitor_menu, send_login, send_logout
 from tests.browser.test_refresh import SET_VISIBILITY
 
 pytestmark = pytest.mark.xdist_group("browser with a login")
@@ -21,21 +21,16 @@ def page(context: BrowserContext, guarded_panel: Panel) -> Page:
     return page
 
 
-def log_out(context: BrowserContext) -> Page:
-    tab = open_tab(context)
-    tab.goto("/")
-    open_visitor_menu(tab)
-    tab.get_by_role("button", name="Log out").click()
-    expect(tab.get_by_role("button", name="Log in")).to_be_visible()
-    return tab
-
-
 def log_in_again(context: BrowserContext, name: str = "admin") -> None:
-    """Log out and in again in a second tab."""
-    log_out(context).close()
-    tab = log_in(context, name)
-    expect(tab.get_by_role("row", name="trainer")).to_be_visible()
-    tab.close()
+    """Log out and in again, as another tab would."""
+    send_logout(context)
+    send_login(context, name)
+
+
+def fill_in(page: Page) -> None:
+    page.get_by_label("Username").fill("admin")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
 
 
 def come_back(page: Page) -> None:
@@ -51,7 +46,12 @@ def test_button_works_after_a_new_login_in_another_tab(
     context: BrowserContext,
     page: Page,
 ) -> None:
-    log_in_again(context)
+    tab = open_tab(context)
+    tab.goto("/")
+    open_visitor_menu(tab)
+    tab.get_by_role("button", name="Log out").click()
+    fill_in(tab)
+    expect(tab.get_by_role("row", name="trainer")).to_be_visible()
     sent: list[str] = []
 
     def note(request: Request) -> None:
@@ -81,7 +81,7 @@ def test_ended_login_is_shown_before_a_button_is_pressed(
     context: BrowserContext,
     page: Page,
 ) -> None:
-    log_out(context).close()
+    send_logout(context)
 
     come_back(page)
 
@@ -91,9 +91,7 @@ def test_ended_login_is_shown_before_a_button_is_pressed(
     press_sync(page)
     expect(page.locator("#status")).to_have_text("You are logged out. Log in again.")
     page.get_by_role("link", name="Log in again").click()
-    page.get_by_label("Username").fill("admin")
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Log in").click()
+    fill_in(page)
     expect(page.get_by_role("row", name="trainer")).to_be_visible()
 
 
@@ -126,14 +124,14 @@ def test_page_recovers_after_a_login_in_another_tab(
     context: BrowserContext,
     page: Page,
 ) -> None:
-    log_out(context).close()
+    send_logout(context)
     come_back(page)
     expect(page.locator(NOTICE)).to_contain_text("You are logged out.")
     page.get_by_role("button", name="Refresh data").click()
     # The notice has the reason, and a link to log in.
     expect(page.locator("#status-error")).to_have_text("Not refreshed.")
     expect(page.locator("#live")).to_contain_text("Logged out since")
-    expect(log_in(context, "admin").get_by_role("row", name="trainer")).to_be_visible()
+    send_login(context, "admin")
 
     come_back(page)
 

@@ -22,9 +22,11 @@ def test_every_kind_of_page_obeys_its_policy(panel: Panel, visit: Visit, witness
         panel.service.url,
         witness,
         lambda path: re.sub("^/admin/[a-z]+/[a-z]+/", "/admin/*/*/", find_kind(path)),
+        # Its scripts take as long as twenty pages; axe reads it without a login.
+        except_for="/api/docs",
     )
 
-    assert {"/", "/costs/", "/activity/", "/admin/", "/api/docs"} <= seen
+    assert {"/", "/costs/", "/activity/", "/admin/"} <= seen
     assert [path for path in seen if re.fullmatch("/admin/instances/[a-z]+/", path)]
     assert [path for path in seen if "/change/" in path]
 
