@@ -187,6 +187,15 @@ def test_full_disk_leaves_no_file(file: Path) -> None:
     assert list(file.parent.iterdir()) == []
 
 
+def test_copy_that_has_not_counted_the_pages_reports_no_progress() -> None:
+    told: list[tuple[int, int]] = []
+
+    with closing(sqlite3.connect(":memory:")) as empty, closing(sqlite3.connect(":memory:")) as target:
+        files.copy_database(empty, target, lambda done, total: told.append((done, 100 * done // total)))
+
+    assert told == []
+
+
 def test_nobody_stays_logged_in_by_a_backup(file: Path) -> None:
     Session.objects.create(session_key="FAKE-SECRET-session", session_data="x", expire_date=AT)
     User.objects.create_user("ann")

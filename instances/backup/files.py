@@ -136,13 +136,17 @@ def copy_database(
 
     Others may read and write both meanwhile. `note` is called with the pages that are copied, and all pages.
     """
+
+    def tell(_: int, left: int, total: int) -> None:
+        # A step that fails at once, on a full disk, has not counted the pages.
+        if note and total:
+            note(total - left, total)
+
     source.execute("BEGIN")
     try:
         # This read holds the state of one moment: without it, another's write would begin the copy anew.
         source.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        source.backup(
-            target, pages=STEP_PAGES, progress=(lambda _, left, total: note(total - left, total)) if note else None
-        )
+        source.backup(target, pages=STEP_PAGES, progress=tell)
     finally:
         source.rollback()
 
