@@ -7,12 +7,13 @@ from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from django.contrib.auth.models import Group, User
 from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import OperationalError, connection
 from pytest_django import Settings
 
 from instances.access.audit import WORKER
@@ -166,6 +167,11 @@ def test_backup_never_replaces_the_database_itself(suffix: str, file: Path) -> N
 
     assert "The panel itself uses" in fail("backup", file / f"{database.name}{suffix}", overwrite=True)
     assert database.stat().st_ino == inode
+
+
+def test_backup_of_a_database_that_is_away_says_so(file: Path) -> None:
+    with connection.execute_wrapper(Mock(side_effect=OperationalError("away"))):
+        assert "was not written: the database can't be used. OperationalError: away." in fail("backup", file)
 
 
 def test_backup_into_a_missing_folder_says_so(file: Path) -> None:

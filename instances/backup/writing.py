@@ -6,10 +6,10 @@ from contextlib import closing
 from pathlib import Path
 
 from django.core.management import call_command
-from django.db import DEFAULT_DB_ALIAS, connection, transaction
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connection, transaction
 
 from instances.backup import files, rows
-from instances.errors import BackupRefused
+from instances.errors import BackupFailed, BackupRefused
 from novita_site.private_files import list_private
 
 Tell = Callable[[str], None]
@@ -20,7 +20,11 @@ def write(path: Path, tell: Tell, *, replaces: bool = False) -> Mapping[str, int
 
     `tell` is called with the progress, many times a second. Raises BackupRefused and BackupFailed.
     """
-    if not rows.has_tables(DEFAULT_DB_ALIAS):
+    try:
+        has_tables = rows.has_tables(DEFAULT_DB_ALIAS)
+    except DatabaseError as exc:
+        raise BackupFailed(f"{path} was not written: the database can't be used. {files.explain(exc)}") from exc
+    if not has_tables:
         raise BackupRefused("The database has no tables.", suggestion="Check DATABASE_URL, or run manage.py migrate.")
     if path.resolve() in {own.resolve() for own, _ in list_private()}:
         # Running processes would go on writing to the replaced database, which nobody could open any more.
