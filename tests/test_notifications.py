@@ -483,6 +483,19 @@ def test_command_fails_when_a_channel_does_not_take_the_test(inbox: Any) -> None
     assert "did not accept" in out.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("broken", "reason"), [("SELECT", "The database can't be used: disk full"), ("INSERT", "Nothing was sent")]
+)
+def test_command_does_not_call_a_broken_database_a_missing_channel(broken: str, reason: str, inbox: Any) -> None:
+    def fail(execute: Any, sql: str, *args: Any) -> Any:
+        if sql.startswith(broken):
+            raise OperationalError("disk full")
+        return execute(sql, *args)
+
+    with connection.execute_wrapper(fail), pytest.raises(CommandError, match=reason):
+        call_command("notify", "--test")
+
+
 def test_command_without_a_channel_says_how_to_add_one() -> None:
     with pytest.raises(CommandError, match="NOTIFY_URLS"):
         call_command("notify", "--test")

@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
 
 from instances.models import EventKind, Message
 from instances.notifications import events, sending
@@ -18,13 +19,21 @@ class Command(BaseCommand):
         parser.add_argument("--test", action="store_true", required=True, help="send the test")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            self._test()
+        except DatabaseError as exc:
+            raise CommandError(f"The database can't be used: {exc}.") from exc
+
+    def _test(self) -> None:
+        if not events.is_heard(EventKind.TEST):
+            raise CommandError(
+                "There is no channel: set NOTIFY_URLS, or add one under Notification channels in /admin/."
+            )
         event = events.tell(
             EventKind.TEST, "command", "Test of Novita panel", ["This channel works."], is_repeated=True
         )
         if event is None:
-            raise CommandError(
-                "There is no channel: set NOTIFY_URLS, or add one under Notification channels in /admin/."
-            )
+            raise CommandError("Nothing was sent: the test can't be recorded in the database. The log says why.")
         failed = 0
         for message in event.messages.select_related("channel"):
             sending.send(message.pk)
