@@ -81,6 +81,16 @@ def test_new_user_has_no_role_until_one_is_assigned(client: Client) -> None:
     assert entry.request_id == answer["X-Request-Id"]
 
 
+@pytest.mark.parametrize("name", ["ann", "ANN"])
+def test_name_that_exists_is_refused_with_a_reason(client: Client, name: str) -> None:
+    words = {"username": name, "usable_password": "true", "password1": PASSWORD, "password2": PASSWORD}
+
+    answer = client.post(f"{USERS}add/", words)
+
+    assert answer.status_code == 200
+    assert "A user with that username already exists." in answer.content.decode()
+
+
 @pytest.mark.parametrize("old", ["", "viewer", "operator", "admin"])
 @pytest.mark.parametrize("new", ["", "viewer", "operator", "admin"])
 def test_role_change_is_recorded(client: Client, old: str, new: str) -> None:

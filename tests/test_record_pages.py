@@ -2,9 +2,11 @@
 
 import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings as project
 from django.contrib import admin
 from django.contrib.auth.models import Group, User
 from django.db.models import Model
@@ -133,6 +135,19 @@ def test_own_account_is_not_deleted_by_a_selection(client: Client, ann: User) ->
     assert "Nothing was deleted" in asked.content.decode()
     assert answer.status_code == 403
     assert User.objects.filter(pk=ann.pk).exists()
+
+
+# --- Policies
+
+
+def test_fields_of_each_rule_can_be_hidden(client: Client) -> None:
+    html = client.get(get_address(Policy, "add")).content.decode()
+
+    styles = Path(project.BASE_DIR, "instances/static/instances/styles/record-forms.css").read_text()
+    for rule in Policy.Rule.values:
+        assert f'<option value="{rule}">' in html
+        assert f"module aligned rule-{rule}" in html
+        assert f'[value="{rule}"]:checked)) .rule-{rule}' in styles
 
 
 # --- Accounts

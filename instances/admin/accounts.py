@@ -62,7 +62,8 @@ class AccountAdmin(ListAdmin):
 
 class _FreeName(forms.ModelForm):  # type: ignore[type-arg]  # Django takes no argument at run time
     def clean_username(self) -> str:
-        name: str = self.cleaned_data["username"]
+        # Django's own check removes a name that exists.
+        name: str = self.cleaned_data.get("username", "")
         if "username" in self.changed_data and name.lower() in RESERVED_NAMES:
             raise forms.ValidationError("This name is reserved. Choose another.")
         return name
@@ -241,7 +242,14 @@ class TokenAdmin(AccountAdmin):
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
         # On this page only. A message would be stored in a cookie or the database until it is shown.
-        context = {**self.admin_site.each_context(request), "token": obj, "text": obj._text}
+        title = f"Token {obj.name}"
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": title,
+            "token": obj,
+            "text": obj._text,
+        }
         return TemplateResponse(request, "admin/instances/token/made.html", context)
 
     def delete_model(self, request: HttpRequest, obj: Token) -> None:

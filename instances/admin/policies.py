@@ -81,10 +81,19 @@ class PolicyAdmin(AccountAdmin):
                 "description": "An empty field applies to all. Protected instances are never included.",
             },
         ),
-        ("Idle", {"fields": ("threshold_percent", "window_minutes", "start_grace_minutes")}),
-        ("Lease", {"fields": ("max_hours",)}),
-        ("Schedule", {"fields": ("hours", "time_zone", "excepted_days", "hand_start_hours")}),
-        ("Budget", {"fields": ("max_usd_per_hour", "min_runway_hours", "confirmed_name", "stop_confirmed_by")}),
+        ("Idle", {"classes": ("rule-idle",), "fields": ("threshold_percent", "window_minutes", "start_grace_minutes")}),
+        ("Lease", {"classes": ("rule-lease",), "fields": ("max_hours",)}),
+        (
+            "Schedule",
+            {"classes": ("rule-schedule",), "fields": ("hours", "time_zone", "excepted_days", "hand_start_hours")},
+        ),
+        (
+            "Budget",
+            {
+                "classes": ("rule-budget",),
+                "fields": ("max_usd_per_hour", "min_runway_hours", "confirmed_name", "stop_confirmed_by"),
+            },
+        ),
         ("Guards", {"fields": ("warning_minutes", "max_stops_per_hour")}),
     )
     readonly_fields = ("stop_confirmed_by",)
@@ -173,11 +182,13 @@ class PolicyAdmin(AccountAdmin):
 def _say_next(policy: Policy) -> str:
     """Say what a saved policy does from now on."""
     if not policy.is_on:
-        return "It is switched off, so it judges nothing."
+        return "The policy is switched off, so it judges nothing."
     return {
-        Policy.Mode.OBSERVE: "It stops nothing and tells nobody. What it would stop and save is under Found.",
-        Policy.Mode.NOTIFY: "It stops nothing. It warns people by the notification channels.",
-        Policy.Mode.STOP: f"It stops instances, each {policy.warning_minutes} minutes after a warning at the earliest.",
+        Policy.Mode.OBSERVE: "The policy stops nothing and tells nobody. What it would stop and save is under Found.",
+        Policy.Mode.NOTIFY: "The policy stops nothing. It warns people by the notification channels.",
+        Policy.Mode.STOP: (
+            f"The policy stops instances, each {policy.warning_minutes} minutes after a warning at the earliest."
+        ),
     }[Policy.Mode(policy.mode)]
 
 
