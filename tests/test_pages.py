@@ -13,6 +13,7 @@ import pytest
 from django.conf import settings as project
 from django.contrib import admin
 from django.contrib.auth.models import User
+from django.contrib.staticfiles import finders
 from django.db import connection
 from django.test import Client
 from fakeredis import FakeServer
@@ -259,6 +260,13 @@ def test_page_of_an_unknown_address_needs_neither_database_nor_redis(client: Cli
     assert answer.status_code == 404
     assert 'class="bar"' in answer.content.decode()
     assert "Back to the dashboard" in answer.content.decode()
+
+
+def test_bar_has_no_id_that_django_styles_on_the_pages_of_records() -> None:
+    bar = "".join(path.read_text() for path in TEMPLATES if path.name == "bar.html" or path.parent.name == "bar")
+    styles = Path(finders.find("admin/css/base.css") or "").read_text()
+
+    assert set(re.findall(r'\bid="([^"]+)"', bar)) & set(re.findall(r"#([a-z-]+)", styles)) == set()
 
 
 @pytest.mark.parametrize(
