@@ -413,15 +413,15 @@ def test_first_screen_has_enough_rows_beside_a_banner(panel: Panel, visit: Visit
 
 def test_error_and_name_are_whole_at_every_width(panel: Panel, visit: Visit) -> None:
     error = {"state": "ImagePullFailed", "message": "image pull failed"}
-    panel.hold({"name": "finetune-qwen-04", "status": "creating", "statusError": error})
+    failed = {"id": "a", "name": "finetune-qwen-04", "status": "creating", "statusError": error}
+    panel.hold(failed, {"id": "b", "name": "finetune-qwen-05"})
     page = visit(viewport={"width": 360, "height": 740})
-    row = page.get_by_role("row", name="finetune-qwen-04")
 
     cut = {}
     for width in (360, 640, 768, 900, 1024, 1280, 1920):
         page.set_viewport_size({"width": width, "height": 800})
-        expect(row.get_by_text("image pull failed")).to_be_visible()
-        found = set(page.evaluate(FIND_CUT)) & {"finetune-qwen-04", "image pull failed"}
+        expect(page.get_by_text("image pull failed")).to_be_visible()
+        found = set(page.evaluate(FIND_CUT)) & {"finetune-qwen-04", "finetune-qwen-05", "image pull failed"}
         if found:
             cut[width] = found
     assert cut == {}
