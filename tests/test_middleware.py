@@ -222,16 +222,14 @@ def test_a_hostile_error_stays_in_its_line(client: Client, log_stream: io.String
     with connection.execute_wrapper(Mock(side_effect=OperationalError("no\x1b[2J\nCRITICAL forged"))):
         client.get("/api/instances")
 
-    lines = [line for line in log_stream.getvalue().splitlines() if "more like this" not in line]
-    assert len(lines) == 1
-    assert lines[0].isprintable()
-    assert lines[0].endswith("database is unavailable: no\\x1b[2J")
+    (line,) = log_stream.getvalue().splitlines()
+    assert line.isprintable()
+    assert line.endswith("database is unavailable: no\\x1b[2J")
 
 
 @pytest.mark.usefixtures("known_owner")
 def test_a_refused_request_is_not_in_the_log(client: Client, log_stream: io.StringIO) -> None:
     for path in ("/api/nope", "/nope", "/api/instances?page=0"):
         client.get(path)
-    client.post("/api/cache/clear", headers={"Sec-Fetch-Site": "cross-site"})
 
     assert log_stream.getvalue() == ""
