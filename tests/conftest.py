@@ -180,8 +180,8 @@ def collected() -> Iterator[None]:
     gc.freeze()
 
 
-@pytest.fixture(autouse=True)
-def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def loopback_only() -> Iterator[None]:
     """No test reaches for another machine, not even to ask for its address, and not when it fails."""
     look_up, connect = socket.getaddrinfo, socket.socket.connect
 
@@ -194,8 +194,10 @@ def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(address, str | bytes) or is_loopback(address[0]), f"a test reaches for {address}"
         connect(self, address)
 
-    monkeypatch.setattr(socket, "getaddrinfo", guarded_look_up)
-    monkeypatch.setattr(socket.socket, "connect", guarded_connect)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", guarded_look_up)
+        patch.setattr(socket.socket, "connect", guarded_connect)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -223,11 +225,13 @@ def redis_server() -> Iterator[FakeServer]:
     end_journal()
 
 
-@pytest.fixture(autouse=True)
-def patient_database(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def patient_database() -> Iterator[None]:
     """On a busy machine a write may take seconds, and no test must take that for a broken database."""
-    monkeypatch.setattr(database, "WAIT_SECONDS", 20.0)
-    monkeypatch.setattr(health, "WAIT_SECONDS", 20.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "WAIT_SECONDS", 20.0)
+        patch.setattr(health, "WAIT_SECONDS", 20.0)
+        yield
 
 
 @pytest.fixture
