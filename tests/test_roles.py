@@ -341,14 +341,15 @@ class Request(NamedTuple):
     who: str
     role: int
     method: str
+    path: str
     is_refused: bool
 
 
 def list_requests(
-    whom: Mapping[str, int], methods: Callable[[int], Iterable[str]], least: Callable[[str], int]
+    path: str, whom: Mapping[str, int], methods: Callable[[int], Iterable[str]], least: Callable[[str], int]
 ) -> list[Request]:
     """Return each visitor's requests, by the methods for a role and the least role for a method."""
-    return [Request(who, role, one, role < least(one)) for who, role in whom.items() for one in methods(role)]
+    return [Request(who, role, one, path, role < least(one)) for who, role in whom.items() for one in methods(role)]
 
 
 @pytest.fixture
@@ -358,9 +359,7 @@ def find_wrong(novita: NovitaAnswers, raw_redis: FakeRedis) -> Callable[..., lis
     Another site's page may make a browser send any read: an image, a link and a prefetched address change nothing.
     """
 
-    def find_wrong(
-        requests: list[Request], path: str, body: Any, is_right: Callable[[Request, Any], bool]
-    ) -> list[str]:
+    def find_wrong(requests: list[Request], body: Any, is_right: Callable[[Request, Any], bool]) -> list[str]:
         clients = {who: make_client(who) for who in dict.fromkeys(one.who for one in requests)}
         harmless = [one for one in requests if one.is_refused or one.method in READS]
         wrong = []
@@ -368,10 +367,10 @@ def find_wrong(novita: NovitaAnswers, raw_redis: FakeRedis) -> Callable[..., lis
         def send(one: Request) -> None:
             headers = {"Sec-Fetch-Site": "cross-site"} if one.method in READS else {}
             data = body(one.method)
-            answer = clients[one.who].generic(one.method, path, data, "application/json", headers=headers)
+            answer = clients[one.who].generic(one.method, one.path, data, "application/json", headers=headers)
             if not is_right(one, answer):
-                wrong.append(f"{one.who}: {one.method}: {answer.status_code}")
-            if path == "/admin/logout/" and one.method == "POST" and not one.is_refused:
+                wrong.append(f"{one.who}: {one.method} {one.path}: {answer.status_code}")
+            if one.path == "/admin/logout/" and one.method == "POST" and not one.is_refused:
                 clients[one.who].force_login(User.objects.get(username=one.who))
 
         before = take_stock(novita, raw_redis)
@@ -394,10 +393,15 @@ def test_the_api_does_for_each_role_what_it_may(
     account: Mapping[str, str], find_wrong: Callable[..., list[str]], template: str
 ) -> None:
     known = sorted({"GET", *API.get(template, {})})
-    # What a method answers that isn't there depends on no role from viewer on.
-    requests = list_api_requests(template, SESSIONS, lambda role: METHODS if role <= VIEWER else known)
+    # What a method answers that isn't there depends on no role, so only a viewer tries all of them.
+    requests = list_api_requests(
+        template,
+        find_path(template, account),
+        SESSIONS,
+        lambda role: METHODS if role == VIEWER else known if role > VIEWER else sorted({*known, "PATCH"}),
+    )
 
-    wrong = find_wrong(requests, find_path(template, account), *judge_api(template))
+    wrong = find_wrong(requests, *judge_api(template))
 
     assert wrong == []
 
@@ -419,15 +423,17 @@ def test_a_token_does_what_its_role_may(
     account: Mapping[str, str], find_wrong: Callable[..., list[str]], template: str
 ) -> None:
     """All views take tokens as they take sessions, so some stand for all."""
-    requests = list_api_requests(template, TOKENS, lambda role: METHODS)
+    requests = list_api_requests(template, find_path(template, account), TOKENS, lambda role: METHODS)
 
-    wrong = find_wrong(requests, find_path(template, account), *judge_api(template))
+    wrong = find_wrong(requests, *judge_api(template))
 
     assert wrong == []
 
 
-def list_api_requests(template: str, whom: Mapping[str, int], methods: Callable[[int], Iterable[str]]) -> list[Request]:
-    return list_requests(whom, methods, lambda one: API.get(template, {}).get(one, VIEWER))
+def list_api_requests(
+    template: str, path: str, whom: Mapping[str, int], methods: Callable[[int], Iterable[str]]
+) -> list[Request]:
+    return list_requests(path, whom, methods, lambda one: API.get(template, {}).get(one, VIEWER))
 
 
 def judge_api(template: str) -> tuple[Callable[[str], bytes | str], Callable[[Request, Any], bool]]:
@@ -572,40 +578,65 @@ def test_all_records_have_the_same_permissions() -> None:
             assert method is getattr(RecordAdmin, f"has_{name}_permission"), (model, name)
 
 
-def stands_for_others(template: str) -> bool:
-    """Tell whether a page is not one of those that all records have, or is that of the first record."""
-    record = re.fullmatch(r"/admin/instances/(\w+)(/.*)?", template)
-    return record is None or record[1] not in RECORDS[1:] or PAGES[template] == (VIEWER, OPERATOR)
+def list_page_requests(
+    template: str, account: Mapping[str, str], whom: Mapping[str, int], methods: Mapping[int, Iterable[str]]
+) -> list[Request]:
+    """Return the requests of a page: GET and POST, unless `methods` names others for a role."""
+    reader, sender = PAGES[template]
+    # Django takes other methods for a GET, or doesn't have them.
+    needed = {"POST": sender, **dict.fromkeys(READS, reader)}
+    return list_requests(
+        f"{find_path(template, account)}/" if template else "/",
+        whom,
+        lambda role: methods.get(role, ("GET", "POST")),
+        lambda one: needed.get(one, min(reader, sender)),
+    )
+
+
+def is_right_page(request: Request, answer: Any) -> bool:
+    if not request.is_refused:
+        is_known = request.path == f"{AUTOCOMPLETE}/" and answer.status_code == 403
+        return not is_login(answer) and (is_known or answer.status_code not in {401, 403, 500})
+    if request.role == -1:
+        return is_login(answer)
+    return answer.status_code == 403 and (b"Not allowed" in answer.content or request.method == "HEAD")
+
+
+def list_same_pages(record: str) -> list[str]:
+    """Return those pages of a record that all records have, for the same roles."""
+    pages = [template for template in PAGES if re.fullmatch(rf"/admin/instances/{record}(/.*)?", template)]
+    return [template for template in pages if PAGES[template] != (VIEWER, OPERATOR)]
 
 
 @pytest.mark.usefixtures("pages_rendered_once")
-@pytest.mark.parametrize("template", PAGES, ids=lambda template: template or "/")
+@pytest.mark.parametrize(
+    "template",
+    [one for one in PAGES if one not in {page for record in RECORDS[1:] for page in list_same_pages(record)}],
+    ids=lambda template: template or "/",
+)
 @pytest.mark.thorough
 def test_a_page_does_for_each_role_what_it_may(
     account: Mapping[str, str], find_wrong: Callable[..., list[str]], template: str
 ) -> None:
-    reader, sender = PAGES[template]
-    # Django takes other methods for a GET, or doesn't have them.
-    needed = {"POST": sender, **dict.fromkeys(READS, reader)}
-    is_first = stands_for_others(template)
-    # Tokens are for the API.
-    whom = {**SESSIONS, "superuser's token": -1} if is_first else {"nobody": -1, "none": 0, "admin": int(ADMIN)}
+    # Tokens are for the API. A method that is neither GET nor POST does for all roles the same.
+    whom = {**SESSIONS, "superuser's token": -1}
+    requests = list_page_requests(template, account, whom, {Role.NONE: METHODS, VIEWER: ("GET", "POST", "DELETE")})
 
-    def list_methods(role: int) -> Iterable[str]:
-        return METHODS if is_first and role in {Role.NONE, VIEWER} else ("GET", "POST")
+    wrong = find_wrong(requests, lambda method: b"", is_right_page)
 
-    def is_right(request: Request, answer: Any) -> bool:
-        if not request.is_refused:
-            is_known = template == AUTOCOMPLETE and answer.status_code == 403
-            return not is_login(answer) and (is_known or answer.status_code not in {401, 403, 500})
-        if request.role == -1:
-            return is_login(answer)
-        return answer.status_code == 403 and (b"Not allowed" in answer.content or request.method == "HEAD")
+    assert wrong == []
 
-    requests = list_requests(whom, list_methods, lambda one: needed.get(one, min(reader, sender)))
-    path = f"{find_path(template, account)}/" if template else "/"
 
-    wrong = find_wrong(requests, path, lambda method: b"", is_right)
+@pytest.mark.usefixtures("pages_rendered_once")
+@pytest.mark.parametrize("record", RECORDS[1:])
+@pytest.mark.thorough
+def test_pages_of_other_records_do_for_each_role_what_those_of_the_first_do(
+    account: Mapping[str, str], find_wrong: Callable[..., list[str]], record: str
+) -> None:
+    whom = {"nobody": -1, "none": 0, "admin": int(ADMIN)}
+    pages = [list_page_requests(one, account, whom, {-1: ["GET"], 0: ["POST"]}) for one in list_same_pages(record)]
+
+    wrong = find_wrong([request for page in pages for request in page], lambda method: b"", is_right_page)
 
     assert wrong == []
 
