@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from html import unescape
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -189,8 +190,16 @@ def route(request: pytest.FixtureRequest) -> tuple[str, str]:
 
 
 def assert_refused(account: Account, answer: Any, *statuses: int) -> None:
+    assert_refusal(answer, *statuses)
+    assert_nothing_done(account)
+
+
+def assert_refusal(answer: Any, *statuses: int) -> None:
     assert answer.status_code in statuses, answer.content
     assert answer.json()["success"] is False
+
+
+def assert_nothing_done(account: Account) -> None:
     assert account.calls == [], "Novita got a request"
     assert not Operation.objects.exists() and not Protection.objects.exists()
     assert set(AuditEntry.objects.values_list("action", flat=True)) == {"sync"}
@@ -226,7 +235,8 @@ def test_acting_request_with_a_query_is_refused(client: Client, account: Account
 
     for query in QUERIES:
         answer = client.generic(method, f"{path}?{query}", json.dumps(get_body(method, path)), JSON)
-        assert_refused(account, answer, 404 if query == "format=nonsense" else 400)
+        assert_refusal(answer, 404 if query == "format=nonsense" else 400)
+    assert_nothing_done(account)
 
 
 @pytest.mark.thorough
@@ -234,11 +244,13 @@ def test_acting_request_of_another_media_type_is_refused(
     client: Client, account: Account, route: tuple[str, str]
 ) -> None:
     method, path = route
+    # In turn: the body is not read.
+    bodies = cycle([json.dumps(get_body(method, path)), "dryRun=true", '--x\r\n\r\n{"dryRun": true}\r\n--x--'])
 
-    for media_type in MEDIA_TYPES:
-        for body in (json.dumps(get_body(method, path)), "dryRun=true", '--x\r\n\r\n{"dryRun": true}\r\n--x--'):
-            answer = client.generic(method, path, body, media_type, CONTENT_TYPE=media_type)
-            assert_refused(account, answer, 415)
+    for media_type, body in zip(MEDIA_TYPES, bodies, strict=False):
+        answer = client.generic(method, path, body, media_type, CONTENT_TYPE=media_type)
+        assert_refusal(answer, 415)
+    assert_nothing_done(account)
 
 
 @pytest.mark.thorough
@@ -253,13 +265,15 @@ def test_acting_request_with_contradictory_headers_is_refused(
         meta = {name.upper().replace("-", "_"): value for name, value in headers.items()}
         meta = {name if name == "CONTENT_LENGTH" else f"HTTP_{name}": value for name, value in meta.items()}
         answer = client.generic(method, path, body, JSON, **meta)
-        assert_refused(account, answer, 400, 411, 415)
+        assert_refusal(answer, 400, 411, 415)
+    assert_nothing_done(account)
 
 
 @pytest.mark.thorough
 def test_acting_request_without_an_object_is_refused(client: Client, account: Account, route: tuple[str, str]) -> None:
     for body in BODIES:
-        assert_refused(account, client.generic(*route, body, JSON), 400)
+        assert_refusal(client.generic(*route, body, JSON), 400)
+    assert_nothing_done(account)
 
 
 @pytest.mark.thorough
@@ -269,10 +283,11 @@ def test_acting_request_with_an_unknown_repeated_or_invalid_field_is_refused(
     method, path = route
     proper = json.dumps(get_body(method, path)).strip("{}").encode()
 
-    for field in FIELDS:
-        for parts in ([proper, field], [field, proper]):
-            body = b"{" + b", ".join(filter(None, parts)) + b"}"
-            assert_refused(account, client.generic(method, path, body, JSON), 400)
+    for number, field in enumerate(FIELDS):
+        parts = [proper, field] if number % 2 else [field, proper]
+        body = b"{" + b", ".join(filter(None, parts)) + b"}"
+        assert_refusal(client.generic(method, path, body, JSON), 400)
+    assert_nothing_done(account)
 
 
 @pytest.mark.parametrize("ids", IDS, ids=bytes.decode)
@@ -285,18 +300,18 @@ def test_empty_selection_never_means_all(client: Client, account: Account, ids: 
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(
-    "body", [{"dryRun": True}, {"dryRun": False}, {"ids": ["a"]}, {"reason": "x"}, {"webhookUrl": "https://a.test"}]
-)
 def test_field_that_a_route_does_not_support_is_refused(
-    client: Client, account: Account, route: tuple[str, str], body: dict[str, Any]
+    client: Client, account: Account, route: tuple[str, str]
 ) -> None:
     method, path = route
     supported = {("POST", "reason"), ("PUT", "ids")}
-    if path in {"/api/instances/stop-all", "/api/operations"} or (method, *body) in supported:
+    if path in {"/api/instances/stop-all", "/api/operations"}:
         return
 
-    assert_refused(account, client.generic(method, path, json.dumps(body), JSON), 400)
+    for field, value in {"dryRun": False, "ids": ["a"], "reason": "x", "webhookUrl": "https://a.test"}.items():
+        if (method, field) not in supported:
+            assert_refusal(client.generic(method, path, json.dumps({field: value}), JSON), 400)
+    assert_nothing_done(account)
 
 
 def test_repeated_key_is_named(client: Client, account: Account) -> None:

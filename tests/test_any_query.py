@@ -1,6 +1,7 @@
 """Any query string, at any address, gives a page or a refusal, and never an error of the service itself."""
 
 import re
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -16,16 +17,12 @@ pytestmark = pytest.mark.django_db
 
 HTML = {"accept": "text/html"}
 LONG = "x" * 4000
-VALUES = ["", "x", "%00", "%ff", "'", "-1", "9" * 30, "1e9", "x,y", "[", '{"a": 1}', "2026-13-45", LONG]
+VALUES = ["", "x", "%00", "%ff", "'", "9" * 30, "x,y", "[", "2026-13-45", LONG]
+# In turn: their names mean nothing to any address.
+FORMS = ["&", "=", "?", "%", "=".join(["a"] * 50), "&".join(f"a{number}=1" for number in range(2000))]
 QUERIES = [
-    "&",
-    "=",
-    "?",
-    "%",
     "x",
     "page=1&page=2",
-    "=".join(["a"] * 50),
-    "&".join(f"a{number}=1" for number in range(2000)),
     "_to_field=x",
     "_popup=1&_to_field=id",
     "_changelist_filters=" + "%26".join(f"a{number}%3D1" for number in range(50)),
@@ -108,13 +105,16 @@ def assert_answered(client: Client, path: str, query: str) -> None:
 
 
 @pytest.mark.usefixtures("account")
-@pytest.mark.parametrize("path", [route for route in ROUTES_OF_EACH_KIND if not route.startswith("/static/")])
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [*zip((route for route in ROUTES_OF_EACH_KIND if not route.startswith("/static/")), cycle(FORMS), strict=False)],
+)
 @pytest.mark.thorough
-def test_any_query_string_is_answered(client: Client, path: str) -> None:
+def test_any_query_string_is_answered(client: Client, path: str, form: str) -> None:
     if client.get(path, headers=HTML).status_code in {403, 404, 405}:
         return
 
-    for query in QUERIES:
+    for query in (form, *QUERIES):
         assert_answered(client, path, query)
 
 
@@ -144,7 +144,7 @@ def test_any_lookup_is_answered(client: Client, model: str) -> None:
         for lookup in LOOKUPS:
             assert_answered(client, path, f"{lookup.format(name)}=x")
     for name in LINKED[model]:
-        for lookup in ("exact", "in", "isnull", "gte", "lt", "year", "month", "day", "id__exact"):
+        for lookup in ("exact", "in", "isnull", "gte", "year", "id__exact"):
             for value in VALUES:
                 assert_answered(client, path, f"{name}__{lookup}={value}&_facets=1")
     name = made[1].date_hierarchy
