@@ -47,8 +47,12 @@ def test_second_press_at_the_same_place_confirms_nothing(panel: Panel, visit: Vi
     expect(page.locator("tr[data-id]")).to_have_count(30)
     stops = panel.novita.count_calls("stop")
 
-    # A row's button anywhere on the screen, also where the dialog's own button would be.
-    for height in range(100, viewport["height"], 40):
+    buttons = ask(page, "Stop vm-20").get_by_role("button")
+    heights = buttons.evaluate_all("all => all.map(one => one.getBoundingClientRect().top)")
+    page.keyboard.press("Escape")
+
+    # A row's button at both ends of the screen, and as high as each of the dialog's own buttons.
+    for height in (100, *heights, viewport["height"] - 60):
         button = page.get_by_role("button", name="Stop vm-20")
         button.evaluate("(element, y) => scrollBy(0, element.getBoundingClientRect().top - y)", height)
         place = button.bounding_box()

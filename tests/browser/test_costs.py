@@ -20,44 +20,27 @@ def fleet(panel: Panel) -> Panel:
 
 
 @pytest.mark.usefixtures("fleet")
-def test_burn_rate_is_a_figure(visit: Visit) -> None:
+def test_burn_rate_and_what_a_stop_saves_are_said(visit: Visit) -> None:
     page = visit()
-
     expect(page.locator("#figure-cost")).to_have_text("$0.70/h")
     expect(page.locator("#figure-day")).to_have_text("≈ $17/day")
 
-
-def test_burn_rate_counts_unknown_prices(panel: Panel, visit: Visit) -> None:
-    panel.hold({"id": "a", "name": "alpha", "instancePrice": "0", "productId": "gone", "gpuNum": "1"})
-
-    expect(visit().locator("#figure-day")).to_have_text("1 price unknown")
-
-
-@pytest.mark.usefixtures("fleet")
-def test_stop_all_says_what_it_saves(visit: Visit) -> None:
-    page = visit()
-
     page.get_by_role("button", name="Stop all").click()
-
     expect(page.locator("#plan-money")).to_have_text("Saves $0.70/h, without 1 prepaid.")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Stop alpha", exact=True).click()
+
+    expect(page.get_by_role("dialog", name="Stop alpha?")).to_contain_text("Saves $0.70/h.")
 
 
-def test_stop_all_says_that_what_it_saves_is_not_known(panel: Panel, visit: Visit) -> None:
-    panel.hold({"id": "a", "name": "alpha", "instancePrice": "0", "productId": "gone"})
+def test_unknown_prices_are_counted_and_named(panel: Panel, visit: Visit) -> None:
+    panel.hold({"id": "a", "name": "alpha", "instancePrice": "0", "productId": "gone", "gpuNum": "1"})
     page = visit()
+    expect(page.locator("#figure-day")).to_have_text("1 price unknown")
 
     page.get_by_role("button", name="Stop all").click()
 
     expect(page.locator("#plan-money")).to_have_text("Saves an unknown amount: no price is known.")
-
-
-@pytest.mark.usefixtures("fleet")
-def test_stop_of_one_says_what_it_saves(visit: Visit) -> None:
-    page = visit()
-
-    page.get_by_role("button", name="Stop alpha", exact=True).click()
-
-    expect(page.get_by_role("dialog", name="Stop alpha?")).to_contain_text("Saves $0.70/h.")
 
 
 @pytest.mark.usefixtures("fleet")
@@ -74,15 +57,6 @@ def test_owner_project_and_note_are_edited_in_the_drawer(visit: Visit) -> None:
 
     expect(section.get_by_role("definition")).to_have_text(["ada", "llm", "until Friday", "local-owner"])
     expect(section.get_by_role("button", name="Edit…")).to_be_focused()
-
-
-def test_search_finds_an_owner(fleet: Panel, visit: Visit) -> None:
-    assert fleet.service.session.put(fleet.service.url + "/api/instances/a/annotation", json={"owner": "Hopper"}).ok
-    page = visit()
-
-    page.get_by_label("Search").fill("hopper")
-
-    expect(page.locator("tbody tr")).to_have_count(1)
 
 
 @pytest.mark.usefixtures("fleet")
@@ -124,9 +98,13 @@ def test_owner_is_set_for_a_selection(visit: Visit) -> None:
     expect(open_drawer(page).get_by_role("group", name="Owner and project")).to_contain_text("ada")
 
 
-def test_rows_are_filtered_by_owner(fleet: Panel, visit: Visit) -> None:
+def test_rows_are_searched_and_filtered_by_owner(fleet: Panel, visit: Visit) -> None:
     assert fleet.service.session.put(fleet.service.url + "/api/instances/a/annotation", json={"owner": "Grace"}).ok
     page = visit()
+    page.get_by_label("Search").fill("grace")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    page.get_by_label("Search").fill("")
+    expect(page.locator("tbody tr")).to_have_count(2)
     page.get_by_role("button", name="Filters").click()
     expect(page.get_by_role("combobox", name="Project")).to_be_hidden()
 

@@ -148,6 +148,7 @@ def test_unknown_address_says_so(visit: Visit, witness: Witness) -> None:
 def test_removed_instance_keeps_what_was_known(two: Panel, visit: Visit) -> None:
     page = visit()
     drawer = open_drawer(page)
+    expect(drawer).to_contain_text("docker.io/team/image:1")
     two.novita.change(remove=["a1"])
     two.sync()
 
@@ -165,6 +166,7 @@ def test_cleared_cache_is_no_removal(two: Panel, visit: Visit) -> None:
     page = visit()
     with page.expect_response("**/annotation"):
         drawer = open_drawer(page)
+    expect(drawer).to_contain_text("docker.io/team/image:1")
     two.clear()
     expect(page.get_by_text("The cache is empty.").first).to_be_visible()
 

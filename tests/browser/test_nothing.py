@@ -51,6 +51,7 @@ def test_outage_keeps_last_rows_and_their_age(panel: Panel, visit: Visit, witnes
 
     page.get_by_role("button", name="Refresh data").click()
 
+    expect(page.locator("#figure-redis")).to_have_text("down")
     expect(page.locator("#warnings p")).to_have_text(
         re.compile(r"^Redis did not answer in time. Stops still work. Check Redis. This list is from \d+:\d+\s[AP]M.$")
     )

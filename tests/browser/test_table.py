@@ -279,30 +279,15 @@ def test_chosen_columns_stay_until_they_are_reset(many: Panel, visit: Visit) -> 
     expect(headings).to_have_text(shown)
 
 
-@pytest.mark.parametrize(
-    ("width", "dropped"),
-    [(1920, ["Project", "Owner"]), (900, ["Project", "Owner", "Billing", "Up for", "Since start"])],
-)
-def test_columns_of_our_user_are_never_dropped_above_900_px(
-    many: Panel, visit: Visit, width: int, dropped: list[str]
-) -> None:
-    page = visit("/?search=vm-010", viewport={"width": width, "height": 800})
+def test_columns_of_our_user_are_never_dropped_above_900_px(many: Panel, visit: Visit) -> None:
+    page = visit("/?search=vm-010", viewport={"width": 1920, "height": 800})
+    kept = ["Name", "Status", "GPU", "$/h", "Up for", "Since start", "Created", "Region", "Billing", "Actions"]
+    expect(page.get_by_role("columnheader")).to_have_text(kept)
 
-    names = [
-        "Name",
-        "Status",
-        "GPU",
-        "$/h",
-        "Up for",
-        "Since start",
-        "Created",
-        "Owner",
-        "Project",
-        "Region",
-        "Billing",
-    ]
-    expected = [name for name in names if name not in dropped]
-    expect(page.get_by_role("columnheader")).to_have_text([*expected, "Actions"])
+    page.set_viewport_size({"width": 900, "height": 800})
+
+    dropped = {"Up for", "Since start", "Billing"}
+    expect(page.get_by_role("columnheader")).to_have_text([name for name in kept if name not in dropped])
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
@@ -497,13 +482,13 @@ def test_keys_search_move_select_open_and_stop(many: Panel, visit: Visit) -> Non
     page.keyboard.press("j")
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
-    for _ in range(60):
+    for _ in range(40):
         page.keyboard.press("j")
-    expect(page.get_by_role("row", name="vm-061")).to_be_in_viewport(ratio=1)
+    expect(page.get_by_role("row", name="vm-041")).to_be_in_viewport(ratio=1)
     # The headings, which stay where they are, never cover the current row.
     headings = page.locator("thead").bounding_box()
     tops = []
-    for _ in range(30):
+    for _ in range(25):
         page.keyboard.press("k")
         tops.append(page.evaluate("document.activeElement.getBoundingClientRect().top"))
     assert headings and min(tops) >= headings["y"] + headings["height"]
@@ -563,20 +548,20 @@ def test_name_with_direction_marks_affects_only_itself(panel: Panel, visit: Visi
     assert set(isolation) == {"isolate"}
 
 
-def test_search_stays_responsive_with_10000_instances(panel: Panel, visit: Visit) -> None:
-    panel.hold(*({"id": f"id{number:05}", "name": f"vm-{number:05}"} for number in range(10_000)))
+def test_search_costs_little_with_many_instances(panel: Panel, visit: Visit) -> None:
+    panel.hold(*({"id": f"id{number:04}", "name": f"vm-{number:04}"} for number in range(2_000)))
     page = visit()
-    expect(page.locator("#pager")).to_contain_text("of 100")
+    expect(page.locator("#pager")).to_contain_text("of 20")
     # Its numbers read as those of the server's page (test_dashboard.py).
-    expect(page.get_by_role("button", name="Stop all")).to_contain_text("10,000")
-    expect(page.get_by_label("Status").get_by_role("link", name="Running")).to_have_text("Running 10,000")
-    expect(page.locator("#matches")).to_have_text("10,000 instances")
+    expect(page.get_by_role("button", name="Stop all")).to_contain_text("2,000")
+    expect(page.get_by_label("Status").get_by_role("link", name="Running")).to_have_text("Running 2,000")
+    expect(page.locator("#matches")).to_have_text("2,000 instances")
 
     first, *rest = page.evaluate(MEASURE_TYPING, ["v", "vm", "vm-", "vm-0", "vm-042", "vm-04", "4090", "no such", ""])
 
-    log.warning("typing in 10,000: median %.0f ms", statistics.median(one["ms"] for one in rest))
+    log.warning("typing in 2,000: median %.0f ms", statistics.median(one["ms"] for one in rest))
     # The first input makes the texts that a search is compared with; later ones use them.
-    assert first["folded"] >= 10_000
-    assert max(one["folded"] for one in rest) < 1_000
+    assert first["folded"] >= 2_000
+    assert max(one["folded"] for one in rest) < 200
     # A page of rows goes and another one comes.
     assert max(one["rows"] for one in [first, *rest]) <= 200

@@ -61,7 +61,7 @@ def aged(panel: Panel) -> Panel:
     return panel
 
 
-@pytest.mark.parametrize("wrong_ms", [-HOUR_MS, HOUR_MS, 26 * HOUR_MS])
+@pytest.mark.parametrize("wrong_ms", [-HOUR_MS, 26 * HOUR_MS])
 def test_ages_are_right_despite_a_wrong_browser_clock(aged: Panel, visit: Visit, wrong_ms: int) -> None:
     page = visit("about:blank")
     page.add_init_script(WRONG_CLOCK % wrong_ms)
@@ -139,8 +139,8 @@ def format_time(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-@pytest.mark.parametrize("wrong_ms", [-HOUR_MS, HOUR_MS])
-@pytest.mark.parametrize(("minutes_ago", "is_shown"), [(0.1, True), (5, False)])
+# By a fast clock the recent result is an old one; by a slow clock the old result is a recent one.
+@pytest.mark.parametrize(("wrong_ms", "minutes_ago", "is_shown"), [(HOUR_MS, 0.1, True), (-HOUR_MS, 5, False)])
 def test_recent_result_is_judged_by_the_server_clock(
     panel: Panel, visit: Visit, wrong_ms: int, minutes_ago: int, is_shown: bool
 ) -> None:
