@@ -364,6 +364,8 @@ def test_operation_page_links_to_its_results(client: ApiClient) -> None:
 
     assert f'href="{link}"' in read_html(client, get_page(stop))
     assert count_rows(client, link) == 2
+    assert "column-shown_operation" not in read_html(client, link)
+    assert "column-shown_operation" in read_html(client, get_list("target"))
     assert "Operation: stop of 2026-01-15 10:30:00 UTC All stop of 2026-01-15 10:30:00 UTC" in read_text(client, link)
     assert "Operation: " not in read_text(client, get_list("target"))
 

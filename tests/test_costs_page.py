@@ -13,6 +13,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 
 from instances.costs import balance, ledger, reports, trend
 from instances.models import LabelRule, LedgerState
+from instances.pages import costs
 from tests.novita_answers import NovitaAnswers, make_row
 from tests.test_costs import NOON, State, answer_balance, answer_bills, now, record  # noqa: F401 - a fixture
 
@@ -360,3 +361,10 @@ def test_costs_require_a_login_where_others_can_reach_the_panel(client: Client, 
     settings.REQUIRE_LOGIN = True
 
     assert client.get(path).status_code == 302
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0, ""), (1, "< 1 min"), (90, "2 min"), (3600, "1.0 h"), (3_600_000, "1,000 h")]
+)
+def test_short_time_is_not_said_to_be_none(seconds: int, words: str) -> None:
+    assert costs.say_hours(1000 * seconds) == words

@@ -227,6 +227,11 @@ class TargetAdmin(RecordAdmin):
 
     shown_name = name_column
 
+    def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
+        # The results of one operation don't name the operation in each row.
+        is_of_one = OperationFilter.parameter_name in request.GET
+        return self.list_display[:-1] if is_of_one else self.list_display
+
     def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
         # Sorting the results of all operations by the operations' times would read them all.
         return ("name", "instance_id") if OperationFilter.parameter_name in request.GET else ("-pk",)

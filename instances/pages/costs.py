@@ -345,4 +345,6 @@ def say_hours(milliseconds: int) -> str:
     hours = milliseconds / reports.HOUR_MS
     if not milliseconds:
         return ""
-    return f"{hours:,.0f} h" if hours >= 10 else f"{hours:.1f} h" if hours >= 0.1 else f"{hours * 60:.0f} min"
+    if hours >= 0.1:
+        return f"{hours:,.0f} h" if hours >= 10 else f"{hours:.1f} h"
+    return f"{hours * 60:.0f} min" if hours * 60 >= 1 else "< 1 min"
