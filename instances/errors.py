@@ -224,6 +224,13 @@ class NameTaken(PanelError):
     message = "Another policy has this name, so nothing was saved."
 
 
+class PolicyChanged(PanelError):
+    status = HTTPStatus.CONFLICT
+    code = "POLICY_CHANGED"
+    message = "Somebody else has changed or deleted the policy meanwhile, so nothing was saved."
+    suggestion = "Read the policy again, then decide."
+
+
 class FindingNotFound(PanelError):
     status = HTTPStatus.NOT_FOUND
     code = "FINDING_NOT_FOUND"

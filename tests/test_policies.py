@@ -12,7 +12,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from instances.access.audit import Actor
-from instances.errors import CacheUnavailable, FindingEnded, InvalidRequest, NameTaken
+from instances.errors import CacheUnavailable, FindingEnded, InvalidRequest, NameTaken, PolicyChanged
 from instances.instance import format_time
 from instances.models import Finding, FindingStep, Operation, Policy, Snooze
 from instances.policies import editing, evaluation, snoozing
@@ -558,7 +558,7 @@ def test_budget_that_was_changed_meanwhile_is_not_confirmed(account: Account) ->
     changed.max_usd_per_hour = 1
     editing.save(changed, actor=Actor("bob"))
 
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(PolicyChanged):
         editing.confirm_stop(seen, "budget machines", actor=ANN)
 
     assert Policy.objects.get().max_usd_per_hour == 1
@@ -582,6 +582,29 @@ def test_changed_budget_must_be_confirmed_again(account: Account) -> None:
     policy.max_usd_per_hour = 1
 
     assert editing.save(policy, actor=ANN).stop_confirmed_by == ""
+
+
+def test_change_does_not_undo_a_change_that_was_made_meanwhile(account: Account) -> None:
+    renamed = make_policy(mode="stop")
+    calmed = Policy.objects.get()
+    calmed.mode = "observe"
+    editing.save(calmed, actor=ANN)
+    renamed.name = "renamed"
+
+    with pytest.raises(PolicyChanged):
+        editing.save(renamed, actor=Actor("bob"))
+
+    assert Policy.objects.get().mode == "observe"
+
+
+def test_change_does_not_bring_back_a_deleted_policy(account: Account) -> None:
+    policy = make_policy(mode="stop")
+    editing.delete(Policy.objects.get(), actor=ANN)
+
+    with pytest.raises(PolicyChanged):
+        editing.save(policy, actor=Actor("bob"))
+
+    assert not Policy.objects.exists()
 
 
 # --- Validation

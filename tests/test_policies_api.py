@@ -399,6 +399,29 @@ def test_policy_is_added_on_its_page(client: Client) -> None:
     assert Policy.objects.get().changed_by == "local-owner"
 
 
+def test_page_of_a_policy_that_somebody_has_changed_since_is_not_saved(client: Client) -> None:
+    policy = make_policy(mode="stop")
+    path = f"/admin/instances/policy/{policy.pk}/change/"
+    version = re.search(r'name="version" value="(\d+)"', client.get(path).content.decode())[1]
+    client.put(f"{POLICIES}/{policy.pk}", {"mode": "observe"}, content_type=JSON)
+
+    page = send(client, path, mode="stop", version=version).content.decode()
+
+    assert "Somebody else has changed or deleted the policy meanwhile" in page
+    policy.refresh_from_db()
+    assert policy.mode == "observe"
+
+
+def test_page_of_a_policy_is_saved_with_its_version(client: Client) -> None:
+    policy = make_policy()
+
+    answer = send(client, f"/admin/instances/policy/{policy.pk}/change/", version=str(policy.version), mode="notify")
+
+    assert answer.status_code == 302
+    policy.refresh_from_db()
+    assert policy.mode == "notify"
+
+
 def test_wrong_policy_keeps_what_was_typed(client: Client) -> None:
     page = send(client, ADD, rule="schedule", hours="always").content.decode()
 

@@ -20,6 +20,7 @@ from instances.admin.accounts import AccountAdmin
 from instances.admin.columns import flag_column, name_column, text_column, time_column
 from instances.admin.filters import NameFilter
 from instances.admin.records import RecordAdmin, check_press
+from instances.errors import PolicyChanged
 from instances.instance import say_times
 from instances.models import Finding, Policy, Snooze
 from instances.policies import editing, finding_list, watch
@@ -29,6 +30,8 @@ MAX_STEPS = 100
 
 
 class PolicyForm(forms.ModelForm):  # type: ignore[type-arg]  # Django takes no argument at run time
+    # That of the policy on the page.
+    version = forms.IntegerField(required=False, widget=forms.HiddenInput)
     confirmed_name = forms.CharField(
         label="Budget: confirm by the name",
         required=False,
@@ -40,12 +43,18 @@ class PolicyForm(forms.ModelForm):  # type: ignore[type-arg]  # Django takes no 
         model = Policy
         fields = editing.FIELDS
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.initial["version"] = self.instance.version
+
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or {}
         policy = Policy(**{name: cleaned.get(name) for name in editing.FIELDS if cleaned.get(name) is not None})
         for name, problem in editing.find_problems(policy).items():
             if name not in self.errors:
                 self.add_error(name, problem)
+        if self.instance.pk and cleaned.get("version") != self.instance.version:
+            self.add_error(None, f"{PolicyChanged.message} Open the page again.")
         typed = cleaned.get("confirmed_name")
         if typed and (cleaned.get("rule") != Policy.Rule.BUDGET or typed != cleaned.get("name")):
             self.add_error("confirmed_name", "This is not the name of a budget policy.")
@@ -73,7 +82,7 @@ class PolicyAdmin(AccountAdmin):
     list_filter = ("rule", "mode", "is_on")
     search_fields = ("name", "name_pattern", "owner", "project")
     fieldsets = (
-        (None, {"fields": ("name", "mode", "is_on", "rule")}),
+        (None, {"fields": ("version", "name", "mode", "is_on", "rule")}),
         (
             "Applies to",
             {
@@ -124,9 +133,10 @@ class PolicyAdmin(AccountAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         if self.has_change_permission(request, obj):
             return self.fieldsets
-        # A reader confirms nothing.
+        # A reader saves nothing.
+        own = {"version", "confirmed_name"}
         return [
-            (title, {**options, "fields": tuple(name for name in options["fields"] if name != "confirmed_name")})
+            (title, {**options, "fields": tuple(name for name in options["fields"] if name not in own)})
             for title, options in self.fieldsets
         ]
 

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from instances.access import audit
 from instances.access.audit import Actor
-from instances.errors import InvalidRequest, NameTaken, PolicyNotFound
+from instances.errors import InvalidRequest, NameTaken, PolicyChanged, PolicyNotFound
 from instances.instance import clean_text
 from instances.models import Action, EvaluationState, Policy
 from instances.policies import acting, schedule, watch
@@ -92,7 +92,11 @@ def _find_schedule_problems(**parts: tuple[str, str, str]) -> dict[str, str]:
 
 
 def save(policy: Policy, *, actor: Actor) -> Policy:
-    """Store a new or changed policy. Raises InvalidRequest with a sentence for each wrong field, and NameTaken."""
+    """Store a new policy, or the changes of one that is stored as it was read.
+
+    Raises InvalidRequest with a sentence for each wrong field, NameTaken, and PolicyChanged: the fields that somebody
+    else has set meanwhile would get their previous values again.
+    """
     before = Policy.objects.filter(pk=policy.pk).first() if policy.pk else None
     action = Action.CHANGE_POLICY if before else Action.ADD_POLICY
     for name in FIELDS:
@@ -105,15 +109,24 @@ def save(policy: Policy, *, actor: Actor) -> Policy:
             # A confirmation is for what the policy was when its name was typed.
             policy.stop_confirmed_by = ""
         policy.changed_by, policy.changed_at = actor.name[:150], timezone.now()
-        policy.version = before.version + 1 if before else 1
         try:
             with transaction.atomic():
+                if policy.pk:
+                    _lock_as_read(policy)
+                    policy.version += 1
                 policy.save()
         except IntegrityError as exc:
             raise NameTaken from exc
     log.info("policy %r saved%s", policy.name, Fields(by=actor.name, version=policy.version, mode=policy.mode))
     acting.cancel(policy, actor=actor)
     return policy
+
+
+def _lock_as_read(policy: Policy) -> None:
+    """Keep others from changing the policy until the transaction ends. Raises PolicyChanged if one has changed it."""
+    unchanged = Policy.objects.filter(pk=policy.pk, version=policy.version)
+    if not unchanged.select_for_update().exists():
+        raise PolicyChanged
 
 
 def _needs_confirmation(before: Policy | None, policy: Policy) -> bool:
@@ -135,16 +148,19 @@ def delete(policy: Policy, *, actor: Actor) -> None:
 
 
 def confirm_stop(policy: Policy, typed: str, *, actor: Actor) -> Policy:
-    """Allow a budget policy to stop instances, once an admin has typed its name. Raises InvalidRequest."""
+    """Allow a budget policy to stop instances, once an admin has typed its name.
+
+    Raises InvalidRequest and PolicyChanged.
+    """
     with audit.recorded(actor, Action.CONFIRM_POLICY, policy.name):
         if policy.rule != Policy.Rule.BUDGET:
             raise InvalidRequest(fields={"name": "Only a budget policy needs this."})
         if typed != policy.name:
             raise InvalidRequest(fields={"name": f"Type the policy's name to confirm: {policy.name}"})
         # Only for the policy as the admin saw it: another may have changed a limit meanwhile.
-        unchanged = Policy.objects.filter(pk=policy.pk, version=policy.version, name=typed)
+        unchanged = Policy.objects.filter(pk=policy.pk, version=policy.version)
         if not unchanged.update(stop_confirmed_by=actor.name[:150], version=policy.version + 1):
-            raise InvalidRequest(fields={"name": "The policy was changed meanwhile. Read it again, then confirm it."})
+            raise PolicyChanged
     policy.refresh_from_db()
     return policy
 
