@@ -25,6 +25,8 @@ TITLES: Final = {
     "SessionView": ("Session", ""),
     "HealthView": ("Health", ""),
     "NoSuchApiView": ("No such address", ""),
+    "SpectacularAPIView": ("API description", ""),
+    "SpectacularSwaggerSplitView": ("API documentation", ""),
 }
 
 
