@@ -292,6 +292,11 @@ def test_page_of_the_browsable_api_has_a_title_for_people_and_a_skip_link(
     assert 'id="content"' in html
 
 
+@pytest.mark.parametrize("path", ["/api/schema", "/api/docs"])
+def test_options_of_a_view_of_a_library_are_answered(client: Client, path: str) -> None:
+    assert client.options(path).status_code == 200
+
+
 def test_each_view_of_the_api_has_a_title() -> None:
     views = {view.__name__ for view in itertools.chain(*map(list_kinds, ApiView.__subclasses__()))}
 

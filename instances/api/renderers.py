@@ -32,7 +32,8 @@ TITLES: Final = {
 
 def name_view(view: Any) -> str:
     """Return the title of a browsable page: "Instances", "Instance", "Instances: stop all"."""
-    many, one = TITLES[type(view).__name__]
+    # Views of libraries, such as that of the description, have no page of their own.
+    many, one = TITLES.get(type(view).__name__, ("API", ""))
     title = one if getattr(view, "detail", False) and one else many
     action: str = getattr(view, "name", None) or ""
     return f"{title}: {action[0].lower()}{action[1:]}" if action else title
