@@ -454,7 +454,7 @@ class Readers(RuleBasedStateMachine):
 @pytest.mark.thorough
 def test_readers_get_complete_listings_in_any_order_of_events() -> None:
     few = hypothesis_settings(
-        max_examples=20, stateful_step_count=8, deadline=None, database=None, derandomize=True, phases=[Phase.generate]
+        max_examples=12, stateful_step_count=8, deadline=None, database=None, derandomize=True, phases=[Phase.generate]
     )
 
     get_novita.cache_clear()

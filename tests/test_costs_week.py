@@ -1,4 +1,4 @@
-"""The ledger of a simulated week, compared with the simulator's own meter to the cent."""
+"""The ledger of simulated days, compared with the simulator's own meter to the cent."""
 
 import random
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from instances.models import HourSums, LedgerState, MeteredInstance, UsageInterv
 from instances.novita.rows import from_novita
 from instances.simulator import Account
 
-# A week has thousands of synchronizations, which a busy machine takes minutes for.
+# Some days have a thousand synchronizations, which a busy machine takes minutes for.
 pytestmark = [pytest.mark.django_db, pytest.mark.timeout(900)]
 
 BEGIN = 1_765_152_000  # Monday, 2025-12-08T00:00:00Z
@@ -104,7 +104,7 @@ def run(seed: int, days: int) -> Week:
     """Drive some days: changes at synchronizations and between them, missed ones, outages, and a locked database."""
     week = Week(seed)
     # Three outages of some hours, and a database that is locked for one.
-    outages = [(20 * HOUR, 23 * HOUR), (70 * HOUR, 82 * HOUR), (120 * HOUR, 121 * HOUR)]
+    outages = [(20 * HOUR, 23 * HOUR), (50 * HOUR, 62 * HOUR), (90 * HOUR, 91 * HOUR)]
     locked = (40 * HOUR, 41 * HOUR)
     while week.now < BEGIN + days * DAY:
         second = week.now - BEGIN
@@ -131,12 +131,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("clock")
 @pytest.mark.thorough
-def test_ledger_of_a_week_equals_the_meter_wherever_it_observed() -> None:
-    week = run(1, 7)
+def test_ledger_of_four_days_equals_the_meter_wherever_it_observed() -> None:
+    week = run(1, 4)
 
     known = check(week)
 
-    assert week.changes > 1500
+    assert week.changes > 850
     # Everything else is in gaps: together they are all that the meter has.
     gaps = sum(
         (measure(week, id_, row.began_ms, end) for id_, row, end in list_spans() if row.state == State.GAP),
@@ -145,7 +145,7 @@ def test_ledger_of_a_week_equals_the_meter_wherever_it_observed() -> None:
     priced = MeteredInstance.objects.values_list("instance_id", flat=True)
     metered = sum((measure(week, id_, BEGIN * 1000, week.now * 1000) for id_ in priced), Fraction(0))
     assert abs(metered - known - gaps) < CENT
-    assert known > metered * Fraction(9, 10)
+    assert known > metered * Fraction(4, 5)
 
 
 @pytest.mark.usefixtures("clock")
@@ -192,12 +192,12 @@ def test_time_that_repeats_after_the_clock_was_set_back_counts_once() -> None:
 
 @pytest.mark.thorough
 @pytest.mark.usefixtures("clock")
-@pytest.mark.parametrize("step", [reports.HOUR_MS, reports.DAY_MS])
-def test_history_of_summed_hours_is_that_of_the_intervals(step: int) -> None:
+def test_history_of_summed_hours_is_that_of_the_intervals() -> None:
     week = run(7, 1)
     # From and to a time within an hour.
     period = BEGIN * 1000 + 1_234_567, (BEGIN + 20 * HOUR) * 1000 + 765_432
-    before = reports.read_history(*period, step)
+    steps = (reports.HOUR_MS, reports.DAY_MS)
+    before = [reports.read_history(*period, step) for step in steps]
 
     hours.sum_up()
     week.synchronize()
@@ -205,7 +205,7 @@ def test_history_of_summed_hours_is_that_of_the_intervals(step: int) -> None:
     inner = {"began_ms__gt": period[0] + 2 * HOUR * 1000, "ended_ms__lt": period[1] - 2 * HOUR * 1000}
     assert UsageInterval.objects.filter(**inner).delete()[0] > 100
 
-    assert reports.read_history(*period, step) == before
+    assert [reports.read_history(*period, step) for step in steps] == before
 
 
 @pytest.mark.thorough

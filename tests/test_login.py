@@ -258,17 +258,16 @@ def test_locked_out_attempt_costs_no_hash_no_query_and_no_row(
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("path", ["/login/", "/admin/login/"])
-@pytest.mark.parametrize("is_redis_away", [False, True])
+@pytest.mark.parametrize(("path", "is_redis_away"), [("/login/", False), ("/admin/login/", True)])
 def test_one_address_can_not_try_one_password_on_many_names(
     path: str, is_redis_away: bool, redis_server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     redis_server.connected = not is_redis_away
     hashed = count_hashes(monkeypatch)
 
-    answers = [log_in("Spring2026!", f"name-{number}", path).status_code for number in range(40)]
+    answers = [log_in("Spring2026!", f"name-{number}", path).status_code for number in range(25)]
 
-    assert answers == [200] * 20 + [429] * 20
+    assert answers == [200] * 20 + [429] * 5
     assert len(hashed) <= 2 * 20
     assert AuditEntry.objects.count() == 1
 
@@ -290,7 +289,7 @@ def test_attack_from_elsewhere_does_not_lock_out_known_addresses(raw_redis: Fake
     pass_time(raw_redis, 15 * 60)
     for n in range(30):
         log_in(f"guess-{n}", REMOTE_ADDR=f"192.0.2.{n}")
-    for n in range(100):
+    for n in range(50):
         log_in("guess", f"name-{n}", REMOTE_ADDR=f"203.0.113.{n}")
 
     assert log_in(REMOTE_ADDR="198.51.100.8").status_code == 429
@@ -302,9 +301,9 @@ def test_attack_from_elsewhere_does_not_lock_out_known_addresses(raw_redis: Fake
 def test_flood_from_many_addresses_exhausts_neither_cpu_nor_records(monkeypatch: pytest.MonkeyPatch) -> None:
     hashed = count_hashes(monkeypatch)
 
-    answers = [log_in("guess", f"name-{n}", REMOTE_ADDR=f"192.0.{n // 250}.{n % 250}").status_code for n in range(300)]
+    answers = [log_in("guess", f"name-{n}", REMOTE_ADDR=f"192.0.{n // 250}.{n % 250}").status_code for n in range(120)]
 
-    assert answers == [200] * 60 + [429] * 240
+    assert answers == [200] * 60 + [429] * 60
     assert len(hashed) <= 2 * 60
     assert AuditEntry.objects.count() <= 60
 

@@ -311,7 +311,7 @@ FILTERS = st.fixed_dictionaries(
 
 
 @pytest.mark.thorough
-@hypothesis_settings(deadline=None)
+@hypothesis_settings(max_examples=50, deadline=None)
 @given(instances=INSTANCES, query=FILTERS, size=st.integers(1, 6))
 def test_pages_together_have_every_instance_once(
     instances: list[dict[str, Any]], query: dict[str, Any], size: int
@@ -326,7 +326,7 @@ def test_pages_together_have_every_instance_once(
 
 
 @pytest.mark.thorough
-@hypothesis_settings(deadline=None)
+@hypothesis_settings(max_examples=50, deadline=None)
 @given(instances=INSTANCES, query=FILTERS, data=st.data())
 def test_order_does_not_depend_on_the_previous_order(
     instances: list[dict[str, Any]], query: dict[str, Any], data: st.DataObject
