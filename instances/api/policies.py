@@ -89,7 +89,7 @@ class PolicyFieldsSerializer(StrictSerializer):
     startGraceMinutes = WholeNumberField(required=False, min_value=0, max_value=10**6, help_text="idle: default 30.")
     maxHours = NumberField(required=False, allow_null=True, help_text="lease: hours since the last start.")
     hours = _text(500, "schedule: Mon-Fri 08:00-20:00, Sat 10:00-14:00")
-    timeZone = _text(64, "schedule: Europe/Berlin")
+    timeZone = _text(64, "Europe/Berlin; of the schedule, and of the mornings until which people snooze.")
     exceptedDays = _text(500, "schedule: 2026-12-24, 2026-12-31..2027-01-01")
     handStartHours = NumberField(required=False, help_text="schedule: default 2.")
     maxUsdPerHour = NumberField(required=False, allow_null=True, help_text="budget: the highest burn rate.")

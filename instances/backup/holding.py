@@ -72,7 +72,10 @@ def make_refusal() -> BackupRefused:
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Keep the service's processes from beginning during the block. Raises BackupRefused while one runs."""
+    """Take the lock alone for the block. Raises BackupRefused while a process of the service, or another restore, runs.
+
+    A process that begins during the block is not delayed: the restore finds its open database.
+    """
     number = _open_lock(file)
     try:
         _lock_alone(number)
