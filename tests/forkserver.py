@@ -4,6 +4,8 @@ It imports the libraries once, without settings and without a line of the projec
 takes over the request's environment, folder, streams and arguments, and runs the command as a new Python would.
 
 With arguments of pytest it becomes test processes: it has collected these tests before, so it has imported them all.
+
+A fork can become a server in its turn, with the project imported (`tests.prepared`).
 """
 # ruff: noqa: SIM115 - the streams are open for as long as the process
 
@@ -20,7 +22,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -75,13 +77,25 @@ LIBRARIES = [
 ]
 
 
+# The command of a fork that serves in its turn.
+SERVE = "serve prepared"
+
+
 def main(control: socket.socket) -> list[str]:
-    """Fork for each request. Return the command of the request in the fork; never return in this process."""
+    """Import what the forks share. Then serve."""
     if sys.argv[2:]:
         collect(sys.argv[2:])
     else:
         for name in LIBRARIES:
             importlib.import_module(name)
+    return serve(control)
+
+
+def serve(control: socket.socket, fits: Callable[[], bool] = lambda: True) -> list[str]:
+    """Fork for each request. Return the command of the request in the fork; never return in this process.
+
+    Where this process doesn't fit the request, the fork refuses it and ends.
+    """
     # The forks share this memory as long as no collection writes to it.
     gc.collect()
     gc.freeze()
@@ -102,7 +116,7 @@ def main(control: socket.socket) -> list[str]:
             if (pid := os.fork()) == 0:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                become(request, descriptors)
+                become(request, descriptors, fits)
                 # No others: the log of the unit tests has a stream of its own.
                 close([control.detach(), ended, wake_up, *descriptors, *reports.values()])
                 return request["command"]
@@ -111,7 +125,9 @@ def main(control: socket.socket) -> list[str]:
         if ended in ready:
             os.read(ended, 1024)
             for pid, status in list_ended():
-                os.write(reports[pid], b"%d\n" % os.waitstatus_to_exitcode(status))
+                # Nobody waits for a fork that refused its request.
+                with contextlib.suppress(BrokenPipeError):
+                    os.write(reports[pid], b"%d\n" % os.waitstatus_to_exitcode(status))
                 close([reports.pop(pid)])
 
 
@@ -125,6 +141,13 @@ def collect(arguments: list[str]) -> None:
     from tests import warm
 
     warm.prepare()
+
+
+def serve_prepared() -> list[str]:
+    """Serve with the project imported. The requests come by the standard input."""
+    sys.path[0] = os.getcwd()
+    prepared = importlib.import_module("tests.prepared")
+    return serve(socket.socket(fileno=os.dup(0)), prepared.prepare())
 
 
 def list_ended() -> Iterable[tuple[int, int]]:
@@ -143,18 +166,22 @@ def close(descriptors: Iterable[int]) -> None:
         os.close(one)
 
 
-def become(request: dict[str, Any], descriptors: list[int]) -> None:
-    """Take over what the request says, and report the process id."""
+def become(request: dict[str, Any], descriptors: list[int], fits: Callable[[], bool]) -> None:
+    """Take over what the request says, and report the process id; 0 says that another process must do it."""
     if request["startNewSession"]:
         os.setsid()
     *streams, report = descriptors
-    os.write(report, b"%d\n" % os.getpid())
-    for number, stream in enumerate(streams):
-        os.dup2(stream, number)
     os.environ.clear()
     os.environ.update(request["env"])
     time.tzset()
     os.chdir(request["cwd"])
+    sys.argv = get_arguments(request["command"])
+    if not fits():
+        os.write(report, b"0\n")
+        os._exit(0)
+    os.write(report, b"%d\n" % os.getpid())
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
     is_unbuffered = bool(request["env"].get("PYTHONUNBUFFERED"))
     buffering = 1 if is_unbuffered or os.isatty(1) else -1
     sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
@@ -163,10 +190,14 @@ def become(request: dict[str, Any], descriptors: list[int]) -> None:
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
 
 
+def get_arguments(command: list[str]) -> list[str]:
+    return command[1:] if command[0] == "-m" else command
+
+
 def run(command: list[str]) -> None:
     """Run `-m module …`, `-c code …` or `script.py …`, as Python does with these arguments."""
     kind = command[0]
-    sys.argv = command[1:] if kind == "-m" else command
+    sys.argv = get_arguments(command)
     sys.path[0] = {"-m": os.getcwd(), "-c": ""}.get(kind, os.path.dirname(os.path.abspath(kind)))
     if kind == "-m":
         runpy.run_module(command[1], run_name="__main__", alter_sys=True)
@@ -193,9 +224,11 @@ def end(status: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    request = main(socket.socket(fileno=int(sys.argv[1])))
+    command = main(socket.socket(fileno=int(sys.argv[1])))
+    if command == [SERVE]:
+        command = serve_prepared()
     try:
-        run(request)
+        run(command)
     except SystemExit as exc:
         # A text is left to Python, which prints it.
         if exc.code is None or isinstance(exc.code, int):

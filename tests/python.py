@@ -1,6 +1,7 @@
 """Starts Python processes of the project in a third of the time: the fork server (`tests.forkserver`) forks them.
 
-A new Python spends 0.6 of the 0.9 s that `manage.py check` takes on importing libraries. `start` and `run` are as
+A new Python spends 0.6 of the 0.9 s that `manage.py check` takes on importing libraries. A fork that starts with the
+settings of an earlier one is made from a process that has imported the project, too. `start` and `run` are as
 `subprocess.Popen` and `subprocess.run`, with the options that the tests need. What a fork can't do they start as usual:
 another program, an option of Python itself, an environment that changes how Python starts, arguments in bytes.
 """
@@ -21,7 +22,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+# The command of a fork that becomes such a process.
+SERVE = "serve prepared"
 FORKSERVER = Path(__file__).with_name("forkserver.py")
+ROOT = FORKSERVER.parent.parent
+# The entry points of the project.
+ENTRIES = {("-m", "gunicorn"), ("-m", "celery"), ("manage.py",)}
+# What is decided when the project is imported depends on these (`tests.prepared` compares all of it).
+DECIDING = (
+    "DJANGO_SETTINGS_MODULE",
+    "NOVITA_BASE_URL",
+    "NOVITA_API_KEY",
+    "DEBUG",
+    "PATH_PREFIX",
+    "REQUIRE_LOGIN",
+    "OIDC_ISSUER",
+)
+# Each has 60 MB of its own.
+MOST_PREPARED = 3
 # A fork takes these over; any other variable of Python's needs a new Python.
 KNOWN_VARIABLES = {"PYTHONUNBUFFERED", "PYTHONUTF8", "PYTHONDONTWRITEBYTECODE"}
 
@@ -43,6 +61,27 @@ def start_server(*arguments: str) -> socket.socket:
     return ours
 
 
+# By the deciding variables, the sockets of processes that have imported the project. The first use needs none.
+prepared: dict[tuple[str | None, ...], socket.socket | None] = {}
+
+
+def find_prepared(args: Sequence[str], cwd: str | Path, env: Mapping[str, str]) -> socket.socket | None:
+    """Return the socket of a process that has imported the project with such variables; None for their first use."""
+    command = tuple(args[1:3] if args[1] == "-m" else args[1:2])
+    if command not in ENTRIES or Path(cwd).resolve() != ROOT or "DJANGO_SETTINGS_MODULE" not in env:
+        return None
+    key = tuple(env.get(name) for name in DECIDING)
+    if key not in prepared:
+        prepared[key] = None
+    elif prepared[key] is None and sum(map(bool, prepared.values())) < MOST_PREPARED:
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its:
+            Fork([args[0], SERVE], cwd=cwd, env=env, stdin=its, server=start_server())
+        atexit.register(ours.close)
+        prepared[key] = ours
+    return prepared[key]
+
+
 class Fork:
     """A process that the fork server started, with the methods of `subprocess.Popen`."""
 
@@ -61,20 +100,26 @@ class Fork:
         self.args = args
         self.returncode: int | None = None
         self._lock = threading.Lock()
+        servers = [server] if server else [find_prepared(args, cwd, env), start_server()]
+        request = {"command": args[1:], "cwd": str(cwd), "env": dict(env), "startNewSession": start_new_session}
+        self.pid = 0
+        with open(os.devnull, "r+b") as null:
+            streams = [_find_descriptor(one, usual, null) for usual, one in enumerate([stdin, stdout, stderr])]
+            for one in filter(None, servers):
+                self.pid = self.pid or self._ask(one, request, streams)
+
+    def _ask(self, server: socket.socket, request: dict[str, Any], streams: list[int]) -> int:
+        """Return the process id; 0 when this server can't do it."""
         # The fork writes its process id there, and the fork server the exit status.
         self._report, report = os.pipe()
-        with contextlib.ExitStack() as stack:
-            stack.callback(os.close, report)
-            null = stack.enter_context(open(os.devnull, "r+b"))
-            streams = [_find_descriptor(one, usual, null) for usual, one in enumerate([stdin, stdout, stderr])]
-            request = {
-                "command": args[1:],
-                "cwd": str(cwd),
-                "env": dict(env),
-                "startNewSession": start_new_session,
-            }
-            socket.send_fds(server or start_server(), [json.dumps(request).encode()], [*streams, report])
-        self.pid = self._read()
+        try:
+            socket.send_fds(server, [json.dumps(request).encode()], [*streams, report])
+        finally:
+            os.close(report)
+        pid = self._read()
+        if not pid:
+            os.close(self._report)
+        return pid
 
     def _read(self) -> int:
         line = b""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -99,6 +100,81 @@ def test_running_fork_has_no_exit_status_and_takes_signals() -> None:
 
     assert running is None
     assert fork.wait(30) == -signal.SIGTERM
+
+
+DESCRIBE_PROJECT = """
+import json, logging, sys, threading
+from django.apps import apps
+from django.conf import settings
+from django.db import connection
+from django.urls import reverse
+from instances import redis_client, tasks
+json.dump({
+    "keys": {name: repr(value) for name, value in vars(redis_client).items() if isinstance(value, str)},
+    "tick": tasks.TICK_SECONDS,
+    # Django adds to the settings of the database when they are used.
+    "database": str(connection.settings_dict),
+    "settings": {one: str(getattr(settings, one)) for one in filter(str.isupper, dir(settings)) if "NEEDED" not in one},
+    "address": reverse("dashboard"),
+    "logging": [str(logging.root), *(type(one).__name__ for one in logging.root.handlers)],
+    "levels": {name: logging.getLogger(name).level for name in ("django", "instances", "celery")},
+    "threads": len(threading.enumerate()),
+    "stream": logging.root.handlers[0].stream is sys.stderr,
+    "models": [model.__name__ for model in apps.get_models()],
+    "servers": [name for name in ("novita_site.wsgi", "novita_site.celery", "gunicorn.arbiter") if name in sys.modules],
+}, sys.stdout)
+"""
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("variables", "is_prepared"),
+    [
+        (
+            {"REDIS_URL": "redis://127.0.0.1:1/7", "DATABASE_URL": "sqlite:////other.sqlite3", "LOG_FORMAT": "json"},
+            True,
+        ),
+        # A third is missing, so there is no single sign-on, and its addresses don't exist.
+        ({"OIDC_CLIENT_SECRET": ""}, False),
+        ({"WEB_THREADS": "no number"}, False),
+    ],
+)
+def test_fork_with_the_project_imported_does_what_a_new_python_does(
+    tmp_path: Path, variables: dict[str, str], is_prepared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {
+        **ENVIRONMENT,
+        "DJANGO_SETTINGS_MODULE": "tests.system.quick_settings",
+        "DATABASE_URL": f"sqlite:///{tmp_path}/db.sqlite3",
+        "FALLBACK_DIR": str(tmp_path),
+        "SECRET_KEY": "FAKE-SECRET-django",
+        "NOVITA_BASE_URL": "http://127.0.0.1:9",
+        "OIDC_ISSUER": "https://login.example.com",
+        "OIDC_CLIENT_ID": "panel",
+        "OIDC_CLIENT_SECRET": "FAKE-SECRET-oidc",
+        "OIDC_ROLES": "gpu-admins=admin",
+    }
+    command = [sys.executable, "manage.py", "shell", "--no-imports", "-v0", "-c", DESCRIBE_PROJECT]
+    options: Any = {"cwd": python.ROOT, "capture_output": True, "text": True}
+    python.find_prepared(command, python.ROOT, environment)
+    server = python.find_prepared(command, python.ROOT, environment)
+    asked = []
+    ask = python.Fork._ask
+
+    def watched_ask(fork: python.Fork, *args: Any) -> int:
+        asked.append(args[0])
+        return ask(fork, *args)
+
+    monkeypatch.setattr(python.Fork, "_ask", watched_ask)
+
+    fork = python.run(command, env={**environment, **variables}, **options)
+
+    new = subprocess.run(command, env={**environment, **variables}, check=False, **options)
+    assert json.loads(fork.stdout or "{}") == json.loads(new.stdout or "{}")
+    # Log lines begin with the time.
+    assert re.sub("[0-9]", "", fork.stderr) == re.sub("[0-9]", "", new.stderr)
+    assert fork.returncode == new.returncode
+    assert asked == [server] if is_prepared else [server, python.start_server()]
 
 
 @pytest.mark.parametrize(

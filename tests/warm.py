@@ -25,8 +25,10 @@ migrated: Path | None = None
 
 
 def prepare() -> None:
-    """Make what each fork needs: hypothesis' table of characters, and a database that the forks copy."""
+    """Make what each fork needs: a fork server, hypothesis' table of characters, and a database that the forks copy."""
     global migrated
+    # One for all test processes, in place of one in each.
+    python.start_server()
     # In a fresh clone, where no earlier run has kept it, it takes 1.3 s.
     strategies.characters(codec="utf-8").validate()
     if not apps.ready or connection.vendor != "sqlite":
