@@ -7,6 +7,6 @@ A comment says "invented" where neither Novita's documentation nor an answer of 
 from instances.simulator.account import Account, make_clock
 from instances.simulator.faults import KINDS
 from instances.simulator.routes import BASE_PATH, CALLS
-from instances.simulator.server import Server, start
+from instances.simulator.server import Server, serve, start
 
-__all__ = ["BASE_PATH", "CALLS", "KINDS", "Account", "Server", "make_clock", "start"]
+__all__ = ["BASE_PATH", "CALLS", "KINDS", "Account", "Server", "make_clock", "serve", "start"]

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import signal
 import socket
 import struct
 import sys
@@ -300,3 +301,17 @@ class Server(ThreadingHTTPServer):
 def start(account: Account, port: int = 0, latency_seconds: float = 0.0) -> Server:
     """Serve the account in a daemon thread. Port 0 takes a free one. Raises OSError when the port is not available."""
     return Server(account, port, latency_seconds)
+
+
+def serve(account: Account, port: int, latency_seconds: float, tell: Callable[[str], object]) -> None:
+    """Serve the account until Ctrl-C or SIGTERM; `tell` gets the line that says where.
+
+    Raises OSError when the port is not available.
+    """
+    # A shell's background job starts with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), start(account, port, latency_seconds) as server:
+        fault = '{"on": "list", "kind": "status", "status": 429}'
+        tell(f"NOVITA_BASE_URL={server.url}  (add a fault: curl -d '{fault}' {server.url}/__faults)")
+        threading.Event().wait()

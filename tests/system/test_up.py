@@ -264,7 +264,7 @@ def test_two_panels_in_one_folder_share_the_redis_and_sync_once(bare_up: Up) -> 
 def test_panel_started_while_another_is_ending_uses_nothing_of_it(up: Up) -> None:
     wait_until(lambda: up.get("/readyz").ok, "it serves")
     told = up.log_path.parent / "var" / "running.env"
-    (simulator,) = (pid for pid in up.list_pids() if b"novita_simulator" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    (simulator,) = (one for one in up.list_pids() if b"simulator" in Path(f"/proc/{one}/cmdline").read_bytes())
     # It ends late, so `up` does.
     os.kill(simulator, signal.SIGSTOP)
     os.kill(up.popen.pid, signal.SIGTERM)

@@ -1,10 +1,7 @@
 """`manage.py novita_simulator`: a stand-in for Novita's API, to try the service without a key and without a bill."""
 
 import argparse
-import contextlib
 import math
-import signal
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -102,28 +99,18 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        for stop_signal in (
-            signal.SIGINT,
-            signal.SIGTERM,
-        ):  # A shell's background job starts with SIGINT ignored.
-            signal.signal(stop_signal, signal.default_int_handler)
-        with contextlib.suppress(KeyboardInterrupt):
-            account = simulator.Account(
-                instances=options["instances"],
-                seed=options["seed"],
-                page_base=options["page_base"],
-                step_seconds=options["step_seconds"],
-                clock=simulator.make_clock(options["time_factor"]),
-            )
-            try:
-                server = simulator.start(account, options["port"], options["latency"])
-            except OSError as exc:
-                raise CommandError(f"Cannot listen on 127.0.0.1:{options['port']}: {exc.strerror}") from exc
-            with server:
-                fault = '{"on": "list", "kind": "status", "status": 429}'
-                self.stdout.write(
-                    f"NOVITA_BASE_URL={server.url}  (add a fault: curl -d '{fault}' {server.url}/__faults)",
-                    self.style.SUCCESS,
-                )
-                self.stdout.flush()
-                threading.Event().wait()
+        account = simulator.Account(
+            instances=options["instances"],
+            seed=options["seed"],
+            page_base=options["page_base"],
+            step_seconds=options["step_seconds"],
+            clock=simulator.make_clock(options["time_factor"]),
+        )
+        try:
+            simulator.serve(account, options["port"], options["latency"], self._tell)
+        except OSError as exc:
+            raise CommandError(f"Cannot listen on 127.0.0.1:{options['port']}: {exc.strerror}") from exc
+
+    def _tell(self, line: str) -> None:
+        self.stdout.write(line, self.style.SUCCESS)
+        self.stdout.flush()

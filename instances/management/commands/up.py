@@ -30,6 +30,7 @@ from honcho.process import Popen, Process
 
 from instances.errors import CacheUnavailable
 from instances.inventory import store
+from instances.management.commands.novita_simulator import count_up_to
 from novita_site import running
 from novita_site.private_files import make_folder
 
@@ -56,7 +57,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
             "--instances",
-            type=int,
+            type=count_up_to(1_000_000),
             default=25,
             help="size of the simulated account, without a key (default: 25)",
         )
@@ -258,15 +259,7 @@ def find_redis_server() -> str:
 
 
 def _get_simulator_command(port: int, instances: int) -> list[str]:
-    return [
-        sys.executable,
-        "manage.py",
-        "novita_simulator",
-        "--port",
-        str(port),
-        "--instances",
-        str(instances),
-    ]
+    return [sys.executable, "-m", "instances.simulator", str(port), str(instances)]
 
 
 def _get_web_command() -> list[str]:
