@@ -91,10 +91,10 @@ def main(control: socket.socket) -> list[str]:
     return serve(control)
 
 
-def serve(control: socket.socket, fits: Callable[[], bool] = lambda: True) -> list[str]:
+def serve(control: socket.socket, fits: Callable[[], bool] | None = None) -> list[str]:
     """Fork for each request. Return the command of the request in the fork; never return in this process.
 
-    Where this process doesn't fit the request, the fork refuses it and ends.
+    With `fits`, this process is for some requests only: a fork that it doesn't fit refuses its request and ends.
     """
     # The forks share this memory as long as no collection writes to it.
     gc.collect()
@@ -105,13 +105,15 @@ def serve(control: socket.socket, fits: Callable[[], bool] = lambda: True) -> li
     signal.set_wakeup_fd(wake_up)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     reports: dict[int, int] = {}
+    sources = [control, ended]
     while True:
-        ready, _, _ = select.select([control, ended], [], [])
+        ready, _, _ = select.select(sources, [], [])
         if control in ready:
             message, descriptors, _, _ = socket.recv_fds(control, 1 << 20, 4)
             if not message:
-                # The tests are over. A fork without its parent goes on until it ends or is ended.
-                sys.exit()
+                # The tests are over, or need no more of these forks. A fork goes on without its parent.
+                sources.remove(control)
+                continue
             request = json.loads(message)
             if (pid := os.fork()) == 0:
                 signal.set_wakeup_fd(-1)
@@ -129,6 +131,8 @@ def serve(control: socket.socket, fits: Callable[[], bool] = lambda: True) -> li
                 with contextlib.suppress(BrokenPipeError):
                     os.write(reports[pid], b"%d\n" % os.waitstatus_to_exitcode(status))
                 close([reports.pop(pid)])
+        if control not in sources and not (fits and reports):
+            sys.exit()
 
 
 def collect(arguments: list[str]) -> None:
@@ -166,7 +170,7 @@ def close(descriptors: Iterable[int]) -> None:
         os.close(one)
 
 
-def become(request: dict[str, Any], descriptors: list[int], fits: Callable[[], bool]) -> None:
+def become(request: dict[str, Any], descriptors: list[int], fits: Callable[[], bool] | None) -> None:
     """Take over what the request says, and report the process id; 0 says that another process must do it."""
     if request["startNewSession"]:
         os.setsid()
@@ -176,7 +180,7 @@ def become(request: dict[str, Any], descriptors: list[int], fits: Callable[[], b
     time.tzset()
     os.chdir(request["cwd"])
     sys.argv = get_arguments(request["command"])
-    if not fits():
+    if fits and not fits():
         os.write(report, b"0\n")
         os._exit(0)
     os.write(report, b"%d\n" % os.getpid())

@@ -61,8 +61,10 @@ def start_server(*arguments: str) -> socket.socket:
     return ours
 
 
+# Threads of a test start processes, too.
+starting = threading.RLock()
 # By the deciding variables, the sockets of processes that have imported the project. The first use needs none.
-prepared: dict[tuple[str | None, ...], socket.socket | None] = {}
+prepared: dict[tuple[str | None, ...], Any] = {}
 
 
 def find_prepared(args: Sequence[str], cwd: str | Path, env: Mapping[str, str]) -> socket.socket | None:
@@ -71,15 +73,20 @@ def find_prepared(args: Sequence[str], cwd: str | Path, env: Mapping[str, str]) 
     if command not in ENTRIES or Path(cwd).resolve() != ROOT or "DJANGO_SETTINGS_MODULE" not in env:
         return None
     key = tuple(env.get(name) for name in DECIDING)
-    if key not in prepared:
-        prepared[key] = None
-    elif prepared[key] is None and sum(map(bool, prepared.values())) < MOST_PREPARED:
-        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    is_first, server = key not in prepared, prepared.pop(key, None)
+    if not is_first and server is None:
+        server, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its:
             Fork([args[0], SERVE], cwd=cwd, env=env, stdin=its, server=start_server())
-        atexit.register(ours.close)
-        prepared[key] = ours
-    return prepared[key]
+        atexit.register(server.close)
+        used = [one for one, other in prepared.items() if other]
+        if len(used) == MOST_PREPARED:
+            # It ends with the last of its forks.
+            prepared[used[0]].close()
+            prepared[used[0]] = None
+    # The last used one is the last.
+    prepared[key] = server
+    return server
 
 
 class Fork:
@@ -100,11 +107,11 @@ class Fork:
         self.args = args
         self.returncode: int | None = None
         self._lock = threading.Lock()
-        servers = [server] if server else [find_prepared(args, cwd, env), start_server()]
         request = {"command": args[1:], "cwd": str(cwd), "env": dict(env), "startNewSession": start_new_session}
         self.pid = 0
-        with open(os.devnull, "r+b") as null:
+        with open(os.devnull, "r+b") as null, starting:
             streams = [_find_descriptor(one, usual, null) for usual, one in enumerate([stdin, stdout, stderr])]
+            servers = [server] if server else [find_prepared(args, cwd, env), start_server()]
             for one in filter(None, servers):
                 self.pid = self.pid or self._ask(one, request, streams)
 

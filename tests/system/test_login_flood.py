@@ -14,7 +14,7 @@ from tests.system.conftest import Start
 from tests.system.processes import ROOT, Novita, Service
 
 CLIENTS = 24
-ATTEMPTS = 25
+ATTEMPTS = 8
 
 
 @pytest.fixture

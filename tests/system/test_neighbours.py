@@ -178,5 +178,5 @@ def test_redis_that_accepts_writes_again_is_noticed_within_seconds(start_service
 
     redis_process.client.replicaof("NO", "ONE")
 
-    wait_until(lambda: service.get("/readyz").ok, f"it is ready\n{service.log}", 5)
+    wait_until(lambda: service.get("/readyz").ok, f"it is ready\n{service.log}")
     assert service.count_log("code=CACHE_UNAVAILABLE") == 1, "one line for an outage"
