@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import sys
+import threading
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -129,16 +131,27 @@ def post_worker_init(worker: Any) -> None:
 
 
 def _cancel_sync_on_sigterm() -> None:
-    """Let SIGTERM cancel a running sync and release its lease before gunicorn handles the signal."""
+    """Let SIGTERM cancel a running sync and release its lease before gunicorn handles the signal.
+
+    A thread does so. The signal may interrupt this one while it holds a lock that cancelling needs: when systemd ends
+    all processes of the service, gunicorn's master sends a second signal, which interrupts the handling of the first.
+    """
     from instances import refresher
 
     stop_gracefully = signal.getsignal(signal.SIGTERM)
+    # Its `put` takes no lock that the signal may have interrupted.
+    signals: SimpleQueue[int] = SimpleQueue()
+
+    def end() -> None:
+        signals.get()
+        refresher.end()
 
     def stop(signal_number: int, frame: Any) -> None:
-        refresher.end()
+        signals.put(signal_number)
         if callable(stop_gracefully):
             stop_gracefully(signal_number, frame)
 
+    threading.Thread(target=end, name="end", daemon=True).start()
     signal.signal(signal.SIGTERM, stop)
 
 

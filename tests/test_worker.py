@@ -1,13 +1,17 @@
 """The web server's worker: when a request is whole, and how many connections one client may hold."""
 
 import contextlib
+import os
 import re
 import selectors
+import signal
 import socket
+import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 from unittest.mock import Mock
 
@@ -19,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import Settings
 
+from instances import refresher
 from novita_site import gunicorn, unsent
 from novita_site import worker as worker_module
 from novita_site.framing import Framing, TooLarge
@@ -425,3 +430,19 @@ def test_many_answers_that_nobody_takes_hold_only_so_much(
     conns = [answer(worker, listener, bytes(500_000))[1] for _ in range(10)]
 
     assert [conn in worker.waiting for conn in conns] == [False] * 6 + [True] * 4
+
+
+def test_sigterm_cancels_the_sync_in_a_thread_that_it_can_not_have_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two signals in a row made a process wait for a lock of its own until gunicorn killed it, after 50 s."""
+    usual, threads, handled = signal.getsignal(signal.SIGTERM), SimpleQueue[threading.Thread](), Mock()
+    monkeypatch.setattr(refresher, "end", lambda: threads.put(threading.current_thread()))
+    try:
+        signal.signal(signal.SIGTERM, handled)
+        gunicorn._cancel_sync_on_sigterm()
+
+        os.kill(os.getpid(), signal.SIGTERM)
+
+        assert threads.get(timeout=20) is not threading.main_thread()
+        assert handled.call_count == 1
+    finally:
+        signal.signal(signal.SIGTERM, usual)
