@@ -307,6 +307,17 @@ def test_link_snoozes_until_a_date(zone: str, stranger: Client) -> None:
     assert morning.date() - timezone.now().astimezone(morning.tzinfo).date() == timedelta(days=7)
 
 
+@pytest.mark.parametrize("zone", ["Nowhere/Else", "Europe", "../UTC"])
+def test_link_of_a_policy_with_an_unknown_time_zone_offers_mornings_in_utc(zone: str, stranger: Client) -> None:
+    address = f"/snooze/{snoozing.make_link(make_finding(policy=make_policy(time_zone=zone)))}/"
+
+    page = stranger.get(address).content.decode()
+    stranger.post(address, {"for": "tomorrow"})
+
+    assert "Times of day are in the time zone UTC." in page
+    assert Snooze.objects.get().until.hour == 9
+
+
 @pytest.mark.parametrize("day", ["", "2020-01-01", "9999-12-31", "tomorrow"])
 def test_day_that_a_link_does_not_offer_is_refused_and_uses_up_no_link(day: str, stranger: Client) -> None:
     address = f"/snooze/{snoozing.make_link(make_finding())}/"

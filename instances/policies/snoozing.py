@@ -42,9 +42,18 @@ def find_end(preset: str, zone: str = "") -> datetime:
 
 def list_mornings(zone: str = "") -> list[datetime]:
     """Return 09:00 in the zone (default: UTC) of each of the next days, from tomorrow on."""
-    local = timezone.now().astimezone(ZoneInfo(zone or "UTC"))
+    local = timezone.now().astimezone(_read_zone(zone))
     days = [local.date() + timedelta(days=number) for number in range(1, SHOWN_DAYS + 1)]
     return [datetime.combine(day, _MORNING, local.tzinfo) for day in days]
+
+
+def _read_zone(name: str) -> ZoneInfo:
+    """Return a policy's time zone; UTC without one, and for one that this machine doesn't have."""
+    try:
+        return ZoneInfo(name or "UTC")
+    except (KeyError, ValueError, OSError) as exc:
+        log.warning("UTC is used in place of a policy's time zone: %s", exc)
+        return ZoneInfo("UTC")
 
 
 def get(finding_id: int | str) -> Finding:
@@ -138,7 +147,7 @@ def read_link(signed: str) -> SnoozeLink:
 
 def find_link_zone(link: SnoozeLink) -> str:
     """Return the time zone of the mornings that a link offers."""
-    return (link.finding.policy and link.finding.policy.time_zone) or "UTC"
+    return _read_zone(link.finding.policy.time_zone if link.finding.policy else "").key
 
 
 def use_link(signed: str, preset: str, day: str = "", *, actor: Actor) -> tuple[bool, str]:
