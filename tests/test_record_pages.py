@@ -14,7 +14,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from instances.models import AuditEntry, MeteredInstance, Policy, Snooze, Token, UsageInterval
+from instances.models import AuditEntry, MeteredInstance, Policy, Snooze, SyncRun, Token, UsageInterval
 from tests.test_admin_records import read_text
 
 pytestmark = pytest.mark.django_db
@@ -86,6 +86,14 @@ def test_number_of_rows_is_said_once_and_in_groups_of_three_digits(client: Clien
 
     assert "1,234 entries" in text
     assert "1234" not in text
+
+
+def test_figures_of_a_synchronization_have_separators(client: Client) -> None:
+    changed = {"added_count": 1234, "changed_count": 5678, "novita_instances": 9999}
+    SyncRun.objects.create(started_at=timezone.now(), trigger="api", outcome="succeeded", **changed)
+
+    assert "9,999 1,234 new, 5,678 changed" in read_text(client, get_address(SyncRun))
+    assert "Instances: 1,234 new, 5,678 changed" in read_text(client, "/activity/")
 
 
 def test_yes_and_no_are_words(client: Client) -> None:

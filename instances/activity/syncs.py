@@ -24,7 +24,7 @@ def read_changes(wanted: Filter, limit: int) -> Iterator[Event]:
         condition &= Q(words__contains=quote_id(wanted.instance_id))
     for run in SyncRun.objects.filter(condition)[:limit]:
         counts = say_counts(run.added_count, run.changed_count, run.removed_count, 0)
-        outside = f"{run.outside_count} outside this panel" if run.outside_count else ""
+        outside = f"{run.outside_count:,} outside this panel" if run.outside_count else ""
         yield Event(
             Place(run.started_at, CHANGES, run.pk),
             "change",
@@ -40,7 +40,7 @@ def _say_names(run: SyncRun) -> str:
     lists: Sequence[list[dict[str, Any]]] = [getattr(run, name) for name in _LISTS]
     names = list(dict.fromkeys(str(one["name"] or one["id"]) for listed in lists for one in listed))
     total = run.added_count + run.changed_count + run.removed_count
-    more = f" and {total - NAMED} more" if total > NAMED else ""
+    more = f" and {total - NAMED:,} more" if total > NAMED else ""
     return f"{', '.join(names[:NAMED])}{more}"
 
 

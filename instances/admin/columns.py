@@ -67,6 +67,22 @@ def name_column(record_admin: "RecordAdmin", record: Any) -> str:
     return record.name or "(no name)"
 
 
+def say_more(count: int) -> str:
+    """Return how many of `count` rows are not shown; "" for none."""
+    return f"{count - MAX_SHOWN:,}" if count > MAX_SHOWN else ""
+
+
+def number_column(field: str, title: str) -> Callable[[Any, Any], str]:
+    """Return a column with a number that has separators."""
+
+    @admin.display(description=title, ordering=field)
+    def column(record_admin: "RecordAdmin", record: Model) -> str:
+        number = getattr(record, field)
+        return record_admin.get_empty_value_display() if number is None else f"{number:,}"
+
+    return column
+
+
 def link_record(record: Model) -> SafeString:
     address = reverse(f"admin:instances_{record._meta.model_name}_change", args=[record.pk])
     return format_html('<a href="{}">{}</a>', address, record)
@@ -74,7 +90,7 @@ def link_record(record: Model) -> SafeString:
 
 def show_instances(items: list[dict[str, Any]], count: int) -> SafeString:
     """Render the first of `count` instances by name and id, each with its changes (from → to)."""
-    context = {"items": items[:MAX_SHOWN], "more": max(0, count - MAX_SHOWN)}
+    context = {"items": items[:MAX_SHOWN], "more": say_more(count)}
     return render_to_string("admin/instances/syncrun/instances.html", context)
 
 

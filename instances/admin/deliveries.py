@@ -11,7 +11,7 @@ from django.views.decorators.http import require_POST
 
 from instances.access import audit
 from instances.access.roles import find_role
-from instances.admin.columns import MAX_SHOWN
+from instances.admin.columns import MAX_SHOWN, say_more
 from instances.admin.records import RecordAdmin, check_press
 from instances.errors import InvalidState
 from instances.models import Action
@@ -31,7 +31,7 @@ class DeliveryAdmin(RecordAdmin):
     def get_page_context(self, request: HttpRequest, record: Any) -> dict[str, Any]:
         return {
             "attempts": record.attempts.all()[:MAX_SHOWN],
-            "more": max(0, record.attempts.count() - MAX_SHOWN),
+            "more": say_more(record.attempts.count()),
             "can_send_again": record.state == self.model.State.DEAD and _may_send(request),
         }
 

@@ -9,7 +9,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from instances.admin.columns import MAX_SHOWN, count_rows, link_record, name_column, text_column, time_column
+from instances.admin.columns import MAX_SHOWN, count_rows, link_record, name_column, say_more, text_column, time_column
 from instances.admin.filters import OperationFilter
 from instances.admin.records import RecordAdmin
 from instances.models import Operation, Target, WebhookDelivery
@@ -137,8 +137,8 @@ class OperationAdmin(RecordAdmin):
                 {"target": target, "message": wording.say_target(record, target)}
                 for target in sorted(record.targets.all(), key=get_key)[:MAX_SHOWN]
             ],
-            "counts": [(label, counts[state]) for state, label in Target.State.choices if state in counts],
-            "more": max(0, sum(counts.values()) - MAX_SHOWN),
+            "counts": [(label, f"{counts[state]:,}") for state, label in Target.State.choices if state in counts],
+            "more": say_more(sum(counts.values())),
         }
 
     @admin.display(description="scope", ordering="is_whole_account")
@@ -159,7 +159,7 @@ class OperationAdmin(RecordAdmin):
 
     @admin.display(description="confirmed")
     def shown_confirmed(self, operation: Any) -> str:
-        return f"{operation.confirmed_count} of {operation.target_count - operation.skipped_count}"
+        return f"{operation.confirmed_count:,} of {operation.target_count - operation.skipped_count:,}"
 
     @admin.display(description="notes")
     def shown_notes(self, operation: Operation) -> str:

@@ -11,7 +11,7 @@ from django.views.decorators.http import require_POST
 
 from instances.access import audit
 from instances.access.roles import find_role
-from instances.admin.columns import instances_column, time_column
+from instances.admin.columns import instances_column, number_column, time_column
 from instances.admin.filters import ChangeFilter
 from instances.admin.records import RecordAdmin, check_press
 from instances.inventory.difference import say_counts
@@ -28,7 +28,7 @@ class SyncRunAdmin(RecordAdmin):
         "trigger",
         "requested_by",
         "outcome",
-        "novita_instances",
+        "shown_listed",
         "shown_counts",
         "shown_duration",
     )
@@ -84,6 +84,7 @@ class SyncRunAdmin(RecordAdmin):
     )
 
     shown_start = time_column("started_at", "started")
+    shown_listed = number_column("novita_instances", "listed")
     shown_added = instances_column("added", "added")
     shown_changed = instances_column("changed", "changed")
     shown_removed = instances_column("removed", "removed")

@@ -66,7 +66,7 @@ class Difference:
 
 def say_counts(added: int, changed: int, removed: int, unconfirmed: int) -> str:
     counts = {"new": added, "changed": changed, "gone": removed, "not confirmed as gone": unconfirmed}
-    return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    return ", ".join(f"{count:,} {word}" for word, count in counts.items() if count)
 
 
 def compare(

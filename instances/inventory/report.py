@@ -55,9 +55,9 @@ class SyncReport:
 
     def summarize(self) -> str:
         """Return a line for people: "5 instances: 1 new, 1 gone, 3 unchanged, 0.4 s"."""
-        unchanged = f"{self.difference.unchanged} unchanged" if self.difference.unchanged else ""
+        unchanged = f"{self.difference.unchanged:,} unchanged" if self.difference.unchanged else ""
         words = ", ".join(filter(None, [self.difference.describe(), unchanged, f"{self.duration_ms / 1000:.1f} s"]))
-        return f"{self.novita_instances} instance{'' if self.novita_instances == 1 else 's'}: {words}"
+        return f"{self.novita_instances or 0:,} instance{'' if self.novita_instances == 1 else 's'}: {words}"
 
     def get_figures(self) -> dict[str, Any]:
         """Return the figures of the record and of the log line."""
@@ -158,7 +158,7 @@ def _tell(outside: Sequence[Outside]) -> None:
     if has_start and (freeze := StartFreeze.list_in_force().first()):
         lines.insert(0, f"Starts are frozen here ({freeze.reason}), and something was started elsewhere.")
     count = len(outside)
-    title = f"{count} instance{'' if count == 1 else 's'} changed outside the panel"
+    title = f"{count:,} instance{'' if count == 1 else 's'} changed outside the panel"
     key = hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "replace")).hexdigest()
     events.tell(EventKind.OUTSIDE_CHANGE, key, title, lines, "/activity/")
 

@@ -122,11 +122,11 @@ def sum_up() -> dict[int, Found]:
 
 def say_found(policy: Policy, found: Found) -> str:
     """Return "3 open, $2.06/h; would have saved $12.40 in 30 days"."""
-    parts = [f"{found.open} open, ${found.usd_per_hour:,.2f}/h" if found.open else "nothing open"]
+    parts = [f"{found.open:,} open, ${found.usd_per_hour:,.2f}/h" if found.open else "nothing open"]
     if policy.mode != Policy.Mode.STOP:
         parts.append(f"would have saved ${found.missed_usd:,.2f} in {SUMMED.days} days")
     elif found.stopped:
-        parts.append(f"stopped {found.stopped} in {SUMMED.days} days")
+        parts.append(f"stopped {found.stopped:,} in {SUMMED.days} days")
     return "; ".join(parts)
 
 
