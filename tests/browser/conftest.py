@@ -350,13 +350,13 @@ def open_context(browser: Browser, url: str, **options: Any) -> Iterator[Browser
 
 
 @contextlib.contextmanager
-def share_context(browser: Browser, url: str) -> Iterator[BrowserContext]:
+def share_context(browser: Browser, url: str, **options: Any) -> Iterator[BrowserContext]:
     """Open a context for all tests of a file: later pages find the scripts in its cache.
 
     Its first tab stays open, and with the tab the process that draws the pages.
     Statuses don't pulse there: drawing them takes 50 ms of each second that a test waits.
     """
-    with open_context(browser, url, reduced_motion="reduce") as context:
+    with open_context(browser, url, reduced_motion="reduce", **options) as context:
         context.new_page().goto("/livez")
         yield context
 
@@ -398,23 +398,38 @@ def open_tab(context: BrowserContext) -> Page:
 Visit = Callable[..., Page]
 
 
+@pytest.fixture(scope="module")
+def plain_context(browser: Browser, shared_panel: Panel) -> Iterator[BrowserContext]:
+    """A context whose pages run no script."""
+    with share_context(browser, shared_panel.service.url, java_script_enabled=False) as context:
+        yield context
+
+
 @pytest.fixture
-def visit(browser: Browser, panel: Panel, shared_context: BrowserContext, witness: Witness) -> Iterator[Visit]:
+def visit(
+    request: pytest.FixtureRequest, browser: Browser, panel: Panel, shared_context: BrowserContext, witness: Witness
+) -> Iterator[Visit]:
     """Open a path in a new tab.
 
-    The second visit of a test is another visitor's, in a context of its own. So is a visit with options of the context,
-    or with `is_alone`, for a test that moves the clock: all tabs of a context have one clock.
+    The tabs of a test are one visitor's. A visit with `is_alone` is another visitor's, in a context of its own: there a
+    test may move the clock, which all tabs of a context share. So is a visit with options of the context.
     """
     with contextlib.ExitStack() as stack:
         lent: list[BrowserContext] = []
 
+        def lend(context: BrowserContext) -> BrowserContext:
+            if context not in lent:
+                lent.append(stack.enter_context(watch_context(context, witness)))
+            return context
+
         def visit(path: str = "/", *, viewport: ViewportSize = WIDE, is_alone: bool = False, **options: Any) -> Page:
-            if lent or options or is_alone:
+            if options == {"java_script_enabled": False}:
+                context = lend(request.getfixturevalue("plain_context"))
+            elif options or is_alone:
                 context = stack.enter_context(open_context(browser, panel.service.url, **options))
                 witness.watch(context)
             else:
-                context = stack.enter_context(watch_context(shared_context, witness))
-                lent.append(context)
+                context = lend(shared_context)
             page = open_tab(context)
             if viewport != WIDE:
                 page.set_viewport_size(viewport)

@@ -121,8 +121,8 @@ def test_drawer_takes_the_focus_and_gives_it_back(visit: Visit) -> None:
 @pytest.mark.usefixtures("two")
 def test_address_of_the_drawer_can_be_shared_and_back_closes_it(visit: Visit) -> None:
     page = visit("/?search=a")
-    open_drawer(page)
-    open_drawer(page, "beta")
+    expect(open_drawer(page)).to_be_visible()
+    expect(open_drawer(page, "beta")).to_be_visible()
     other = visit(page.url)
     expect(get_drawer(other, "beta")).to_be_visible()
     expect(other.get_by_role("searchbox")).to_have_value("a")
@@ -204,6 +204,7 @@ IS_INERT = "wanted => Boolean(document.querySelector('[type=search]').closest('[
 def test_drawer_stands_beside_the_table_and_covers_a_small_screen(two: Panel, visit: Visit) -> None:
     page = visit()
     drawer = open_drawer(page)
+    expect(drawer).to_be_visible()
     page.get_by_role("searchbox").fill("beta")
     expect(drawer).to_be_visible()
     page.get_by_role("searchbox").fill("")

@@ -315,7 +315,7 @@ def test_dismissed_operation_is_hidden_for_everybody(panel: Panel, visit: Visit)
     expect(page.locator("tr[data-id=a]")).to_be_visible()
 
     expect(get_summary(page)).to_be_hidden()
-    other = visit()
+    other = visit(is_alone=True)
     expect(other.locator("tr[data-id=a]")).to_be_visible()
     expect(get_summary(other)).to_be_hidden()
     (operation,) = panel.list_operations()

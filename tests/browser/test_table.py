@@ -215,7 +215,7 @@ def test_address_reproduces_the_view(many: Panel, visit: Visit) -> None:
     page.get_by_role("link", name="Next").click()
     expect(page.get_by_label("Page", exact=True)).to_have_value("2")
 
-    other = visit(page.url)
+    other = visit(page.url, is_alone=True)
 
     expect(other.get_by_label("Page", exact=True)).to_have_value("2")
     expect(other.locator("tr[data-id]")).to_have_count(66)
@@ -329,7 +329,7 @@ def test_saved_view_is_a_link_with_filters_order_and_columns(many: Panel, visit:
     expect(page.locator("#matches")).to_have_text("7 of 250 match")
     expect(page.locator("tr[data-id] th").first).to_have_text("vm-019")
     # Somebody else opens the link.
-    other = visit(f"/{href}")
+    other = visit(f"/{href}", is_alone=True)
     expect(other.locator("#matches")).to_have_text("7 of 250 match")
     expect(other.get_by_role("columnheader", name="Created")).to_be_hidden()
     page.get_by_role("button", name="View").click()
