@@ -33,7 +33,7 @@ export function createList({table, form, inventory, getRows, getSelection, getRe
     });
     const filters = createFilters({form, address, inventory});
     const sorting = createSorting({head: table.tHead, address});
-    const pager = createPager({address});
+    const pager = createPager({address, table});
     const nothing = createNothing({table, inventory});
     const columns = createColumns({table, address, note});
     const views = createViews({address, getColumns: () => columns.value, note});
@@ -79,6 +79,9 @@ export function createList({table, form, inventory, getRows, getSelection, getRe
         if (isView) {
             address.follow(link.search || '?');
             popups.takeBack();
+            if (link.dataset.page) {
+                pager.showFirstRow();
+            }
         }
         return isView;
     }

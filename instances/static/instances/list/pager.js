@@ -5,7 +5,7 @@ import {sayNumber} from '../words.js';
 
 const PAGE_SIZE = 100;
 
-export function createPager({address}) {
+export function createPager({address, table}) {
     const pager = document.getElementById('pager');
     const [previous, next] = ['Previous', 'Next'].map(words => make('a', {}, words));
     const field = make('input', {inputmode: 'numeric', autocomplete: 'off', maxlength: 6, size: 3});
@@ -49,7 +49,15 @@ export function createPager({address}) {
         field.dataset.shown = '';
         address.change({page}, {isStep: true});
         field.select();
+        showFirstRow();
     }
 
-    return {cut, actions: {'go-to-page': goTo}};
+    // The pager is below the rows, and another page is read from its first one.
+    function showFirstRow() {
+        if (table.getBoundingClientRect().top < 0) {
+            table.scrollIntoView();
+        }
+    }
+
+    return {cut, showFirstRow, actions: {'go-to-page': goTo}};
 }
