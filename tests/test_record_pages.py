@@ -168,9 +168,10 @@ def test_page_of_a_user_tells_whether_there_is_a_password_and_not_how_it_is_stor
     assert "salt" not in text
 
 
-def test_changes_of_a_record_are_found_in_activity(client: Client) -> None:
-    bob = User.objects.create_user("bob smith")
+@pytest.mark.parametrize("model", [User, Policy])
+def test_changes_of_a_record_are_found_in_activity(client: Client, model: type[Model]) -> None:
+    record = User.objects.create_user("night shift") if model is User else Policy.objects.create(name="night shift")
 
-    html = client.get(get_address(User, "change", bob.pk)).content.decode()
+    html = client.get(get_address(model, "change", record.pk)).content.decode()
 
-    assert '<a href="/admin/instances/auditentry/?q=bob%20smith">Activity</a>' in html
+    assert '<a href="/admin/instances/auditentry/?q=night%20shift">Activity</a>' in html
