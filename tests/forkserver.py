@@ -106,7 +106,7 @@ def serve(control: socket.socket, fits: Callable[[], bool] | None = None) -> lis
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     reports: dict[int, int] = {}
     sources = [control, ended]
-    while True:
+    while control in sources or (fits and reports):
         ready, _, _ = select.select(sources, [], [])
         if control in ready:
             message, descriptors, _, _ = socket.recv_fds(control, 1 << 20, 4)
@@ -131,8 +131,7 @@ def serve(control: socket.socket, fits: Callable[[], bool] | None = None) -> lis
                 with contextlib.suppress(BrokenPipeError):
                     os.write(reports[pid], b"%d\n" % os.waitstatus_to_exitcode(status))
                 close([reports.pop(pid)])
-        if control not in sources and not (fits and reports):
-            sys.exit()
+    sys.exit()
 
 
 def collect(arguments: list[str]) -> None:

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests import python
 from tests.system.conftest import Start
-from tests.system.processes import ROOT, Process, Service, find_free_port, wait_until
+from tests.system.processes import ROOT, Process, Service, ended, find_free_port, wait_until
 
 SECRET = "FAKE-SECRET-oidc"
 ROLES = "panel-admins=admin,research=operator,guests=viewer"
@@ -77,11 +77,11 @@ class LoginService(Process):
         self.session.close()
 
 
-@pytest.fixture
-def login_service(tmp_path: Path) -> Iterator[LoginService]:
-    process = LoginService(tmp_path)
-    yield process
-    process.end()
+@pytest.fixture(scope="module")
+def login_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoginService]:
+    """A login service for all tests: each sets the claims of its own people, and has a browser of its own."""
+    with ended(LoginService(tmp_path_factory.mktemp("login"))) as process:
+        yield process
 
 
 @pytest.fixture
@@ -350,18 +350,19 @@ def test_link_to_the_callback_logs_nobody_out(browser: Browser, login_service: L
     assert browser.open("/").status_code == 200
 
 
-def test_unreachable_provider_shows_a_page(browser: Browser, login_service: LoginService, query: Query) -> None:
-    login_service.set_claims("s1", preferred_username="ann", groups="guests")
-    back = browser.prove(browser.begin(), sub="s1")
-    login_service.end()
+def test_unreachable_provider_shows_a_page(start_sso: StartSso, tmp_path: Path, query: Query) -> None:
+    with ended(LoginService(tmp_path)) as login_service, Browser(start_sso(login_service.url)) as browser:
+        login_service.set_claims("s1", preferred_username="ann", groups="guests")
+        back = browser.prove(browser.begin(), sub="s1")
+        login_service.end()
 
-    answers = [browser.get(back, timeout=30), browser.open("/sso/")]
+        answers = [browser.get(back, timeout=30), browser.open("/sso/")]
 
-    assert [answer.status_code for answer in answers] == [502, 502]
-    assert all("The login service can" in answer.text for answer in answers)
-    assert browser.open("/login/").status_code == 200, "the password's login goes on"
-    assert "Traceback" not in browser.service.log
-    assert [entry[4] for entry in list_audit(query)] == ["SSO_FAILED"], "one a minute"
+        assert [answer.status_code for answer in answers] == [502, 502]
+        assert all("The login service can" in answer.text for answer in answers)
+        assert browser.open("/login/").status_code == 200, "the password's login goes on"
+        assert "Traceback" not in browser.service.log
+        assert [entry[4] for entry in list_audit(query)] == ["SSO_FAILED"], "one a minute"
 
 
 def test_only_the_paths_of_the_flow_are_reachable(browser: Browser, login_service: LoginService, query: Query) -> None:
