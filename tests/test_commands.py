@@ -308,5 +308,5 @@ def test_an_unusable_database_stops_the_start(settings: Settings) -> None:
 
 
 def test_a_wrong_size_of_the_account_is_refused() -> None:
-    with pytest.raises(CommandError, match="--instances: invalid int value: 'many'"):
+    with pytest.raises(CommandError, match="--instances: must be an integer from 0 to 1000000, not 'many'"):
         call_command("up", "--instances", "many")
