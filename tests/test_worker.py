@@ -433,7 +433,7 @@ def test_many_answers_that_nobody_takes_hold_only_so_much(
 
 
 def test_sigterm_cancels_the_sync_in_a_thread_that_it_can_not_have_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two signals in a row made a process wait for a lock of its own until gunicorn killed it, after 50 s."""
+    """Two signals in a row could make a process wait for a lock of its own until gunicorn killed it, after 50 s."""
     usual, threads, handled = signal.getsignal(signal.SIGTERM), SimpleQueue[threading.Thread](), Mock()
     monkeypatch.setattr(refresher, "end", lambda: threads.put(threading.current_thread()))
     try:
