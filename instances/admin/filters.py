@@ -8,7 +8,7 @@ from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
-from django.utils.safestring import SafeString
+from django.utils.html import format_html
 
 from instances.models import Operation, SyncRun, Target
 
@@ -87,4 +87,4 @@ class RoleFilter(admin.RelatedFieldListFilter):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.title = "role"
-        self.empty_value_display = SafeString(NO_ROLE)
+        self.empty_value_display = format_html("{}", NO_ROLE)
