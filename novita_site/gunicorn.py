@@ -115,6 +115,19 @@ def find_rest(req: Any, wait_seconds: float) -> bool:
     return has_rest
 
 
+def pre_fork(server: Any, worker: Any) -> None:
+    """Let a SIGTERM wait until the new worker handles it. The master's handler, which it has first, would lose it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def unblock_sigterm() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+# gunicorn has no hook for that. The worker does it in `init_signals`.
+os.register_at_fork(after_in_parent=unblock_sigterm)
+
+
 def post_worker_init(worker: Any) -> None:
     """Prepare a worker that has loaded the application."""
     from instances.backup import holding

@@ -175,6 +175,12 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # likewise
         self.per_network: Counter[str] = Counter()
         self._next_sweep = 0.0
 
+    def init_signals(self) -> None:
+        from novita_site.gunicorn import unblock_sigterm
+
+        super().init_signals()
+        unblock_sigterm()
+
     # --- The life of a connection
 
     def accept(self, listener: socket.socket) -> None:

@@ -6,6 +6,7 @@ import re
 import selectors
 import signal
 import socket
+import sys
 import threading
 import time
 import tracemalloc
@@ -28,6 +29,8 @@ from novita_site import gunicorn, unsent
 from novita_site import worker as worker_module
 from novita_site.framing import Framing, TooLarge
 from novita_site.worker import Connection, Exchange, PatientWorker
+from tests import python
+from tests.system.processes import ROOT
 
 MAX_BODY = 64 * 1024
 HEAD = b"POST /api/instances/stop-all HTTP/1.1\r\nHost: localhost\r\n"
@@ -446,3 +449,36 @@ def test_sigterm_cancels_the_sync_in_a_thread_that_it_can_not_have_interrupted(m
         assert handled.call_count == 1
     finally:
         signal.signal(signal.SIGTERM, usual)
+
+
+FORK_AND_END = """
+import os, signal
+from unittest.mock import Mock
+from novita_site import gunicorn
+from novita_site.worker import PatientWorker
+
+handled_by_master = []
+signal.signal(signal.SIGTERM, lambda *given: handled_by_master.append(given))
+is_sent, send = os.pipe()
+gunicorn.pre_fork(None, None)
+if (pid := os.fork()) == 0:
+    os.read(is_sent, 1)
+    worker = PatientWorker.__new__(PatientWorker)
+    worker.alive, worker.PIPE, worker.method_queue = True, os.pipe(), Mock()
+    os.set_blocking(worker.PIPE[1], False)
+    worker.init_signals()
+    os._exit(worker.alive)
+os.kill(pid, signal.SIGTERM)
+os.write(send, b"x")
+is_alive = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+os.kill(os.getpid(), signal.SIGTERM)
+print(is_alive, len(handled_by_master))
+"""
+
+
+def test_worker_that_is_ended_as_soon_as_it_is_forked_ends() -> None:
+    command = [sys.executable, "-c", FORK_AND_END]
+
+    done = python.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
+
+    assert done.stdout.split() == ["0", "1"], done.stderr
