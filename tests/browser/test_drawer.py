@@ -233,6 +233,7 @@ LIST_FACTS = """sections => sections.flatMap(one => [...one.querySelectorAll('dt
 def test_page_without_script_has_the_same_facts(visit: Visit) -> None:
     drawer = open_drawer(visit())
     expect(drawer.get_by_role("group", name="History").get_by_role("listitem").first).to_be_visible()
+    expect(drawer).to_contain_text("Port 8188")
     facts = drawer.locator("section").evaluate_all(LIST_FACTS)
     page = visit("/?search=a", java_script_enabled=False)
     page.get_by_role("link", name="alpha").click()

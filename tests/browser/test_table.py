@@ -482,13 +482,13 @@ def test_keys_search_move_select_open_and_stop(many: Panel, visit: Visit) -> Non
     page.keyboard.press("j")
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
-    for _ in range(40):
+    for _ in range(30):
         page.keyboard.press("j")
-    expect(page.get_by_role("row", name="vm-041")).to_be_in_viewport(ratio=1)
+    expect(page.get_by_role("row", name="vm-031")).to_be_in_viewport(ratio=1)
     # The headings, which stay where they are, never cover the current row.
     headings = page.locator("thead").bounding_box()
     tops = []
-    for _ in range(25):
+    for _ in range(22):
         page.keyboard.press("k")
         tops.append(page.evaluate("document.activeElement.getBoundingClientRect().top"))
     assert headings and min(tops) >= headings["y"] + headings["height"]
