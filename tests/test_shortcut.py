@@ -323,8 +323,12 @@ def test_every_request_gets_the_answer_of_the_long_way(
 
     different = {}
     for name, request in REQUESTS.items():
-        limits.memory.clear()
-        different[name] = find_differences(server, long_way, fill_in(request, etag), headers, paths)
+        for _ in range(2):
+            # Time may give an age another digit between the two answers. What is really different is so again.
+            limits.memory.clear()
+            different[name] = find_differences(server, long_way, fill_in(request, etag), headers, paths)
+            if not different[name]:
+                break
 
     assert {name: found for name, found in different.items() if found} == {}
 

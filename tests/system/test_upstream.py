@@ -160,7 +160,7 @@ def test_ten_thousand_instances_are_synced_listed_and_searched(
     )
 
     assert done.returncode == 0, done.stderr
-    assert "10025 instances: 10000 new" in done.stdout, done.stderr
+    assert "10,025 instances: 10,000 new" in done.stdout, done.stderr
     assert len(service.list_ids()) == 10_025
     found = service.get("/api/instances?search=bulk-0999&ordering=name&page=1&pageSize=5").json()
     assert found["total"] == 10
