@@ -19,7 +19,7 @@ ON_A_NETWORK := HOST=0.0.0.0 ALLOWED_HOSTS=panel.example.com DEBUG=0 REQUIRE_LOG
 	SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(48))') \
 	SECURE_PROXY_SSL_HEADER='X-Forwarded-Proto: https' DATABASE_URL=sqlite://:memory: REDIS_URL=unix:///nowhere/redis.sock
 
-# Six test processes share the processors, so a test that waits for a process may fail by load alone. Failed tests run
+# Eight test processes share the processors, so a test that waits for a process may fail by load alone. Failed tests run
 # once more, one at a time: a failure that repeats counts.
 RERUN := $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
@@ -34,7 +34,7 @@ run: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	@$(AT_ONCE) $(LINTS) audit
-	$(BIN)/python -m pytest --numprocesses 6 --dist loadfile --no-loadscope-reorder || $(RERUN)
+	$(BIN)/python -m pytest --numprocesses 8 --dist loadfile --no-loadscope-reorder || $(RERUN)
 
 # The same tests on a PostgreSQL of their own (Debian: postgresql), on a socket. Those about SQLite's file are skipped.
 test-postgres: $(VENV)/installed-dev

@@ -91,20 +91,28 @@ LONG = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the tests that wait for other processes; the unit tests use the processors meanwhile.
+    """Begin with the browser's tests, which take longest, and mix the others.
 
-    Of the unit tests, files with many tests come first.
+    Unit tests use the processors while system tests wait for other processes. Of each kind the long files come first.
     """
-    folders = {"browser": 0, "system": 1}
     counts = Counter(item.path for item in items)
+    folders: dict[str, list[Path]] = {}
+    for path in counts:
+        folders.setdefault(path.parent.name, []).append(path)
+    places = {}
+    for folder, paths in folders.items():
+        if folder == "system":
+            paths.sort(key=rank)
+        else:
+            paths.sort(key=lambda path: -counts[path])
+        if folder != "browser":
+            places |= {path: number / len(paths) for number, path in enumerate(paths)}
+    items.sort(key=lambda item: places.get(item.path, -1.0))
 
-    def rank(item: pytest.Item) -> tuple[int, int]:
-        folder, name = folders.get(item.path.parent.name, 2), item.path.stem.removeprefix("test_")
-        if folder == 1:
-            return folder, LONG.index(name) if name in LONG else len(LONG)
-        return folder, -counts[item.path] * (folder == 2)
 
-    items.sort(key=rank)
+def rank(path: Path) -> int:
+    name = path.stem.removeprefix("test_")
+    return LONG.index(name) if name in LONG else len(LONG)
 
 
 class FileScheduling(LoadScopeScheduling):
