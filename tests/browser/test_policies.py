@@ -58,6 +58,25 @@ def test_finding_is_marked_in_its_row_and_snoozed_in_its_drawer(panel: Panel, vi
     assert wishes == [{"for": "4h"}]
 
 
+def test_time_at_which_a_policy_stops_an_instance_is_whole_at_every_width(panel: Panel, visit: Visit) -> None:
+    panel.hold({"id": "a1", "name": "alpha"})
+    page = visit("about:blank", timezone_id="UTC")
+    change_overview(page, findings=[FINDING])
+    page.goto("/")
+    mark = page.get_by_role("row").get_by_text("stops 18:30")
+
+    cut: list[int | str] = []
+    for width in (360, 640, 768, 900, 1024, 1280, 1440):
+        page.set_viewport_size({"width": width, "height": 800})
+        expect(mark).to_be_visible()
+        cut += [width] * mark.evaluate("one => one.scrollWidth > one.clientWidth")
+    page.get_by_role("button", name="alpha", exact=True).click()
+    expect(page.get_by_role("complementary")).to_be_visible()
+    cut += ["beside a drawer"] * mark.evaluate("one => one.scrollWidth > one.clientWidth")
+
+    assert cut == []
+
+
 def test_idle_instances_need_attention(panel: Panel, visit: Visit) -> None:
     names = {"a1": "alpha", "b2": "beta", "c3": "gamma"}
     panel.hold(*[{"id": id_, "name": name, "status": "running"} for id_, name in names.items()])
