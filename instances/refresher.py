@@ -54,7 +54,9 @@ MAX_MOVING_READS: Final = 40
 LARGE_INVENTORY: Final = 1000
 LARGE_MOVING_PAUSE_SECONDS: Final = 10
 # While a dashboard is open and Novita fails, one call at most in this time looks whether it answers again.
-PROBE_SECONDS: Final = 2
+PROBE_SECONDS: Final = 1
+# How long Novita has to answer that call.
+PROBE_BUDGET_SECONDS: Final = 2
 # A dashboard looks every three seconds, at one process or another.
 WATCHED_SECONDS: Final = 15
 _OUTAGES: Final = (NovitaUnavailable.code, NovitaTimeout.code)
@@ -202,7 +204,7 @@ class Refresher:
         if not (is_failing and is_watched and take_turn(NOVITA_TURN, MAX_RETRY_SECONDS)):
             return False
         pause: float = PROBE_SECONDS
-        budget = Budget(PROBE_SECONDS)
+        budget = Budget(PROBE_BUDGET_SECONDS)
         try:
             with cancellable(budget):
                 get_novita().probe(budget)

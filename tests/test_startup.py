@@ -282,7 +282,7 @@ def test_recovery_of_novita_is_noticed_at_once_while_a_dashboard_is_open(client:
 @pytest.mark.usefixtures("outage")
 @pytest.mark.parametrize(
     ("answer", "pause"),
-    [({"status": 503}, 2), ({"status": 503, "headers": {"Retry-After": "30"}}, 30), ({"status": 429}, 60)],
+    [({"status": 503}, 1), ({"status": 503, "headers": {"Retry-After": "30"}}, 30), ({"status": 429}, 60)],
 )
 def test_probe_of_novita_respects_its_limits(
     client: Client, novita: NovitaAnswers, raw_redis: FakeRedis, answer: dict[str, Any], pause: int

@@ -220,6 +220,16 @@ def test_page_at_rest_sends_one_request_every_3_seconds_answered_by_304(panel: P
     assert page.evaluate("statuses") == [304] * 8
 
 
+def test_page_looks_every_2_seconds_while_novita_is_away(panel: Panel, stop_clock: Clock) -> None:
+    panel.hold({"name": "alpha"})
+    panel.novita.fault("list", "status", status=401)
+    assert not panel.service.post("/api/instances/sync").ok
+    open_page(stop_clock)
+    stop_clock.pass_by(3)
+
+    assert stop_clock.pass_by(24).count("/api/overview") == 12
+
+
 def stop_one(panel: Panel) -> None:
     assert panel.service.post("/api/instances/c/stop").ok
 

@@ -41,6 +41,7 @@ const live = createLive({
     read: readService,
     hasTrouble: () => Boolean(inventory.failure && !session.isLost()),
     hasFailed: () => inventory.failure !== null,
+    isOutage: () => overview.value?.health.services.novita === 'down',
     onTick: tick,
 });
 const ask = createConfirm();

@@ -7,13 +7,15 @@ import {renew} from './session.js';
 const REFRESH_SECONDS = 30;
 // How soon the page shows what somebody else did: each look is one small request, answered by 304 at rest.
 const LOOK_SECONDS = 3;
+// While Novita is away: the service takes up to 2.5 s to notice that it is back, and 5 s is the promise.
+const OUTAGE_LOOK_SECONDS = 2;
 // After a failure. Each page adds up to a second at random, to spread their requests.
 const TROUBLE_SECONDS = 3;
 
 // `read(isWhole)` requests the state of the service and shows it: whole, or only if anything has changed. `hasTrouble`
-// tells whether to read the whole again soon, `hasFailed` whether a look is of no use. `onTick(isPaused)` is called every
-// second.
-export function createLive({read, hasTrouble, hasFailed, onTick}) {
+// tells whether to read the whole again soon, `hasFailed` whether a look is of no use, and `isOutage` whether Novita is
+// away. `onTick(isPaused)` is called every second.
+export function createLive({read, hasTrouble, hasFailed, isOutage, onTick}) {
     const line = document.getElementById('next-refresh');
     let reading = null; // {isWhole, promise}
     let timer = 0;
@@ -59,7 +61,7 @@ export function createLive({read, hasTrouble, hasFailed, onTick}) {
     function schedule() {
         clearTimeout(timer);
         if (!isPaused && !document.hidden) {
-            const lookAt = hasFailed() ? Infinity : readAt + 1000 * LOOK_SECONDS;
+            const lookAt = hasFailed() ? Infinity : readAt + 1000 * (isOutage() ? OUTAGE_LOOK_SECONDS : LOOK_SECONDS);
             timer = setTimeout(() => begin(lookAt >= refreshAt), Math.min(lookAt, refreshAt) - performance.now());
         }
         tick();
