@@ -47,7 +47,7 @@ test-deploy: $(VENV)/installed-dev
 	$(BIN)/python -m pytest tests/deploy -rs
 
 quick: $(VENV)/installed-dev lint
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --hypothesis-profile quick \
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --hypothesis-profile quick \
 		-m 'not thorough' --ignore tests/system --ignore tests/browser
 
 lint: $(VENV)/installed-dev
