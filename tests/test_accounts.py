@@ -4,17 +4,17 @@ import re
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import User
 from django.test import Client
 from pytest_django import Settings
 
 from instances.models import AuditEntry, Token
+from tests.logged_in import PASSWORD, log_in, make_user
 
 pytestmark = pytest.mark.django_db
 
 USERS = "/admin/auth/user/"
 TOKENS = "/admin/instances/token/"
-PASSWORD = "correct horse battery"
 
 
 @pytest.fixture(autouse=True)
@@ -31,17 +31,7 @@ def ann(login_wanted: None) -> User:
 @pytest.fixture
 def client(ann: User) -> Client:
     """A client that is logged in as ann."""
-    client = Client(REMOTE_ADDR="192.0.2.7")
-    client.force_login(ann)
-    AuditEntry.objects.all().delete()
-    return client
-
-
-def make_user(name: str, role: str = "") -> User:
-    user = User.objects.create_user(name, password=PASSWORD)
-    if role:
-        user.groups.add(Group.objects.get_or_create(name=role)[0])
-    return user
+    return log_in(ann)
 
 
 def change(client: Client, user: User, **fields: Any) -> Any:

@@ -15,6 +15,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from instances.models import AuditEntry, MeteredInstance, Policy, Snooze, SyncRun, Token, UsageInterval
+from tests.logged_in import log_in, make_user
 from tests.test_admin_records import read_text
 
 pytestmark = pytest.mark.django_db
@@ -24,18 +25,13 @@ RECORDS = [model for model in admin.site._registry if model is not User]
 
 @pytest.fixture
 def ann() -> User:
-    ann = User.objects.create_user("ann")
-    ann.groups.add(Group.objects.get_or_create(name="admin")[0])
-    return ann
+    return make_user("ann", "admin")
 
 
 @pytest.fixture
 def client(ann: User) -> Client:
     """A client that is logged in as ann, an admin."""
-    client = Client(REMOTE_ADDR="192.0.2.7")
-    client.force_login(ann)
-    AuditEntry.objects.all().delete()
-    return client
+    return log_in(ann)
 
 
 def get_address(model: type[Model], page: str = "changelist", *args: Any) -> str:
