@@ -72,6 +72,7 @@ def test_filters_stand_before_the_rows(client: Client) -> None:
 
     html = client.get(f"{get_address(AuditEntry)}?outcome=done").content.decode()
 
+    assert html.count("<summary>Outcome: done</summary>") == 1
     assert 0 < html.index("<summary>Outcome: done</summary>") < html.index('id="result_list"')
 
 
@@ -137,6 +138,7 @@ def test_own_account_is_not_deleted_by_a_selection(client: Client, ann: User) ->
     answer = client.post(get_address(User), {**form, "post": "yes"})
 
     assert "Nothing was deleted" in asked.content.decode()
+    assert "your own, or that of the local owner" in asked.content.decode()
     assert answer.status_code == 403
     assert User.objects.filter(pk=ann.pk).exists()
 
