@@ -296,7 +296,7 @@ def test_probe_of_novita_respects_its_limits(
 
     assert len(novita.mock.calls) == 1, "one for all processes"
     # Between this and the next shorter pause, however slow this machine is.
-    assert (pause - 30) * 1000 < raw_redis.pttl(name_of("novita-turn")) <= pause * 1000
+    assert (pause - 15) * 1000 < raw_redis.pttl(name_of("novita-turn")) <= pause * 1000
 
 
 @pytest.mark.usefixtures("outage")
