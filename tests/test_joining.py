@@ -197,6 +197,52 @@ def test_old_page_does_not_reopen_a_verified_target(client: Client, account: Acc
     assert show_states(client, first)["b"] == "confirmed"
 
 
+def share_is_on_its_way(client: Client, account: Account) -> None:
+    """Another process that has joined sends the request, and a round reads the account before it is answered."""
+    assert joining.join(Operation.objects.get(), None, 600, 5)
+    account.change("c", "toStop")
+    rounds.advance(Operation.objects.get().pk)
+
+
+def somebody_stops_it(client: Client, account: Account) -> None:
+    """It becomes a target that is stopping by another's request."""
+    account.change("c", "toStop")
+    order(ApiClient())
+
+
+@pytest.mark.parametrize("stop_meanwhile", [share_is_on_its_way, somebody_stops_it])
+def test_old_page_does_not_repeat_a_request_on_its_way(
+    stop_meanwhile: Callable[[Client, Account], None], client: Client, account: Account
+) -> None:
+    first = order(client)
+    account.change("c", "running")
+    page = (200, {}, json.dumps({"instances": list(account.rows.values()), "total": 2}))
+
+    def read_slowly() -> Any:
+        thread = threading.Thread(target=lambda: (stop_meanwhile(client, account), connections.close_all()))
+        thread.start()
+        thread.join()
+        return page
+
+    account.answers("list", read_slowly, None)
+
+    order(client)
+
+    assert account.orders == ["stop a"]
+    assert show_states(client, first)["c"] == "requested"
+
+
+def test_request_that_is_not_answered_yet_is_not_repeated(client: Client, account: Account) -> None:
+    order(client)
+    account.change("c", "running")
+    share_is_on_its_way(client, account)
+    account.change("c", "running")  # An old page.
+
+    order(client)
+
+    assert account.orders == ["stop a"]
+
+
 def test_result_waits_for_targets_added_meanwhile(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     first = order(client)

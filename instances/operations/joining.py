@@ -163,9 +163,17 @@ def _is_to_be_requested_again(old: Target, observed: Observation) -> bool:
             is_due = old.next_request_at is not None and old.next_request_at <= timezone.now()
             return old.is_exhausted or not old.is_open or not is_due
         case Target.State.REQUESTED:
-            # Without an attempt it was on its way by another request; it is running now.
-            return old.is_exhausted or (is_fresh and (not old.attempts or _is_started_since(old, observed)))
+            if old.attempts:
+                return old.is_exhausted or (is_fresh and _is_started_since(old, observed))
+            # A read showed it on its way, by another request. A later read shows it running.
+            is_later = old.read_at is None or old.read_at < observed.began_at
+            return is_fresh and is_later and not _is_reserved(old)
     return False
+
+
+def _is_reserved(target: Target) -> bool:
+    """Tell whether another process sends the target's request at this moment: its outcome is not stored yet."""
+    return target.next_request_at is not None and target.next_request_at > timezone.now()
 
 
 def _is_started_since(old: Target, observed: Observation) -> bool:
