@@ -294,6 +294,36 @@ def test_stopped_instance_that_is_running_again_is_requested_again(client: Clien
     assert show(client, body)["success"] is True
 
 
+@pytest.mark.parametrize("others", ["", "c"], ids=["alone", "with a new one"])
+def test_what_somebody_joining_requests_during_the_last_read_is_not_requested_again(
+    others: str, client: Client, novita: NovitaAnswers
+) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client)
+    account.settle()
+
+    def run() -> None:
+        for id_ in ["a", *others]:
+            account.change(id_, "running")
+
+    def join() -> tuple[int, dict[str, str], str]:
+        row = json.dumps(account.rows["a"])
+        order(ApiClient())
+        return 200, {}, row
+
+    account.answers("list", run, None)
+    # The first read confirms that it has stopped; the second one is of what the list shows running.
+    account.answers("read a", None, join, None)
+
+    move_on(body)
+
+    assert account.orders == ["stop a", "stop a", *(f"stop {id_}" for id_ in others)]
+    assert set(show_states(client, body).values()) == {"requested"}
+    account.settle()
+    move_on(body)
+    assert show(client, body)["success"] is True
+
+
 def make_page(*rows: Json) -> tuple[int, dict[str, str], str]:
     return 200, {}, json.dumps({"instances": rows, "total": len(rows)})
 

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Final
 
 from django.conf import settings
+from django.db.models import F
 from django.utils import timezone
 
 from instances import clock
@@ -239,23 +240,35 @@ def _find_started(round_: _Round, last: Observation) -> _Started:
 
 
 def _add_started(round_: _Round, last: Observation) -> list[Target]:
-    """Make open targets of the instances that were started meanwhile; returns them."""
+    """Make open targets of the instances that were started meanwhile; returns them.
+
+    Those that somebody who joined has added or reopened meanwhile are left to them.
+    """
     operation, found = round_.operation, _find_started(round_, last)
     protected = protections.read()
-    new = [make_target(operation.kind, one, last, protected.get(one.id)) for one in found.new]
-    for target in new:
-        target.operation = operation
-    for target, instance in found.again:
-        is_stopping = "stop" in instance.meaning.under_way
-        target.state = Target.State.REQUESTED if is_stopping else Target.State.PENDING
-        target.confirmed_at, target.status, target.next_request_at = None, instance.status, None
-    again = [target for target, _ in found.again]
-    pending = sum(target.state == Target.State.PENDING for target in [*new, *again])
     with standby.atomic():
+        own = Operation.objects.filter(pk=operation.pk, claim=operation.claim)
+        # First a write: it keeps out others who join until the targets are stored.
+        if not own.update(rounds=F("rounds")):
+            return []
+        states = dict(operation.targets.values_list("instance_id", "state"))
+        new = [
+            make_target(operation.kind, one, last, protected.get(one.id)) for one in found.new if one.id not in states
+        ]
+        for target in new:
+            target.operation = operation
+        again = []
+        for target, instance in found.again:
+            if states[target.instance_id] != Target.State.CONFIRMED:
+                continue
+            is_stopping = "stop" in instance.meaning.under_way
+            target.state = Target.State.REQUESTED if is_stopping else Target.State.PENDING
+            target.confirmed_at, target.status, target.next_request_at = None, instance.status, None
+            again.append(target)
         Target.objects.bulk_create(new, batch_size=500)
         fields = ["state", "confirmed_at", "status", "next_request_at"]
         Target.objects.bulk_update(again, fields, batch_size=200)
+        pending = sum(target.state == Target.State.PENDING for target in [*new, *again])
         if pending and not round_.is_over:
-            own = Operation.objects.filter(pk=operation.pk, claim=operation.claim)
             add_notes(own, [wording.say_started_meanwhile(pending)])
     return [target for target in [*new, *again] if target.is_open]
