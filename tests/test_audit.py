@@ -166,6 +166,8 @@ def test_entries_stored_without_the_database_are_limited(
 ) -> None:
     client.get("/health")
     monkeypatch.setattr("instances.fallback.journal.MAX_ENTRIES", 1)
+    monkeypatch.setattr("instances.fallback.journal.TICK_SECONDS", 0.05)
+    monkeypatch.setattr("instances.fallback.journal.RECORD_EVERY_SECONDS", 0)
     with missing_audit_table():
         for _ in range(3):
             client.post("/api/instances/sync")

@@ -70,6 +70,7 @@ def test_unreachable_redis_is_named(synced: Client, redis_server: FakeServer) ->
         ({"json": None, "body": "<html>"}, "Synchronization failing"),
     ],
 )
+@pytest.mark.usefixtures("no_pauses")
 def test_failed_synchronization_is_named(
     synced: Client, novita: NovitaAnswers, failure: dict[str, Any], words: str
 ) -> None:

@@ -277,6 +277,7 @@ def test_a_port_in_use_stops_the_start(settings: Settings, monkeypatch: pytest.M
         call_command("up")
 
 
+@pytest.mark.thorough
 def test_a_port_in_use_is_one_line_for_people(tmp_path: Path, used_port: int) -> None:
     database = tmp_path / "db.sqlite3"
 

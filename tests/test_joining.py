@@ -626,7 +626,7 @@ def test_answer_is_202_while_something_is_pending_on_joining_too(
 ) -> None:
     order(client)
     account.change("c", "running")
-    monkeypatch.setattr("instances.operations.orders.ANSWER_SECONDS", 2.5)
+    monkeypatch.setattr("instances.operations.orders.ANSWER_SECONDS", 0.5)
     go_on = threading.Event()
     account.answers("stop c", lambda: go_on.wait(20) and None)
 
@@ -643,7 +643,7 @@ def test_answer_is_202_while_something_is_pending_on_joining_too(
 def test_answer_claims_nothing_while_another_process_reads_the_account(
     client: Client, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("instances.operations.orders.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("instances.operations.orders.ANSWER_SECONDS", 0.1)
     Operation.objects.create(
         kind="stop",
         is_whole_account=True,

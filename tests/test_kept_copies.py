@@ -131,7 +131,9 @@ def test_copy_refused_by_the_database_is_set_aside_and_the_others_are_recorded(c
     assert [path.name for path in kept.get_folder().iterdir()] == [f"{kept.ASIDE}unrecorded-a.json"]
 
 
-def test_copy_is_removed_once_the_database_has_its_rows(client: Client) -> None:
+def test_copy_is_removed_once_the_database_has_its_rows(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "TICK_SECONDS", 0.05)
+    monkeypatch.setattr(journal, "RECORD_EVERY_SECONDS", 0)
     client.get("/health")
     with missing_audit_table():
         client.post("/api/cache/clear")

@@ -186,6 +186,7 @@ def test_second_sync_at_the_same_time_is_refused(client: Client, novita: NovitaA
 
 
 @pytest.mark.django_db
+@pytest.mark.usefixtures("no_pauses")
 def test_outage_of_redis_during_a_sync_keeps_the_previous_listing(
     client: Client, novita: NovitaAnswers, redis_server: FakeServer
 ) -> None:

@@ -13,6 +13,7 @@ from fakeredis import FakeServer
 
 from instances.inventory import heartbeat
 from instances.models import AuditEntry, Operation, Target
+from instances.operations import joining
 from tests.conftest import ApiClient
 from tests.novita_answers import INVALID_STATE_CHANGE, NovitaAnswers, make_row
 from tests.operation_steps import (
@@ -168,15 +169,17 @@ def test_nothing_is_requested_without_listing_and_inventory(client: Client, novi
 
 
 def test_joining_an_operation_that_never_began_begins_a_new_one_and_returns_the_error(
-    client: Client, novita: NovitaAnswers
+    client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account = novita.holds(make_row("a"))
     joined: list[Any] = []
+    is_joining, is_joinable = threading.Event(), joining.is_joinable
+    monkeypatch.setattr(joining, "is_joinable", lambda *args: (is_joining.set(), is_joinable(*args))[1])
 
     def join_and_fail() -> int:
         thread = threading.Thread(target=lambda: (joined.append(ApiClient().post(STOP_ALL)), connections.close_all()))
         thread.start()
-        time.sleep(1)
+        assert is_joining.wait(20)
         threads.append(thread)
         return 401
 
@@ -213,7 +216,7 @@ def test_each_instance_has_its_own_result(client: Client, novita: NovitaAnswers)
     assert results["b"] == (False, "failed", "Novita returned an error (HTTP 500). The instance is running.")
 
 
-@pytest.mark.parametrize("headers", [{}, {"Retry-After": "1"}])
+@pytest.mark.parametrize("headers", [{}, pytest.param({"Retry-After": "1"}, marks=pytest.mark.thorough)])
 def test_rate_limit_is_waited_out_and_counts_as_one_attempt(
     headers: dict[str, str], client: Client, novita: NovitaAnswers
 ) -> None:

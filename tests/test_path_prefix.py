@@ -9,7 +9,6 @@ from django.test import Client
 from django.urls import set_script_prefix
 from pytest_django import Settings
 
-from instances.inventory.sync import synchronize
 from novita_site import wsgi
 from novita_site.env import Env, InvalidSettings
 from tests.novita_answers import NovitaAnswers, make_row
@@ -56,9 +55,9 @@ def test_every_address_on_the_dashboard_begins_with_the_prefix(settings: Setting
     assert [one for one in addresses if not one.startswith("/panel/")] == []
 
 
+@pytest.mark.django_db(transaction=True)
 def test_an_operation_names_its_address_with_the_prefix(client: Client, novita: NovitaAnswers) -> None:
-    novita.lists(make_row("a", status="exited"))
-    synchronize("api")
+    novita.holds(make_row("a", status="exited"))
 
     answer = client.post("/api/instances/stop-all", {"ids": ["a"]}, content_type="application/json").json()
 

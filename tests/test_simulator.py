@@ -1,5 +1,6 @@
 """The promises of the simulator, over HTTP."""
 
+import contextlib
 import gzip
 import signal
 import socket
@@ -633,20 +634,13 @@ def test_calls_are_counted_and_listed(client: Client) -> None:
     assert client.send("DELETE", "/__calls").json()["calls"] == []
 
 
-def test_parallel_calls_are_served_in_parallel(client: Client) -> None:
-    client.add_fault(kind="delay", seconds=1)
-    threads = [threading.Thread(target=call_once, args=(client.url,)) for _ in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert client.send("GET", "/__calls").json()["maxConcurrent"] == 16
-
-
-def call_once(url: str) -> None:
-    client = Client(url)
-    with client.session:
-        client.list_page()
+def test_parallel_calls_are_served_in_parallel(server: Server, client: Client) -> None:
+    client.add_fault(on="list", kind="hang")
+    with contextlib.ExitStack() as stack:
+        for _ in range(16):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=5))
+            connection.sendall(raw_listing())
+        wait_for(lambda: client.send("GET", "/__calls").json()["maxConcurrent"] == 16)
 
 
 def test_instances_can_be_added_set_and_removed(client: Client) -> None:

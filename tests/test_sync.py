@@ -290,6 +290,7 @@ def test_first_failure_and_recovery_are_warned_of_once(
     assert second == "sync works again after 3 failures"
 
 
+@pytest.mark.django_db(transaction=True)
 def test_sync_succeeds_without_a_database(
     client: Client, novita: NovitaAnswers, caplog: pytest.LogCaptureFixture
 ) -> None:

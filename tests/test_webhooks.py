@@ -171,6 +171,12 @@ def hang(connection: socket.socket) -> None:
     connection.recv(1)
 
 
+def hang_for_good(connection: socket.socket) -> None:
+    """Take what comes, until the other side closes the connection."""
+    while connection.recv(1000):
+        pass
+
+
 def pour(connection: socket.socket) -> None:
     """Send an endless header, as fast as possible."""
     connection.sendall(b"HTTP/1.1 200 OK\r\nX-Endless: ")
@@ -232,7 +238,7 @@ def serve(settings: Settings) -> Iterator[Serve]:
 
 @pytest.fixture
 def short_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receivers, "DEADLINE_SECONDS", 1.0)
+    monkeypatch.setattr(receivers, "DEADLINE_SECONDS", 0.5)
 
 
 def make_operation(**fields: Any) -> Operation:
@@ -672,7 +678,7 @@ def test_missing_answer_ends_at_the_deadline(serve: Serve, write: Write, short_d
     assert attempt.status is None
     assert attempt.error == "No answer within 10 s."
     assert delivery.state == State.DUE
-    assert 950 <= attempt.milliseconds < 3000
+    assert 450 <= attempt.milliseconds < 3000
 
 
 def test_endless_header_is_not_read_to_the_end(serve: Serve) -> None:
@@ -710,7 +716,7 @@ def test_timed_out_connection_is_closed(serve: Serve, short_deadline: None) -> N
 
 @pytest.mark.parametrize(
     "write",
-    [lambda connection: time.sleep(2), drip(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc")],
+    [hang_for_good, drip(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc")],
     ids=["hangs", "drips"],
 )
 def test_endless_tls_handshake_ends_at_the_deadline(serve: Serve, write: Write, short_deadline: None) -> None:
