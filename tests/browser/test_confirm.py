@@ -17,6 +17,27 @@ def ask(page: Page, button: str) -> Locator:
     return dialog
 
 
+# The browser tells that a dialog was closed when it has time.
+CLOSE_AND_ASK_AGAIN = """async ([close, ask]) => {
+    document.querySelector(close).click();
+    await null;
+    document.querySelector(ask).click();
+    await new Promise(done => setTimeout(done, 100));
+}"""
+
+
+def test_question_asked_again_at_once_is_answered(panel: Panel, visit: Visit) -> None:
+    panel.hold(ALPHA)
+    page = visit()
+    ask(page, "Stop alpha")
+
+    page.evaluate(CLOSE_AND_ASK_AGAIN, ["#confirm button[type=button]", "tr[data-id=a] [data-action=stop]"])
+    confirm(page)
+
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(page.locator("tr[data-id=a] .message")).to_have_text("Stop requested.")
+
+
 def test_question_names_instance_price_and_loss(panel: Panel, visit: Visit) -> None:
     prepaid = {"billingMode": "monthly", "status": "exited"}
     unknown = {"instancePrice": "0", "productId": "gone", "gpuNum": "1"}

@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import Locator, Page, Request, Route, expect
 
 from tests.browser.conftest import Panel, Visit, Witness, make_operation, show_operations
+from tests.browser.test_confirm import CLOSE_AND_ASK_AGAIN
 from tests.browser.test_table import HOSTILE
 
 pytestmark = pytest.mark.xdist_group("browser with a worker")
@@ -126,6 +127,19 @@ def test_closing_the_dialog_stops_nothing(panel: Panel, visit: Visit) -> None:
         assert panel.list_operations() == []
         open_dialog(page)
         expect(field).to_have_value("")
+
+
+def test_dialog_opened_again_at_once_has_its_plan(panel: Panel, visit: Visit) -> None:
+    panel.hold(ALPHA)
+    page = visit()
+    open_dialog(page)
+
+    page.evaluate(CLOSE_AND_ASK_AGAIN, ["#plan-close", "[data-do=stop-all]"])
+
+    expect(page.get_by_label("Enter 1 to stop it")).to_be_focused()
+    page.keyboard.type("1")
+    page.keyboard.press("Enter")
+    expect(get_heading(page)).to_have_text("Stopping 1")
 
 
 def test_double_press_sends_one_stop_all(panel: Panel, visit: Visit) -> None:

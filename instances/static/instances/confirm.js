@@ -77,8 +77,8 @@ export function createConfirm() {
     function close() {
         if (dialog.open) {
             dialog.close();
-            finish();
         }
+        finish();
     }
 
     // The browser gives the focus back to the opener, unless that is gone.
@@ -106,7 +106,12 @@ export function createConfirm() {
         }
     });
     closeButton.addEventListener('click', close);
-    dialog.addEventListener('close', finish);
+    dialog.addEventListener('close', () => {
+        // The event comes later. The dialog may have another question by then.
+        if (!dialog.open) {
+            finish();
+        }
+    });
     document.addEventListener('pointerdown', ({clientX, clientY}) => {
         pressed = {x: clientX, y: clientY};
     }, {capture: true, passive: true});

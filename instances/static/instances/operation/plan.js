@@ -181,6 +181,10 @@ export function createPlan({root, onConfirm}) {
 
     dialog.addEventListener('input', renderObstacle);
     dialog.addEventListener('close', () => {
+        // The event comes later. The dialog may have another plan by then.
+        if (dialog.open) {
+            return;
+        }
         plan = null;
         // The button that opened it may have gone meanwhile.
         if (document.activeElement === document.body) {
