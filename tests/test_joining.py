@@ -243,6 +243,25 @@ def test_request_that_is_not_answered_yet_is_not_repeated(client: Client, accoun
     assert account.orders == ["stop a"]
 
 
+def test_answer_after_the_end_leaves_a_verified_target(client: Client, account: Account) -> None:
+    first = order(client)
+
+    def end_meanwhile() -> Any:
+        for id_ in ("a", "c"):
+            account.change(id_, "exited")
+        rounds.advance(Operation.objects.get().pk)
+        return NEVER_STOPS
+
+    account.change("c", "running")
+    account.answers("stop c", end_meanwhile)
+
+    order(client)
+
+    assert show(client, first)["success"] is True
+    assert show_states(client, first) == {"a": "confirmed", "c": "confirmed"}
+    assert show_target(client, first, "c")["attempts"] == 1
+
+
 def test_result_waits_for_targets_added_meanwhile(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"))
     first = order(client)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from tests.conftest import ApiClient
 from tests.novita_answers import NovitaAnswers, make_refusal, make_row
 from tests.operation_steps import OPERATIONS, STOP_ALL, move_on, order, pass_deadline, show, show_states
 
@@ -102,3 +103,25 @@ def test_stop_goes_on_beside_a_start_of_others(client: Client, novita: NovitaAns
     move_on(stop)
 
     assert show(client, stop)["result"] == "The instance is stopped."
+
+
+@pytest.mark.parametrize("outcome", [(200, {}, "{}"), NO_GPU], ids=["accepted", "refused"])
+def test_late_answer_to_a_start_does_not_reopen_it_after_a_stop(
+    outcome: Any, client: Client, novita: NovitaAnswers
+) -> None:
+    account = novita.holds(make_row("a", status="exited"))
+
+    def stop_meanwhile() -> Any:
+        account.change("a", "running")
+        order(ApiClient(), ids=["a"])
+        account.settle()
+        return outcome
+
+    account.answers("start a", stop_meanwhile, None)
+
+    start = order(client, OPERATIONS, kind="start", ids=["a"])
+    move_on(start, 3)
+
+    assert account.orders == ["start a", "stop a"]
+    assert show_states(client, start) == {"a": "skipped"}
+    assert show(client, start)["finishedAt"]

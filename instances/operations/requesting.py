@@ -21,6 +21,7 @@ from instances.errors import (
     NovitaTimeout,
     ShuttingDown,
 )
+from instances.fallback import standby
 from instances.instance import REMOVED_STATUS, ActionName, Instance, clean_text
 from instances.models import EvaluationState, Operation, Target
 from instances.novita.client import MAX_RETRY_AFTER_SECONDS, Novita, get_novita
@@ -38,6 +39,8 @@ MAX_TARGET_PAUSE_SECONDS: Final = 60.0
 LAST_READ_SECONDS: Final = 30
 
 _GONE: Final = "gone"
+_SENT: Final = ("attempts", "requested_at")
+_OUTCOME: Final = ("state", "status", "read_at", "confirmed_at", "next_request_at", "error_code", "error")
 
 
 def find_budget_seconds(operation: Operation) -> float:
@@ -218,10 +221,21 @@ def _record_outcome(kind: str, target: Target, outcome: Instance | str | NovitaE
         # Waiting for the database once more would delay the other requests.
         return
     try:
-        target.save()
+        _store_outcome(target)
     except DatabaseError as exc:
         log.warning("operation %s: request of %s not recorded: %s", target.operation_id, target.instance_id, exc)
         claim.error = exc
+
+
+def _store_outcome(target: Target) -> None:
+    """Store the outcome of a request, and the new state unless the operation has ended or a stop has cancelled it."""
+    own = Target.objects.filter(pk=target.pk)
+    with standby.atomic():
+        # The lock keeps the operation from ending between the look and the write.
+        running = Operation.objects.select_for_update().filter(pk=target.operation_id, finished_at=None)
+        open_ = own.exclude(state=Target.State.SKIPPED, error=wording.OPPOSED) if running.exists() else own.none()
+        if not open_.update(**{name: getattr(target, name) for name in (*_SENT, *_OUTCOME)}):
+            own.update(**{name: getattr(target, name) for name in _SENT})
 
 
 def find_failure_pause(attempts: int) -> float:
