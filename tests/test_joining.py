@@ -22,6 +22,7 @@ from tests.operation_steps import (
     OPERATIONS,
     STOP_ALL,
     Json,
+    cancel,
     move_on,
     order,
     order_at_once,
@@ -260,6 +261,25 @@ def test_answer_after_the_end_leaves_a_verified_target(client: Client, account: 
     assert show(client, first)["success"] is True
     assert show_states(client, first) == {"a": "confirmed", "c": "confirmed"}
     assert show_target(client, first, "c")["attempts"] == 1
+
+
+def test_request_that_a_cancellation_overtakes_is_verified(client: Client, account: Account) -> None:
+    first = order(client)
+
+    def cancel_meanwhile() -> None:
+        account.change("a", "exited")
+        assert cancel(ApiClient(), first).status_code == 200
+        rounds.advance(Operation.objects.get().pk)
+
+    account.change("c", "running")
+    account.answers("stop c", cancel_meanwhile, None)
+
+    order(client)
+    account.settle()
+    move_on(first)
+
+    assert show_states(client, first) == {"a": "confirmed", "c": "confirmed"}
+    assert show(client, first)["finishedAt"]
 
 
 def test_result_waits_for_targets_added_meanwhile(client: Client, novita: NovitaAnswers) -> None:

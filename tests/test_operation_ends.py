@@ -112,7 +112,7 @@ def test_abandoned_operation_is_ended_and_a_new_one_begins(client: Client, novit
 def test_cancelled_operation_sends_no_request_and_verifies_those_sent(client: Client, novita: NovitaAnswers) -> None:
     account = novita.holds(make_row("a"), make_row("b"))
     body = order(client)
-    Target.objects.filter(instance_id="b").update(state="pending", attempts=0)
+    Target.objects.filter(instance_id="b").update(state="pending", attempts=0, next_request_at=None)
     account.change("b", "running")
 
     answer = cancel(client, body)

@@ -146,6 +146,11 @@ def find_free() -> Q:
     return Q(claimed_until=None) | clock.find_due("claimed_until", CLAIM_SECONDS)
 
 
+def find_unreserved() -> Q:
+    """Return the condition that no share is requesting a pending target."""
+    return Q(next_request_at=None) | clock.find_due("next_request_at", CLAIM_SECONDS)
+
+
 def find_claim_end() -> datetime:
     """Return when a claim or a share that is taken now ends, unless it is renewed."""
     return timezone.now() + timedelta(seconds=CLAIM_SECONDS)

@@ -30,7 +30,7 @@ from instances.notifications import webhooks
 from instances.operations import freezing, joining, records, single, wording
 from instances.operations.claims import Claim, find_claim_end, take_claim
 from instances.operations.observing import Observation
-from instances.operations.requesting import request_share
+from instances.operations.requesting import request_share, skip_pending
 from instances.operations.results import conclude
 from instances.operations.rounds import MAX_ROUND_PAUSE_SECONDS, advance, is_from_copy, run_round
 from instances.operations.targets import FIRST_LISTING_SECONDS, Choice, choose_targets, write_targets
@@ -306,8 +306,7 @@ def cancel(operation_id: uuid.UUID | str, *, actor: Actor) -> Operation:
         entry.after = operation.state
         if not is_cancelled and operation.state != Operation.State.CANCELLED:
             raise OperationEnded(f"The operation has already finished: {operation.result}")
-        pending = operation.targets.filter(state=Target.State.PENDING)
-        pending.update(state=Target.State.SKIPPED, error=wording.say_cancelled(operation.kind))
+        skip_pending(operation)
     log.info("operation cancelled%s", Fields(id=operation.pk, by=actor.name))
     if not operation.targets.filter(state=Target.State.REQUESTED).exists():
         advance(operation.pk)

@@ -27,7 +27,7 @@ from instances.models import EvaluationState, Operation, Target
 from instances.novita.client import MAX_RETRY_AFTER_SECONDS, Novita, get_novita
 from instances.novita.parallel import call_each
 from instances.operations import freezing, protections, single, wording
-from instances.operations.claims import Claim, Share
+from instances.operations.claims import Claim, Share, find_unreserved
 from instances.operations.observing import Observation, confirm, fail_as_missing, read_copy
 from instances.outgoing.deadline import Budget, cancellable
 
@@ -59,7 +59,15 @@ def request_share(operation: Operation, share: Share, observed: Observation) -> 
                 log.info("operation %s: the rest is left to the next round", operation.pk)
     if share.error:
         raise share.error
+    if Operation.objects.filter(pk=operation.pk, state=Operation.State.CANCELLED, finished_at=None).exists():
+        skip_pending(operation)
     record_all_requested(operation)
+
+
+def skip_pending(operation: Operation) -> None:
+    """Skip the pending targets of a cancelled operation, except those whose requests a share may be sending."""
+    pending = operation.targets.filter(find_unreserved(), state=Target.State.PENDING)
+    pending.update(state=Target.State.SKIPPED, error=wording.say_cancelled(operation.kind))
 
 
 def record_all_requested(operation: Operation) -> None:

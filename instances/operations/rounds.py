@@ -24,7 +24,7 @@ from instances.operations import protections, wording
 from instances.operations.claims import Claim, find_free, take_claim
 from instances.operations.observing import MAX_DIRECT_READS, Observation, read_account, record_observed
 from instances.operations.records import add_notes
-from instances.operations.requesting import find_budget_seconds, record_all_requested, request_due
+from instances.operations.requesting import find_budget_seconds, record_all_requested, request_due, skip_pending
 from instances.operations.results import conclude
 from instances.operations.targets import FIRST_LISTING_SECONDS, choose_targets, make_target, write_targets
 from instances.outgoing.deadline import Budget, cancellable
@@ -104,7 +104,7 @@ def _advance(round_: _Round, observed: Observation | None) -> None:
     if operation.listed_at is None and not (observed := _list_late(round_)):
         return
     if round_.is_cancelled:
-        _skip_pending(operation)
+        skip_pending(operation)
     # The answer said that the account could not be listed: the instances that the inventory lacks are requested soon.
     is_listing_owed = observed is None and is_from_copy(operation) and not round_.is_cancelled
     if observed is None and not (observed := _observe(round_)):
@@ -137,13 +137,6 @@ def _list_late(round_: _Round) -> Observation | None:
         return None
     write_targets(operation, choice)
     return choice.observed
-
-
-def _skip_pending(operation: Operation) -> None:
-    """Skip the targets that were stored or joined while the operation was cancelled."""
-    operation.targets.filter(state=Target.State.PENDING).update(
-        state=Target.State.SKIPPED, error=wording.say_cancelled(operation.kind)
-    )
 
 
 def _observe(round_: _Round) -> Observation | None:
