@@ -30,8 +30,18 @@ CHECKS = [
 CONFIG = """
 [checks.negative_data_rejection]
 expected-statuses = [400, 401, 403, 404, 405, 406, 409, 413, 415, 429]
+
+# Django REST framework refuses TRACE and QUERY where it refuses PATCH. It answers OPTIONS by itself.
+[phases.coverage]
+unexpected-methods = ["get", "post", "put", "patch", "delete", "options"]
+
+# The body of this request is that of POST /api/policies. It is tried by the examples.
+[[operations]]
+include-name = "PUT /api/policies/{id}"
+phases.coverage.enabled = false
 """
-EXAMPLES = 12
+# Of each operation, beside every value and every kind of defect that its description has.
+EXAMPLES = 8
 # An exploration takes some 20 s of processor time. A busy machine needs several times that.
 EXPLORATION_SECONDS = 300
 QUICK = {"WEB_WORKERS": "1", "API_RATE_LIMIT": "0", "NOVITA_STOP_DEADLINE": "2"}
@@ -113,10 +123,10 @@ def test_each_answer_is_as_described(start_service: Start, environment: dict[str
 def test_exploration_detects_an_answer_that_is_not_as_described(start_service: Start, explore: Explore) -> None:
     service = start_service(**QUICK).wait_until_ready()
     description = read_description(service)
-    description["components"]["schemas"]["Listing"]["properties"]["total"] = {"type": "string"}
+    description["components"]["schemas"]["ProtectionList"]["properties"]["total"] = {"type": "string"}
     del description["paths"]["/api/cache/stats"]["get"]["responses"]["200"]
 
-    found = explore(service, description, "--include-path-regex", "^/api/(instances|cache/stats)$")
+    found = explore(service, description, "--include-path-regex", "^/api/(protections|cache/stats)$")
 
-    assert "GET /api/instances" in found and "is not of type" in found
+    assert "GET /api/protections" in found and "is not of type" in found
     assert "GET /api/cache/stats" in found and "ndocumented" in found
