@@ -1,14 +1,16 @@
 """A stop while a start or a restart of the same instances runs: the stop has the last word."""
 
 import json
+import time
 from typing import Any
 
 import pytest
 from django.test import Client
 
+from instances.novita.client import get_novita
 from tests.conftest import ApiClient
 from tests.novita_answers import NovitaAnswers, make_refusal, make_row
-from tests.operation_steps import OPERATIONS, STOP_ALL, move_on, order, pass_deadline, show, show_states
+from tests.operation_steps import OPERATIONS, STOP_ALL, move_on, order, pass_deadline, protect, show, show_states
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_pauses")]
 
@@ -125,3 +127,51 @@ def test_late_answer_to_a_start_does_not_reopen_it_after_a_stop(
     assert account.orders == ["start a", "stop a"]
     assert show_states(client, start) == {"a": "skipped"}
     assert show(client, start)["finishedAt"]
+
+
+@pytest.mark.parametrize("stop_meanwhile", [stop_some, stop_everything])
+def test_start_that_waits_for_its_turn_is_not_sent_after_a_stop(
+    stop_meanwhile: Any, monkeypatch: pytest.MonkeyPatch, client: Client, novita: NovitaAnswers
+) -> None:
+    monkeypatch.setattr(get_novita(), "concurrency", 1)
+    account = novita.holds(make_row("0", status="exited"), make_row("a", status="exited"))
+    account.answers("start 0", lambda: stop_meanwhile(ApiClient()), None)
+
+    start = order(client, OPERATIONS, kind="start", ids=["0", "a"])
+    move_on(start, 3)
+
+    assert "start a" not in account.orders
+
+
+def test_restart_that_waits_for_its_turn_is_not_sent_after_a_protection(
+    monkeypatch: pytest.MonkeyPatch, client: Client, novita: NovitaAnswers
+) -> None:
+    monkeypatch.setattr(get_novita(), "concurrency", 1)
+    account = novita.holds(make_row("0"), make_row("a"))
+    account.answers("restart 0", lambda: protect(ApiClient(), "a"), None)
+
+    restart = order(client, OPERATIONS, kind="restart", ids=["0", "a"])
+    move_on(restart)
+
+    assert account.orders == ["restart 0"]
+    assert show_states(client, restart) == {"0": "requested", "a": "skipped"}
+
+
+def test_stop_that_waits_for_its_turn_is_not_sent_after_a_protection(
+    monkeypatch: pytest.MonkeyPatch, client: Client, novita: NovitaAnswers
+) -> None:
+    monkeypatch.setattr("instances.operations.claims.HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(get_novita(), "concurrency", 1)
+    account = novita.holds(make_row("0"), make_row("a"))
+
+    def protect_slowly() -> None:
+        protect(ApiClient(), "a")
+        time.sleep(0.3)
+
+    account.answers("stop 0", protect_slowly, None)
+
+    stop = order(client)
+    move_on(stop)
+
+    assert account.orders == ["stop 0"]
+    assert show_states(client, stop) == {"0": "requested", "a": "skipped"}

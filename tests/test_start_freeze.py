@@ -12,6 +12,8 @@ from instances.api import overview
 from instances.fallback import kept
 from instances.instance import format_time
 from instances.models import AuditEntry, StartFreeze
+from instances.novita.client import get_novita
+from tests.conftest import ApiClient
 from tests.novita_answers import Account, NovitaAnswers, make_row
 from tests.operation_steps import OPERATIONS, move_on, order, show_target, sync
 
@@ -156,6 +158,31 @@ def test_running_start_requests_nothing_more_after_a_freeze(client: Client, acco
     assert "start a" not in account.calls
     assert show_target(client, answer)["state"] == "skipped"
     assert "Starts are frozen" in show_target(client, answer)["message"]
+
+
+def test_start_that_waits_for_its_turn_is_not_sent_after_a_freeze(
+    monkeypatch: pytest.MonkeyPatch, client: Client, account: Account
+) -> None:
+    monkeypatch.setattr(get_novita(), "concurrency", 1)
+    account.change("c", "exited", name="z")
+    account.answers("start a", lambda: freeze(ApiClient()), None)
+
+    answer = order(client, OPERATIONS, kind="start", ids=["a", "c"])
+    move_on(answer)
+
+    assert account.orders == ["start a"]
+    assert show_target(client, answer, "c")["state"] == "skipped"
+    assert "Starts are frozen" in show_target(client, answer, "c")["message"]
+
+
+def test_start_that_waits_for_a_read_is_not_sent_after_a_freeze(client: Client, account: Account) -> None:
+    account.change("b", "exited")
+    account.answers("read b", lambda: freeze(ApiClient()), None)
+
+    answer = client.post("/api/instances/b/start")
+
+    assert answer.json()["code"] == "STARTS_FROZEN"
+    assert not account.orders
 
 
 def test_freeze_holds_while_the_database_can_not_be_read(client: Client, account: Account) -> None:

@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from instances import clock
 from instances.fallback import standby
-from instances.models import Operation, Target
+from instances.models import Operation, Protection, Target
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ class Claim:
         self.error: DatabaseError | None = None
         self._ended = threading.Event()
         self._is_cancelled = False
+        # As the last heartbeat has read them: this costs a stop no query, which might hang.
+        self.protected: frozenset[str] = frozenset()
         self._renewed_at = time.monotonic()
         self._keeper = threading.Thread(target=standby.carry(self._keep), name="claim", daemon=True)
 
@@ -77,7 +79,7 @@ class Claim:
         began = time.monotonic()
         try:
             is_ours = self._get_own().update(claimed_until=find_claim_end())
-            self._is_cancelled = self._get_own().filter(state=Operation.State.CANCELLED).exists()
+            self._read_changes()
         except DatabaseError as exc:
             log.warning("operation %s: claim not renewed", self._operation_id, exc_info=exc)
             self.error = exc
@@ -87,6 +89,11 @@ class Claim:
             self._renewed_at = began
         else:
             self._ended.set()
+
+    def _read_changes(self) -> None:
+        cancelled = Operation.objects.filter(pk=self._operation_id, state=Operation.State.CANCELLED)
+        self._is_cancelled = cancelled.exists()
+        self.protected = frozenset(Protection.objects.values_list("instance_id", flat=True))
 
     def _get_own(self) -> QuerySet[Operation]:
         return Operation.objects.filter(pk=self._operation_id, claim=self.token)
@@ -118,8 +125,7 @@ class Share(Claim):
         began = time.monotonic()
         try:
             self._reserve(until=find_claim_end())
-            cancelled = Operation.objects.filter(pk=self._operation_id, state=Operation.State.CANCELLED)
-            self._is_cancelled = cancelled.exists()
+            self._read_changes()
         except DatabaseError as exc:
             log.warning("operation %s: share not renewed: %s", self._operation_id, exc)
             self.error = exc

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import DatabaseError, connections
 from django.utils import timezone
 
 from instances import clock
@@ -192,7 +192,7 @@ class _Sender:
         """Request the action; returns the instance, or _GONE, or None when the request may not be sent any more."""
         for waits in range(MAX_RATE_LIMIT_WAITS + 1):
             self._gate.wait(self._claim, self._budget)
-            if not self._claim.may_request():
+            if not self._claim.may_request() or self._is_withheld(target):
                 return None
             try:
                 return single.send(self._kind, self._known[target.instance_id], self.novita, self._budget, self._copy)
@@ -206,6 +206,23 @@ class _Sender:
             except ShuttingDown:
                 return None
         return None
+
+    def _is_withheld(self, target: Target) -> bool:
+        """Tell whether a stop, a freeze or a protection has come since the round began, which may be minutes ago.
+
+        The next round skips the target with the reason.
+        """
+        if self._kind == "stop":
+            return target.instance_id in self._claim.protected
+        try:
+            if not Target.objects.filter(pk=target.pk, state__in=Target.OPEN).exists() or freezing.find():
+                return True
+            return self._kind == "restart" and protections.find(target.instance_id) is not None
+        except DatabaseError as exc:
+            log.warning("operation %s: %s not requested: %s", target.operation_id, target.instance_id, exc)
+            return True
+        finally:
+            connections.close_all()
 
 
 def _record_outcome(kind: str, target: Target, outcome: Instance | str | NovitaError, claim: Claim) -> None:

@@ -124,6 +124,7 @@ def _act(
         return ActionResult(before, False, wording.say_already(_call(before), before.meaning))
     if action not in before.actions:
         raise InvalidState(wording.say_impossible(action, before.status, _call(before)), suggestion=_suggest(before))
+    freezing.check_start(action)  # Again: reading Novita may have taken long.
     if action != "start":
         _refuse_protected(before)
     if action == "stop" and not database.find_trouble(max_age_seconds=database.REMEMBERED_SECONDS):
