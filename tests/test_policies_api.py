@@ -324,6 +324,8 @@ def test_day_that_a_link_does_not_offer_is_refused_and_uses_up_no_link(day: str,
 
     answer = stranger.post(address, {"for": "date", "until": day})
 
+    assert answer.status_code == 400
+    assert f'<a class="button" href="{address}">Choose again</a>' in answer.content.decode()
     assert "Name one of the next 30 days." in answer.content.decode()
     assert stranger.get(address).status_code == 200
     assert not Snooze.objects.exists()

@@ -28,9 +28,9 @@ def snooze(request: HttpRequest, signed: str) -> HttpResponse:
         if preset not in {*CHOICES, snoozing.DATE} or request.POST.keys() - FIELDS:
             raise BadRequest("Choose one of the buttons.")
         actor = get_visitor(request, "link in a message")
-        is_done, words = snoozing.use_link(signed, preset, request.POST.get("until", ""), actor=actor)
-        status = HTTPStatus.OK if is_done else HTTPStatus.GONE
-        return render(request, "pages/snooze.html", {"is_done": is_done, "words": say_times(words)}, status=status)
+        status, words = snoozing.use_link(signed, preset, request.POST.get("until", ""), actor=actor)
+        shown = {"status": status.name, "words": say_times(words)}
+        return render(request, "pages/snooze.html", shown, status=status)
     link, words = snoozing.open_link(signed)
     if link is None:
         return render(request, "pages/snooze.html", {"words": words}, status=HTTPStatus.GONE)

@@ -3,6 +3,7 @@
 import logging
 import uuid
 from datetime import datetime, time, timedelta
+from http import HTTPStatus
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -150,10 +151,10 @@ def find_link_zone(link: SnoozeLink) -> str:
     return _read_zone(link.finding.policy.time_zone if link.finding.policy else "").key
 
 
-def use_link(signed: str, preset: str, day: str = "", *, actor: Actor) -> tuple[bool, str]:
-    """Snooze by a link, which is then used up. Return whether it succeeded, and a sentence for the person.
+def use_link(signed: str, preset: str, day: str = "", *, actor: Actor) -> tuple[HTTPStatus, str]:
+    """Snooze by a link, which is then used up. Return 200, 400 or 410, and a sentence for the person.
 
-    `day` is that of one of the mornings, for the preset DATE.
+    `day` is that of one of the mornings, for the preset DATE. 400: the link may be used for another day.
     """
     try:
         link = read_link(signed)
@@ -165,8 +166,8 @@ def use_link(signed: str, preset: str, day: str = "", *, actor: Actor) -> tuple[
                 raise LinkNotValid
             snoozed = snooze(link.finding, until, "by the link in a message", actor=actor)
     except PanelError as exc:
-        return False, _say_error(exc)
-    return True, f"{snoozed.name or 'The account'} is snoozed until {format_time(snoozed.until)}."
+        return HTTPStatus.BAD_REQUEST if isinstance(exc, InvalidRequest) else HTTPStatus.GONE, _say_error(exc)
+    return HTTPStatus.OK, f"{snoozed.name or 'The account'} is snoozed until {format_time(snoozed.until)}."
 
 
 def _find_morning(day: str, zone: str) -> datetime:
