@@ -175,3 +175,23 @@ def test_stop_that_waits_for_its_turn_is_not_sent_after_a_protection(
 
     assert account.orders == ["stop 0"]
     assert show_states(client, stop) == {"0": "requested", "a": "skipped"}
+
+
+@pytest.mark.parametrize("path", [OPERATIONS, "/api/instances/a/stop"], ids=["operation", "single"])
+def test_start_is_not_sent_while_a_stop_reads_the_instance(path: str, client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a", status="exited"))
+    account.answers("start a", NO_GPU, None)
+    start = order(client, OPERATIONS, kind="start", ids=["a"])
+
+    def start_meanwhile() -> Any:
+        row = json.dumps(account.rows["a"])
+        move_on(start)
+        return 200, {}, row
+
+    account.answers("read a", start_meanwhile, None)
+
+    assert client.post(path, {"kind": "stop", "ids": ["a"]} if path == OPERATIONS else {}).status_code == 200
+    move_on(start)
+
+    assert account.orders == ["start a"]
+    assert show_states(client, start) == {"a": "skipped"}

@@ -170,6 +170,7 @@ def _join(wish: Wish, running: Operation, ends_at: float) -> Begun | None:
             if time.monotonic() >= ends_at - REQUEST_SECONDS:
                 raise NovitaUnavailable(running.result)
             return None
+    _oppose_starts(wish)
     joined = joining.join(running, wish.ids, wish.seconds, _find_read_seconds(ends_at))
     if joined is None:
         return None
@@ -202,6 +203,7 @@ def _create(wish: Wish, running: Operation | None, ends_at: float) -> Begun | No
     except IntegrityError:
         # Somebody else's request came at the same moment: the next attempt joins their operation.
         return None
+    _oppose_starts(wish)
     with audit.recorded(wish.actor, Action(f"operation.{wish.kind}"), str(operation.pk), reason=wish.reason) as entry:
         try:
             followed = joining.list_followed(replaced) if replaced else ()
@@ -244,6 +246,10 @@ def _make_operation(wish: Wish) -> Operation:
 
 
 def _oppose_starts(wish: Wish) -> None:
+    """Cancel the running starts before the account is read, and those that listed their targets meanwhile after it.
+
+    A start that is sent during the read would run, and its instance count as stopped.
+    """
     if wish.kind == "stop":
         single.withdraw_starts(wish.ids)
 

@@ -115,6 +115,8 @@ def _act(
 ) -> ActionResult:
     check_id(instance_id)
     freezing.check_start(action)
+    if action == "stop":
+        _withdraw_start(instance_id)
     before = copy.find(instance_id)
     if before is None or action not in before.actions:
         # The inventory may be old: the instance may have been started meanwhile, and must be stopped.
@@ -127,14 +129,22 @@ def _act(
     freezing.check_start(action)  # Again: reading Novita may have taken long.
     if action != "start":
         _refuse_protected(before)
-    if action == "stop" and not database.find_trouble(max_age_seconds=database.REMEMBERED_SECONDS):
-        withdraw_starts([before.id])
     copy.error = None  # Redis may be back by the time Novita has answered.
     try:
         after = send(action, before, novita, budget, copy)
     except NotFoundAtNovita as exc:
         raise InstanceNotFound from exc
     return ActionResult(after, True, wording.say_initiated(action, _call(after), copy.error))
+
+
+def _withdraw_start(instance_id: str) -> None:
+    """Cancel the running starts of an instance before it is read for a stop, unless it is protected from stops.
+
+    A start that is sent after the read would run, and the instance count as stopped.
+    """
+    has_database = not database.find_trouble(max_age_seconds=database.REMEMBERED_SECONDS)
+    if has_database and not protections.find(instance_id):
+        withdraw_starts([instance_id])
 
 
 def withdraw_starts(ids: Collection[str] | None, *, before: datetime | None = None) -> None:
