@@ -244,6 +244,29 @@ def test_request_that_is_not_answered_yet_is_not_repeated(client: Client, accoun
     assert account.orders == ["stop a"]
 
 
+def test_older_read_does_not_confirm_a_request(client: Client, account: Account) -> None:
+    ids = [f"i{number:02}" for number in range(12)]
+    for id_ in ids:
+        account.change(id_, "running")
+        account.answers(f"stop {id_}", NEVER_STOPS)
+    first = order(client, ids=ids)
+    account.change("i00", "exited")
+    move_on(first)
+    assert show_states(client, first)["i00"] == "confirmed"
+
+    def read_slowly() -> Any:
+        page = json.dumps({"instances": list(account.rows.values()), "total": len(account.rows)})
+        account.change("i00", "running")
+        order(ApiClient(), ids=ids)
+        return 200, {}, page
+
+    account.answers("list", read_slowly, None)
+    move_on(first)
+
+    assert account.rows["i00"]["status"] == "running"
+    assert show_states(client, first)["i00"] == "requested"
+
+
 def test_answer_after_the_end_leaves_a_verified_target(client: Client, account: Account) -> None:
     first = order(client)
 

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Final
 
 from django.conf import settings
-from django.db.models import F
+from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from instances import clock
@@ -89,6 +89,11 @@ class _Round:
         self.is_cancelled = operation.state == Operation.State.CANCELLED
         self.is_over = clock.seconds_until(operation.deadline_at) <= 0
 
+    @property
+    def own(self) -> QuerySet[Operation]:
+        """The operation, unless another process has taken its claim."""
+        return Operation.objects.filter(pk=self.operation.pk, claim=self.claim.token)
+
     def list_targets(self) -> list[Target]:
         """Return the targets that may change, as they are stored now."""
         return [target for target in self.operation.targets.all() if self.may_change(target)]
@@ -141,14 +146,25 @@ def _list_late(round_: _Round) -> Observation | None:
 
 def _observe(round_: _Round) -> Observation | None:
     """Read the open targets and record what the read shows; None when the claim was lost meanwhile."""
-    ids = [target.instance_id for target in round_.list_targets()]
-    observed = read_account(ids, round_.budget, is_whole=False)
+    before = {target.instance_id: target for target in round_.list_targets()}
+    observed = read_account(list(before), round_.budget, is_whole=False)
     if not round_.claim.is_held():
         # The read is old by now, and another process may have requested since.
         return None
-    # As they are stored after the read: a process that has joined may have requested some of them meanwhile.
-    record_observed(round_.operation.kind, round_.list_targets(), observed)
+    with standby.atomic():
+        # First a write: it keeps out others who join or record an outcome until this is stored.
+        if not round_.own.update(rounds=F("rounds")):
+            return None
+        read = [one for one in round_.list_targets() if not _is_reopened(one, before.get(one.instance_id))]
+        record_observed(round_.operation.kind, read, observed)
     return observed
+
+
+def _is_reopened(target: Target, before: Target | None) -> bool:
+    """Tell whether a process that joined during the read has opened a target again: a read tells nothing of later."""
+    if before is None:
+        return True
+    return before.state != Target.State.PENDING and (before.state, before.attempts) != (target.state, target.attempts)
 
 
 def _request(round_: _Round, targets: Sequence[Target], observed: Observation) -> int:
@@ -240,9 +256,8 @@ def _add_started(round_: _Round, last: Observation) -> list[Target]:
     operation, found = round_.operation, _find_started(round_, last)
     protected = protections.read()
     with standby.atomic():
-        own = Operation.objects.filter(pk=operation.pk, claim=operation.claim)
         # First a write: it keeps out others who join until the targets are stored.
-        if not own.update(rounds=F("rounds")):
+        if not round_.own.update(rounds=F("rounds")):
             return []
         states = dict(operation.targets.values_list("instance_id", "state"))
         new = [
@@ -263,5 +278,5 @@ def _add_started(round_: _Round, last: Observation) -> list[Target]:
         Target.objects.bulk_update(again, fields, batch_size=200)
         pending = sum(target.state == Target.State.PENDING for target in [*new, *again])
         if pending and not round_.is_over:
-            add_notes(own, [wording.say_started_meanwhile(pending)])
+            add_notes(round_.own, [wording.say_started_meanwhile(pending)])
     return [target for target in [*new, *again] if target.is_open]

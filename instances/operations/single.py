@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from django.db import DatabaseError
+from django.db.models import F
 from django.utils import timezone
 
 from instances.access import audit
@@ -30,7 +31,7 @@ from instances.errors import (
     PanelError,
     Protected,
 )
-from instances.fallback import database
+from instances.fallback import database, standby
 from instances.instance import FIRST_STATUSES, ActionName, Instance, clean_text, from_json
 from instances.inventory import store
 from instances.models import Action, AuditEntry, Operation, Protection, Target
@@ -159,7 +160,10 @@ def withdraw_starts(ids: Collection[str] | None, *, before: datetime | None = No
     if ids is not None:
         targets = targets.filter(instance_id__in=ids)
     try:
-        targets.update(state=Target.State.SKIPPED, error=wording.OPPOSED)
+        with standby.atomic():
+            # First their operations: no round may record an older read over this.
+            opposed.update(rounds=F("rounds"))
+            targets.update(state=Target.State.SKIPPED, error=wording.OPPOSED)
         if ids is None:
             opposed.update(state=Operation.State.CANCELLED, next_round_at=timezone.now())
     except DatabaseError as exc:
