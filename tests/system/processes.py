@@ -55,7 +55,8 @@ class Process:
 
     @property
     def log(self) -> str:
-        return self.log_path.read_text(encoding="utf-8", errors="replace")
+        # A device may have no end.
+        return self.log_path.read_text(encoding="utf-8", errors="replace") if self.log_path.is_file() else ""
 
     def signal(self, number: int) -> None:
         """Send a signal to the whole group."""
@@ -99,15 +100,22 @@ class Redis(Process):
 class Service(Process):
     """The web server, started by the README's command."""
 
-    def __init__(self, environment: Mapping[str, str], folder: Path, command: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        folder: Path,
+        command: list[str] | None = None,
+        log: Path | None = None,
+    ) -> None:
         self.port = find_free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.session = requests.Session()
         self.session.trust_env = False
         command = command or ["gunicorn", "-c", "python:novita_site.gunicorn", "novita_site.wsgi"]
+        log = log or folder / f"web-{self.port}.log"
         environment = {**environment, "PORT": str(self.port)}
         command = [part.replace("{port}", str(self.port)) for part in command]
-        super().__init__([sys.executable, "-m", *command], environment, folder / f"web-{self.port}.log")
+        super().__init__([sys.executable, "-m", *command], environment, log)
 
     def get(self, path: str, **options: Any) -> requests.Response:
         return self.session.get(self.url + path, **{"timeout": PATIENCE_SECONDS, **options})
@@ -157,10 +165,10 @@ class Service(Process):
 class Worker(Process):
     """The worker, started by the README's command."""
 
-    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
+    def __init__(self, environment: Mapping[str, str], folder: Path, log: Path | None = None) -> None:
         command = [sys.executable, "-m", "celery", "-q", "-A", "novita_site", "worker"]
         number = len(list(folder.glob("worker-*.log")))
-        super().__init__(command, environment, folder / f"worker-{number}.log")
+        super().__init__(command, environment, log or folder / f"worker-{number}.log")
 
 
 class Novita:
