@@ -130,16 +130,16 @@ def evaluate(
 def watch_for(time: Time, minutes: float, *shown: Mapping[str, Any], load: float = 0.0, **options: Any) -> None:
     """Let the time pass, with fresh metrics of this load.
 
-    An evaluation a minute takes 4 ms. So there are the first one and the last two of them, and every second one between
-    these: each counts as much as two of the shorter interval.
+    An evaluation takes 4 ms. So there are the first one and the last two of one a minute, and between these one in six
+    minutes: each counts as much as two of the interval of the settings.
     """
     left = round(minutes)
-    with override_settings(POLICIES_EVALUATE_SECONDS=60):
-        while left:
-            step = 2 if 3 < left < round(minutes) else 1
-            left -= step
-            time.pass_seconds(60 * step)
-            readings = {one["id"]: make_reading(time.now, *[load] * one["gpuNum"]) for one in shown if one["gpuNum"]}
+    while left:
+        step = min(6, left - 2) if 3 < left < round(minutes) else 1
+        left -= step
+        time.pass_seconds(60 * step)
+        readings = {one["id"]: make_reading(time.now, *[load] * one["gpuNum"]) for one in shown if one["gpuNum"]}
+        with override_settings(POLICIES_EVALUATE_SECONDS=max(60, 30 * step)):
             evaluate(time, *shown, **{"readings": readings, **options})
 
 

@@ -10,6 +10,7 @@ import responses
 from django.test import Client
 from fakeredis import FakeServer
 
+from tests.inventories import fill_inventory
 from tests.novita_answers import API, NovitaAnswers, make_refusal, make_row
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_pauses")]
@@ -26,10 +27,10 @@ LOST = [
 LOST_IDS = ["reset", "silence", "502", "a gateway's 404", "invalid state change"]
 
 
-def fill(client: Client, novita: NovitaAnswers, *rows: Json) -> None:
+def fill(novita: NovitaAnswers, *rows: Json) -> None:
     """Synchronize these rows first, and clear the list of calls to Novita."""
     novita.lists(*rows)
-    assert client.post("/api/instances/sync").status_code == 200
+    fill_inventory()
     novita.mock.reset()
 
 
@@ -57,7 +58,7 @@ def get_outcomes(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_action_is_answered_and_shown_at_once(
     action: str, before: str, after: str, client: Client, novita: NovitaAnswers, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fill(client, novita, make_row("a", name="train", status=before))
+    fill(novita, make_row("a", name="train", status=before))
     novita.takes(action, "a")
 
     answer = client.post(f"/api/instances/a/{action}")
@@ -94,7 +95,7 @@ def test_action_is_answered_and_shown_at_once(
 def test_any_success_of_novita_counts_and_its_state_is_shown(
     answer: Json, status: str, client: Client, novita: NovitaAnswers
 ) -> None:
-    fill(client, novita, make_row("a"))
+    fill(novita, make_row("a"))
     novita.takes("stop", "a", **answer)
 
     result = client.post("/api/instances/a/stop")
@@ -106,7 +107,7 @@ def test_any_success_of_novita_counts_and_its_state_is_shown(
 
 @pytest.mark.parametrize("is_known", [True, False])
 def test_old_inventory_does_not_forbid_an_action(is_known: bool, client: Client, novita: NovitaAnswers) -> None:
-    fill(client, novita, *([make_row("a", status="exited")] if is_known else []))
+    fill(novita, *([make_row("a", status="exited")] if is_known else []))
     novita.shows(make_row("a"))
     novita.takes("stop", "a")
 
@@ -126,7 +127,7 @@ def test_old_inventory_does_not_forbid_an_action(is_known: bool, client: Client,
 def test_instance_already_in_the_wanted_status_gets_no_request(
     action: str, status: str, client: Client, novita: NovitaAnswers, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fill(client, novita, make_row("a", status=status))
+    fill(novita, make_row("a", status=status))
     novita.shows(make_row("a", status=status))
 
     answer = client.post(f"/api/instances/a/{action}")
@@ -166,7 +167,7 @@ def test_instance_already_in_the_wanted_status_gets_no_request(
 def test_impossible_action_is_refused_with_a_suggestion(
     action: str, status: str, words: str, suggestion: str, client: Client, novita: NovitaAnswers
 ) -> None:
-    fill(client, novita, make_row("a", name="train", status=status))
+    fill(novita, make_row("a", name="train", status=status))
     novita.shows(make_row("a", name="train", status=status))
 
     answer = client.post(f"/api/instances/a/{action}")
@@ -195,7 +196,7 @@ def test_impossible_action_is_refused_with_a_suggestion(
 def test_lost_answer_is_resolved_by_a_read(
     lost: Json, action: str, before: Json, after: Json, client: Client, novita: NovitaAnswers
 ) -> None:
-    fill(client, novita, make_row("a", **before))
+    fill(novita, make_row("a", **before))
     novita.takes(action, "a", **lost)
     novita.shows(make_row("a", **after))
 
@@ -226,7 +227,7 @@ def test_action_without_effect_is_reported_with_the_status(
     novita: NovitaAnswers,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    fill(client, novita, make_row("a", name="train", status=status))
+    fill(novita, make_row("a", name="train", status=status))
     novita.takes(action, "a", **lost)
     novita.shows(make_row("a", name="train", status=status))
 
@@ -243,7 +244,7 @@ def test_action_without_effect_is_reported_with_the_status(
 
 
 def test_effect_shown_by_the_second_read_counts(client: Client, novita: NovitaAnswers) -> None:
-    fill(client, novita, make_row("a"))
+    fill(novita, make_row("a"))
     novita.takes("stop", "a", **LOST[0])
     novita.shows(make_row("a"))
     novita.shows(make_row("a", status="toStop"))
@@ -256,7 +257,7 @@ def test_effect_shown_by_the_second_read_counts(client: Client, novita: NovitaAn
 
 @pytest.mark.parametrize("lost", LOST, ids=LOST_IDS)
 def test_unreadable_effect_is_reported_as_not_known(lost: Json, client: Client, novita: NovitaAnswers) -> None:
-    fill(client, novita, make_row("a"))
+    fill(novita, make_row("a"))
     novita.takes("stop", "a", **lost)
     novita.shows(make_row("a"), status=401)
 
@@ -273,7 +274,7 @@ def test_unreadable_effect_is_reported_as_not_known(lost: Json, client: Client, 
 
 
 def test_unknown_instance_is_read_once(client: Client, novita: NovitaAnswers) -> None:
-    fill(client, novita, make_row("a"))
+    fill(novita, make_row("a"))
     novita.lacks("b")
 
     answer = client.post("/api/instances/b/stop")
@@ -287,7 +288,7 @@ def test_unknown_instance_is_read_once(client: Client, novita: NovitaAnswers) ->
 def test_instance_removed_at_novita_leaves_the_inventory(
     lost: Json | None, client: Client, novita: NovitaAnswers
 ) -> None:
-    fill(client, novita, make_row("a"), make_row("b"))
+    fill(novita, make_row("a"), make_row("b"))
     novita.takes("stop", "a", **(lost or {"status": 400, "json": make_refusal(400, "RESOURCE_NOT_FOUND", "gone")}))
     if lost:
         novita.lacks("a")
@@ -306,7 +307,7 @@ PATHS = ["..%2f..", "%2e%2e/b", "a/b", "%2f", ""]
 
 @pytest.mark.parametrize("id_", [*LONG, *CONTROLS, *PATHS], ids=lambda id_: str(id_)[:20] or "empty")
 def test_invalid_id_is_never_sent(id_: str, client: Client, novita: NovitaAnswers) -> None:
-    fill(client, novita, make_row("a"))
+    fill(novita, make_row("a"))
 
     answer = client.post(f"/api/instances/{id_}/stop")
 
@@ -348,7 +349,7 @@ def test_unusual_id_reaches_novita_unchanged(id_: str, client: Client, novita: N
 def test_refusal_is_reported_and_not_repeated(
     answer: Json, status: int, code: str, words: str, client: Client, novita: NovitaAnswers
 ) -> None:
-    fill(client, novita, make_row("a", status="exited"))
+    fill(novita, make_row("a", status="exited"))
     novita.takes("start", "a", **answer)
 
     refusal = client.post("/api/instances/a/start")
@@ -384,7 +385,7 @@ def test_without_redis_the_instance_is_read_from_novita_and_the_action_is_sent(
 def test_without_redis_a_protected_instance_is_not_stopped(
     client: Client, novita: NovitaAnswers, redis_server: FakeServer
 ) -> None:
-    fill(client, novita, make_row("a"))
+    fill(novita, make_row("a"))
     client.post("/api/instances/a/protect", {"reason": "the demo"})
     novita.shows(make_row("a"))
     redis_server.connected = False
@@ -411,7 +412,7 @@ def test_without_redis_an_unknown_instance_is_not_found(
 def test_redis_that_returns_during_a_stop_shows_it(
     client: Client, novita: NovitaAnswers, redis_server: FakeServer
 ) -> None:
-    fill(client, novita, make_row("a"))
+    fill(novita, make_row("a"))
     novita.shows(make_row("a"))
     redis_server.connected = False
 
@@ -430,7 +431,7 @@ def test_redis_that_returns_during_a_stop_shows_it(
 def test_accepted_action_is_a_success_when_redis_fails_after_it(
     client: Client, novita: NovitaAnswers, redis_server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fill(client, novita, make_row("a"))
+    fill(novita, make_row("a"))
 
     def die(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
         redis_server.connected = False

@@ -10,6 +10,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from instances.inventory import attention
+from tests.inventories import fill_inventory
 from tests.novita_answers import NovitaAnswers, make_row
 from tests.policy_steps import make_finding, make_policy
 
@@ -24,7 +25,7 @@ def started(days_ago: float) -> str:
 
 
 @pytest.fixture
-def account(client: Client, novita: NovitaAnswers) -> None:
+def account(novita: NovitaAnswers) -> None:
     novita.lists(
         make_row("calm", lastStartedAt=started(6.9)),
         make_row("old", lastStartedAt=started(7.1)),
@@ -37,7 +38,7 @@ def account(client: Client, novita: NovitaAnswers) -> None:
         make_row("reclaiming", billingMode="spot", spotStatus="reclaiming", lastStartedAt=started(7.5)),
         make_row("gone", status="removed", statusError=FAILED),
     )
-    client.post("/api/instances/sync")
+    fill_inventory()
     policy = make_policy()
     for id_, state in (("calm", "warned"), ("old", "due"), ("spot", "snoozed"), ("prepaid", "unknown")):
         make_finding(policy=policy, instance_id=id_, state=state)

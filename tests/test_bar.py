@@ -11,6 +11,7 @@ from fakeredis import FakeServer
 from pytest_django import Settings
 
 from instances.pages import bar
+from tests.inventories import fill_inventory
 from tests.novita_answers import NovitaAnswers, make_refusal, make_row
 
 pytestmark = pytest.mark.django_db
@@ -34,7 +35,7 @@ def read_button(client: Client) -> tuple[str, str]:
 @pytest.fixture
 def synced(client: Client, novita: NovitaAnswers) -> Client:
     novita.lists(make_row("a"))
-    assert client.post("/api/instances/sync").status_code == 200
+    fill_inventory()
     return client
 
 

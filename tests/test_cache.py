@@ -22,6 +22,7 @@ from instances.inventory import bodies, store
 from instances.novita.client import get_novita
 from instances.novita.rows import from_novita
 from tests.conftest import ApiClient
+from tests.inventories import fill_inventory
 from tests.novita_answers import NovitaAnswers, make_row
 from tests.redis_keys import name_of
 from tests.settings import FAKE_REDIS
@@ -33,12 +34,12 @@ LISTINGS = pytest.mark.parametrize("path", ["/api/instances", FILTERED], ids=["w
 
 
 @pytest.fixture
-def copy(client: Client, novita: NovitaAnswers) -> None:
+def copy(novita: NovitaAnswers) -> None:
     """An inventory of two instances, an account that still has them, and a Novita that accepts a stop of the first."""
     novita.mock.assert_all_requests_are_fired = False
     novita.lists(make_row("a"), make_row("b", status="exited"))
     novita.takes("stop", "a")
-    assert client.post("/api/instances/sync").status_code == 200
+    fill_inventory()
 
 
 def read_statuses(client: Client) -> dict[str, str]:

@@ -12,6 +12,7 @@ from pytest_django import Settings
 from instances.instance import from_json
 from instances.inventory import heartbeat, lease, store
 from instances.refresher import Refresher
+from tests.inventories import fill_inventory
 from tests.novita_answers import Account, NovitaAnswers, make_row
 from tests.redis_keys import name_of
 
@@ -33,10 +34,10 @@ def set_redis_clock(monkeypatch: pytest.MonkeyPatch, redis_server: object) -> Se
 
 
 @pytest.fixture
-def account(client: Client, novita: NovitaAnswers, settings: Settings, set_redis_clock: SetClock) -> Account:
+def account(novita: NovitaAnswers, settings: Settings, set_redis_clock: SetClock) -> Account:
     settings.NOVITA_SYNC_INTERVAL = 60
     account = novita.holds(make_row("a"), make_row("b", status="exited"))
-    assert client.post("/api/instances/sync").status_code == 200
+    fill_inventory()
     return account
 
 

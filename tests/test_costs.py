@@ -18,6 +18,7 @@ from instances import health, redis_client
 from instances.costs import balance, burn, ledger
 from instances.instance import format_time
 from instances.models import Annotation, AuditEntry, LabelRule, LedgerState, MeteredInstance, UsageInterval
+from tests.inventories import fill_inventory
 from tests.novita_answers import NovitaAnswers, make_refusal, make_row
 
 pytestmark = pytest.mark.django_db
@@ -28,9 +29,9 @@ State = UsageInterval.State
 Json = dict[str, Any]
 
 
-def sync(client: Client, novita: NovitaAnswers, *rows: Json) -> None:
+def fill(novita: NovitaAnswers, *rows: Json) -> None:
     novita.lists(*rows)
-    assert client.post("/api/instances/sync").status_code == 200
+    fill_inventory()
 
 
 def read(client: Client, path: str, status: int = 200) -> Json:
@@ -69,8 +70,7 @@ def record(id_: str, *intervals: tuple[State, float, float | None, float | None]
 
 def test_burn_rate_is_the_sum_of_all_costs(client: Client, novita: NovitaAnswers) -> None:
     LabelRule.objects.create(pattern="train-*", owner="ada", project="llm")
-    sync(
-        client,
+    fill(
         novita,
         make_row("a", name="train-1", instancePrice="35000", gpuNum="2"),
         make_row("b", name="train-2", status="exited", rootfsSize=108, instancePrice="35000"),
@@ -111,13 +111,13 @@ def test_costs_without_an_inventory_are_stale(client: Client) -> None:
 
 
 def test_burn_rate_of_an_empty_account_is_zero(client: Client, novita: NovitaAnswers) -> None:
-    sync(client, novita)
+    fill(novita)
 
     assert read(client, "/api/costs")["perHour"] == 0
 
 
 def test_burn_rate_of_unknown_prices_alone_is_unknown(client: Client, novita: NovitaAnswers) -> None:
-    sync(client, novita, make_row("a"), make_row("b", status="migrating", productName="H100"))
+    fill(novita, make_row("a"), make_row("b", status="migrating", productName="H100"))
 
     costs = read(client, "/api/costs")
 
@@ -130,7 +130,7 @@ def test_burn_rate_of_unknown_prices_alone_is_unknown(client: Client, novita: No
 
 
 def test_unknown_price_beside_a_known_one_adds_nothing(client: Client, novita: NovitaAnswers) -> None:
-    sync(client, novita, make_row("a", instancePrice="35000"), make_row("b"), make_row("c", status="exited"))
+    fill(novita, make_row("a", instancePrice="35000"), make_row("b"), make_row("c", status="exited"))
 
     costs = read(client, "/api/costs")
 
@@ -147,7 +147,7 @@ def test_costs_have_no_parameters(client: Client) -> None:
 def test_burn_rate_needs_a_bounded_number_of_queries(
     client: Client, novita: NovitaAnswers, django_assert_max_num_queries: Callable[[int], Any]
 ) -> None:
-    sync(client, novita, *(make_row(f"i{number}", instancePrice="35000") for number in range(300)))
+    fill(novita, *(make_row(f"i{number}", instancePrice="35000") for number in range(300)))
     read(client, "/api/costs")
 
     with django_assert_max_num_queries(2):
@@ -170,7 +170,7 @@ def answer_balance(novita: NovitaAnswers, **answer: Any) -> None:
 
 
 def test_balance_shows_the_hours_that_are_left(client: Client, novita: NovitaAnswers) -> None:
-    sync(client, novita, make_row("a", instancePrice="100000"))
+    fill(novita, make_row("a", instancePrice="100000"))
     answer_balance(novita)
     balance.refresh(None)
 
@@ -184,7 +184,7 @@ def test_balance_shows_the_hours_that_are_left(client: Client, novita: NovitaAns
 
 
 def test_used_up_balance_lasts_for_no_time(client: Client, novita: NovitaAnswers) -> None:
-    sync(client, novita, make_row("a", instancePrice="100000"))
+    fill(novita, make_row("a", instancePrice="100000"))
     answer_balance(novita, json={"availableBalance": "-50000"})
     balance.refresh(None)
 
@@ -407,10 +407,12 @@ def test_time_at_unknown_prices_alone_has_an_unknown_cost(client: Client) -> Non
 @pytest.mark.parametrize("report", ["history", "instances"])
 def test_report_says_since_when_the_ledger_knows(client: Client, novita: NovitaAnswers, report: str) -> None:
     assert read(client, f"/api/costs/{report}")["since"] is None
-    sync(client, novita, make_row("a"))
+    novita.lists(make_row("a"))
+    client.post("/api/instances/sync")
     first = ledger.to_ms(timezone.now()) - 3_600_000
     LedgerState.objects.update(began_ms=first)
-    sync(client, novita, make_row("a", status="exited"))
+    novita.lists(make_row("a", status="exited"))
+    client.post("/api/instances/sync")
 
     assert read(client, f"/api/costs/{report}")["since"] == format_time(datetime.fromtimestamp(first / 1000, UTC))
 
@@ -548,7 +550,7 @@ def annotate(client: Client, id_: str, status: int = 200, **body: Any) -> Json:
 
 
 def test_annotation_is_shown_at_once_and_stays(client: Client, novita: NovitaAnswers) -> None:
-    sync(client, novita, make_row("a"), make_row("b"))
+    fill(novita, make_row("a"), make_row("b"))
     etag = client.get("/api/instances")["ETag"]
 
     answer = annotate(client, "a", owner=" ada ", project="llm", note="until Friday")
@@ -565,7 +567,7 @@ def test_annotation_is_shown_at_once_and_stays(client: Client, novita: NovitaAns
 
 def test_empty_annotation_returns_to_the_rules(client: Client, novita: NovitaAnswers) -> None:
     LabelRule.objects.create(pattern="*", owner="rule")
-    sync(client, novita, make_row("a"))
+    fill(novita, make_row("a"))
     annotate(client, "a", owner="hand")
 
     answer = annotate(client, "a")
@@ -576,7 +578,7 @@ def test_empty_annotation_returns_to_the_rules(client: Client, novita: NovitaAns
 
 
 def test_annotation_is_recorded_as_activity(client: Client, novita: NovitaAnswers) -> None:
-    sync(client, novita, make_row("a"))
+    fill(novita, make_row("a"))
     annotate(client, "a", owner="ada")
     annotate(client, "a", owner="bob", note="mine")
 
@@ -592,7 +594,7 @@ def test_annotation_of_an_unknown_instance_is_refused(client: Client) -> None:
 
 @pytest.mark.parametrize("body", [{"owner": 1}, {"owner": "x" * 101}, {"ower": "x"}, {"note": "x" * 1001}])
 def test_invalid_annotation_is_refused(client: Client, novita: NovitaAnswers, body: Json) -> None:
-    sync(client, novita, make_row("a"))
+    fill(novita, make_row("a"))
 
     assert annotate(client, "a", 400, **body)["fields"]
 
@@ -603,7 +605,7 @@ def test_invalid_annotation_is_refused(client: Client, novita: NovitaAnswers, bo
 def test_list_is_filtered_by_owner_and_project(
     client: Client, novita: NovitaAnswers, query: str, ids: list[str]
 ) -> None:
-    sync(client, novita, make_row("a"), make_row("b"), make_row("c"))
+    fill(novita, make_row("a"), make_row("b"), make_row("c"))
     annotate(client, "a", owner="Ada", project="llm")
     annotate(client, "b", project="llm")
 
@@ -613,7 +615,7 @@ def test_list_is_filtered_by_owner_and_project(
 
 
 def test_several_instances_are_annotated_and_keep_their_notes(client: Client, novita: NovitaAnswers) -> None:
-    sync(client, novita, make_row("a"), make_row("b"), make_row("c"))
+    fill(novita, make_row("a"), make_row("b"), make_row("c"))
     annotate(client, "a", owner="old", note="mine")
     body = {"ids": ["a", "b", "gone"], "owner": "ada", "project": "llm"}
 
@@ -689,7 +691,7 @@ def test_command_says_that_the_database_fails(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_rule_is_shown_at_once_and_recorded(client: Client, novita: NovitaAnswers) -> None:
-    sync(client, novita, make_row("a", name="train-1"))
+    fill(novita, make_row("a", name="train-1"))
     form = {"pattern": "train-*", "owner": "ada", "project": "", "position": "10"}
 
     answer = DjangoClient().post("/admin/instances/labelrule/add/", form)
@@ -702,7 +704,7 @@ def test_rule_is_shown_at_once_and_recorded(client: Client, novita: NovitaAnswer
 
 def test_deleted_rule_no_longer_gives_an_owner(client: Client, novita: NovitaAnswers) -> None:
     rule = LabelRule.objects.create(pattern="*", owner="ada")
-    sync(client, novita, make_row("a"))
+    fill(novita, make_row("a"))
 
     DjangoClient().post(f"/admin/instances/labelrule/{rule.pk}/delete/", {"post": "yes"})
 
@@ -711,7 +713,7 @@ def test_deleted_rule_no_longer_gives_an_owner(client: Client, novita: NovitaAns
 
 def test_selected_rules_are_deleted_with_a_record_of_each(client: Client, novita: NovitaAnswers) -> None:
     rules = [LabelRule.objects.create(pattern=pattern, owner="ada") for pattern in ("*", "x*")]
-    sync(client, novita, make_row("a"))
+    fill(novita, make_row("a"))
     form = {"action": "delete_selected", "_selected_action": [rule.pk for rule in rules], "post": "yes"}
 
     DjangoClient().post("/admin/instances/labelrule/", form)
@@ -723,7 +725,7 @@ def test_selected_rules_are_deleted_with_a_record_of_each(client: Client, novita
 def test_first_rule_by_position_counts(client: Client, novita: NovitaAnswers) -> None:
     LabelRule.objects.create(pattern="*", owner="late", position=20)
     LabelRule.objects.create(pattern="name-?", owner="early", position=5)
-    sync(client, novita, make_row("a"), make_row("bb"))
+    fill(novita, make_row("a"), make_row("bb"))
 
     assert read(client, "/api/instances/a")["owner"] == "early"
     assert read(client, "/api/instances/bb")["owner"] == "late"

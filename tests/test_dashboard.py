@@ -19,13 +19,14 @@ from instances import simulator
 from instances.errors import CacheUnavailable
 from instances.inventory import store
 from instances.models import Protection
+from tests.inventories import fill_inventory
 from tests.novita_answers import NovitaAnswers, make_row
 
 pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def account(client: Client, novita: NovitaAnswers) -> None:
+def account(novita: NovitaAnswers) -> None:
     """250 instances; every fifth is stopped and in another region. The first ones cost the most."""
     rows = [
         make_row(f"{number:03}", createdAt=str(1_760_000_000 + number), instancePrice=str(90_000 - number))
@@ -34,7 +35,7 @@ def account(client: Client, novita: NovitaAnswers) -> None:
     for row in rows[::5]:
         row |= {"status": "exited", "clusterId": "eu-1", "clusterName": "EU-01 (Frankfurt)"}
     novita.lists(*rows)
-    assert client.post("/api/instances/sync").status_code == 200
+    fill_inventory()
 
 
 def read(client: Client, address: str = "/") -> str:
@@ -122,7 +123,7 @@ def test_an_address_shows_what_it_asks_for(client: Client, address: str, matches
 
 def test_numbers_of_a_large_account_have_separators(client: Client, novita: NovitaAnswers) -> None:
     novita.holds(*(make_row(f"{number:04}", gpuNum="2") for number in range(1200)))
-    client.post("/api/instances/sync")
+    fill_inventory()
 
     page = read(client)
 
@@ -146,7 +147,7 @@ def test_each_tab_counts_what_matches_the_other_filters(client: Client) -> None:
 
 def test_tab_for_other_statuses_stands_there_when_it_is_needed(client: Client, novita: NovitaAnswers) -> None:
     novita.lists(make_row("a"), make_row("b", status="dreaming"), make_row("c", spotStatus="reclaiming"))
-    client.post("/api/instances/sync")
+    fill_inventory()
 
     assert "Other" in list_tabs(read(client))
     assert "Spot reclaims" not in list_tabs(read(client))
@@ -217,7 +218,7 @@ def test_a_row_says_what_its_instance_costs_and_since_when(
         make_row("d", status="exited", rootfsSize=60, **hour_ago),
         make_row("e", statusError={"state": "ImagePullFailed", "message": ""}, createdAt="0"),
     )
-    client.post("/api/instances/sync")
+    fill_inventory()
     monkeypatch.setattr(timezone, "now", lambda: datetime.fromisoformat("2026-01-01T01:59:00Z"))
 
     page = read(client)
@@ -234,7 +235,7 @@ def test_an_empty_account_is_not_an_empty_cache(client: Client, novita: NovitaAn
     assert "Never synchronized with Novita.ai." in read(client)
 
     novita.lists()
-    client.post("/api/instances/sync")
+    fill_inventory()
 
     assert "There are no instances in the account" in read(client)
     client.post("/api/cache/clear")
@@ -282,7 +283,7 @@ def test_a_simulated_account_says_that_it_is(client: Client, settings: Settings,
 def test_a_hostile_name_is_text(client: Client, novita: NovitaAnswers) -> None:
     name = '<img src=x onerror="alert(1)">\u202egnp.exe'
     novita.lists(make_row("a", name=name))
-    client.post("/api/instances/sync")
+    fill_inventory()
 
     page = read(client)
 
@@ -362,7 +363,7 @@ def test_where_a_login_is_wanted_the_dashboard_wants_it(client: Client, settings
 
 def test_page_without_script_shows_costs(client: Client, novita: NovitaAnswers) -> None:
     novita.lists(make_row("a", instancePrice="35000", gpuNum="2"), make_row("b"))
-    client.post("/api/instances/sync")
+    fill_inventory()
 
     page = read(client)
 
@@ -372,7 +373,7 @@ def test_page_without_script_shows_costs(client: Client, novita: NovitaAnswers) 
 
 def test_burn_rate_of_a_thousand_dollars_has_no_cents(client: Client, novita: NovitaAnswers) -> None:
     novita.lists(make_row("a", instancePrice="123456789", gpuNum="1"))
-    client.post("/api/instances/sync")
+    fill_inventory()
 
     assert read_figure(read(client), "cost") == "$1,235/h"
 
@@ -381,7 +382,7 @@ def test_first_visit_with_1000_instances_loads_86_kb(client: Client, novita: Nov
     account = simulator.Account(instances=1000)
     account.change({"running": True})
     novita.holds(*account.list_rows())
-    client.post("/api/instances/sync")
+    fill_inventory()
     gzipped = {"Accept-Encoding": "gzip"}
 
     page = client.get("/", headers=gzipped)

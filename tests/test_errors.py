@@ -19,6 +19,7 @@ from instances.errors import NovitaError, NovitaTimeout, NovitaUnavailable
 from instances.inventory import lease
 from instances.outgoing import deadline
 from tests.conftest import ApiClient
+from tests.inventories import fill_inventory
 from tests.novita_answers import NovitaAnswers, make_refusal, make_row
 from tests.redis_keys import name_of
 
@@ -28,10 +29,10 @@ Json = dict[str, Any]
 
 
 @pytest.fixture
-def account(client: Client, novita: NovitaAnswers) -> None:
+def account(novita: NovitaAnswers) -> None:
     """A copy of a running instance "a" and a stopped one "b"."""
     novita.lists(make_row("a"), make_row("b", status="exited"))
-    assert client.post("/api/instances/sync").status_code == 200
+    fill_inventory()
 
 
 def assert_error(answer: Any, status: int, code: str) -> None:

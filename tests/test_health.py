@@ -22,6 +22,7 @@ from instances.inventory import heartbeat, lease
 from instances.models import Operation
 from novita_site import __version__
 from novita_site.settings import SESSION_COOKIE_NAME
+from tests.inventories import fill_inventory
 from tests.novita_answers import NovitaAnswers, make_refusal, make_row
 from tests.redis_keys import name_of
 
@@ -30,9 +31,9 @@ database = pytest.mark.django_db
 
 
 @pytest.fixture
-def account(client: Client, novita: NovitaAnswers) -> None:
+def account(novita: NovitaAnswers) -> None:
     novita.lists(make_row("a"), make_row("b"))
-    assert client.post("/api/instances/sync").status_code == 200
+    fill_inventory()
 
 
 def read_health(client: Client, status: int = 200) -> Json:

@@ -9,6 +9,7 @@ from django.test import Client
 from fakeredis import FakeServer
 
 from instances.models import Target
+from tests.inventories import fill_inventory
 from tests.novita_answers import NovitaAnswers, make_row
 from tests.operation_steps import move_on, order, pass_deadline, show
 
@@ -18,7 +19,7 @@ Json = dict[str, Any]
 
 
 @pytest.fixture
-def account(client: Client, novita: NovitaAnswers) -> Any:
+def account(novita: NovitaAnswers) -> Any:
     """Two running instances for 2.35 dollars, one stopped, one prepaid, and one with an unknown price."""
     account = novita.holds(
         make_row("a", instancePrice="35000"),
@@ -27,7 +28,7 @@ def account(client: Client, novita: NovitaAnswers) -> Any:
         make_row("d", instancePrice="100000", billingMode="monthly"),
         make_row("e"),
     )
-    client.post("/api/instances/sync")
+    fill_inventory()
     return account
 
 
@@ -42,7 +43,7 @@ def test_dry_run_of_stop_all_says_what_it_saves(client: Client) -> None:
 
 def test_instance_that_is_stopping_already_adds_nothing_to_what_a_stop_saves(client: Client, account: Any) -> None:
     account.change("b", "stopping", instancePrice="100000", gpuNum="2")
-    client.post("/api/instances/sync")
+    fill_inventory()
 
     assert get_money(order(client, dryRun=True)) == [0.35, None, 1, 1]
 
@@ -67,7 +68,7 @@ def test_record_of_a_stop_does_not_follow_later_prices(client: Client, account: 
     account.change("a", "exited", instancePrice="99000")
     account.change("b", "exited", instancePrice="99000")
     account.change("e", "exited", instancePrice="99000")
-    client.post("/api/instances/sync")
+    fill_inventory()
 
     assert get_money(show(client, body)) == [2.35, None, 1, 1]
 
@@ -77,7 +78,7 @@ def test_record_of_a_start_does_not_follow_later_prices(client: Client, account:
     account.settle()
     move_on(body, 2)
     account.change("c", "running", instancePrice="99000")
-    client.post("/api/instances/sync")
+    fill_inventory()
 
     assert get_money(show(client, body)) == [None, 1.0, 0, 0]
 
@@ -98,7 +99,7 @@ def test_record_leaves_out_instances_that_did_not_stop(client: Client, account: 
 @pytest.mark.parametrize("kind", ["stop", "start"])
 def test_amount_is_unknown_when_no_price_is_known(client: Client, account: Any, kind: str) -> None:
     account.change("e", "running" if kind == "stop" else "exited")
-    client.post("/api/instances/sync")
+    fill_inventory()
 
     answer = client.post("/api/operations", {"kind": kind, "ids": ["e"], "dryRun": True}).json()
 
@@ -165,10 +166,10 @@ def test_command_says_what_a_stop_saves() -> None:
     assert "Saves $2.35 per hour, without 1 unknown price and 1 prepaid instance." in out.getvalue()
 
 
-def test_command_says_that_no_price_is_known(account: Any, client: Client) -> None:
+def test_command_says_that_no_price_is_known(account: Any) -> None:
     for id_ in ("a", "b", "d"):
         account.change(id_, "exited")
-    client.post("/api/instances/sync")
+    fill_inventory()
     out = io.StringIO()
 
     call_command("stop_all", "--dry-run", stdout=out)
@@ -205,7 +206,7 @@ def test_dry_run_of_a_restore_says_what_it_costs(client: Client, account: Any) -
     body = order(client, ids=["a"])
     account.settle()
     move_on(body, 2)
-    client.post("/api/instances/sync")
+    fill_inventory()
 
     answer = restore(client, body, 200, dryRun=True)
 

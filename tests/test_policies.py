@@ -19,6 +19,7 @@ from instances.policies import editing, evaluation, snoozing
 from instances.policies.judging import Account as Budget
 from instances.policies.lifecycle import Moment
 from instances.utilization import readings
+from tests.inventories import fill_inventory
 from tests.novita_answers import Account, NovitaAnswers, make_row
 from tests.operation_steps import move_on, order, sync
 from tests.policy_steps import (
@@ -41,10 +42,11 @@ ANN = Actor("ann")
 
 
 @pytest.fixture
-def account(client: Client, novita: NovitaAnswers) -> Account:
+def account(novita: NovitaAnswers) -> Account:
     """An account with two running instances, and its inventory."""
     account = novita.holds(make_row("a", name="train"), make_row("b", name="serve"))
-    sync(client, account)
+    fill_inventory()
+    account.calls.clear()
     return account
 
 

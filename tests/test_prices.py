@@ -15,6 +15,7 @@ from instances.instance import STATUSES
 from instances.inventory import additions, exchanges, publishing, store
 from instances.models import Annotation, LabelRule, UsageInterval
 from instances.novita.rows import from_novita
+from tests.inventories import fill_inventory
 from tests.novita_answers import API, NovitaAnswers, make_row
 
 pytestmark = pytest.mark.django_db
@@ -30,7 +31,7 @@ def synchronize(client: Client, novita: NovitaAnswers) -> Synchronize:
     def run(*rows: dict[str, Any]) -> dict[str, dict[str, Any]]:
         novita.mock.reset()
         novita.lists(*rows)
-        assert client.post("/api/instances/sync").status_code == 200
+        fill_inventory()
         return {one["id"]: one for one in client.get("/api/instances").json()["instances"]}
 
     return run

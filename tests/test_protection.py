@@ -7,6 +7,7 @@ from django.test import Client
 from fakeredis import FakeServer
 
 from instances.models import AuditEntry, Protection
+from tests.inventories import fill_inventory
 from tests.novita_answers import Account, NovitaAnswers, make_row
 from tests.operation_steps import Json, order, show_states
 
@@ -17,10 +18,10 @@ REASON = {"reason": "the demo runs on it"}
 
 
 @pytest.fixture
-def account(client: Client, novita: NovitaAnswers) -> Account:
+def account(novita: NovitaAnswers) -> Account:
     """An account with one running instance, and its inventory."""
     account = novita.holds(make_row("a", name="train"))
-    assert client.post("/api/instances/sync").status_code == 200
+    fill_inventory()
     account.calls.clear()
     return account
 

@@ -19,6 +19,7 @@ from redis import Redis
 from instances.api.serializers import ORDERINGS
 from instances.inventory import bodies, store
 from instances.inventory.queries import get_natural_key, select
+from tests.inventories import fill_inventory
 from tests.natural_order import NAMES, SEARCHES
 from tests.novita_answers import NovitaAnswers, make_row
 from tests.redis_keys import name_of
@@ -35,9 +36,9 @@ ROWS = [
 
 
 @pytest.fixture
-def account(client: Client, novita: NovitaAnswers) -> None:
+def account(novita: NovitaAnswers) -> None:
     novita.lists(*ROWS)
-    client.post("/api/instances/sync")
+    fill_inventory()
 
 
 def list_ids(client: Client, **query: Any) -> str:
@@ -150,7 +151,7 @@ def test_order_of_attention_puts_errors_first_and_expensive_instances_before_che
         make_row("9", name="removed", status="removed", statusError={"state": "ImagePullFailed", "message": ""}),
         make_row("a", name="dreaming", status="dreaming"),
     )
-    client.post("/api/instances/sync")
+    fill_inventory()
 
     assert list_ids(client, ordering="attention") == "8 7 6 a 4 3 2 5 1 9 of 10"
 
@@ -168,7 +169,7 @@ def test_instances_are_sorted_by_what_they_have_cost_since_their_start(
         make_row("c", lastStartedAt="1700000000"),
         make_row("d", lastStartedAt="1700000000", instancePrice="100000", status="exited"),
     )
-    client.post("/api/instances/sync")
+    fill_inventory()
 
     set_time(monkeypatch, "2025-10-10T00:00:00Z")
     assert list_ids(client, ordering="-spent") == "b a d c of 4"
@@ -244,7 +245,7 @@ def test_csv_file_has_all_matches_and_no_formulas(
         *(make_row(f"i{number:03}") for number in range(130)),
         make_row("y", status="exited"),
     )
-    client.post("/api/instances/sync")
+    fill_inventory()
 
     set_time(monkeypatch, "2025-10-09T18:53:20Z")
 
@@ -267,7 +268,7 @@ def test_csv_file_refuses_a_query_that_it_does_not_know(client: Client, query: s
 
 def test_page_has_100_instances_by_default(client: Client, novita: NovitaAnswers) -> None:
     novita.lists(*(make_row(f"i{number}") for number in range(130)))
-    client.post("/api/instances/sync")
+    fill_inventory()
 
     sizes = [len(client.get(f"/api/instances?page={page}").json()["instances"]) for page in (1, 2)]
 
@@ -340,10 +341,10 @@ def test_order_does_not_depend_on_the_previous_order(
 
 
 @pytest.fixture
-def named(client: Client, novita: NovitaAnswers) -> None:
+def named(novita: NovitaAnswers) -> None:
     # The ids have another order than the names.
     novita.lists(*(make_row(f"id{(7 * at) % len(NAMES):03}", name=name) for at, name in enumerate(NAMES)))
-    client.post("/api/instances/sync")
+    fill_inventory()
 
 
 @pytest.mark.usefixtures("named")

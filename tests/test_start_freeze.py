@@ -14,8 +14,9 @@ from instances.instance import format_time
 from instances.models import AuditEntry, StartFreeze
 from instances.novita.client import get_novita
 from tests.conftest import ApiClient
+from tests.inventories import fill_inventory
 from tests.novita_answers import Account, NovitaAnswers, make_row
-from tests.operation_steps import OPERATIONS, move_on, order, show_target, sync
+from tests.operation_steps import OPERATIONS, move_on, order, show_target
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -24,10 +25,11 @@ WISH = {"until": None, "reason": "the budget is spent"}
 
 
 @pytest.fixture
-def account(client: Client, novita: NovitaAnswers) -> Account:
+def account(novita: NovitaAnswers) -> Account:
     """A stopped and a running instance, and their inventory."""
     account = novita.holds(make_row("a", name="train", status="exited"), make_row("b", name="serve"))
-    sync(client, account)
+    fill_inventory()
+    account.calls.clear()
     return account
 
 

@@ -21,6 +21,7 @@ from instances.inventory import lease, store
 from instances.models import SyncRun
 from instances.novita.rows import from_novita
 from instances.refresher import Refresher, is_web_process
+from tests.inventories import fill_inventory
 from tests.novita_answers import API, NovitaAnswers, make_row
 from tests.redis_keys import name_of
 
@@ -37,10 +38,10 @@ def refreshing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.NOVITA_SYNC_INTERVAL = 60
 
 
-def fill(client: Client, novita: NovitaAnswers, *rows: dict[str, Any]) -> None:
+def fill(novita: NovitaAnswers, *rows: dict[str, Any]) -> None:
     """Synchronize these rows first, and reset the record of calls."""
     novita.lists(*rows)
-    assert client.post("/api/instances/sync").status_code == 200
+    fill_inventory()
     novita.mock.reset()
 
 
@@ -113,7 +114,7 @@ def test_process_does_not_sync_a_fresh_inventory(
     interval: float, client: Client, novita: NovitaAnswers, settings: Settings
 ) -> None:
     settings.NOVITA_SYNC_INTERVAL = interval
-    fill(client, novita, make_row("a"))
+    fill(novita, make_row("a"))
 
     Refresher().tick()
 
@@ -135,7 +136,7 @@ def test_nothing_is_read_without_startup_and_interval(
     client: Client, novita: NovitaAnswers, settings: Settings, raw_redis: FakeRedis
 ) -> None:
     settings.NOVITA_SYNC_ON_STARTUP, settings.NOVITA_SYNC_INTERVAL = False, 0
-    fill(client, novita, make_row("a"))
+    fill(novita, make_row("a"))
     make_older(raw_redis, 7 * 86400)
 
     Refresher().tick()
@@ -150,7 +151,7 @@ def test_nothing_is_read_without_startup_and_interval(
 def test_inventory_older_than_the_interval_is_synchronized(
     age: float, is_read: bool, client: Client, novita: NovitaAnswers, raw_redis: FakeRedis
 ) -> None:
-    fill(client, novita, make_row("a"))
+    fill(novita, make_row("a"))
     make_older(raw_redis, age)
     if is_read:
         novita.lists(make_row("a", status="exited"))
@@ -211,7 +212,7 @@ def test_inventory_that_redis_lost_is_restored(client: Client, novita: NovitaAns
 
 def test_cleared_inventory_is_filled_again_at_once(client: Client, novita: NovitaAnswers) -> None:
     ticker = Refresher()
-    fill(client, novita, make_row("a"))
+    fill(novita, make_row("a"))
     ticker.tick()
     client.post("/api/cache/clear")
     novita.lists(make_row("a"))
@@ -226,7 +227,7 @@ def test_cleared_inventory_stays_empty_where_only_people_synchronize(
 ) -> None:
     settings.NOVITA_SYNC_INTERVAL = 0
     ticker = Refresher()
-    fill(client, novita, make_row("a"))
+    fill(novita, make_row("a"))
     ticker.tick()
     client.post("/api/cache/clear")
 
@@ -240,7 +241,7 @@ def test_cleared_inventory_stays_empty_where_only_people_synchronize(
 def test_failed_sync_is_retried_with_growing_pauses(
     failures: int, pause: int, is_over: bool, client: Client, novita: NovitaAnswers, raw_redis: FakeRedis
 ) -> None:
-    fill(client, novita, make_row("a"))
+    fill(novita, make_row("a"))
     make_older(raw_redis, 3600)
     novita.lists(status=401)
     ticker = Refresher()
@@ -256,7 +257,7 @@ def test_failed_sync_is_retried_with_growing_pauses(
 @pytest.fixture
 def outage(client: Client, novita: NovitaAnswers, raw_redis: FakeRedis) -> None:
     """Novita has just failed, and the next attempt is a minute away."""
-    fill(client, novita, make_row("a"))
+    fill(novita, make_row("a"))
     raw_redis.hset(STATE, mapping={"failures": 9, "code": "NOVITA_UNAVAILABLE", "error": "Novita is down."})
 
 
@@ -355,7 +356,7 @@ def test_redis_that_refuses_writes_is_not_tried_every_second(
 def test_outage_of_redis_is_logged_when_it_begins_and_when_it_ends(
     client: Client, novita: NovitaAnswers, redis_server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fill(client, novita, make_row("a"))
+    fill(novita, make_row("a"))
     ticker = Refresher()
 
     for is_connected in (True, False, False, False, True, True):
@@ -373,7 +374,7 @@ def test_outage_of_redis_is_logged_when_it_begins_and_when_it_ends(
 @pytest.fixture
 def stopping(client: Client, novita: NovitaAnswers) -> None:
     """An inventory with two stopping instances and a running one."""
-    fill(client, novita, make_row("a", status="toStop"), make_row("b", status="toStop"), make_row("c"))
+    fill(novita, make_row("a", status="toStop"), make_row("b", status="toStop"), make_row("c"))
 
 
 @pytest.mark.usefixtures("stopping")
@@ -445,7 +446,7 @@ def test_read_of_moving_instances_never_replaces_a_later_action(client: Client, 
 def test_stuck_instance_is_left_to_the_syncs(
     minutes: int, reads: int, client: Client, novita: NovitaAnswers, raw_redis: FakeRedis
 ) -> None:
-    fill(client, novita, make_row("a", status="toStop"))
+    fill(novita, make_row("a", status="toStop"))
     (generation,) = raw_redis.keys(name_of("gen:*"))
     changed_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - minutes * 60))
     row = json.loads(raw_redis.hget(generation, "a"))
@@ -490,7 +491,7 @@ def test_shutdown_ends_a_sync_and_releases_its_lease(
     client: Client, novita: NovitaAnswers, raw_redis: FakeRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("instances.refresher._stop", threading.Event())
-    fill(client, novita, make_row("a"))
+    fill(novita, make_row("a"))
     novita.lists_during(refresher.end, make_row("b"))
 
     answer = client.post("/api/instances/sync")

@@ -8,16 +8,17 @@ from django.utils import timezone
 from fakeredis import FakeServer
 
 from instances.utilization import readings, sampling
+from tests.inventories import fill_inventory
 from tests.novita_answers import NovitaAnswers, make_row
-from tests.operation_steps import sync
 from tests.policy_steps import make_reading, make_series
 
 pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def account(client: Client, novita: NovitaAnswers) -> None:
-    sync(client, novita.holds(make_row("a"), make_row("b", status="exited")))
+def account(novita: NovitaAnswers) -> None:
+    novita.holds(make_row("a"), make_row("b", status="exited"))
+    fill_inventory()
 
 
 def read(client: Client, id_: str = "a") -> str:
