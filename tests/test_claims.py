@@ -9,8 +9,10 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from instances.fallback import standby
 from instances.models import AuditEntry, Operation, Target
 from instances.operations import claims, orders, rounds
+from tests.conftest import ApiClient
 from tests.novita_answers import NovitaAnswers, make_row
 from tests.operation_steps import OPERATIONS, Json, move_on, move_on_at_once, order, pass_deadline, show, show_states
 from tests.system.processes import wait_until
@@ -241,4 +243,56 @@ def test_round_does_not_repeat_a_request_that_was_sent_during_its_read(
     account.answers("read a", request_elsewhere)
     move_on_at_once(body)
 
+    assert account.orders == ["stop a"]
+
+
+def take_over() -> None:
+    """Another process takes the claim that has expired meanwhile, and runs a round."""
+    operation = Operation.objects.get()
+    Operation.objects.update(claimed_until=timezone.now() - timedelta(seconds=1))
+    assert rounds.advance(operation.pk)
+
+
+def test_process_that_was_suspended_before_it_stored_its_targets_joins(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    account.answers("list", take_over, None)
+
+    body = order(client)
+
+    assert account.orders == ["stop a"]
+    assert show_states(client, body) == {"a": "requested"}
+    assert not [one for one in body["warnings"] if "database" in one]
+    assert not standby.exists()
+
+
+def test_worker_that_was_suspended_before_it_stored_its_targets_leaves_them(
+    client: Client, novita: NovitaAnswers
+) -> None:
+    account = novita.holds(make_row("a"))
+    body = leave_unlisted()
+    account.answers("list", take_over, None)
+
+    move_on(body)
+
+    assert account.orders == ["stop a"]
+    assert show_states(client, body) == {"a": "requested"}
+    assert not standby.exists()
+
+
+def test_operation_that_ended_meanwhile_gets_no_targets(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+
+    def end() -> None:
+        Operation.objects.update(claimed_until=timezone.now() - timedelta(seconds=1))
+        account.answers("list", None)
+        order(ApiClient())
+
+    account.answers("list", end)
+
+    order(client)
+
+    first, second = Operation.objects.order_by("created_at")
+    assert first.result
+    assert not first.targets.exists()
+    assert second.targets.get().state == "requested"
     assert account.orders == ["stop a"]

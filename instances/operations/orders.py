@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 
@@ -132,6 +132,8 @@ def begin(wish: Wish, ends_at: float | None = None) -> Begun:
         # The operation has finished meanwhile, or somebody else has begun one: try again.
         if time.monotonic() >= ends_at:
             raise PanelError("Other operations began and ended too fast for this one to begin.")
+        if Operation.objects.filter(pk=wish.id).exists():
+            wish = replace(wish, id=uuid.uuid4())
 
 
 def find_running(wish: Wish) -> Operation | None:
@@ -210,12 +212,19 @@ def _create(wish: Wish, running: Operation | None, ends_at: float) -> Begun | No
             choice = choose_targets(
                 wish.kind, wish.ids, also=followed, seconds=_find_read_seconds(ends_at), started=wish.started
             )
-            write_targets(operation, choice)
         except PanelError as exc:
             conclude(operation, None, reason=exc.message)
             if replaced:
                 joining.end_replaced(replaced, None)
             raise
+        if not write_targets(operation, choice):
+            # This process was suspended for longer than its claim: another one has listed the account, or ended this.
+            entry.after = "left to another process"
+            if replaced:
+                joining.end_replaced(replaced, choice.observed)
+            if wish.started is not None:
+                raise PanelError(wording.NEVER_BEGAN)
+            return None
         count = operation.targets.exclude(state=Target.State.SKIPPED).count()
         entry.after = f"{count} targets"
     figures = Fields(id=operation.pk, kind=wish.kind, by=wish.actor.name, source=str(operation.source), targets=count)

@@ -140,8 +140,7 @@ def _list_late(round_: _Round) -> Observation | None:
         else:
             _plan_next_round(operation)
         return None
-    write_targets(operation, choice)
-    return choice.observed
+    return choice.observed if write_targets(operation, choice) else None
 
 
 def _observe(round_: _Round) -> Observation | None:

@@ -78,15 +78,18 @@ def choose_targets(
     return Choice(targets, observed, source, notes)
 
 
-def write_targets(operation: Operation, choice: Choice) -> None:
-    """Store the chosen targets as those of a new operation."""
+def write_targets(operation: Operation, choice: Choice) -> bool:
+    """Store the chosen targets as those of a new operation; False when another process has taken it over meanwhile."""
     for target in choice.targets:
         target.operation = operation
+    operation.listed_at = timezone.now()
+    operation.source, operation.notes = choice.source, clean_texts(choice.notes)
+    own = Operation.objects.filter(pk=operation.pk, claim=operation.claim, listed_at=None, finished_at=None)
     with standby.atomic():
+        if not own.update(listed_at=operation.listed_at, source=operation.source, notes=operation.notes):
+            return False
         Target.objects.bulk_create(choice.targets, batch_size=500)
-        operation.listed_at = timezone.now()
-        operation.source, operation.notes = choice.source, clean_texts(choice.notes)
-        operation.save(update_fields=["listed_at", "source", "notes"])
+    return True
 
 
 def make_target(kind: str, instance: Instance, observed: Observation, protection: Protection | None) -> Target:
