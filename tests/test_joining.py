@@ -8,7 +8,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connections
+from django.conf import settings
+from django.db import connection, connections
 from django.test import Client
 from django.utils import timezone
 from fakeredis import FakeServer
@@ -265,6 +266,27 @@ def test_older_read_does_not_confirm_a_request(client: Client, account: Account)
 
     assert account.rows["i00"]["status"] == "running"
     assert show_states(client, first)["i00"] == "requested"
+
+
+def test_stop_of_some_never_replaces_a_stop_of_all(client: Client, account: Account) -> None:
+    account.change("b", "running")
+    whole = order(client)
+    # By the rule of the deadline it can be joined for half a second more.
+    begun_at = timezone.now() - timedelta(seconds=settings.NOVITA_STOP_DEADLINE - 0.5)
+    Operation.objects.update(created_at=begun_at)
+    pass_deadline(whole, seconds=-60)
+
+    def look_slowly(execute: Any, sql: str, *rest: Any) -> Any:
+        found = execute(sql, *rest)
+        if "COUNT(" in sql and "instances_target" in sql:
+            time.sleep(0.6)
+        return found
+
+    with connection.execute_wrapper(look_slowly):
+        some = order(client, ids=["b"])
+
+    assert some["operationId"] != whole["operationId"]
+    assert show(client, whole)["finishedAt"] is None
 
 
 def test_answer_after_the_end_leaves_a_verified_target(client: Client, account: Account) -> None:

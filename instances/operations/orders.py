@@ -126,7 +126,9 @@ def begin(wish: Wish, ends_at: float | None = None) -> Begun:
         if running is not None and joining.is_joinable(running, wish.seconds):
             begun = _join(wish, running, ends_at)
         else:
-            begun = _create(wish, running, ends_at)
+            # A stop of everything, which could be joined a moment ago, is not replaced by a stop of some.
+            is_same = running is not None and running.selection == wish.selection
+            begun = _create(wish, running if is_same else None, ends_at)
         if begun is not None:
             return begun
         # The operation has finished meanwhile, or somebody else has begun one: try again.
