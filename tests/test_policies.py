@@ -15,6 +15,8 @@ from instances.access.audit import Actor
 from instances.errors import CacheUnavailable, FindingEnded, InvalidRequest, NameTaken, PolicyChanged
 from instances.instance import format_time
 from instances.models import Finding, FindingStep, Operation, Policy, Snooze
+from instances.operations import emergency
+from instances.operations.orders import Wish
 from instances.policies import editing, evaluation, snoozing
 from instances.policies.judging import Account as Budget
 from instances.policies.lifecycle import Moment
@@ -813,6 +815,27 @@ def test_change_of_a_policy_cancels_its_stops_that_are_not_requested_yet(
     editing.delete(policy, actor=ANN) if change == "delete" else editing.save(policy, actor=ANN)
 
     assert Operation.objects.get().state == "cancelled"
+
+
+@pytest.mark.parametrize("change", ["switch off", "edit", "delete"])
+def test_change_of_a_policy_just_before_its_stop_begins_lets_it_request_nothing(
+    change: str, account: Account, time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = make_policy()
+
+    def begin(wish: Wish, seconds: float) -> Any:
+        if change == "switch off":
+            policy.is_on = False
+        editing.delete(policy, actor=ANN) if change == "delete" else editing.save(policy, actor=ANN)
+        return run_and_answer(wish, seconds)
+
+    run_and_answer = emergency.run_and_answer
+    monkeypatch.setattr(emergency, "run_and_answer", begin)
+
+    watch_for(time, 31, show())
+
+    assert Operation.objects.exists()
+    assert list_stops(account) == []
 
 
 def test_policies_cancel_no_stop_of_a_person(client: Client, account: Account, time: Time) -> None:

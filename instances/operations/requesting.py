@@ -9,6 +9,7 @@ from typing import Final
 
 from django.conf import settings
 from django.db import DatabaseError, connections
+from django.db.models import F
 from django.utils import timezone
 
 from instances import clock
@@ -23,7 +24,7 @@ from instances.errors import (
 )
 from instances.fallback import standby
 from instances.instance import REMOVED_STATUS, ActionName, Instance, clean_text
-from instances.models import EvaluationState, Operation, Target
+from instances.models import EvaluationState, Finding, Operation, Target
 from instances.novita.client import MAX_RETRY_AFTER_SECONDS, Novita, get_novita
 from instances.novita.parallel import call_each
 from instances.operations import freezing, protections, single, wording
@@ -115,7 +116,7 @@ def _choose_due(
     kind = operation.kind
     protected = protections.read() if kind != "start" else {}
     freeze = freezing.find() if kind != "stop" else None
-    is_off = operation.is_by_policy and (not settings.POLICIES or EvaluationState.is_off())
+    obstacle = wording.say_frozen(freeze) if freeze else _find_policy_obstacle(operation)
     due = []
     for target in targets:
         if target.instance_id not in known or not _is_due(target, known[target.instance_id], read_at):
@@ -124,13 +125,24 @@ def _choose_due(
             _skip(target, wording.say_protected(protection))
         elif operation.is_by_policy and _is_another_run(target, known[target.instance_id]):
             _skip(target, wording.say_another_run(known[target.instance_id]))
-        elif freeze is None and not is_off:
+        elif not obstacle:
             due.append(target)
         elif target.state != Target.State.REQUESTED:
-            _skip(target, wording.say_frozen(freeze) if freeze else wording.POLICIES_OFF)
+            _skip(target, obstacle)
     # Possible actions come first: a refusal takes two reads and a pause to be sure of.
     due.sort(key=lambda target: kind not in known[target.instance_id].actions)
     return due
+
+
+def _find_policy_obstacle(operation: Operation) -> str:
+    """Say why a policy's stop may no longer be requested; "" when it may, and for other operations."""
+    if not operation.is_by_policy:
+        return ""
+    if not settings.POLICIES or EvaluationState.is_off():
+        return wording.POLICIES_OFF
+    # It may have been changed when its stop was decided, and had not begun: nothing was there to cancel.
+    unchanged = Finding.objects.filter(operation_id=operation.pk, policy_version=F("policy__version"))
+    return "" if unchanged.filter(policy__is_on=True).exists() else wording.POLICY_CHANGED
 
 
 def _is_another_run(target: Target, instance: Instance) -> bool:

@@ -52,6 +52,7 @@ NOT_KEPT: Final = (
 OPPOSED: Final = "Cancelled by a later stop."
 ANOTHER_RUN: Final = "It was started again after the policy had judged it."
 POLICIES_OFF: Final = "Policies were switched off before a stop was requested."
+POLICY_CHANGED: Final = "The policy was changed before a stop was requested."
 NO_LONGER_EXISTS: Final = "No longer exists."
 NOT_AT_NOVITA: Final = "Not found at Novita."
 
