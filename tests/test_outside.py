@@ -9,6 +9,7 @@ from instances.inventory.difference import Difference, Listed
 from instances.inventory.outside import find_change
 from instances.inventory.report import SyncReport, record
 from instances.models import SyncRun
+from tests.conftest import ApiClient
 from tests.novita_answers import Account, NovitaAnswers, make_row
 from tests.operation_steps import OPERATIONS, order, sync
 
@@ -108,6 +109,21 @@ def test_operation_of_this_panel_is_not_marked(client: Client, account: Account)
     account.rows["a"] = after
 
     assert find_marked(client, account) == {}
+
+
+def test_request_of_an_operation_that_is_not_answered_yet_is_not_marked(client: Client, account: Account) -> None:
+    marked: list[dict[str, str]] = []
+
+    def answer_slowly() -> tuple[int, dict[str, str], str]:
+        account.change("a", "toStop")
+        marked.append(find_marked(ApiClient(), account))
+        return 200, {}, "{}"
+
+    account.answers("stop a", answer_slowly)
+
+    order(client)
+
+    assert marked == [{}]
 
 
 def test_lost_answer_explains_a_stop(client: Client, account: Account) -> None:

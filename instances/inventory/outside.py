@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final, TypedDict
 
+from django.db.models import Q
+
 from instances.instance import get_status
 from instances.inventory.difference import Difference
 from instances.models import AuditEntry, Target
@@ -74,10 +76,15 @@ def _make(one: Mapping[str, Any], change: OutsideChange) -> Outside:
 
 
 def _list_requested(ids: list[str], since: datetime) -> set[tuple[str, str]]:
-    """Return what this panel requested since then, as pairs of instance and action, also with an unclear outcome."""
+    """Return what this panel requested since then, as pairs of instance and action, also with an unclear outcome.
+
+    A running operation may be waiting for the answer to a request that has taken effect.
+    """
+    is_under_way = Q(operation__finished_at=None, state__in=Target.OPEN)
     requested: set[tuple[str, str]] = set()
     for chunk in _cut(ids):
-        targets = Target.objects.filter(instance_id__in=chunk, attempts__gt=0, operation__created_at__gte=since)
+        targets = Target.objects.filter(Q(attempts__gt=0) | is_under_way, instance_id__in=chunk)
+        targets = targets.filter(operation__created_at__gte=since)
         requested.update(targets.values_list("instance_id", "operation__kind"))
         entries = AuditEntry.objects.filter(target__in=chunk, at__gte=since, action__startswith="instance.")
         requested.update(
