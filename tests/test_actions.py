@@ -1,5 +1,6 @@
 """Start, stop and restart through the API: the request to Novita, the answer, and the inventory afterwards."""
 
+import json
 import logging
 from typing import Any
 from urllib.parse import quote
@@ -10,6 +11,8 @@ import responses
 from django.test import Client
 from fakeredis import FakeServer
 
+from instances.inventory import store
+from instances.novita.rows import from_novita
 from tests.inventories import fill_inventory
 from tests.novita_answers import API, NovitaAnswers, make_refusal, make_row
 
@@ -137,6 +140,22 @@ def test_instance_already_in_the_wanted_status_gets_no_request(
     assert answer.json()["status"] == status
     assert list_calls(novita) == ["read"]
     assert get_outcomes(caplog) == [f"action {action} id=a by=local-owner outcome=already status={status}"]
+
+
+def test_read_before_an_action_never_replaces_a_later_write(client: Client, novita: NovitaAnswers) -> None:
+    row = make_row("a", status="exited")
+    fill(novita, row)
+
+    def start_meanwhile(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
+        store.write_instance(from_novita({**row, "status": "toStart"}))
+        return 200, {}, json.dumps(row)
+
+    novita.mock.add_callback(responses.GET, f"{API}/gpu/instance", start_meanwhile)
+
+    assert client.post("/api/instances/a/stop").status_code == 200
+
+    assert read_status(client) == "toStart"
+    assert store.read_state().moving == {"a"}
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,22 @@ class Copy:
             return None
         return from_json(shown) if shown else None
 
-    def write(self, instance: Instance) -> None:
-        self._try(lambda: store.write_instance(instance), f"{instance.status} of {instance.id}")
+    def begin_read(self) -> int | None:
+        """Return the `read_began` of a read that begins now; None when Redis can't be read."""
+        if self.error:
+            return None
+        try:
+            return store.read_state().tick
+        except CacheUnavailable as exc:
+            self.error = exc
+            log.debug("the order of a read is not known: %s", exc)
+            return None
+
+    def write(self, instance: Instance, read_began: int | None = None) -> None:
+        """Write the first status after a request, or what a read has found: that never replaces a later write."""
+        self._try(
+            lambda: store.write_instance(instance, read_began=read_began), f"{instance.status} of {instance.id}"
+        )
 
     def remove(self, instance_id: str) -> None:
         self._try(lambda: store.remove_instance(instance_id), f"the removal of {instance_id}")
@@ -238,12 +252,13 @@ def _suggest(instance: Instance) -> str:
 
 
 def _read(instance_id: str, novita: Novita, budget: Budget, copy: Copy) -> Instance:
+    read_began = copy.begin_read()
     try:
         instance = novita.get_instance(instance_id, budget)
     except NotFoundAtNovita as exc:
         copy.remove(instance_id)
         raise InstanceNotFound from exc
-    copy.write(instance)
+    copy.write(instance, read_began)
     return instance
 
 
