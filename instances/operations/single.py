@@ -86,9 +86,7 @@ class Copy:
 
     def write(self, instance: Instance, read_began: int | None = None) -> None:
         """Write the first status after a request, or what a read has found: that never replaces a later write."""
-        self._try(
-            lambda: store.write_instance(instance, read_began=read_began), f"{instance.status} of {instance.id}"
-        )
+        self._try(lambda: store.write_instance(instance, read_began=read_began), f"{instance.status} of {instance.id}")
 
     def remove(self, instance_id: str) -> None:
         self._try(lambda: store.remove_instance(instance_id), f"the removal of {instance_id}")
