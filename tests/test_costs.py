@@ -15,9 +15,12 @@ from fakeredis import FakeRedis
 from responses import matchers
 
 from instances import health, redis_client
-from instances.costs import balance, burn, ledger
+from instances.costs import balance, burn, labels, ledger
 from instances.instance import format_time
+from instances.inventory import additions, store
 from instances.models import Annotation, AuditEntry, LabelRule, LedgerState, MeteredInstance, UsageInterval
+from instances.operations import annotations
+from tests.conftest import ApiClient
 from tests.inventories import fill_inventory
 from tests.novita_answers import NovitaAnswers, make_refusal, make_row
 
@@ -627,6 +630,56 @@ def test_several_instances_are_annotated_and_keep_their_notes(client: Client, no
     assert owners == {"a": "ada", "b": "ada", "c": None}
     assert read(client, "/api/instances/a/annotation")["note"] == "mine"
     assert AuditEntry.objects.filter(action="annotation.set").count() == 3
+
+
+def do_once_after(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, act: Callable[[], object]) -> None:
+    """Let something else happen after the first call of a function, before its caller goes on."""
+    waiting, function = [act], getattr(owner, name)
+
+    def call(*args: Any, **options: Any) -> Any:
+        found = function(*args, **options)
+        if waiting:
+            waiting.pop()()
+        return found
+
+    monkeypatch.setattr(owner, name, call)
+
+
+def test_inventory_shows_the_later_of_two_annotations(
+    client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(novita, make_row("a"))
+    do_once_after(monkeypatch, labels, "read_book", lambda: annotate(ApiClient(), "a", owner="later"))
+
+    annotate(client, "a", owner="earlier")
+
+    assert Annotation.objects.get().owner == "later"
+    assert read(client, "/api/instances/a")["owner"] == "later"
+
+
+@pytest.mark.parametrize(("owner", "name"), [(labels, "read_book"), (store, "read_stored")], ids=["book", "rows"])
+def test_refresh_does_not_undo_an_annotation_made_meanwhile(
+    owner: Any, name: str, client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(novita, make_row("a"))
+    do_once_after(monkeypatch, owner, name, lambda: annotate(ApiClient(), "a", owner="ada"))
+
+    additions.refresh()
+
+    assert read(client, "/api/instances/a")["owner"] == "ada"
+
+
+def test_annotation_of_several_keeps_a_note_that_was_written_meanwhile(
+    client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(novita, make_row("a"))
+    annotate(client, "a", owner="old")
+    do_once_after(monkeypatch, annotations, "_say", lambda: annotate(ApiClient(), "a", owner="old", note="mine"))
+
+    client.put("/api/annotations", {"ids": ["a"], "owner": "ada"}, content_type="application/json")
+
+    assert read(client, "/api/instances/a/annotation")["note"] == "mine"
+    assert read(client, "/api/instances/a")["owner"] == "ada"
 
 
 @pytest.mark.parametrize("body", [{}, {"ids": []}, {"ids": ["a"], "owner": 1}, {"ids": ["a"], "note": "x"}])

@@ -92,11 +92,13 @@ def refresh() -> int:
 
     Raises CacheUnavailable and DatabaseError.
     """
-    additions = Additions(products.read(), labels.read_book())
     exchanged = 0
     for _ in range(MAX_ATTEMPTS):
         changes = []
-        for id_, old in store.read_stored().rows.items():
+        rows = store.read_stored().rows
+        # After the rows: an annotation that comes between the two changes its row, which is then read again.
+        additions = Additions(products.read(), labels.read_book())
+        for id_, old in rows.items():
             before = encoding.parse(old)
             if before is not None:
                 new = encoding.recode(old, additions.complete(from_json(before), None))

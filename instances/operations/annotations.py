@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
@@ -62,9 +63,16 @@ def annotate(instance_id: str, *, owner: str, project: str, note: str, actor: Ac
         else:
             Annotation.objects.filter(instance_id=instance_id).delete()
         entry.after = _say(annotation)
-    found = labels.read_book().find(instance_id, name)
-    additions.label(instance_id, found)
-    return Annotated(instance_id, annotation, found)
+    return Annotated(instance_id, annotation, _show_labels(instance_id, name))
+
+
+def _show_labels(instance_id: str, name: str) -> Labels:
+    """Give the cached instance its labels, also those that somebody else has set meanwhile; returns them."""
+    shown = None
+    while (present := labels.read_book().find(instance_id, name)) != shown:
+        additions.label(instance_id, present)
+        shown = present
+    return present
 
 
 def annotate_many(ids: Sequence[str], *, owner: str, project: str, actor: Actor) -> list[str]:
@@ -75,16 +83,16 @@ def annotate_many(ids: Sequence[str], *, owner: str, project: str, actor: Actor)
     with transaction.atomic():
         for id_, one in shown.items():
             entry = audit.make_entry(actor, Action.SET_ANNOTATION, id_)
-            annotation = Annotation.objects.filter(instance_id=id_).first()
-            entry.target_name, entry.before = one["name"], _say(annotation)
-            annotation = annotation or Annotation(instance_id=id_)
-            annotation.name, annotation.owner, annotation.project = clean_text(one["name"], 255), *wanted.values()
-            annotation.changed_by, annotation.changed_at = actor.name[:150], timezone.now()
-            if owner or project or annotation.note:
-                annotation.save()
-            elif annotation.pk:
-                annotation.delete()
-            entry.after = _say(annotation)
+            known = Annotation.objects.filter(instance_id=id_)
+            entry.target_name, entry.before = one["name"], _say(known.first())
+            changed: dict[str, Any] = {"changed_by": actor.name[:150], "changed_at": timezone.now()}
+            values = {**wanted, "name": clean_text(one["name"], 255), **changed}
+            if owner or project:
+                Annotation.objects.update_or_create(instance_id=id_, defaults=values)
+            else:
+                known.filter(note="").delete()
+                known.update(**values)
+            entry.after = _say(known.first())
             entries.append(entry)
     if entries:
         audit.save(entries)
