@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -151,6 +153,26 @@ def test_file_that_can_not_be_written_leaves_no_draft() -> None:
     keep("a", "{}")
 
     assert list(kept.get_folder().iterdir()) == [occupied]
+
+
+def test_two_threads_that_keep_a_text_at_once_leave_one_of_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = [threading.Thread(target=lambda: kept.write("protections", "a longer text"))]
+    fdopen = os.fdopen
+
+    def open_slowly(*args: Any, **options: Any) -> Any:
+        file = fdopen(*args, **options)
+        if other:
+            thread = other.pop()
+            thread.start()
+            thread.join()
+        return file
+
+    monkeypatch.setattr(kept.os, "fdopen", open_slowly)
+
+    kept.write("protections", "a text")
+
+    assert set(kept.read("protections")) <= {"a text", "a longer text"}
+    assert [path.name for path in kept.get_folder().iterdir()] == ["protections.json"]
 
 
 def test_copies_in_redis_expire(raw_redis: FakeRedis) -> None:

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -59,7 +60,8 @@ def write(name: str, text: str) -> list[str]:
     except CacheUnavailable as exc:
         log.debug("%s not kept in redis: %s", name, exc)
     path = get_folder() / f"{name}.json"
-    draft = path.with_suffix(f".{os.getpid()}")
+    # Each thread has its own draft: two that write into one leave a mixture of their texts.
+    draft = path.with_suffix(f".{os.getpid()}-{threading.get_native_id()}")
     try:
         make_folder(path.parent)
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
