@@ -5,6 +5,7 @@ fails, and so does one that does something for whom it refuses.
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import cycle
 from typing import Any, Final, NamedTuple
 
 import pytest
@@ -341,15 +342,30 @@ class Request(NamedTuple):
     who: str
     role: int
     method: str
+    template: str
     path: str
     is_refused: bool
 
 
 def list_requests(
-    path: str, whom: Mapping[str, int], methods: Callable[[int], Iterable[str]], least: Callable[[str], int]
+    template: str,
+    path: str,
+    whom: Mapping[str, int],
+    methods: Callable[[int], Iterable[str]],
+    least: Callable[[str], int],
 ) -> list[Request]:
     """Return each visitor's requests, by the methods for a role and the least role for a method."""
-    return [Request(who, role, one, path, role < least(one)) for who, role in whom.items() for one in methods(role)]
+    return [
+        Request(who, role, one, template, path, role < least(one))
+        for who, role in whom.items()
+        for one in methods(role)
+    ]
+
+
+def group(templates: Iterable[str]) -> list[list[str]]:
+    """Return the routes that share the records, the users and their logins: these take as long as four requests."""
+    listed = list(templates)
+    return [listed[begin : begin + 8] for begin in range(0, len(listed), 8)]
 
 
 @pytest.fixture
@@ -359,15 +375,14 @@ def find_wrong(novita: NovitaAnswers, raw_redis: FakeRedis) -> Callable[..., lis
     Another site's page may make a browser send any read: an image, a link and a prefetched address change nothing.
     """
 
-    def find_wrong(requests: list[Request], body: Any, is_right: Callable[[Request, Any], bool]) -> list[str]:
+    def find_wrong(requests: list[Request], write_body: Any, is_right: Callable[[Request, Any], bool]) -> list[str]:
         clients = {who: make_client(who) for who in dict.fromkeys(one.who for one in requests)}
         harmless = [one for one in requests if one.is_refused or one.method in READS]
         wrong = []
 
         def send(one: Request) -> None:
-            headers = {"Sec-Fetch-Site": "cross-site"} if one.method in READS else {}
-            data = body(one.method)
-            answer = clients[one.who].generic(one.method, one.path, data, "application/json", headers=headers)
+            body, headers = write_body(one), {"Sec-Fetch-Site": "cross-site"} if one.method in READS else {}
+            answer = clients[one.who].generic(one.method, one.path, body, "application/json", headers=headers)
             if not is_right(one, answer):
                 wrong.append(f"{one.who}: {one.method} {one.path}: {answer.status_code}")
             if one.path == "/admin/logout/" and one.method == "POST" and not one.is_refused:
@@ -388,20 +403,18 @@ def find_wrong(novita: NovitaAnswers, raw_redis: FakeRedis) -> Callable[..., lis
 
 @pytest.mark.thorough
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("template", [*API, *API_PAGES])
+@pytest.mark.parametrize("templates", group([*API, *API_PAGES]), ids=lambda templates: templates[0])
 def test_the_api_does_for_each_role_what_it_may(
-    account: Mapping[str, str], find_wrong: Callable[..., list[str]], template: str
+    account: Mapping[str, str], find_wrong: Callable[..., list[str]], templates: list[str]
 ) -> None:
-    known = sorted({"GET", *API.get(template, {})})
-    # What a method answers that isn't there depends on no role, so only a viewer tries all of them.
-    requests = list_api_requests(
-        template,
-        find_path(template, account),
-        SESSIONS,
-        lambda role: METHODS if role == VIEWER else known if role > VIEWER else sorted({*known, "PATCH"}),
-    )
+    def list_methods(role: int, template: str) -> Iterable[str]:
+        known = sorted({"GET", *API.get(template, {})})
+        # What a method answers that isn't there depends on no role, so only a viewer tries all of them.
+        return METHODS if role == VIEWER else known if role > VIEWER else sorted({*known, "PATCH"})
 
-    wrong = find_wrong(requests, *judge_api(template))
+    requests = [one for template in templates for one in list_api_requests(template, account, SESSIONS, list_methods)]
+
+    wrong = find_wrong(requests, write_api_body, is_right_of_api)
 
     assert wrong == []
 
@@ -416,49 +429,50 @@ TOKENS: Final = {
 
 @pytest.mark.thorough
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize(
-    "template", ["/api/instances/<pk>/protect", "/api/operations", "/api/cache/clear", "/api/docs"]
-)
-def test_a_token_does_what_its_role_may(
-    account: Mapping[str, str], find_wrong: Callable[..., list[str]], template: str
-) -> None:
+def test_a_token_does_what_its_role_may(account: Mapping[str, str], find_wrong: Callable[..., list[str]]) -> None:
     """All views take tokens as they take sessions, so some stand for all."""
-    requests = list_api_requests(template, find_path(template, account), TOKENS, lambda role: METHODS)
+    templates = ["/api/instances/<pk>/protect", "/api/operations", "/api/cache/clear", "/api/docs"]
+    requests = [one for template in templates for one in list_api_requests(template, account, TOKENS)]
 
-    wrong = find_wrong(requests, *judge_api(template))
+    wrong = find_wrong(requests, write_api_body, is_right_of_api)
 
     assert wrong == []
 
 
 def list_api_requests(
-    template: str, path: str, whom: Mapping[str, int], methods: Callable[[int], Iterable[str]]
+    template: str,
+    account: Mapping[str, str],
+    whom: Mapping[str, int],
+    list_methods: Callable[[int, str], Iterable[str]] = lambda role, template: METHODS,
 ) -> list[Request]:
-    return list_requests(path, whom, methods, lambda one: API.get(template, {}).get(one, VIEWER))
+    return list_requests(
+        template,
+        find_path(template, account),
+        whom,
+        lambda role: list_methods(role, template),
+        lambda method: API.get(template, {}).get(method, VIEWER),
+    )
 
 
-def judge_api(template: str) -> tuple[Callable[[str], bytes | str], Callable[[Request, Any], bool]]:
-    """Return the body for a method, and the check of an answer."""
-
-    def is_right(request: Request, answer: Any) -> bool:
-        if not request.is_refused:
-            return answer.status_code not in {401, 403, 500} and _has_method(template, request.method, answer)
-        # The page of the documentation is made for browsers, which are led to the login.
-        if request.role == -1 and template == "/api/docs" and request.method == "GET":
-            return bool(answer.status_code == 302)
-        status, code = (401, "NOT_AUTHENTICATED") if request.role == -1 else (403, "NOT_ALLOWED")
-        return answer.status_code == status and is_refusal(answer, request.method, code)
-
-    return lambda method: _write_body(template, method), is_right
+def write_api_body(request: Request) -> bytes | str:
+    has_body = request.method == "POST" and request.template in BODIES
+    return json.dumps(BODIES[request.template]) if has_body else b""
 
 
-def _write_body(template: str, method: str) -> bytes | str:
-    return json.dumps(BODIES[template]) if method == "POST" and template in BODIES else b""
+def is_right_of_api(request: Request, answer: Any) -> bool:
+    if not request.is_refused:
+        return answer.status_code not in {401, 403, 500} and _has_method(request, answer)
+    # The page of the documentation is made for browsers, which are led to the login.
+    if request.role == -1 and request.template == "/api/docs" and request.method == "GET":
+        return bool(answer.status_code == 302)
+    status, code = (401, "NOT_AUTHENTICATED") if request.role == -1 else (403, "NOT_ALLOWED")
+    return answer.status_code == status and is_refusal(answer, request.method, code)
 
 
-def _has_method(template: str, method: str, answer: Any) -> bool:
-    if template not in API or method in {"HEAD", "OPTIONS"}:
+def _has_method(request: Request, answer: Any) -> bool:
+    if request.template not in API or request.method in {"HEAD", "OPTIONS"}:
         return True
-    return (answer.status_code == 405) == (method not in API[template])
+    return (answer.status_code == 405) == (request.method not in API[request.template])
 
 
 @pytest.mark.parametrize("path", ["/api/instances", "/api/cache/stats", "/api/protections", "/api/docs", "/api"])
@@ -586,6 +600,7 @@ def list_page_requests(
     # Django takes other methods for a GET, or doesn't have them.
     needed = {"POST": sender, **dict.fromkeys(READS, reader)}
     return list_requests(
+        template,
         f"{find_path(template, account)}/" if template else "/",
         whom,
         lambda role: methods.get(role, ("GET", "POST")),
@@ -610,33 +625,37 @@ def list_same_pages(record: str) -> list[str]:
 
 @pytest.mark.usefixtures("pages_rendered_once")
 @pytest.mark.parametrize(
-    "template",
-    [one for one in PAGES if one not in {page for record in RECORDS[1:] for page in list_same_pages(record)}],
-    ids=lambda template: template or "/",
+    "templates",
+    group(one for one in PAGES if one not in {page for record in RECORDS[1:] for page in list_same_pages(record)}),
+    ids=lambda templates: templates[0] or "/",
 )
 @pytest.mark.thorough
 def test_a_page_does_for_each_role_what_it_may(
-    account: Mapping[str, str], find_wrong: Callable[..., list[str]], template: str
+    account: Mapping[str, str], find_wrong: Callable[..., list[str]], templates: list[str]
 ) -> None:
-    # Tokens are for the API. A method that is neither GET nor POST does for all roles the same.
+    # Tokens are for the API. A method that is neither GET nor POST does for all roles the same: they take turns.
     whom = {**SESSIONS, "superuser's token": -1}
-    requests = list_page_requests(template, account, whom, {Role.NONE: METHODS, VIEWER: ("GET", "POST", "DELETE")})
+    others = cycle(one for one in METHODS if one not in {"GET", "POST"})
+    requests = []
+    for template, other in zip(templates, others, strict=False):
+        methods = {Role.NONE: ("GET", "POST", other), VIEWER: ("GET", "POST", other)}
+        requests += list_page_requests(template, account, whom, methods)
 
-    wrong = find_wrong(requests, lambda method: b"", is_right_page)
+    wrong = find_wrong(requests, lambda request: b"", is_right_page)
 
     assert wrong == []
 
 
 @pytest.mark.usefixtures("pages_rendered_once")
-@pytest.mark.parametrize("record", RECORDS[1:])
 @pytest.mark.thorough
 def test_pages_of_other_records_do_for_each_role_what_those_of_the_first_do(
-    account: Mapping[str, str], find_wrong: Callable[..., list[str]], record: str
+    account: Mapping[str, str], find_wrong: Callable[..., list[str]]
 ) -> None:
     whom = {"nobody": -1, "none": 0, "admin": int(ADMIN)}
-    pages = [list_page_requests(one, account, whom, {-1: ["GET"], 0: ["POST"]}) for one in list_same_pages(record)]
+    templates = [template for record in RECORDS[1:] for template in list_same_pages(record)]
+    pages = [list_page_requests(one, account, whom, {-1: ["GET"], 0: ["POST"]}) for one in templates]
 
-    wrong = find_wrong([request for page in pages for request in page], lambda method: b"", is_right_page)
+    wrong = find_wrong([request for page in pages for request in page], lambda request: b"", is_right_page)
 
     assert wrong == []
 
