@@ -296,3 +296,29 @@ def test_operation_that_ended_meanwhile_gets_no_targets(client: Client, novita: 
     assert not first.targets.exists()
     assert second.targets.get().state == "requested"
     assert account.orders == ["stop a"]
+
+
+def test_takeover_repeats_no_restart_that_has_taken_effect(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    body = order(client, OPERATIONS, kind="restart", ids=["a"])
+    # The record of a process that was killed before it could store Novita's answer.
+    Target.objects.update(state="pending", attempts=0, requested_at=None, next_request_at=None, status="running")
+    account.settle()
+
+    move_on(body, 2)
+
+    assert account.orders == ["restart a"]
+    assert show(client, body)["success"] is True
+
+
+def test_restart_since_the_inventory_is_not_taken_for_the_requested_one(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a"))
+    assert client.post("/api/instances/sync").status_code == 200
+    account.change("a", "running", lastStartedAt="1760009999")
+    account.answers("read a", 500)
+    body = order(client, OPERATIONS, kind="restart", ids=["a"])
+    account.answers("read a", None)
+
+    move_on(body)
+
+    assert account.orders == ["restart a"]

@@ -147,10 +147,13 @@ def _is_reached(kind: str, target: Target, instance: Instance) -> bool:
         return True
     # A running instance may not have restarted yet: only a later start time shows that, or a read on the way.
     has_new_start = bool(instance.last_started_at) and instance.last_started_at != target.started_before
+    if not target.attempts:
+        # A process that was killed before it could record its request may have sent it. The inventory's start is old.
+        return has_new_start and bool(target.started_before) and target.read_at is not None
     # The stored status is from a read only when the read was later than the answer to the request.
     is_read = target.read_at and target.requested_at and target.read_at > target.requested_at
     was_under_way = bool(is_read) and kind in get_meaning(target.status).under_way
-    return target.attempts > 0 and (has_new_start or was_under_way)
+    return has_new_start or was_under_way
 
 
 def confirm(target: Target, at: datetime) -> None:
