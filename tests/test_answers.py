@@ -11,6 +11,7 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.test import Client, RequestFactory
 
 from novita_site.middleware import accepts_gzip
+from tests.groups import group
 from tests.novita_answers import NovitaAnswers, make_row
 from tests.test_headers import REFUSALS, ROUTES_OF_EACH_KIND, account  # noqa: F401 - a fixture
 
@@ -74,20 +75,20 @@ def test_without_the_header_nothing_is_compressed() -> None:
 
 
 @pytest.mark.usefixtures("account")
-@pytest.mark.parametrize("path", ROUTES_OF_EACH_KIND)
+@pytest.mark.parametrize("paths", group(ROUTES_OF_EACH_KIND), ids=lambda paths: paths[0])
 @pytest.mark.thorough
-def test_no_cache_keeps_what_is_somebodys_own(client: Client, path: str) -> None:
-    for accept in list_forms(path):
+def test_no_cache_keeps_what_is_somebodys_own(client: Client, paths: list[str]) -> None:
+    for path, accept in [(one, accept) for one in paths for accept in list_forms(one)]:
         answer: Any = client.get(path, headers={"accept": accept})
         b"".join(answer)
         kept = answer["Cache-Control"]
 
         if path.startswith("/static/") and answer.status_code == 200:
-            assert "public" in kept
+            assert "public" in kept, (path, accept)
         elif path == "/api/instances":
-            assert kept == "private, no-cache"
+            assert kept == "private, no-cache", (path, accept)
         else:
-            assert "private" in kept and ("no-store" in kept or "no-cache" in kept), kept
+            assert "private" in kept and ("no-store" in kept or "no-cache" in kept), (path, accept, kept)
 
 
 @pytest.mark.parametrize(("method", "path", "options", "status"), REFUSALS)
@@ -141,19 +142,21 @@ def ask_server(method: str, path: str, **headers: str) -> tuple[int, dict[str, s
 
 
 @pytest.mark.usefixtures("account")
-@pytest.mark.parametrize("path", [*ROUTES_OF_EACH_KIND, "/nope", "/api/instances/nope"])
+@pytest.mark.parametrize(
+    "paths", group([*ROUTES_OF_EACH_KIND, "/nope", "/api/instances/nope"]), ids=lambda paths: paths[0]
+)
 @pytest.mark.thorough
-def test_head_has_no_body_and_the_headers_of_get(path: str) -> None:
-    for accept in list_forms(path):
+def test_head_has_no_body_and_the_headers_of_get(paths: list[str]) -> None:
+    for path, accept in [(one, accept) for one in paths for accept in list_forms(one)]:
         got = ask_server("GET", path, HTTP_ACCEPT=accept)
         status, headers, body = ask_server("HEAD", path, HTTP_ACCEPT=accept)
 
-        assert body == b""
+        assert body == b"", (path, accept)
         if got[0] == 405:
             continue  # the page that says so differs by the method's name
-        assert status == got[0]
+        assert status == got[0], (path, accept)
         varying = {"Set-Cookie", "X-Request-Id", "Content-Length"}
-        assert headers.keys() | varying == got[1].keys() | varying
+        assert headers.keys() | varying == got[1].keys() | varying, (path, accept)
 
 
 @pytest.mark.usefixtures("account")

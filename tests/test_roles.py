@@ -46,6 +46,7 @@ from instances.models import (
 )
 from novita_site.roles import ROLES, Role
 from tests.conftest import ApiClient
+from tests.groups import group
 from tests.novita_answers import NovitaAnswers, make_row
 
 pytestmark = pytest.mark.django_db
@@ -362,12 +363,6 @@ def list_requests(
     ]
 
 
-def group(templates: Iterable[str]) -> list[list[str]]:
-    """Return the routes that share the records, the users and their logins: these take as long as four requests."""
-    listed = list(templates)
-    return [listed[begin : begin + 8] for begin in range(0, len(listed), 8)]
-
-
 @pytest.fixture
 def find_wrong(novita: NovitaAnswers, raw_redis: FakeRedis) -> Callable[..., list[str]]:
     """Send requests. Return the wrong answers, and what has changed by refused requests and by reads.
@@ -403,7 +398,7 @@ def find_wrong(novita: NovitaAnswers, raw_redis: FakeRedis) -> Callable[..., lis
 
 @pytest.mark.thorough
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("templates", group([*API, *API_PAGES]), ids=lambda templates: templates[0])
+@pytest.mark.parametrize("templates", group((*API, *API_PAGES)), ids=lambda templates: templates[0])
 def test_the_api_does_for_each_role_what_it_may(
     account: Mapping[str, str], find_wrong: Callable[..., list[str]], templates: list[str]
 ) -> None:
