@@ -195,3 +195,20 @@ def test_start_is_not_sent_while_a_stop_reads_the_instance(path: str, client: Cl
 
     assert account.orders == ["start a"]
     assert show_states(client, start) == {"a": "skipped"}
+
+
+def test_start_that_reads_the_account_is_cancelled_by_a_stop(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a", status="exited"), make_row("b", status="exited"))
+
+    def stop_meanwhile() -> None:
+        order(ApiClient(), ids=["a", "c"])
+
+    account.answers("read a", stop_meanwhile, None)
+
+    start = order(client, OPERATIONS, kind="start", ids=["a", "b"])
+
+    assert account.orders == ["start b"]
+    assert show_states(client, start) == {"a": "skipped", "b": "requested"}
+    (skipped,) = [one for one in show(client, start)["targets"] if one["instanceId"] == "a"]
+    assert skipped["message"] == "Cancelled by a later stop."
+    assert skipped["name"] == "name-a"

@@ -6,7 +6,7 @@ fresh read shows the effect. A lost or contradictory answer is resolved by readi
 
 import dataclasses
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -176,11 +176,23 @@ def withdraw_starts(ids: Collection[str] | None, *, before: datetime | None = No
             # First their operations: no round may record an older read over this.
             opposed.update(rounds=F("rounds"))
             targets.update(state=Target.State.SKIPPED, error=wording.OPPOSED)
+            _withdraw_unlisted(opposed.filter(listed_at=None), ids or ())
         if ids is None:
             opposed.update(state=Operation.State.CANCELLED, next_round_at=timezone.now())
     except DatabaseError as exc:
         # The stop is sent all the same.
         log.warning("running starts and restarts not cancelled: %s", exc)
+
+
+def _withdraw_unlisted(reading: Iterable[Operation], ids: Collection[str]) -> None:
+    """Store the targets of operations that are reading the account as cancelled, before they store their own."""
+    ids = [clean_text(id_, 128) for id_ in ids]
+    withdrawn = [
+        Target(operation=operation, instance_id=id_, state=Target.State.SKIPPED, error=wording.OPPOSED)
+        for operation in reading
+        for id_ in ids
+    ]
+    Target.objects.bulk_create(withdrawn, batch_size=500, ignore_conflicts=True)
 
 
 def check_id(instance_id: str) -> None:

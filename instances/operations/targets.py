@@ -88,6 +88,12 @@ def write_targets(operation: Operation, choice: Choice) -> bool:
     with standby.atomic():
         if not own.update(listed_at=operation.listed_at, source=operation.source, notes=operation.notes):
             return False
+        # A stop that came during the read has left its instances here (`single.withdraw_starts`).
+        if withdrawn := set(operation.targets.values_list("instance_id", flat=True)):
+            operation.targets.all().delete()
+            for target in choice.targets:
+                if target.instance_id in withdrawn:
+                    target.state, target.error = Target.State.SKIPPED, wording.OPPOSED
         Target.objects.bulk_create(choice.targets, batch_size=500)
     return True
 
