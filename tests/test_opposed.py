@@ -212,3 +212,31 @@ def test_start_that_reads_the_account_is_cancelled_by_a_stop(client: Client, nov
     (skipped,) = [one for one in show(client, start)["targets"] if one["instanceId"] == "a"]
     assert skipped["message"] == "Cancelled by a later stop."
     assert skipped["name"] == "name-a"
+
+
+def test_start_that_joins_another_one_is_cancelled_by_a_stop(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a", status="exited"))
+    account.answers("start a", NO_GPU, None)
+    start = order(client, OPERATIONS, kind="start", ids=["a"])
+
+    def stop_meanwhile() -> None:
+        order(ApiClient(), ids=["a"])
+
+    account.answers("read a", stop_meanwhile, None)
+
+    assert order(client, OPERATIONS, kind="start", ids=["a"])["operationId"] == start["operationId"]
+    move_on(start)
+
+    assert account.orders == ["start a"]
+    assert show_states(client, start) == {"a": "skipped"}
+
+
+def test_start_after_a_stop_is_sent(client: Client, novita: NovitaAnswers) -> None:
+    account = novita.holds(make_row("a", status="exited"), make_row("b", status="exited"))
+    account.answers("start a", NO_GPU, None)
+    start = order(client, OPERATIONS, kind="start", ids=["a", "b"])
+    order(client, ids=["a"])
+
+    assert order(client, OPERATIONS, kind="start", ids=["a", "b"])["operationId"] == start["operationId"]
+
+    assert account.orders == ["start a", "start a", "start b"]

@@ -56,6 +56,7 @@ def is_joinable(operation: Operation, seconds: float) -> bool:
 def join(operation: Operation, ids: Sequence[str] | None, seconds: float, read_seconds: float) -> Joined | None:
     """Add the targets to request now, reserved for this process; None when the operation has finished meanwhile."""
     budget = Budget(read_seconds)
+    withdrawn = _list_withdrawn(operation)
     choice = _choose(operation, ids, read_seconds)
     found, observed, notes = choice.targets, choice.observed, list(choice.notes)
     # The inventory names some of the running instances, so those are requested; newly started ones are missing in it.
@@ -72,7 +73,9 @@ def join(operation: Operation, ids: Sequence[str] | None, seconds: float, read_s
             return None
         deadline_at = now + timedelta(seconds=seconds)
         running.filter(deadline_at__lt=deadline_at).update(deadline_at=deadline_at)
-        mine = _add(operation, [target for target in found if target.instance_id not in stopped], observed)
+        # A stop that came during the read has the last word.
+        left = {*stopped, *(_list_withdrawn(operation) - withdrawn)}
+        mine = _add(operation, [target for target in found if target.instance_id not in left], observed)
         if mine:
             running.update(state=Operation.State.REQUESTING)
             notes.append(f"{describe_added(operation.kind, mine)}.")
@@ -122,6 +125,12 @@ def _read_confirmed_again(
         return ()
     direct = read_account(again, budget, is_whole=False)
     return direct.gone | {id_ for id_, one in direct.instances.items() if not one.meaning.needs_stop}
+
+
+def _list_withdrawn(operation: Operation) -> set[str]:
+    """Return the instances whose start or restart a stop has cancelled."""
+    opposed = operation.targets.filter(state=Target.State.SKIPPED, error=wording.OPPOSED)
+    return set(opposed.values_list("instance_id", flat=True))
 
 
 def _add(operation: Operation, found: Sequence[Target], observed: Observation) -> list[Target]:
