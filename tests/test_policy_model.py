@@ -162,7 +162,7 @@ def forget_all() -> None:
 @pytest.mark.thorough
 @pytest.mark.timeout(600)
 @settings(
-    max_examples=12,
+    max_examples=8,
     deadline=None,
     phases=(Phase.explicit, Phase.generate),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
