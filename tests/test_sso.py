@@ -2,13 +2,16 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from django.contrib.auth.models import User
 from django.test import Client, RequestFactory
 from pytest_django.fixtures import Settings
 
 from instances.access import sso
+from instances.models import Identity
 from novita_site.env import Env, InvalidSettings
 from tests import python
 
@@ -114,3 +117,39 @@ def test_issuer_with_tls_or_on_this_machine_is_accepted(url: str) -> None:
 
     assert env.issuer("OIDC_ISSUER") == url.rstrip("/")
     env.check()
+
+
+@pytest.fixture
+def log_in(settings: Settings) -> Callable[[str], User]:
+    """Logs somebody named ann in whom the provider knows by this `sub`."""
+    settings.OIDC_ISSUER, settings.OIDC_ROLES = "https://login.test", {"ops": "viewer"}
+    settings.OIDC_ROLE_CLAIM = "role"
+
+    def log_in(sub: str) -> User:
+        backend = sso.Backend()
+        backend.description, backend.request = {}, RequestFactory().get("/")
+        return backend.get_or_create_user("", "", {"sub": sub, "preferred_username": "ann", "role": "ops"})
+
+    return log_in
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("sub", "names"), [("1", ["ann"]), ("2", ["ann", "ann-2"])], ids=["one", "two of a name"])
+def test_two_first_logins_at_once_both_succeed(
+    sub: str, names: list[str], log_in: Callable[[str], User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find_free_name, waiting = sso._find_free_name, [sub]
+
+    def find_slowly(wanted: str) -> str:
+        name = find_free_name(wanted)
+        if waiting:
+            log_in(waiting.pop())
+        return name
+
+    monkeypatch.setattr(sso, "_find_free_name", find_slowly)
+
+    user = log_in("1")
+
+    assert Identity.objects.get(sub="1").user == user
+    assert sorted(User.objects.values_list("username", flat=True)) == names
+    assert [group.name for group in user.groups.all()] == ["viewer"]

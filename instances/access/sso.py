@@ -48,6 +48,8 @@ TIMEOUT_SECONDS: Final = 5
 DEADLINE_SECONDS: Final = 10
 CLOCK_SKEW_SECONDS: Final = 30
 STATE_SECONDS: Final = 600
+# How many names a first login tries, when others take them at the same moment.
+MAX_FIRST_LOGINS: Final = 5
 # Signatures with the provider's private key only. HS256 signs with the client's secret, which this panel has too.
 ALGORITHMS: Final = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 ENDPOINTS: Final = ("authorization_endpoint", "token_endpoint", "jwks_uri")
@@ -227,17 +229,23 @@ class Backend(OIDCAuthenticationBackend):  # type: ignore[misc]  # likewise
     def _create_user(self, claims: dict[str, Any], role: Role) -> User:
         """Store what an account needs. The other claims are personal, and are dropped."""
         email = _read_email(claims)
-        name = _find_free_name(str(claims.get("preferred_username") or "") or email.partition("@")[0])
-        user = User(username=name, email=email)
-        user.set_unusable_password()
-        try:
-            with transaction.atomic():
-                user.save()
-                Identity.objects.create(issuer=settings.OIDC_ISSUER, sub=claims["sub"], user=user)
-        except IntegrityError as exc:
-            raise InvalidProvider("two first logins at the same time; this one came second") from exc
-        _set_role(self.request, user, role, Action.ADD_USER)
-        return user
+        wanted = str(claims.get("preferred_username") or "") or email.partition("@")[0]
+        for _ in range(MAX_FIRST_LOGINS):
+            user = User(username=_find_free_name(wanted), email=email)
+            user.set_unusable_password()
+            try:
+                with transaction.atomic():
+                    user.save()
+                    Identity.objects.create(issuer=settings.OIDC_ISSUER, sub=claims["sub"], user=user)
+            except IntegrityError:
+                # Another first login came in between: of this person in another tab, or of one with the same name.
+                if same := Identity.objects.filter(issuer=settings.OIDC_ISSUER, sub=claims["sub"]).first():
+                    _set_role(self.request, same.user, role)
+                    return same.user
+                continue
+            _set_role(self.request, user, role, Action.ADD_USER)
+            return user
+        raise InvalidProvider("too many first logins at the same time")
 
 
 def _read_description() -> dict[str, Any]:
@@ -325,9 +333,10 @@ def _set_role(request: HttpRequest, user: User, role: Role, action: Action = Act
     after = [role.label] if role else []
     if before == after:
         return
-    user.groups.remove(*Group.objects.filter(name__in=ROLES))
-    if role:
-        user.groups.add(Group.objects.get_or_create(name=role.label)[0])
+    with transaction.atomic():  # No request in between finds the user without a role.
+        user.groups.remove(*Group.objects.filter(name__in=ROLES))
+        if role:
+            user.groups.add(Group.objects.get_or_create(name=role.label)[0])
     entry = audit.make_entry(audit.get_visitor(request, user.get_username()), action, user.get_username())
     entry.before, entry.after, entry.reason = ", ".join(before), ", ".join(after), "single sign-on"
     audit.save([entry])
