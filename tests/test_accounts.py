@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from pytest_django import Settings
 
-from instances.models import AuditEntry, Token
+from instances.models import AuditEntry, Channel, LabelRule, Token
 from tests.logged_in import PASSWORD, log_in, make_user
 
 pytestmark = pytest.mark.django_db
@@ -69,6 +69,54 @@ def test_new_user_has_no_role_until_one_is_assigned(client: Client) -> None:
     assert entry.actor == "ann"
     assert entry.address == "192.0.2.7"
     assert entry.request_id == answer["X-Request-Id"]
+
+
+@pytest.mark.parametrize("change_meanwhile", ["deactivate", "demote"])
+def test_old_page_does_not_undo_a_change_that_was_made_meanwhile(change_meanwhile: str, client: Client) -> None:
+    bob = make_user("bob", "admin")
+    page = client.get(f"{USERS}{bob.pk}/change/").content.decode()
+    (seen,) = re.findall(r'name="seen" value="([^"]+)"', page)
+    if change_meanwhile == "deactivate":
+        User.objects.filter(pk=bob.pk).update(is_active=False)
+    else:
+        bob.groups.clear()
+
+    answer = change(client, bob, email="bob@example.com", role="admin", seen=seen)
+
+    assert "Somebody else has changed this record meanwhile" in answer.content.decode()
+    now = User.objects.get(pk=bob.pk)
+    assert (now.is_active, now.groups.count(), now.email) == (
+        (False, 1, "") if change_meanwhile == "deactivate" else (True, 0, "")
+    )
+
+
+def test_old_page_of_a_rule_or_a_channel_is_not_saved(client: Client) -> None:
+    rule = LabelRule.objects.create(pattern="train-*", owner="ada")
+    channel = Channel.objects.create(name="ops", receiver="https://hooks.test", sealed_url="-")
+    rule_page, channel_page = f"/admin/instances/labelrule/{rule.pk}/", f"/admin/instances/channel/{channel.pk}/"
+    seen = [
+        re.findall(r'name="seen" value="([^"]+)"', client.get(f"{page}change/").content.decode())[0]
+        for page in (rule_page, channel_page)
+    ]
+    LabelRule.objects.update(owner="bob")
+    Channel.objects.update(is_on=False)
+
+    rule_form = {"seen": seen[0], "pattern": "train-*", "owner": "ada", "project": "llm", "position": "10"}
+    client.post(f"{rule_page}change/", rule_form)
+    client.post(f"{channel_page}change/", {"seen": seen[1], "name": "operations", "is_on": "on"})
+
+    assert LabelRule.objects.get().owner == "bob"
+    assert not Channel.objects.get().is_on
+
+
+def test_page_that_is_not_old_is_saved(client: Client) -> None:
+    bob = make_user("bob", "viewer")
+    page = client.get(f"{USERS}{bob.pk}/change/").content.decode()
+    (seen,) = re.findall(r'name="seen" value="([^"]+)"', page)
+
+    assert change(client, bob, email="bob@example.com", seen=seen).status_code == 302
+
+    assert User.objects.get(pk=bob.pk).email == "bob@example.com"
 
 
 @pytest.mark.parametrize("name", ["ann", "ANN"])

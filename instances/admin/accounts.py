@@ -1,5 +1,6 @@
 """Users, roles and tokens as admin pages."""
 
+import hashlib
 from typing import Any, Final
 
 from django import forms
@@ -60,6 +61,30 @@ class AccountAdmin(ListAdmin):
         audit.save([audit.make_entry(audit.get_actor(request), action, target, **fields)])
 
 
+class SeenForm(forms.ModelForm):  # type: ignore[type-arg]  # Django takes no argument at run time
+    """A form that carries what its page showed: an old page must not set each field to its previous value."""
+
+    seen = forms.CharField(required=False, widget=forms.HiddenInput)
+    # The fields of the record that count.
+    compared: tuple[str, ...] = ()
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._present = self._describe() if self.instance.pk else ""
+        self.initial["seen"] = self._present
+
+    def _describe(self) -> str:
+        """Return a short text that differs after each change."""
+        values = [str(getattr(self.instance, name)) for name in self.compared]
+        return hashlib.sha256("\0".join(values).encode("utf-8", "replace")).hexdigest()[:16]
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or {}
+        if cleaned.get("seen") and cleaned["seen"] != self._present:
+            self.add_error(None, "Somebody else has changed this record meanwhile. Open the page again.")
+        return cleaned
+
+
 class _FreeName(forms.ModelForm):  # type: ignore[type-arg]  # Django takes no argument at run time
     def clean_username(self) -> str:
         # Django's own check removes a name that exists.
@@ -95,8 +120,9 @@ class _PasswordState(ReadOnlyPasswordHashWidget):
         return context
 
 
-class UserForm(_FreeName, UserChangeForm):  # type: ignore[type-arg]  # likewise
+class UserForm(SeenForm, _FreeName, UserChangeForm):  # type: ignore[type-arg]  # likewise
     is_own = False
+    compared = ("username", "email", "is_active")
     password = ReadOnlyPasswordHashField(label="Password", widget=_PasswordState)
     role = forms.ChoiceField(
         choices=[("", NO_ROLE), *((name, name) for name in ROLES)],
@@ -107,6 +133,9 @@ class UserForm(_FreeName, UserChangeForm):  # type: ignore[type-arg]  # likewise
     class Meta:
         model = User
         fields = ("username", "email", "is_active")
+
+    def _describe(self) -> str:
+        return f"{super()._describe()} {get_role(self.instance).label}"
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -128,7 +157,7 @@ class PanelUserAdmin(AccountAdmin, UserAdmin):  # type: ignore[type-arg]  # like
     form = UserForm
     add_form = NewUserForm
     change_password_form = NewPasswordForm
-    fieldsets = ((None, {"fields": ("username", "password", "email", "role", "is_active")}),)
+    fieldsets = ((None, {"fields": ("seen", "username", "password", "email", "role", "is_active")}),)
     readonly_fields = ("last_login", "date_joined")
     list_display = ("username", "email", "shown_role", "shown_active", "shown_login")
     list_filter = ("is_active", ("groups", RoleFilter))

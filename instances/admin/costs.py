@@ -9,7 +9,7 @@ from django.contrib import admin
 from django.db.models import Q
 from django.http import HttpRequest
 
-from instances.admin.accounts import AccountAdmin
+from instances.admin.accounts import AccountAdmin, SeenForm
 from instances.admin.columns import flag_column, name_column, text_column, time_column
 from instances.admin.filters import NameFilter
 from instances.admin.records import RecordAdmin
@@ -87,6 +87,10 @@ class AnnotationAdmin(RecordAdmin):
     shown_change = time_column("changed_at", "changed")
 
 
+class LabelRuleForm(SeenForm):
+    compared = ("pattern", "owner", "project", "position")
+
+
 @admin.register(LabelRule)
 class LabelRuleAdmin(AccountAdmin):
     """The rules. A change is recorded, and shown by the inventory at once."""
@@ -95,7 +99,8 @@ class LabelRuleAdmin(AccountAdmin):
     deletion = "Instances lose the owner and the project that they have by this rule."
     change_list_template = "admin/change_list.html"  # without the download of the records
     list_display = ("pattern", "owner", "project", "position")
-    fields = ("pattern", "owner", "project", "position")
+    form = LabelRuleForm
+    fields = ("seen", "pattern", "owner", "project", "position")
     search_fields = ("pattern", "owner", "project")
 
     def save_model(self, request: HttpRequest, obj: LabelRule, form: Any, change: bool) -> None:

@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from instances.access import audit
-from instances.admin.accounts import AccountAdmin
+from instances.admin.accounts import AccountAdmin, SeenForm
 from instances.admin.columns import flag_column, time_column
 from instances.admin.deliveries import DeliveryAdmin
 from instances.admin.records import RecordAdmin
@@ -18,7 +18,8 @@ from instances.models import Action, Channel, Event, EventKind, Message
 from instances.notifications import receivers, sealing, sending, webhooks
 
 
-class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # Django takes no argument at run time
+class ChannelForm(SeenForm):
+    compared = ("name", "receiver", "kinds", "is_on")
     url = forms.CharField(
         label="URL",
         max_length=receivers.MAX_URL_LENGTH,
@@ -64,7 +65,7 @@ class ChannelAdmin(AccountAdmin):
     form = ChannelForm
     change_list_template = "admin/change_list.html"
     list_display = ("name", "receiver", "shown_on", "shown_kinds", "changed_by", "shown_change")
-    fields = ("name", "url", "kinds", "is_on")
+    fields = ("seen", "name", "url", "kinds", "is_on")
     search_fields = ("name", "receiver")
 
     shown_on = flag_column("is_on", "switched on")
