@@ -1,17 +1,20 @@
 """Steps that the tests of operations share: a request through the API, and a worker's rounds at any time."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from django.db import connection, connections
 from django.test import Client
 from django.utils import timezone
 
 from instances import tasks
 from instances.models import Operation, Target
+from instances.operations import orders
 from tests.conftest import ApiClient
 from tests.novita_answers import Account
 
@@ -36,6 +39,11 @@ def order(client: Client, path: str = STOP_ALL, **wish: Any) -> Json:
     assert answer.status_code in {200, 202}, answer.content
     body: Json = answer.json()
     return body
+
+
+def wait_for_no_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an answer wait for the requests of its own process alone, and not for the next round of the operation."""
+    monkeypatch.setattr(orders, "run", lambda begun, ends_at, run=orders.run: run(begun, time.monotonic()))
 
 
 def order_at_once(count: int, **wish: Any) -> list[Json]:

@@ -1,7 +1,6 @@
 """The claim of an operation: one process advances it, and another takes over from a dead or suspended one."""
 
 import threading
-import time
 from datetime import timedelta
 from typing import Any
 
@@ -11,10 +10,20 @@ from django.utils import timezone
 
 from instances.fallback import standby
 from instances.models import AuditEntry, Operation, Target
-from instances.operations import claims, orders, rounds
+from instances.operations import claims, rounds
 from tests.conftest import ApiClient
 from tests.novita_answers import NovitaAnswers, make_row
-from tests.operation_steps import OPERATIONS, Json, move_on, move_on_at_once, order, pass_deadline, show, show_states
+from tests.operation_steps import (
+    OPERATIONS,
+    Json,
+    move_on,
+    move_on_at_once,
+    order,
+    pass_deadline,
+    show,
+    show_states,
+    wait_for_no_round,
+)
 from tests.system.processes import wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_pauses")]
@@ -103,8 +112,7 @@ def test_takeover_during_the_requests_repeats_none(
     client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("instances.operations.claims.HEARTBEAT_SECONDS", 0.05)
-    # The answer doesn't wait until the claim is free again.
-    monkeypatch.setattr(orders, "run", lambda begun, ends_at, run=orders.run: run(begun, time.monotonic()))
+    wait_for_no_round(monkeypatch)
     ids = [f"i{number:02}" for number in range(20)]
     account = novita.holds(*(make_row(id_) for id_ in ids))
 
@@ -311,7 +319,10 @@ def test_takeover_repeats_no_restart_that_has_taken_effect(client: Client, novit
     assert show(client, body)["success"] is True
 
 
-def test_restart_since_the_inventory_is_not_taken_for_the_requested_one(client: Client, novita: NovitaAnswers) -> None:
+def test_restart_since_the_inventory_is_not_taken_for_the_requested_one(
+    client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_for_no_round(monkeypatch)
     account = novita.holds(make_row("a"))
     assert client.post("/api/instances/sync").status_code == 200
     account.change("a", "running", lastStartedAt="1760009999")

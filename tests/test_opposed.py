@@ -10,7 +10,17 @@ from django.test import Client
 from instances.novita.client import get_novita
 from tests.conftest import ApiClient
 from tests.novita_answers import NovitaAnswers, make_refusal, make_row
-from tests.operation_steps import OPERATIONS, STOP_ALL, move_on, order, pass_deadline, protect, show, show_states
+from tests.operation_steps import (
+    OPERATIONS,
+    STOP_ALL,
+    move_on,
+    order,
+    pass_deadline,
+    protect,
+    show,
+    show_states,
+    wait_for_no_round,
+)
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_pauses")]
 
@@ -134,6 +144,7 @@ def test_start_that_waits_for_its_turn_is_not_sent_after_a_stop(
     stop_meanwhile: Any, monkeypatch: pytest.MonkeyPatch, client: Client, novita: NovitaAnswers
 ) -> None:
     monkeypatch.setattr(get_novita(), "concurrency", 1)
+    wait_for_no_round(monkeypatch)
     account = novita.holds(make_row("0", status="exited"), make_row("a", status="exited"))
     account.answers("start 0", lambda: stop_meanwhile(ApiClient()), None)
 
@@ -147,6 +158,7 @@ def test_restart_that_waits_for_its_turn_is_not_sent_after_a_protection(
     monkeypatch: pytest.MonkeyPatch, client: Client, novita: NovitaAnswers
 ) -> None:
     monkeypatch.setattr(get_novita(), "concurrency", 1)
+    wait_for_no_round(monkeypatch)
     account = novita.holds(make_row("0"), make_row("a"))
     account.answers("restart 0", lambda: protect(ApiClient(), "a"), None)
 
@@ -162,6 +174,7 @@ def test_stop_that_waits_for_its_turn_is_not_sent_after_a_protection(
 ) -> None:
     monkeypatch.setattr("instances.operations.claims.HEARTBEAT_SECONDS", 0.05)
     monkeypatch.setattr(get_novita(), "concurrency", 1)
+    wait_for_no_round(monkeypatch)
     account = novita.holds(make_row("0"), make_row("a"))
 
     def protect_slowly() -> None:

@@ -16,7 +16,7 @@ from instances.novita.client import get_novita
 from tests.conftest import ApiClient
 from tests.inventories import fill_inventory
 from tests.novita_answers import Account, NovitaAnswers, make_row
-from tests.operation_steps import OPERATIONS, move_on, order, show_target
+from tests.operation_steps import OPERATIONS, move_on, order, show_target, wait_for_no_round
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -166,6 +166,7 @@ def test_start_that_waits_for_its_turn_is_not_sent_after_a_freeze(
     monkeypatch: pytest.MonkeyPatch, client: Client, account: Account
 ) -> None:
     monkeypatch.setattr(get_novita(), "concurrency", 1)
+    wait_for_no_round(monkeypatch)
     account.change("c", "exited", name="z")
     account.answers("start a", lambda: freeze(ApiClient()), None)
 

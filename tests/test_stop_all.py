@@ -27,6 +27,7 @@ def quick(no_pauses: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("instances.operations.rounds.FIRST_ROUND_PAUSE_SECONDS", 0.05)
     monkeypatch.setattr("instances.operations.rounds.MAX_ROUND_PAUSE_SECONDS", 0.05)
     monkeypatch.setattr("instances.management.commands.stop_all.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("instances.operations.orders.WAIT_SECONDS", 0.05)
     usual = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, usual)
