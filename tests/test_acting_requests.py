@@ -219,6 +219,7 @@ def test_routes_are_found() -> None:
     } <= set(ROUTES)
 
 
+@pytest.mark.thorough
 @pytest.mark.django_db(transaction=True)
 def test_valid_body_of_each_route_is_accepted(client: Client, account: Account, route: tuple[str, str]) -> None:
     method, path = route

@@ -440,6 +440,7 @@ def schema(client: Client) -> dict[str, Any]:
     return _described
 
 
+@pytest.mark.thorough
 def test_description_is_made_without_a_warning() -> None:
     call_command("spectacular", "--validate", "--fail-on-warn", stdout=StringIO())
 

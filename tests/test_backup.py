@@ -322,6 +322,7 @@ def test_unusable_file_changes_nothing(file: Path, change: Any, reason: str) -> 
     assert read_everything() == before
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("used")
 def test_backup_of_an_older_version_is_migrated(file: Path) -> None:
     run("backup", file)

@@ -344,7 +344,7 @@ class Trap:
 
 @pytest.mark.usefixtures("copy")
 @pytest.mark.parametrize("name", ["current", "revision", "sync", "touched", "moving", "gen", "body"])
-@pytest.mark.parametrize("kind", ["bytes", "a field"])
+@pytest.mark.parametrize("kind", ["bytes", pytest.param("a field", marks=pytest.mark.thorough)])
 def test_foreign_values_are_never_loaded_and_can_be_cleared(
     name: str, kind: str, client: Client, raw_redis: FakeRedis, tmp_path: Path
 ) -> None:

@@ -53,6 +53,7 @@ def check(description: Described, schema: Described, value: Any) -> None:
     jsonschema.validate(value, whole, jsonschema.Draft202012Validator)
 
 
+@pytest.mark.thorough
 def test_description_obeys_the_specification(description: Described) -> None:
     validate(description)
 

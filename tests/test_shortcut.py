@@ -508,7 +508,10 @@ def test_process_recognizes_a_bounded_number_of_logins(
 # --- The work for an answer
 
 
-@pytest.mark.parametrize("visitor", ["local owner", "viewer", "admin", "viewer token"])
+@pytest.mark.parametrize(
+    "visitor",
+    ["local owner", "viewer", *(pytest.param(one, marks=pytest.mark.thorough) for one in ("admin", "viewer token"))],
+)
 @pytest.mark.parametrize(
     "path", ["/api/instances", "/api/instances/a", "/api/overview", "/health", "/livez", "/readyz"]
 )

@@ -787,6 +787,7 @@ def run_command(*arguments: str) -> "subprocess.Popen[str]":
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
 def test_command_serves_until_it_is_stopped(ending: signal.Signals) -> None:
     with run_command("--port", "0", "--instances", "3", "--page-base", "0") as process:
@@ -819,6 +820,7 @@ def test_command_refuses_invalid_values(arguments: str) -> None:
     assert arguments.split()[0] in errors.splitlines()[-1] and "Traceback" not in errors
 
 
+@pytest.mark.thorough
 def test_command_reports_a_port_in_use(server: Server) -> None:
     with run_command("--port", str(server.port)) as process:
         _, errors = process.communicate(timeout=10)

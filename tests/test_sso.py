@@ -41,6 +41,7 @@ def test_login_page_has_no_sso_link_without_its_variables(client: Client, path: 
     assert "/sso" not in page
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("missing", sorted(WHOLE))
 def test_missing_variable_stops_startup_and_is_named(missing: str, tmp_path: Path) -> None:
     variables = {name: value for name, value in WHOLE.items() if name != missing}
