@@ -8,8 +8,10 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from instances import clock
 from instances.fallback import standby
 from instances.models import AuditEntry, Operation, Target
+from instances.novita.client import get_novita
 from instances.operations import claims, rounds
 from tests.conftest import ApiClient
 from tests.novita_answers import NovitaAnswers, make_row
@@ -333,3 +335,25 @@ def test_restart_since_the_inventory_is_not_taken_for_the_requested_one(
     move_on(body)
 
     assert account.orders == ["restart a"]
+
+
+def test_claim_is_over_after_the_machine_was_suspended(
+    client: Client, novita: NovitaAnswers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(get_novita(), "concurrency", 1)
+    account = novita.holds(make_row("a"), make_row("b"))
+    body = leave_unlisted()
+    steady = clock.steady
+
+    def suspend() -> None:
+        # Python's monotonic clock stands still while a machine is suspended.
+        monkeypatch.setattr(clock, "steady", lambda: steady() + 60)
+        monkeypatch.setattr(claims.Claim, "_renew", lambda claim: None)
+        give_to_another(body, seconds=30)
+
+    account.answers("stop a", suspend)
+
+    move_on(body)
+
+    assert account.orders == ["stop a"]
+    assert show_states(client, body) == {"a": "pending", "b": "pending"}

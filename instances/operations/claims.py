@@ -6,7 +6,6 @@ suspended one.
 
 import logging
 import threading
-import time
 import uuid
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -40,7 +39,7 @@ class Claim:
         self._is_cancelled = False
         # As the last heartbeat has read them: this costs a stop no query, which might hang.
         self.protected: frozenset[str] = frozenset()
-        self._renewed_at = time.monotonic()
+        self._renewed_at = clock.steady()
         self._keeper = threading.Thread(target=standby.carry(self._keep), name="claim", daemon=True)
 
     def __enter__(self) -> "Claim":
@@ -62,7 +61,7 @@ class Claim:
 
     def is_held(self) -> bool:
         # A process that was suspended finds its claim expired before the database tells that another has taken it.
-        return time.monotonic() - self._renewed_at < CLAIM_SECONDS and not self._ended.is_set()
+        return clock.steady() - self._renewed_at < CLAIM_SECONDS and not self._ended.is_set()
 
     def may_request(self) -> bool:
         """Tell whether the claim is still held, and the operation is not cancelled."""
@@ -76,7 +75,7 @@ class Claim:
             connections.close_all()
 
     def _renew(self) -> None:
-        began = time.monotonic()
+        began = clock.steady()
         try:
             is_ours = self._get_own().update(claimed_until=find_claim_end())
             self._read_changes()
@@ -122,7 +121,7 @@ class Share(Claim):
         if not self.is_held():
             self._ended.set()
             return
-        began = time.monotonic()
+        began = clock.steady()
         try:
             self._reserve(until=find_claim_end())
             self._read_changes()
