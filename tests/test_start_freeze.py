@@ -13,6 +13,7 @@ from instances.fallback import kept
 from instances.instance import format_time
 from instances.models import AuditEntry, StartFreeze
 from instances.novita.client import get_novita
+from instances.operations import freezing
 from tests.conftest import ApiClient
 from tests.inventories import fill_inventory
 from tests.novita_answers import Account, NovitaAnswers, make_row
@@ -123,6 +124,24 @@ def test_new_freeze_replaces_the_earlier_one(client: Client, account: Account) -
 
     assert client.get(FREEZE).json()["reason"] == "maintenance"
     assert StartFreeze.objects.filter(removed_at=None).count() == 1
+
+
+def test_later_of_two_freezes_at_once_counts(client: Client, account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    remove_all = freezing._remove_all
+
+    def remove_slowly(*args: Any, **conditions: Any) -> None:
+        remove_all(*args, **conditions)
+        # On PostgreSQL neither of two transactions sees the other's freeze.
+        if not StartFreeze.objects.exists():
+            StartFreeze.objects.create(reason="for long", frozen_by="bob")
+
+    monkeypatch.setattr(freezing, "_remove_all", remove_slowly)
+
+    freeze(client, until=in_hours(1))
+
+    (left,) = StartFreeze.objects.filter(removed_at=None)
+    assert left.reason == "for long"
+    assert client.get(FREEZE).json()["reason"] == "for long"
 
 
 @pytest.mark.parametrize(

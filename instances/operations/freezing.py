@@ -56,8 +56,11 @@ def freeze(ends_at: datetime | None, reason: str, *, actor: Actor) -> StartFreez
         with transaction.atomic():
             _remove_all(now, actor)
             frozen.save()
+        # Two freezes at once don't see each other before they are stored.
+        latest = StartFreeze.objects.filter(removed_at=None).first() or frozen
+        _remove_all(now, actor, frozen_at__lt=latest.frozen_at)
         entry.after = wording.say_until(frozen)
-        _keep(frozen)
+        _keep(latest)
     log.warning("starts frozen%s", Fields(by=actor.name, until=frozen.ends_at, reason=reason))
     return frozen
 
@@ -76,8 +79,9 @@ def unfreeze(*, actor: Actor) -> StartFreeze:
     return frozen
 
 
-def _remove_all(now: datetime, actor: Actor) -> None:
-    StartFreeze.objects.filter(removed_at=None).update(removed_at=now, removed_by=actor.name[:150])
+def _remove_all(now: datetime, actor: Actor, **conditions: datetime) -> None:
+    found = StartFreeze.objects.filter(removed_at=None, **conditions)
+    found.update(removed_at=now, removed_by=actor.name[:150])
 
 
 def _keep(frozen: StartFreeze) -> None:
