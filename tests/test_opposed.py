@@ -2,11 +2,15 @@
 
 import json
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.test import Client
+from django.utils import timezone
 
+from instances.models import Operation
 from instances.novita.client import get_novita
 from tests.conftest import ApiClient
 from tests.novita_answers import NovitaAnswers, make_refusal, make_row
@@ -253,3 +257,24 @@ def test_start_after_a_stop_is_sent(client: Client, novita: NovitaAnswers) -> No
     assert order(client, OPERATIONS, kind="start", ids=["a", "b"])["operationId"] == start["operationId"]
 
     assert account.orders == ["start a", "start a", "start b"]
+
+
+def test_restart_that_waits_for_its_turn_is_not_sent_by_a_replaced_operation(
+    monkeypatch: pytest.MonkeyPatch, client: Client, novita: NovitaAnswers
+) -> None:
+    monkeypatch.setattr(get_novita(), "concurrency", 1)
+    account = novita.holds(make_row("0"), make_row("a"))
+
+    def replace_meanwhile() -> None:
+        # By the rule of the deadline it can't be joined any more.
+        now = timezone.now()
+        began = now - timedelta(seconds=settings.NOVITA_STOP_DEADLINE + 1)
+        Operation.objects.update(created_at=began, deadline_at=now + timedelta(seconds=60))
+        order(ApiClient(), OPERATIONS, kind="restart", ids=["0", "a"])
+
+    account.answers("restart 0", replace_meanwhile, None)
+
+    order(client, OPERATIONS, kind="restart", ids=["0", "a"])
+
+    assert Operation.objects.count() == 2
+    assert account.orders.count("restart a") == 1

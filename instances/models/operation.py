@@ -32,6 +32,8 @@ class Operation(models.Model):
     RUNNING = RUNNING
     # The selection of a policy's stop begins so.
     POLICY_SELECTION = "policy:"
+    # That of an operation which another one has replaced begins so.
+    REPLACED_SELECTION = "replaced:"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     kind: "models.CharField[ActionName, ActionName]" = models.CharField(

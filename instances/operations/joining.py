@@ -218,7 +218,7 @@ def replace(operation: Operation, token: str) -> Replaced | None:
     now = timezone.now()
     running = Operation.objects.filter(pk=operation.pk, state__in=Operation.RUNNING, selection=operation.selection)
     if not running.update(
-        selection=f"replaced:{operation.pk}",
+        selection=f"{Operation.REPLACED_SELECTION}{operation.pk}",
         claim=token,
         claimed_until=now + ABANDONED_AFTER,
         deadline_at=min(operation.deadline_at, now),

@@ -222,12 +222,14 @@ class _Sender:
     def _is_withheld(self, target: Target) -> bool:
         """Tell whether a stop, a freeze or a protection has come since the round began, which may be minutes ago.
 
-        The next round skips the target with the reason.
+        The next round skips the target with the reason. A restart is left to an operation that has replaced this one.
         """
         if self._kind == "stop":
             return target.instance_id in self._claim.protected
         try:
-            if not Target.objects.filter(pk=target.pk, state__in=Target.OPEN).exists() or freezing.find():
+            open_ = Target.objects.filter(pk=target.pk, state__in=Target.OPEN)
+            own = open_.exclude(operation__selection__startswith=Operation.REPLACED_SELECTION)
+            if not own.exists() or freezing.find():
                 return True
             return self._kind == "restart" and protections.find(target.instance_id) is not None
         except DatabaseError as exc:
