@@ -146,6 +146,22 @@ def test_copy_is_removed_once_the_database_has_its_rows(client: Client, monkeypa
     assert AuditEntry.objects.filter(action="cache.clear").count() == 1
 
 
+def test_newer_copy_of_a_process_that_wakes_is_not_removed(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep("a", json.dumps(make_document(*make_finished(), is_last=True)))
+    newer = json.dumps(make_document(*make_finished()))
+    record = journal._record
+
+    def record_slowly(*args: Any, **options: Any) -> bool:
+        keep("a", newer)
+        return record(*args, **options)
+
+    monkeypatch.setattr(journal, "_record", record_slowly)
+
+    journal.record_left_behind()
+
+    assert [text for _, text in kept.read_all(journal.PREFIX)] == [newer, newer]
+
+
 def test_file_that_can_not_be_written_leaves_no_draft() -> None:
     occupied = kept.get_folder() / f"{journal.PREFIX}a.json"
     occupied.mkdir(parents=True)

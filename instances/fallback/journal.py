@@ -243,7 +243,8 @@ def record_left_behind() -> None:
             continue
         try:
             if _record(copy, is_dead=True):
-                kept.remove(copy.name)
+                # A process that was only suspended may have kept more since.
+                kept.remove(copy.name, copy.text)
         except (IntegrityError, DataError, TypeError, ValueError) as exc:
             log.debug("%s is refused: %s", copy.name, exc)
             _refusals[copy.name] += 1

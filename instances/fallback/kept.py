@@ -148,11 +148,15 @@ def _warn_once(path: Path, words: str) -> None:
         log.warning("%s", words)
 
 
-def remove(name: str) -> None:
+def remove(name: str, text: str | None = None) -> None:
+    """Remove a text; with `text`, only where nobody has kept another one meanwhile."""
     try:
         with redis_errors():
-            get_redis().hdel(_get_key(), name)
+            if text is None or get_redis().hget(_get_key(), name) == text.encode("utf-8", "replace"):
+                get_redis().hdel(_get_key(), name)
     except CacheUnavailable as exc:
         log.debug("%s not removed from redis: %s", name, exc)
+    path = get_folder() / f"{name}.json"
     with suppress(OSError):
-        (get_folder() / f"{name}.json").unlink(missing_ok=True)
+        if text is None or path.read_text(encoding="utf-8", errors="replace") == text:
+            path.unlink(missing_ok=True)
