@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from django.conf import settings
 from django.db import InterfaceError, InternalError, OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A database that refuses writes can still be read, so one success proves little. An outage ends after so long without
-# a failure.
-QUIET_SECONDS: Final = 10.0
+QUIET_SECONDS: Final[float] = settings.OUTAGE_QUIET_SECONDS
 # How many different reasons are logged during one outage.
 MAX_REASONS: Final = 5
 # Errors of the database and not of this program. PostgreSQL's "read-only transaction" is an InternalError.

@@ -108,6 +108,8 @@ IS_SIMULATED = environment.is_loopback(urlsplit(NOVITA_BASE_URL).hostname or "")
 NOVITA_PAGE_SIZE = env.integer("NOVITA_PAGE_SIZE", 100, 1, 1000)
 NOVITA_CONCURRENCY = env.integer("NOVITA_CONCURRENCY", 8, 1, 64)
 NOVITA_CONNECT_TIMEOUT = env.seconds("NOVITA_CONNECT_TIMEOUT", 5, 0.1, 60)
+# The pause before a failed read is repeated; each further one is twice as long. Tests shorten it.
+NOVITA_FIRST_PAUSE_SECONDS = 0.5
 NOVITA_READ_TIMEOUT = env.seconds("NOVITA_READ_TIMEOUT", 20, 0.1, 300)
 NOVITA_SYNC_DEADLINE = env.seconds("NOVITA_SYNC_DEADLINE", 240, 1, 3600)
 NOVITA_SYNC_ON_STARTUP = env.flag("NOVITA_SYNC_ON_STARTUP", default=True)
@@ -126,7 +128,7 @@ LONG_RUNNING_DAYS = env.integer("LONG_RUNNING_DAYS", 7, 0, 3650)
 OPERATION_CLAIM_SECONDS = 15.0
 # Novita has this time to carry out a request that it accepted, before the request is repeated.
 OPERATION_PATIENCE_SECONDS = 15.0
-# The pause before the second round of an operation.
+# The pause before the second round of an operation, and before a failed request is sent again. Later ones are longer.
 OPERATION_PAUSE_SECONDS = 2.0
 # The pause between two looks of a worker for due work.
 WORKER_TICK_SECONDS = 2.0
@@ -240,6 +242,12 @@ elif DATABASES["default"]:
             **DATABASES["default"].get("OPTIONS", {}),  # type: ignore[dict-item]  # a dict
         },
     }
+# Tests shorten these. After the first time a stop goes on without the database. A page or a probe may use the result of
+# a test write of the second age: each costs disk time. An outage ends after the third time without a failure: a
+# database that refuses writes can still be read, so one success proves little.
+DATABASE_WAIT_SECONDS = 2.0
+DATABASE_REMEMBERED_SECONDS = 5.0
+OUTAGE_QUIET_SECONDS = 10.0
 # Routes an operation's queries to a database in memory while the real one is unavailable.
 DATABASE_ROUTERS = ["instances.fallback.standby.Router"]
 # Records that the database could not store are kept here until it can.

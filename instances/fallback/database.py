@@ -17,10 +17,8 @@ from instances.models import Operation
 
 log = logging.getLogger(__name__)
 
-# After this time a stop goes on without the database.
-WAIT_SECONDS: Final = 2.0
-# A page or a probe may use a result of this age: each write costs disk time.
-REMEMBERED_SECONDS: Final = 5.0
+WAIT_SECONDS: Final[float] = settings.DATABASE_WAIT_SECONDS
+REMEMBERED_SECONDS: Final[float] = settings.DATABASE_REMEMBERED_SECONDS
 # The record of a stop of 1,000 instances is smaller.
 NEEDED_BYTES: Final = 512 * 1024
 

@@ -58,7 +58,7 @@ _CALLS: Final = {
 USER_AGENT: Final = f"novita-panel/{__version__}"
 RETRIES: Final = 3
 MAX_RETRY_AFTER_SECONDS: Final = 30
-FIRST_PAUSE_SECONDS: Final = 0.5
+FIRST_PAUSE_SECONDS: Final[float] = settings.NOVITA_FIRST_PAUSE_SECONDS
 MAX_PAUSE_SECONDS: Final = 8.0
 
 

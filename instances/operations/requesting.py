@@ -279,7 +279,7 @@ def _store_outcome(target: Target) -> None:
 
 def find_failure_pause(attempts: int) -> float:
     """Return the seconds until a failed request is sent again: 2, 4, 8, … a minute at most."""
-    return min(2.0**attempts, MAX_TARGET_PAUSE_SECONDS)
+    return min(settings.OPERATION_PAUSE_SECONDS * 2.0 ** (attempts - 1), MAX_TARGET_PAUSE_SECONDS)
 
 
 def find_patience(attempts: int) -> float:

@@ -213,7 +213,7 @@ def _finish(round_: _Round, observed: Observation, requested: int) -> None:
 
 
 def _plan_next_round(operation: Operation) -> None:
-    pause = min(FIRST_ROUND_PAUSE_SECONDS + operation.rounds / 2, MAX_ROUND_PAUSE_SECONDS)
+    pause = min(FIRST_ROUND_PAUSE_SECONDS * (1 + operation.rounds / 4), MAX_ROUND_PAUSE_SECONDS)
     next_round_at = min(timezone.now() + timedelta(seconds=pause), max(operation.deadline_at, timezone.now()))
     with standby.atomic():
         own = Operation.objects.filter(pk=operation.pk, claim=operation.claim)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from django.conf import settings
 from django.db import DatabaseError
 from django.db.models import F
 from django.utils import timezone
@@ -43,7 +44,7 @@ from novita_site.log import Fields
 log = logging.getLogger(__name__)
 
 ACTION_SECONDS: Final = 45
-SECOND_LOOK_SECONDS: Final = 1
+SECOND_LOOK_SECONDS: Final[float] = settings.OPERATION_PAUSE_SECONDS / 2
 MAX_ID_LENGTH: Final = 128
 
 

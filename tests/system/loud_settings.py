@@ -1,7 +1,7 @@
-"""The settings with every logger at DEBUG, so that the log contains everything that the code can log."""
+"""The quick settings with every logger at DEBUG, so that the log contains everything that the code can log."""
 
-from novita_site.settings import *  # noqa: F403 - all settings, with changes below
-from novita_site.settings import LOGGING
+from tests.system.quick_settings import *  # noqa: F403 - all settings, with changes below
+from tests.system.quick_settings import LOGGING
 
 LOGGING["root"]["level"] = "DEBUG"
 for name in ("celery", "django.db.backends", "kombu", "requests", "urllib3"):

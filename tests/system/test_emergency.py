@@ -33,6 +33,12 @@ Fault = Callable[[Path, Service | None], contextlib.AbstractContextManager[None]
 
 
 @pytest.fixture(autouse=True)
+def hasty(environment: dict[str, str]) -> None:
+    """Nobody waits long for the database, nor for a dead process."""
+    environment["DJANGO_SETTINGS_MODULE"] = "tests.system.hasty_settings"
+
+
+@pytest.fixture(autouse=True)
 def all_running(novita: Novita) -> None:
     """25 running instances."""
     novita.change(running=True)
@@ -308,7 +314,7 @@ def test_stop_of_one_and_of_a_selection_go_through_and_are_recorded(
 def test_stop_continues_when_the_database_fails_in_the_middle(
     start_service: Start, environment: dict[str, str], database: Path, novita: Novita
 ) -> None:
-    novita.fault("stop", "delay", seconds=1)
+    novita.fault("stop", "delay", seconds=0.5)
     service = start_service(**NO_SYNC, NOVITA_CONCURRENCY="2").wait_until_alive()
     with contextlib.ExitStack() as stack:
         thread = threading.Thread(target=service.stop_all)
@@ -327,13 +333,12 @@ def test_stop_continues_when_the_database_fails_in_the_middle(
     assert row["states"] == ["confirmed"] * 25
 
 
-@pytest.mark.usefixtures("impatient")
 def test_operation_of_a_killed_process_is_recorded_by_another(
     start_service: Start, start_worker: StartWorker, environment: dict[str, str], database: Path, novita: Novita
 ) -> None:
     stubborn = min(novita.get_truth())
     novita.fault("stop", "ignore", instanceId=stubborn)
-    service = start_service(**NO_SYNC, NOVITA_STOP_DEADLINE="14").wait_until_alive()
+    service = start_service(**NO_SYNC).wait_until_alive()
     with locked(database, service):
         ordered = service.stop_all(reason="fire")
         wait_until(lambda: service.get_operation(ordered)["counts"]["confirmed"] == 24, "24 are verified")
@@ -342,7 +347,7 @@ def test_operation_of_a_killed_process_is_recorded_by_another(
         )
         service.end()
         for path in list_kept(environment):
-            make_old(path, environment)
+            make_old(path, environment, is_late=True)
     start_worker()
 
     wait_until(lambda: list_recorded(database), "it is recorded")
@@ -356,7 +361,6 @@ def test_operation_of_a_killed_process_is_recorded_by_another(
     assert list_kept(environment) == []
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("moment", ["first request", "answer"])
 def test_operation_outlives_its_process_after_the_first_request(
     moment: str,
@@ -445,10 +449,13 @@ def test_stop_in_memory_can_be_retried_once_it_has_ended(start_service: Start, d
     assert set(novita.list_stops()[requested:]) == {stubborn}
 
 
-def make_old(path: Path, environment: dict[str, str]) -> None:
-    """Make a copy look as if its process had died a minute ago."""
+def make_old(path: Path, environment: dict[str, str], *, is_late: bool = False) -> None:
+    """Make a copy look as if its process had died a minute ago; `is_late`: and the deadline had passed since."""
     document = json.loads(path.read_text())
     document["keptAt"] = "2026-01-01T00:00:00+00:00"
+    for row in document["rows"]:
+        if is_late and row["model"] == "instances.operation":
+            row["fields"]["deadline_at"] = row["fields"]["created_at"]
     path.write_text(json.dumps(document))
     with contextlib.closing(redis.Redis.from_url(environment["REDIS_URL"])) as client:
         for key in client.keys("*kept:*"):
@@ -534,7 +541,7 @@ def test_command_reports_running_instances_when_nothing_can_be_recorded(
 ) -> None:
     novita.fault("stop", "ignore", instanceId=min(novita.get_truth()))
     with locked(database, None):
-        done = run_stop_all(environment, "--timeout", "5")
+        done = run_stop_all(environment, "--timeout", "3")
 
     assert done.returncode == 1, done.stderr
     assert done.stdout.splitlines()[-1] == "1 of 25 is still running.", done.stderr

@@ -37,10 +37,9 @@ TOLD = {
 ROW = {"name": "train", "sshPassword": "FAKE-SECRET-row", "envs": [{"key": "TOKEN", "value": "FAKE-SECRET-row"}]}
 COOKIE = {"Set-Cookie": "session=FAKE-SECRET-cookie", "X-Key": "FAKE-SECRET-header"}
 ANY_FAULTS: list[dict[str, Any]] = [
-    *(
-        {"kind": "status", "status": status, "body": TOLD, "headers": COOKIE}
-        for status in (400, 401, 403, 404, 429, 500)
-    ),
+    *({"kind": "status", "status": status, "body": TOLD, "headers": COOKIE} for status in (400, 401, 403, 404, 500)),
+    # A request waits for the end of this.
+    {"kind": "status", "status": 429, "body": TOLD, "headers": COOKIE, "times": 8},
     {"kind": "status", "status": 400, "body": {**TOLD, "reason": "INVALID_STATE"}},
     {"kind": "status", "status": 400, "body": {**TOLD, "reason": "INSUFFICIENT_RESOURCE"}},
     {"kind": "status", "status": 502, "body": "<html>FAKE-SECRET-html</html>"},
