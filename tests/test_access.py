@@ -47,9 +47,12 @@ def wants_login(answer: Any) -> bool:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(
-    "path", ["/", "/admin/", RUNS, "/api/", "/api/instances", "/api/docs", "/api/schema", "/health"]
+    ("path", "address"),
+    [
+        *((path, "127.0.0.1") for path in ("/", "/admin/", RUNS, "/api/", "/api/docs", "/api/schema", "/health")),
+        *(("/api/instances", address) for address in ("127.0.0.1", "127.0.0.2", "::1")),
+    ],
 )
-@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2", "::1"])
 def test_local_owner_needs_no_login(client: Client, path: str, address: str) -> None:
     assert client.get(path, REMOTE_ADDR=address).status_code == 200
 

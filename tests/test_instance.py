@@ -290,7 +290,7 @@ def test_malformed_row_is_refused_without_its_contents(row: object, reason: str)
     assert str(refusal.value) == reason
 
 
-UNHURRIED = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+UNHURRIED = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # Text can contain anything that JSON can, halves of surrogate pairs included, and is often nearly a number.
 text = st.text(st.characters()) | st.from_regex(r"[-+0-9._e ]{1,12}", fullmatch=True)
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | text

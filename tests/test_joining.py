@@ -119,10 +119,18 @@ def leave_to_another(client: Client, account: Account, first: Json) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("is_claim_held", [False, True], ids=["free", "held"])
 @pytest.mark.parametrize(
-    "prepare",
-    [reopen_confirmed, remove_protection, exhaust, fail_hopelessly, fail_for_a_while, leave_to_another],
+    ("prepare", "is_claim_held"),
+    [
+        (reopen_confirmed, True),
+        (reopen_confirmed, False),
+        (remove_protection, True),
+        (exhaust, True),
+        (fail_hopelessly, True),
+        (fail_for_a_while, True),
+        (leave_to_another, True),
+        (leave_to_another, False),
+    ],
 )
 def test_second_stop_requests_known_instances_that_no_round_would_request(
     prepare: Callable[[Client, Account, Json], None],

@@ -55,46 +55,45 @@ def test_visitor_without_login_is_redirected_to_login_and_back(path: str) -> Non
     assert client.get(path).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        "https://evil.test/",
-        "//evil.test/",
-        "///evil.test/",
-        "/\\evil.test/",
-        "\\\\evil.test",
-        "http:evil.test",
-        "javascript:alert(1)",
-        "data:text/html,x",
-        "http://testserver@evil.test/",
-        "http://testserver:81/",
-        "ftp://testserver/",
-        "\x00https://evil.test/",
-    ],
-)
+ELSEWHERE = [
+    "https://evil.test/",
+    "//evil.test/",
+    "///evil.test/",
+    "/\\evil.test/",
+    "\\\\evil.test",
+    "http:evil.test",
+    "javascript:alert(1)",
+    "data:text/html,x",
+    "http://testserver@evil.test/",
+    "http://testserver:81/",
+    "ftp://testserver/",
+    "\x00https://evil.test/",
+]
+
+
 @pytest.mark.parametrize("path", ["/login/", "/admin/login/"])
-def test_login_never_redirects_to_another_site(path: str, target: str) -> None:
-    client = Client()
+def test_login_never_redirects_to_another_site(path: str) -> None:
     home = "/" if path == "/login/" else "/admin/"
+    for target in ELSEWHERE:
+        client = Client()
+        by_form = client.post(path, {"username": "ann", "password": PASSWORD, "next": target})
+        logged_in = client.get(path, {"next": target})
 
-    by_form = client.post(path, {"username": "ann", "password": PASSWORD, "next": target})
-    logged_in = client.get(path, {"next": target})
-
-    assert [by_form["Location"], logged_in["Location"]] == [home, home]
+        assert [by_form["Location"], logged_in["Location"]] == [home, home], target
 
 
 @pytest.mark.parametrize("path", ["/login/", "/admin/login/"])
-@pytest.mark.parametrize("target", ["/login/", "/login/?next=/login/", "/admin/login/", "http://testserver/login/"])
 @pytest.mark.parametrize("role", ["viewer", None])
-def test_login_never_redirects_to_a_login_page(ann: User, path: str, target: str, role: str | None) -> None:
+def test_login_never_redirects_to_a_login_page(ann: User, path: str, role: str | None) -> None:
     if role is None:
         ann.groups.clear()
     client = Client()
     client.force_login(ann)
 
-    answer = client.get(path, {"next": target}, follow=True)
+    for target in ("/login/", "/login/?next=/login/", "/admin/login/", "http://testserver/login/"):
+        answer = client.get(path, {"next": target}, follow=True)
 
-    assert answer.status_code == (200 if role else 403)
+        assert answer.status_code == (200 if role else 403), target
 
 
 @pytest.mark.parametrize("path", ["/", "/login/", "/admin/", "/admin/login/", "/admin/instances/operation/"])
