@@ -141,6 +141,8 @@ POLICIES = env.flag("POLICIES", default=True)
 POLICIES_START_MINUTES = env.integer("POLICIES_START_MINUTES", 1 if IS_SIMULATED else 15, 1, 1440)
 POLICIES_EVALUATE_SECONDS = 30.0
 # The calls for metrics that all workers together send to Novita.
+# The limit is spread over slots of this length. Tests shorten them.
+METRICS_SLOT_SECONDS = 10
 METRICS_CALLS_PER_MINUTE = env.integer("METRICS_CALLS_PER_MINUTE", 60, 0, 6000)
 
 # --- Notifications

@@ -25,8 +25,7 @@ from instances.utilization.reading import Reading
 
 log = logging.getLogger(__name__)
 
-# The limit a minute is spread over slots of this length.
-SLOT_SECONDS: Final = 10
+SLOT_SECONDS: Final[int] = settings.METRICS_SLOT_SECONDS
 RUN_SECONDS: Final = 20.0
 # Novita is about a minute late.
 LAG: Final = timedelta(seconds=60)

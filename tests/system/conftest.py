@@ -97,6 +97,12 @@ def impatient(environment: dict[str, str]) -> None:
     environment["DJANGO_SETTINGS_MODULE"] = "tests.system.impatient_settings"
 
 
+@pytest.fixture
+def hasty(environment: dict[str, str]) -> None:
+    """Nobody waits for more than 1.5 s for the database, nor for 5 s for a dead process."""
+    environment["DJANGO_SETTINGS_MODULE"] = "tests.system.hasty_settings"
+
+
 @pytest.fixture(scope="module")
 def shared_novita() -> Iterator[Novita]:
     with simulate_novita() as novita:

@@ -4,3 +4,4 @@ from tests.system.quick_settings import *  # noqa: F403 - all settings, with cha
 
 POLICIES_START_MINUTES = 0
 POLICIES_EVALUATE_SECONDS = 1.0
+METRICS_SLOT_SECONDS = 2

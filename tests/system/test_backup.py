@@ -15,7 +15,7 @@ import pytest
 from tests import python
 from tests.system.browser import log_in, make_admin
 from tests.system.conftest import Start, StartWorker
-from tests.system.processes import ROOT, Process, wait_until
+from tests.system.processes import ROOT, Novita, Process, wait_until
 
 Manage = Callable[..., "subprocess.CompletedProcess[str]"]
 ROWS = 5_000
@@ -43,8 +43,11 @@ def test_everything_is_back_after_a_total_loss(
     manage: Manage,
     database: Path,
     tmp_path: Path,
+    novita: Novita,
 ) -> None:
     file = tmp_path / "panel.backup"
+    # No instance is being created, which takes half a minute.
+    novita.change(running=True)
     make_admin(environment)
     service, worker = start_service().wait_until_ready(), start_worker()
     ordered = service.stop_all(reason="the last one")

@@ -43,8 +43,9 @@ def proxy(authority: Authority) -> Iterator[Proxy]:
         yield proxy
 
 
+# The proxy comes first, so it ends last: it waits for the end of the service's connections.
 def test_novita_and_the_login_service_are_reached_through_the_proxy(
-    start_service: Start, authority: Authority, proxy: Proxy
+    proxy: Proxy, start_service: Start, authority: Authority
 ) -> None:
     service = start_service(
         NOVITA_BASE_URL="https://novita.test",

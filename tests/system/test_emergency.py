@@ -32,10 +32,7 @@ ANSWER_SECONDS = 20
 Fault = Callable[[Path, Service | None], contextlib.AbstractContextManager[None]]
 
 
-@pytest.fixture(autouse=True)
-def hasty(environment: dict[str, str]) -> None:
-    """Nobody waits long for the database, nor for a dead process."""
-    environment["DJANGO_SETTINGS_MODULE"] = "tests.system.hasty_settings"
+pytestmark = pytest.mark.usefixtures("hasty")
 
 
 @pytest.fixture(autouse=True)

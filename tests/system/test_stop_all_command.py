@@ -92,7 +92,7 @@ def test_instance_that_keeps_running_is_named_and_is_a_failure(environment: dict
     stubborn = min(novita.get_truth())
     novita.fault("stop", "ignore", instanceId=stubborn)
 
-    done = run_stop_all(environment, "--yes", "--timeout", "8")
+    done = run_stop_all(environment, "--yes", "--timeout", "4")
 
     assert done.returncode == 1
     (line,) = [line for line in done.stdout.splitlines() if ": Still running at the deadline" in line]
@@ -179,10 +179,11 @@ def test_database_without_tables_is_reported_and_the_stop_goes_on(
     assert novita.are_all("exited")
 
 
+@pytest.mark.usefixtures("hasty")
 def test_stop_waits_for_a_locked_database(in_the_middle: Process, environment: dict[str, str], novita: Novita) -> None:
     with contextlib.closing(sqlite3.connect(environment["DATABASE_URL"].removeprefix("sqlite:///"))) as locker:
         locker.execute("BEGIN EXCLUSIVE")
-        time.sleep(8)
+        time.sleep(3)  # longer than a write waits for the lock
 
     assert in_the_middle.wait(60) == 0, in_the_middle.log
     assert sorted(novita.list_stops()) == sorted(novita.get_truth())
