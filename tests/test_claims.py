@@ -12,7 +12,8 @@ from instances import clock
 from instances.fallback import standby
 from instances.models import AuditEntry, Operation, Target
 from instances.novita.client import get_novita
-from instances.operations import claims, rounds
+from instances.novita.rows import from_novita
+from instances.operations import claims, joining, requesting, rounds
 from tests.conftest import ApiClient
 from tests.novita_answers import NovitaAnswers, make_row
 from tests.operation_steps import (
@@ -357,3 +358,23 @@ def test_claim_is_over_after_the_machine_was_suspended(
 
     assert account.orders == ["stop a"]
     assert show_states(client, body) == {"a": "pending", "b": "pending"}
+
+
+def test_end_of_a_share_frees_no_target_that_another_one_has_reserved_since(
+    client: Client, novita: NovitaAnswers
+) -> None:
+    account = novita.holds(make_row("a"))
+    order(client)
+    for id_ in ("c", "d"):
+        account.change(id_, "running")
+    joined = joining.join(Operation.objects.get(), None, 600, 5)
+    assert joined
+    (sent, rest), until = joined.share.targets, timezone.now() + timedelta(seconds=15)
+
+    with joined.share as share:
+        requesting._record_outcome("stop", sent, from_novita(make_row(sent.instance_id, status="toStop")), share)
+        # It has stopped and was started, and somebody else who joins is about to request it.
+        Target.objects.filter(pk=sent.pk).update(state="pending", next_request_at=until)
+
+    assert Target.objects.get(pk=sent.pk).next_request_at == until
+    assert Target.objects.get(pk=rest.pk).next_request_at is None

@@ -133,8 +133,9 @@ class Share(Claim):
         self._renewed_at = began
 
     def _reserve(self, *, until: datetime | None) -> None:
-        pending = Target.objects.filter(pk__in=[target.pk for target in self.targets], state=Target.State.PENDING)
-        pending.update(next_request_at=until)
+        # Those that this process has requested may have been reserved since, by another one that has joined.
+        own = [target.pk for target in self.targets if target.state == Target.State.PENDING]
+        Target.objects.filter(pk__in=own, state=Target.State.PENDING).update(next_request_at=until)
 
 
 def take_claim(operation: Operation) -> Claim | None:
