@@ -75,7 +75,7 @@ KEPT_BODIES: Final = 4
 # A sentinel answers from its memory. Those that don't are asked one after the other.
 SENTINEL_OPTIONS: Final = {"socket_connect_timeout": 0.3, "socket_timeout": 0.3, "retry": Retry(NoBackoff(), 0)}
 TURN_SECONDS: Final = 25
-WORKER_SECONDS: Final = 15
+WORKER_SECONDS: Final[int] = settings.WORKER_SIGN_SECONDS
 # Longer than a process sends the same counts again.
 COUNTED_SECONDS: Final = 86400
 # The last millisecond of the year 9999. A larger number is damage: it is not used as a time, and not incremented.

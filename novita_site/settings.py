@@ -130,8 +130,11 @@ OPERATION_CLAIM_SECONDS = 15.0
 OPERATION_PATIENCE_SECONDS = 15.0
 # The pause before the second round of an operation, and before a failed request is sent again. Later ones are longer.
 OPERATION_PAUSE_SECONDS = 2.0
-# The pause between two looks of a worker for due work.
+# The pause between two looks of a worker for due work. Each is a sign of life, which counts for the second time.
 WORKER_TICK_SECONDS = 2.0
+WORKER_SIGN_SECONDS = 15
+# A request for an operation is answered after this time, and the rest is requested in the background.
+OPERATION_ANSWER_SECONDS = 18.0
 
 # --- Policies
 

@@ -39,7 +39,7 @@ from novita_site.log import Fields
 log = logging.getLogger(__name__)
 
 # A caller has an answer within 20 s.
-ANSWER_SECONDS: Final = 18
+ANSWER_SECONDS: Final[float] = settings.OPERATION_ANSWER_SECONDS
 # The part of it that is kept for the requests when the account is read again before them.
 REQUEST_SECONDS: Final = 2
 MAX_REASON_LENGTH: Final = 500

@@ -72,7 +72,7 @@ def test_worker_ends_soon_while_novita_hangs_and_another_takes_the_operation(
 
 def test_two_workers_request_nothing_twice(start_service: Start, start_worker: StartWorker, novita: Novita) -> None:
     novita.fault("stop", "status", status=500, every=2, times=12)
-    novita.fault("stop", "delay", seconds=1)
+    novita.fault("stop", "delay", seconds=0.4)
     for _ in range(2):
         start_worker(NOVITA_CONCURRENCY="2")
     service = start_service(**NO_SYNC).wait_until_alive()
@@ -126,7 +126,7 @@ def test_worker_continues_after_redis_was_silent(
     wait_until(lambda: service.get_worker() == "up", "it is up")
 
     redis_process.signal(signal.SIGSTOP)
-    time.sleep(8)
+    time.sleep(4)
     redis_process.signal(signal.SIGCONT)
 
     assert service.wait_until_finished(service.stop_all(), 60)["success"], worker.log
