@@ -1,12 +1,15 @@
 """Protection: the panel neither stops nor restarts a protected instance."""
 
+import json
 from typing import Any
 
 import pytest
 from django.test import Client
 from fakeredis import FakeServer
 
+from instances.fallback import kept
 from instances.models import AuditEntry, Protection
+from instances.operations import protections
 from tests.inventories import fill_inventory
 from tests.novita_answers import Account, NovitaAnswers, make_row
 from tests.operation_steps import Json, order, show_states
@@ -187,3 +190,23 @@ def test_setting_and_removing_protection_are_recorded(client: Client, account: A
         ("protection.remove", "a", "train", "done"),
     ]
     assert [one.reason for one in entries] == ["the demo runs on it", "", "the demo runs on it"]
+
+
+def test_protection_set_during_a_read_of_all_is_known_in_an_outage(
+    client: Client, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remember, waiting = protections._remember, [PROTECT]
+
+    def remember_slowly(*args: Any) -> None:
+        if waiting:
+            client.post(waiting.pop(), REASON)
+        remember(*args)
+
+    monkeypatch.setattr(protections, "_remember", remember_slowly)
+
+    protections.read()
+
+    known = protections.find_known()
+    assert known
+    assert list(known.found) == ["a"]
+    assert [json.loads(text)["protections"][0]["instanceId"] for text in kept.read("protections")] == ["a", "a"]

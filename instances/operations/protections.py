@@ -39,9 +39,10 @@ _kept_at = datetime.fromtimestamp(0, UTC)
 
 def read() -> dict[str, Protection]:
     """Return the protections by instance. Raises DatabaseError."""
+    at = timezone.now()
     found = {protection.instance_id: protection for protection in Protection.objects.all()}
     if not standby.is_used():
-        _remember(found)
+        _remember(Known(at, found))
     return found
 
 
@@ -53,14 +54,16 @@ def note_changed() -> None:
         log.warning("protections not kept for an outage of the database: %s", exc)
 
 
-def _remember(found: dict[str, Protection]) -> None:
+def _remember(known: Known) -> None:
     global _last, _kept_at
-    now = timezone.now()
-    is_same = _last is not None and _describe(_last.found) == _describe(found)
-    _last = Known(now, found)
-    if not is_same or abs(now - _kept_at) > KEEP_EVERY:
-        _kept_at = now
-        kept.write(_NAME, json.dumps({"at": _last.at.isoformat(), "protections": _describe(found)}))
+    if _last is not None and timedelta() < _last.at - known.at < KEEP_EVERY:
+        # Another thread has read later. A longer time is a clock that was set back.
+        return
+    is_same = _last is not None and _describe(_last.found) == _describe(known.found)
+    _last = known
+    if not is_same or abs(known.at - _kept_at) > KEEP_EVERY:
+        _kept_at = known.at
+        kept.write(_NAME, json.dumps({"at": known.at.isoformat(), "protections": _describe(known.found)}))
 
 
 def _describe(found: dict[str, Protection]) -> list[dict[str, Any]]:
