@@ -1,13 +1,17 @@
 """No other user of the machine can read the service's files, under any umask and with any earlier files."""
 
-import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests import python
-from tests.system.processes import wait_until
-from tests.system.test_up import Up, build_environment, project  # noqa: F401 - a fixture
+from tests.system.test_up import Up, build_environment, copy_project, started
+
+# A fork of the tests' would have the umask of the fork server.
+OPEN = ("bash", "-c", 'umask 0; exec "$0" manage.py "$@"', sys.executable)
 
 
 def list_open(folder: Path) -> list[str]:
@@ -18,50 +22,46 @@ def list_open(folder: Path) -> list[str]:
     ]
 
 
-def run(project: Path, *arguments: str, umask: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:  # noqa: F811 - fixture
-    return python.run(
-        [sys.executable, "manage.py", *arguments],
-        cwd=project,
-        env=build_environment(**variables),
-        umask=umask,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """A panel that was started under an open umask in a folder without any file of its own."""
+    with started(Up(copy_project(tmp_path_factory.mktemp("private") / "project"), (*OPEN, "up"))) as up:
+        up.wait_until_ready()
+        yield up
 
 
-def test_no_created_file_is_readable_by_others_under_an_open_umask(project: Path) -> None:  # noqa: F811 - fixture
-    old = os.umask(0)
-    try:
-        up = Up(project)
-    finally:
-        os.umask(old)
-    try:
-        wait_until(lambda: up.get("/readyz").ok, "it serves")
-        assert {path.name for path in (project / "var").glob("db.sqlite3*")} >= {"db.sqlite3", "db.sqlite3-wal"}
-        assert list_open(project / "var") == []
-    finally:
-        up.signal(15)
-        up.wait()
+def check(project: Path) -> str:
+    """Run a command; return what it reports."""
+    command, environment = [sys.executable, "manage.py", "check"], build_environment()
+    return str(python.run(command, cwd=project, env=environment, capture_output=True, text=True).stderr)
 
 
-def test_files_readable_by_others_are_restricted_and_reported(project: Path) -> None:  # noqa: F811 - fixture
-    run(project, "migrate", "-v0")
-    var = project / "var"
+def test_no_created_file_is_readable_by_others_under_an_open_umask(up: Up) -> None:
+    names = {path.name for path in (up.folder / "var").iterdir()}
+    assert names >= {"db.sqlite3", "db.sqlite3-wal", "running.env", "secret-key"}
+    assert list_open(up.folder / "var") == []
+
+
+def test_files_readable_by_others_are_restricted_and_reported(up: Up) -> None:
+    var = up.folder / "var"
     var.chmod(0o755)
     for name in ("db.sqlite3", "secret-key"):
         (var / name).chmod(0o664)
 
-    done = run(project, "check")
+    told = check(up.folder)
 
     assert list_open(var) == []
-    assert done.stderr.count("could be read by other users of this machine") == 3, done.stderr
-    assert "could be read" not in run(project, "check").stderr
+    assert told.count("could be read by other users of this machine") == 3, told
+    assert "could be read" not in check(up.folder)
 
 
-def test_database_in_another_folder_is_private_too(project: Path, tmp_path: Path) -> None:  # noqa: F811 - fixture
+def test_database_in_another_folder_is_private_too(up: Up, tmp_path: Path) -> None:
     elsewhere = tmp_path / "data" / "panel.sqlite3"
 
-    run(project, "migrate", "-v0", DATABASE_URL=f"sqlite:///{elsewhere}")
+    command, environment = [*OPEN, "migrate", "contenttypes", "-v0"], build_environment()
+    subprocess.run(
+        command, cwd=up.folder, env={**environment, "DATABASE_URL": f"sqlite:///{elsewhere}"}, check=True, timeout=60
+    )
 
+    assert elsewhere.exists()
     assert list_open(elsewhere.parent) == []
