@@ -4,6 +4,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.contrib.admin.widgets import AdminTextInputWidget
 from django.db.models import Q
 from django.http import HttpRequest
 from django.utils import timezone
@@ -24,6 +25,7 @@ class ChannelForm(SeenForm):
         label="URL",
         max_length=receivers.MAX_URL_LENGTH,
         required=False,
+        widget=AdminTextInputWidget,
         help_text="An https URL that receives signed POSTs. It may be secret: it is encrypted, and not shown again.",
     )
     kinds = forms.MultipleChoiceField(

@@ -68,11 +68,14 @@ def annotate(instance_id: str, *, owner: str, project: str, note: str, actor: Ac
 
 def _show_labels(instance_id: str, name: str) -> Labels:
     """Give the cached instance its labels, also those that somebody else has set meanwhile; returns them."""
-    shown = None
-    while (present := labels.read_book().find(instance_id, name)) != shown:
-        additions.label(instance_id, present)
+    shown = labels.read_book().find(instance_id, name)
+    for _ in range(additions.MAX_ATTEMPTS):
+        additions.label(instance_id, shown)
+        present = labels.read_book().find(instance_id, name)
+        if present == shown:
+            break
         shown = present
-    return present
+    return shown
 
 
 def annotate_many(ids: Sequence[str], *, owner: str, project: str, actor: Actor) -> list[str]:
