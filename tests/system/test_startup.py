@@ -2,8 +2,6 @@
 
 import time
 
-import pytest
-
 from tests.system.conftest import Start
 from tests.system.processes import Novita
 
@@ -22,18 +20,21 @@ def test_two_servers_of_two_workers_started_at_once_sync_once(start_service: Sta
     assert len(services[0].list_ids()) == 25
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        [*GUNICORN, "--preload", "--workers", "3", "novita_site.wsgi"],
-        [*GUNICORN, "--workers", "2", "--threads", "4", "novita_site.wsgi"],
-        ["django", "runserver", "{port}"],
-        ["django", "runserver", "--noreload", "{port}"],
-    ],
-    ids=["preload", "plain gunicorn", "runserver", "runserver without reload"],
-)
-def test_every_way_to_serve_syncs_once(start_service: Start, novita: Novita, command: list[str]) -> None:
-    service = start_service(command=command).wait_until_ready()
+WAYS = {
+    "preload": [*GUNICORN, "--preload", "--workers", "3", "novita_site.wsgi"],
+    "plain gunicorn": [*GUNICORN, "--workers", "2", "--threads", "4", "novita_site.wsgi"],
+    "runserver": ["django", "runserver", "{port}"],
+    "runserver without reload": ["django", "runserver", "--noreload", "{port}"],
+}
+
+
+def test_every_way_to_serve_syncs_once(start_service: Start, environment: dict[str, str], novita: Novita) -> None:
+    # Each with an inventory of its own.
+    urls = {way: f"{environment['REDIS_URL']}?db={number}" for number, way in enumerate(WAYS, 1)}
+    services = {way: start_service(command=command, REDIS_URL=urls[way]) for way, command in WAYS.items()}
+    for service in services.values():
+        service.wait_until_ready()
     time.sleep(3)
 
-    assert novita.count_syncs() == 1, service.log
+    assert {way: service.count_log("sync done") for way, service in services.items()} == dict.fromkeys(WAYS, 1)
+    assert novita.count_syncs() == len(WAYS)
