@@ -130,14 +130,15 @@ def test_name_that_exists_is_refused_with_a_reason(client: Client, name: str) ->
 
 
 @pytest.mark.parametrize("old", ["", "viewer", "operator", "admin"])
-@pytest.mark.parametrize("new", ["", "viewer", "operator", "admin"])
-def test_role_change_is_recorded(client: Client, old: str, new: str) -> None:
-    bob = make_user("bob", old)
+def test_role_change_is_recorded(client: Client, old: str) -> None:
+    for new in ("", "viewer", "operator", "admin"):
+        bob = make_user(f"bob-{new}", old)
+        AuditEntry.objects.all().delete()
 
-    change(client, bob, role=new)
+        change(client, bob, role=new)
 
-    assert [group.name for group in bob.groups.all()] == ([new] if new else [])
-    assert list_entries() == [("user.change", "bob", old or "none", new or "none", "done")]
+        assert [group.name for group in bob.groups.all()] == ([new] if new else [])
+        assert list_entries() == [("user.change", bob.username, old or "none", new or "none", "done")]
 
 
 def test_deactivated_user_loses_access_and_it_is_recorded(client: Client) -> None:
