@@ -14,7 +14,8 @@ import pytest
 from instances import simulator
 from tests.system.processes import Novita, Redis, Service, wait_until
 
-SHORT = {"DJANGO_SETTINGS_MODULE": "tests.system.short_settings"}
+# A connection between two requests is kept for longer than the head of a request may take.
+SHORT = {"DJANGO_SETTINGS_MODULE": "tests.system.short_settings", "GUNICORN_CMD_ARGS": "--keep-alive 4"}
 NUMBER = 200
 STOP_ALL = b"POST /api/instances/stop-all HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 LARGE = b"GET /static/drf_spectacular_sidecar/swagger-ui-dist/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
