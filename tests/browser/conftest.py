@@ -153,9 +153,8 @@ class Panel:
 
     def forget(self) -> None:
         """Delete all operations and protections of the tests before."""
-        for operation in self.list_operations():
-            if operation["finishedAt"] is None:
-                self.service.post(f"/api/operations/{operation['id']}/cancel")
+        for (operation,) in self.change_records("SELECT id FROM instances_operation WHERE finished_at IS NULL"):
+            self.service.post(f"/api/operations/{operation}/cancel")
         tables = ("target", "operation", "protection")
         self.change_records(*(f"DELETE FROM instances_{table}" for table in tables))  # noqa: S608 - the names above
 
@@ -166,12 +165,15 @@ class Panel:
             "WHERE finished_at IS NULL"
         )
 
-    def change_records(self, *statements: str) -> None:
+    def change_records(self, *statements: str) -> list[tuple[Any, ...]]:
+        """Carry the statements out; return the rows of the last one."""
         connection = sqlite3.connect(self._database, timeout=PATIENCE_MS / 1000)
+        rows: list[tuple[Any, ...]] = []
         with connection:
             for statement in statements:
-                connection.execute(statement)
+                rows = connection.execute(statement).fetchall()
         connection.close()
+        return rows
 
     def age(self, hours: int) -> None:
         """Make the inventory so many hours older."""
@@ -343,7 +345,8 @@ def confirm(page: Page) -> None:
 
 @contextlib.contextmanager
 def open_context(browser: Browser, url: str, **options: Any) -> Iterator[BrowserContext]:
-    context = browser.new_context(base_url=url, **{"viewport": WIDE, **options})
+    # By Playwright's own choice, "none", each new tab has all tabs of the context styled and drawn again, three times.
+    context = browser.new_context(base_url=url, **{"viewport": WIDE, "forced_colors": "null", **options})
     context.set_default_timeout(PATIENCE_MS)
     yield context
     context.close()
