@@ -9,7 +9,7 @@ from playwright.sync_api import Page, ViewportSize, expect
 
 from tests.browser.conftest import NARROW, WIDE, Panel, Visit, Witness, confirm
 
-pytestmark = pytest.mark.xdist_group("browser with a worker")
+pytestmark = pytest.mark.xdist_group("browser 3")
 
 # Rules that the packages' own pages break; no style sheet can mend that.
 FOREIGN = {
@@ -53,11 +53,6 @@ RUN_AXE = """async ([rules, isNewOnly]) => {
     // Axe's preloading writes styles into the page, which the policy forbids.
     return (await axe.run(fresh, {preload: false, resultTypes: ['violations'], ...rules})).violations;
 }"""
-
-
-@pytest.fixture(scope="module")
-def shared_panel(working_panel: Panel) -> Panel:
-    return working_panel
 
 
 def find_violations(page: Page, *viewports: ViewportSize) -> list[str]:
@@ -156,26 +151,6 @@ def test_dialog_passes_axe(panel: Panel, visit: Visit) -> None:
         )
 
 
-def test_operation_panel_passes_axe(panel: Panel, visit: Visit) -> None:
-    panel.hold(*ROWS, {"name": "x" * 300}, {"name": "no-space-" * 30})
-    panel.novita.fault("stop", "ignore", instanceId="a")
-    page = visit()
-    open_stop_all(page, 4)
-    page.keyboard.type("4")
-    page.keyboard.press("Enter")
-    expect(page.locator("#operation-summary")).to_contain_text("stopping")
-    page.get_by_role("button", name="Cancel", exact=True).click()
-    assert find_violations(page, NARROW, WIDE) == []
-    page.get_by_role("button", name="Keep stopping").click()
-
-    panel.let_time_run_out()
-
-    expect(page.locator("#operation[data-tone=trouble]")).to_be_visible()
-    for viewport in (WIDE, NARROW):
-        assert find_violations(page, viewport) == []
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-
-
 def test_dialog_buttons_are_visible_at_every_width(panel: Panel, visit: Visit) -> None:
     panel.hold(*({"name": f"vm-{number:02}"} for number in range(40)))
     page = visit()
@@ -216,6 +191,8 @@ PAGES = [
 @pytest.mark.parametrize("path", PAGES)
 def test_page_passes_axe_and_fits_a_phone(panel: Panel, visit: Visit, witness: Witness, path: str) -> None:
     witness.allow("status of 40[45]")
+    # Those of the tests before would fill the list.
+    panel.change_records("DELETE FROM instances_syncrun")
     panel.hold(*ROWS)
     page = visit("/admin/instances/syncrun/" if "{run}" in path else path)
     if "{run}" in path:

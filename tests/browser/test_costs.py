@@ -44,10 +44,15 @@ def test_unknown_prices_are_counted_and_named(panel: Panel, visit: Visit) -> Non
 
 
 @pytest.mark.usefixtures("fleet")
-def test_owner_project_and_note_are_edited_in_the_drawer(visit: Visit) -> None:
+def test_owner_project_and_note_are_edited_in_the_drawer_unless_escape_closes_the_form(visit: Visit) -> None:
     page = visit()
     section = open_drawer(page).get_by_role("group", name="Owner and project")
     section.get_by_role("button", name="Edit…").click()
+    expect(section.get_by_role("textbox", name="Owner")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(section.get_by_role("textbox", name="Owner")).to_be_hidden()
+    expect(section.get_by_role("button", name="Edit…")).to_be_focused()
+    page.keyboard.press("Enter")
     expect(section.get_by_role("textbox", name="Owner")).to_be_focused()
 
     section.get_by_role("textbox", name="Owner").fill("ada")
@@ -57,19 +62,6 @@ def test_owner_project_and_note_are_edited_in_the_drawer(visit: Visit) -> None:
 
     expect(section.get_by_role("definition")).to_have_text(["ada", "llm", "until Friday", "local-owner"])
     expect(section.get_by_role("button", name="Edit…")).to_be_focused()
-
-
-@pytest.mark.usefixtures("fleet")
-def test_escape_closes_the_form_of_owner_and_project(visit: Visit) -> None:
-    page = visit()
-    drawer = open_drawer(page)
-    drawer.get_by_role("button", name="Edit…").click()
-    expect(drawer.get_by_role("textbox", name="Owner")).to_be_focused()
-
-    page.keyboard.press("Escape")
-
-    expect(drawer.get_by_role("textbox", name="Owner")).to_be_hidden()
-    expect(drawer.get_by_role("button", name="Edit…")).to_be_focused()
 
 
 def test_rows_show_and_are_sorted_by_cost(panel: Panel, visit: Visit) -> None:

@@ -136,13 +136,15 @@ def test_address_of_the_drawer_can_be_shared_and_back_closes_it(visit: Visit) ->
 
 
 @pytest.mark.usefixtures("two")
-def test_unknown_address_says_so(visit: Visit, witness: Witness) -> None:
+def test_unknown_address_says_so_with_and_without_script(visit: Visit, witness: Witness) -> None:
     witness.allow("status of 404")
     drawer = get_drawer(visit("/?instance=nope"), "nope")
+    plain = visit("/?instance=nope", java_script_enabled=False)
 
     expect(drawer).to_contain_text("No instance has this ID. It was removed, or the address is wrong.")
     expect(drawer.get_by_role("group")).to_have_count(0)
     expect(drawer.get_by_role("button")).to_have_count(1)
+    expect(plain.get_by_role("region", name="nope")).to_contain_text("No instance has this ID.")
 
 
 def test_removed_instance_keeps_what_was_known(two: Panel, visit: Visit) -> None:
@@ -247,12 +249,6 @@ def test_page_without_script_has_the_same_facts(visit: Visit) -> None:
     page.get_by_role("link", name="Close").click()
     expect(page).to_have_url(re.compile("search=a"))
     expect(page.get_by_role("region", name="alpha")).to_have_count(0)
-
-
-def test_unknown_address_says_so_without_script(panel: Panel, visit: Visit) -> None:
-    page = visit("/?instance=nope", java_script_enabled=False)
-
-    expect(page.get_by_role("region", name="nope")).to_contain_text("No instance has this ID.")
 
 
 def test_endpoint_is_copied_by_one_press(two: Panel, visit: Visit) -> None:

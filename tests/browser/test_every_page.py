@@ -18,7 +18,7 @@ from tests import python
 from tests.browser.conftest import GUARDED, Panel, Visit, Witness
 from tests.system.processes import ROOT, Novita, find_free_port, wait_until
 
-pytestmark = pytest.mark.xdist_group("browser with a login")
+pytestmark = pytest.mark.xdist_group("browser 3")
 
 PASSWORD = "FAKE-SECRET-password"
 STARTS = [

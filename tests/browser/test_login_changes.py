@@ -8,7 +8,7 @@ from playwright.sync_api import BrowserContext, Page, Request, expect
 from tests.browser.conftest import PASSWORD, Panel, log_in, open_tab, open_visitor_menu, send_login, send_logout
 from tests.browser.test_refresh import SET_VISIBILITY
 
-pytestmark = pytest.mark.xdist_group("browser with a login")
+pytestmark = pytest.mark.xdist_group("browser 3")
 
 NOTICE = "#login-notice"
 

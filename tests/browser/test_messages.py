@@ -11,7 +11,7 @@ from playwright.sync_api import Page, Route, expect
 from tests.browser.conftest import Panel, Visit, Witness, confirm, show_operations
 from tests.browser.test_truth import format_time, make_ended_operation, press
 
-pytestmark = pytest.mark.xdist_group("browser 2")
+pytestmark = pytest.mark.xdist_group("browser 3")
 
 DAY_SECONDS = 86_400
 

@@ -32,8 +32,10 @@ FINDING = {
     "operationId": None,
 }
 
+IS_CUT = "one => one.scrollWidth > one.clientWidth"
 
-def test_finding_is_marked_in_its_row_and_snoozed_in_its_drawer(panel: Panel, visit: Visit) -> None:
+
+def test_finding_is_marked_in_its_row_at_every_width_and_snoozed_in_its_drawer(panel: Panel, visit: Visit) -> None:
     panel.hold({"id": "a1", "name": "alpha"}, {"id": "b2", "name": "beta"})
     page = visit("about:blank", timezone_id="UTC")
     wishes: list[Any] = []
@@ -49,32 +51,22 @@ def test_finding_is_marked_in_its_row_and_snoozed_in_its_drawer(panel: Panel, vi
     marked, other = (page.get_by_role("row").filter(has_text=name) for name in ("alpha", "beta"))
     expect(marked.get_by_text("stops 18:30")).to_have_attribute("title", re.compile("^Idle machines: Stops at "))
     expect(other.get_by_text("stops")).to_have_count(0)
+    mark = marked.get_by_text("stops 18:30")
+    cut: list[int | str] = []
+    for width in (360, 640, 768, 900, 1024, 1280, 1440):
+        page.set_viewport_size({"width": width, "height": 800})
+        expect(mark).to_be_visible()
+        cut += [width] * mark.evaluate(IS_CUT)
     marked.get_by_role("button", name="alpha", exact=True).click()
+    expect(page.get_by_role("complementary")).to_be_visible()
+    cut += ["beside a drawer"] * mark.evaluate(IS_CUT)
+    assert cut == [], "the time at which the policy stops the instance is not whole"
     section = page.get_by_role("complementary").get_by_role("group", name="Policies")
     expect(section).to_contain_text("No work above 5 %")
     section.get_by_role("button", name="4 h").click()
 
     expect(page.get_by_role("complementary").get_by_text("Snoozed until")).to_be_visible()
     assert wishes == [{"for": "4h"}]
-
-
-def test_time_at_which_a_policy_stops_an_instance_is_whole_at_every_width(panel: Panel, visit: Visit) -> None:
-    panel.hold({"id": "a1", "name": "alpha"})
-    page = visit("about:blank", timezone_id="UTC")
-    change_overview(page, findings=[FINDING])
-    page.goto("/")
-    mark = page.get_by_role("row").get_by_text("stops 18:30")
-
-    cut: list[int | str] = []
-    for width in (360, 640, 768, 900, 1024, 1280, 1440):
-        page.set_viewport_size({"width": width, "height": 800})
-        expect(mark).to_be_visible()
-        cut += [width] * mark.evaluate("one => one.scrollWidth > one.clientWidth")
-    page.get_by_role("button", name="alpha", exact=True).click()
-    expect(page.get_by_role("complementary")).to_be_visible()
-    cut += ["beside a drawer"] * mark.evaluate("one => one.scrollWidth > one.clientWidth")
-
-    assert cut == []
 
 
 def test_idle_instances_need_attention(panel: Panel, visit: Visit) -> None:

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import Panel, Visit, refresh
+from tests.browser.conftest import PLAIN_ROW, Panel, Visit, refresh
 from tests.browser.test_drawer import get_drawer, open_drawer, open_menu
 from tests.browser.test_table import HOSTILE
 
@@ -22,12 +22,15 @@ def protect(panel: Panel, reason: str) -> None:
     assert panel.service.post("/api/instances/a/protect", json={"reason": reason}).ok
 
 
-def get_lock(page: Page, reason: str) -> Locator:
-    return page.get_by_role("row", name="alpha").get_by_role("img", name=f"Protected: {reason}")
+def get_lock(page: Page, reason: str, name: str = "alpha") -> Locator:
+    return page.get_by_role("row", name=name).get_by_role("img", name=f"Protected: {reason}")
 
 
-def test_protected_row_shows_reason_and_offers_no_stop(alpha: Panel, visit: Visit) -> None:
+def test_protected_row_shows_reason_and_offers_a_start_but_no_stop(alpha: Panel, visit: Visit) -> None:
+    alpha.novita.change(add=[{**PLAIN_ROW, "id": "g", "name": "gamma", "status": "exited"}])
+    alpha.sync()
     protect(alpha, "the demo of Friday")
+    assert alpha.service.post("/api/instances/g/protect", json={"reason": "the demo of Monday"}).ok
 
     page = visit()
 
@@ -35,16 +38,8 @@ def test_protected_row_shows_reason_and_offers_no_stop(alpha: Panel, visit: Visi
     expect(page.get_by_role("button", name="Stop alpha")).to_have_count(0)
     expect(page.get_by_role("button", name="Stop beta")).to_be_visible()
     expect(page.get_by_role("row", name="beta").get_by_role("img")).to_have_count(0)
-
-
-def test_stopped_protected_instance_can_be_started(panel: Panel, visit: Visit) -> None:
-    panel.hold({"id": "a", "name": "alpha", "status": "exited"})
-    protect(panel, "the demo")
-
-    page = visit()
-
-    expect(get_lock(page, "the demo")).to_be_visible()
-    expect(page.get_by_role("button", name="Start alpha")).to_be_visible()
+    expect(get_lock(page, "the demo of Monday", "gamma")).to_be_visible()
+    expect(page.get_by_role("button", name="Start gamma")).to_be_visible()
 
 
 @pytest.mark.parametrize("place", ["drawer", "menu"])
@@ -105,19 +100,12 @@ def test_refresh_shows_protection_added_elsewhere(alpha: Panel, visit: Visit) ->
     expect(page.locator("#selection [data-kind=stop]")).to_have_text("Stop 1")
 
 
-def test_protections_are_readable_without_script(alpha: Panel, visit: Visit) -> None:
+def test_hostile_reason_stays_text_with_and_without_script(alpha: Panel, visit: Visit) -> None:
     protect(alpha, HOSTILE["markup"])
 
-    page = visit(java_script_enabled=False)
+    plain, page = visit(java_script_enabled=False), visit()
 
-    expect(get_lock(page, HOSTILE["markup"])).to_be_visible()
-
-
-def test_hostile_reason_stays_text(alpha: Panel, visit: Visit) -> None:
-    protect(alpha, HOSTILE["markup"])
-
-    page = visit()
-
-    expect(get_lock(page, HOSTILE["markup"])).to_be_visible()
+    for one in (plain, page):
+        expect(get_lock(one, HOSTILE["markup"])).to_be_visible()
     expect(open_drawer(page)).to_contain_text(HOSTILE["markup"])
     assert page.locator("main :is(img, script), aside :is(img, script)").count() == 0

@@ -6,7 +6,7 @@ from playwright.sync_api import BrowserContext, expect
 from tests.browser.conftest import log_in, open_tab
 from tests.browser.test_accessibility import find_violations
 
-pytestmark = pytest.mark.xdist_group("browser with a login")
+pytestmark = pytest.mark.xdist_group("browser 3")
 
 SEEN = {
     "viewer": ["Refresh data"],

@@ -6,7 +6,8 @@ import re
 import pytest
 from playwright.sync_api import Locator, Page, Request, Route, expect
 
-from tests.browser.conftest import Panel, Visit, Witness, make_operation, show_operations
+from tests.browser.conftest import NARROW, WIDE, Panel, Visit, Witness, make_operation, show_operations
+from tests.browser.test_accessibility import ROWS, find_violations
 from tests.browser.test_confirm import CLOSE_AND_ASK_AGAIN
 from tests.browser.test_table import HOSTILE
 
@@ -475,23 +476,27 @@ def test_open_plan_says_what_has_changed_since(panel: Panel, visit: Visit) -> No
     expect(dialog.get_by_label("Enter 1 to stop it")).to_have_value("")
 
 
-@pytest.mark.parametrize("width", [360, 1280])
-def test_destructive_button_never_takes_the_place_of_a_harmless_one(panel: Panel, visit: Visit, width: int) -> None:
+def test_destructive_button_never_takes_the_place_of_a_harmless_one(panel: Panel, visit: Visit) -> None:
     panel.hold(ALPHA)
-    page = visit(viewport={"width": width, "height": 740})
+    page = visit()
     held: list[Route] = []
     page.route("**/stop-all", lambda route: held.append(route))
-    page.get_by_role("button", name="Stop all").click()
     close = page.locator("#plan-close")
-    expect(close).to_be_visible()
-    before = close.bounding_box()
 
-    held[0].continue_()
+    for width in (360, 1280):
+        page.set_viewport_size({"width": width, "height": 740})
+        page.get_by_role("button", name="Stop all").click()
+        expect(close).to_be_visible()
+        before = close.bounding_box()
 
-    expect(page.locator("#plan-go")).to_be_visible()
-    after = page.locator("#plan-go").bounding_box()
-    assert before and after
-    assert after["x"] >= before["x"] + before["width"]
+        held.pop().continue_()
+
+        expect(page.locator("#plan-go")).to_be_visible()
+        after = page.locator("#plan-go").bounding_box()
+        assert before and after
+        assert after["x"] >= before["x"] + before["width"], width
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_be_hidden()
 
 
 def test_hostile_names_stay_text_in_dialog_and_panel(panel: Panel, visit: Visit) -> None:
@@ -540,3 +545,21 @@ def test_panel_touches_only_changed_rows_of_1000(panel: Panel, visit: Visit) -> 
 
     expect(page.locator("#targets-confirmed li")).to_have_text([re.compile("vm-0007")])
     assert page.evaluate("[...touched]") == ["vm-0007"]
+
+
+def test_operation_panel_passes_axe(panel: Panel, visit: Visit) -> None:
+    panel.hold(*ROWS, {"name": "x" * 300}, {"name": "no-space-" * 30})
+    panel.novita.fault("stop", "ignore", instanceId="a")
+    page = visit()
+    stop_all(page, 4)
+    expect(get_summary(page)).to_contain_text("stopping")
+    press(page, "Cancel")
+    assert find_violations(page, NARROW, WIDE) == []
+    press(page, "Keep stopping")
+
+    panel.let_time_run_out()
+
+    expect(page.locator("#operation[data-tone=trouble]")).to_be_visible()
+    for viewport in (WIDE, NARROW):
+        assert find_violations(page, viewport) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

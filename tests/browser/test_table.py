@@ -296,21 +296,20 @@ FIND_CUT = """() => [...document.querySelectorAll('#instances tbody bdi')]
     .filter(one => one.scrollWidth > one.clientWidth && one.checkVisibility()).map(one => one.textContent)"""
 
 
-@pytest.mark.parametrize(("width", "is_beside_drawer"), [(1440, True), (768, False)])
-def test_name_gpu_and_region_are_whole_beside_a_drawer_and_on_a_tablet(
-    panel: Panel, visit: Visit, width: int, is_beside_drawer: bool
-) -> None:
+def test_name_gpu_and_region_are_whole_beside_a_drawer_and_on_a_tablet(panel: Panel, visit: Visit) -> None:
     panel.hold({"name": "finetune-qwen", "productName": "A100 SXM4 80GB", "clusterName": "US-CA-06 (California)"})
-    page = visit(viewport={"width": width, "height": 800})
+    page = visit(viewport={"width": 768, "height": 800})
     name = page.get_by_role("button", name="finetune-qwen", exact=True)
     expect(name).to_be_visible()
+    expect(page.get_by_role("columnheader", name="Region")).to_be_hidden()
+    assert page.evaluate(FIND_CUT) == [], "on a tablet"
 
-    if is_beside_drawer:
-        name.click()
-        expect(page.get_by_role("complementary", name="finetune-qwen")).to_be_visible()
+    page.set_viewport_size({"width": 1440, "height": 800})
+    name.click()
+    expect(page.get_by_role("complementary", name="finetune-qwen")).to_be_visible()
 
-    expect(page.get_by_role("columnheader", name="Region")).to_be_visible(visible=is_beside_drawer)
-    assert page.evaluate(FIND_CUT) == []
+    expect(page.get_by_role("columnheader", name="Region")).to_be_visible()
+    assert page.evaluate(FIND_CUT) == [], "beside a drawer"
 
 
 def test_saved_view_is_a_link_with_filters_order_and_columns(many: Panel, visit: Visit) -> None:
@@ -509,8 +508,7 @@ def test_skip_link_leads_to_the_table_and_stop_all_is_near(many: Panel, visit: V
     expect(page.get_by_role("checkbox", name="Select all")).to_be_focused()
 
 
-@pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
-def test_hostile_names_stay_text_and_fit_the_layout(panel: Panel, visit: Visit, viewport: dict[str, int]) -> None:
+def test_hostile_names_stay_text_and_fit_the_layout(panel: Panel, visit: Visit) -> None:
     panel.hold(
         *(
             {"name": name, "clusterName": name, "productName": name, "imageUrl": name, "status": status}
@@ -519,24 +517,29 @@ def test_hostile_names_stay_text_and_fit_the_layout(panel: Panel, visit: Visit, 
         {"name": "odd", "statusError": {"state": HOSTILE["markup"], "message": HOSTILE["long"]}},
         {"name": "ports", "portMappings": [{"port": 1, "type": HOSTILE["markup"], "endpoint": HOSTILE["long"]}]},
     )
-    page = visit(viewport=viewport)
-    expect(page.locator("tr[data-id]")).to_have_count(len(HOSTILE) + 2)
+    page = visit()
+    rows = page.locator("tr[data-id]")
+    expect(rows).to_have_count(len(HOSTILE) + 2)
 
     for row in page.locator("#instances tbody tr").all():
         row.get_by_role("button").first.click()
         drawer = page.get_by_role("complementary")
         expect(drawer.get_by_role("heading").first).to_be_focused()
-        assert drawer.evaluate("element => element.scrollWidth <= element.clientWidth")
+        for viewport in (NARROW, WIDE):
+            page.set_viewport_size(viewport)
+            assert drawer.evaluate("element => element.scrollWidth <= element.clientWidth"), viewport
         page.keyboard.press("Escape")
 
     assert sorted(list_names(page)) == sorted([*(" ".join(name.split()) for name in HOSTILE.values()), "odd", "ports"])
     assert page.locator("main :is(img, script), aside :is(img, script)").count() == 0
     assert "hacked" not in page.title()
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    rows = page.locator("tr[data-id]")
-    assert set(rows.evaluate_all("all => all.map(one => one.offsetHeight)")) == {57 if viewport == NARROW else 36}
     cells = page.locator("tr[data-id] > *")
-    assert cells.evaluate_all("all => all.filter(one => one.getBoundingClientRect().right > innerWidth).length") == 0
+    for viewport, height in ((WIDE, 36), (NARROW, 57)):
+        page.set_viewport_size(viewport)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), viewport
+        assert set(rows.evaluate_all("all => all.map(one => one.offsetHeight)")) == {height}
+        beyond = cells.evaluate_all("all => all.filter(one => one.getBoundingClientRect().right > innerWidth).length")
+        assert beyond == 0, viewport
 
 
 def test_name_with_direction_marks_affects_only_itself(panel: Panel, visit: Visit) -> None:

@@ -73,18 +73,18 @@ def test_ages_are_right_despite_a_wrong_browser_clock(aged: Panel, visit: Visit,
     expect(page.get_by_role("complementary", name="alpha")).to_contain_text("(10 min ago)")
 
 
-@pytest.mark.parametrize("jump_ms", [-HOUR_MS, 8 * HOUR_MS])
-def test_clock_jump_is_corrected_by_the_service(aged: Panel, visit: Visit, jump_ms: int) -> None:
+def test_clock_jump_is_corrected_by_the_service(aged: Panel, visit: Visit) -> None:
     page = visit("about:blank")
     page.add_init_script(WRONG_CLOCK % 0)
     page.goto("/")
     assert read_age(page) == 180
 
-    with page.expect_response("**/api/overview"):
-        page.evaluate("jump => { window.wrongMs += jump; }", jump_ms)
+    for jump_ms in (-HOUR_MS, 8 * HOUR_MS):
+        with page.expect_response("**/api/overview"):
+            page.evaluate("jump => { window.wrongMs += jump; }", jump_ms)
 
-    expect(page.locator("tr[data-id] .col-created")).to_have_text("10 min ago")
-    assert read_age(page) == 180
+        expect(page.locator("tr[data-id] .col-created")).to_have_text("10 min ago")
+        assert read_age(page) == 180, jump_ms
 
 
 def test_no_age_is_shown_after_a_sleep_without_the_service(aged: Panel, visit: Visit, witness: Witness) -> None:
