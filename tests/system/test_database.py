@@ -3,6 +3,8 @@
 import sqlite3
 from pathlib import Path
 
+import pytest
+
 from tests.system.conftest import Start
 from tests.system.processes import Novita, wait_until
 
@@ -11,6 +13,7 @@ def get_path(environment: dict[str, str]) -> Path:
     return Path(environment["DATABASE_URL"].removeprefix("sqlite:///"))
 
 
+@pytest.mark.usefixtures("hasty")
 def test_locked_database_stops_neither_syncs_nor_readers(
     start_service: Start, environment: dict[str, str], novita: Novita
 ) -> None:
