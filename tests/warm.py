@@ -15,6 +15,8 @@ import pytest
 from django.apps import apps
 from django.core.management import call_command
 from django.db import connection
+from django.test.client import ClientHandler
+from django.urls import reverse
 from execnet import gateway_base, gateway_io
 from hypothesis import strategies
 
@@ -31,7 +33,12 @@ def prepare() -> None:
     python.start_server()
     # In a fresh clone, where no earlier run has kept it, it takes 1.3 s.
     strategies.characters(codec="utf-8").validate()
-    if not apps.ready or connection.vendor != "sqlite":
+    if not apps.ready:
+        return
+    # Otherwise the first request in each process imports the views.
+    reverse("dashboard")
+    ClientHandler().load_middleware()
+    if connection.vendor != "sqlite":
         return
     folder, owner = tempfile.mkdtemp(prefix="novita-panel-tests-"), os.getpid()
     atexit.register(lambda: shutil.rmtree(folder) if os.getpid() == owner else None)
