@@ -20,15 +20,26 @@ from requests import Response
 from instances.management.commands.novita_simulator import Command
 from instances.simulator import BASE_PATH, CALLS, KINDS, Account, Server, start
 
-STEP_SECONDS = 0.1  # Long enough for a busy machine to see each status.
+STEP_SECONDS = 1
 Json = Any
 
 
-class Client:
-    """A client that has only a key and the server's address."""
+class Clock:
+    """A clock that moves only while a test watches an instance."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Client:
+    """A client that has only a key and the server's address. It moves the account's clock when it watches."""
+
+    def __init__(self, url: str, clock: Clock | None = None) -> None:
         self.url = url
+        self.clock = clock or Clock()
         self.session = requests.Session()
         self.session.trust_env = False
         self.session.headers["Authorization"] = "Bearer any-key"
@@ -64,14 +75,19 @@ class Client:
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with start(Account(step_seconds=STEP_SECONDS)) as server:
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def server(clock: Clock) -> Iterator[Server]:
+    with start(Account(step_seconds=STEP_SECONDS, clock=clock)) as server:
         yield server
 
 
 @pytest.fixture
-def client(server: Server) -> Iterator[Client]:
-    client = Client(server.url)
+def client(server: Server, clock: Clock) -> Iterator[Client]:
+    client = Client(server.url, clock)
     with client.session:
         yield client
 
@@ -92,6 +108,7 @@ def watch(client: Client, instance_id: str, last: str) -> list[str]:
         status = answer.json()["status"] if answer.status_code == 200 else "gone"
         if status not in seen[-1:]:
             seen.append(status)
+        client.clock.now += STEP_SECONDS / 2
         return status == last
 
     wait_for(is_there)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import python
+from tests.system.processes import wait_until
 from tests.system.test_up import Up, build_environment, copy_project, started
 
 # A fork of the tests' would have the umask of the fork server.
@@ -27,6 +28,8 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """A panel that was started under an open umask in a folder without any file of its own."""
     with started(Up(copy_project(tmp_path_factory.mktemp("private") / "project"), (*OPEN, "up"))) as up:
         up.wait_until_ready()
+        # A process that starts later would restrict the files of a test.
+        wait_until(lambda: up.get_worker() == "up", "its worker works")
         yield up
 
 
