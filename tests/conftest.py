@@ -72,21 +72,25 @@ def empty_tables(self: TransactionTestCase) -> None:
 TransactionTestCase._fixture_teardown = empty_tables  # type: ignore[attr-defined]  # no stub
 
 
-# The files of tests/system that take longest begin first.
+# The files that take longest begin first: of tests/system, and of the unit tests those with few long tests.
 LONG = (
     "emergency",
     "operations",
     "worker_faults",
     "outputs",
-    "leaks",
     "stop_all_command",
+    "leaks",
     "up",
-    "policies",
-    "schema",
+    "worker",
     "slow_clients",
+    "schema",
+    "policies",
+    "kills",
+    "postgresql",
     "webhooks",
     "upstream",
-    "joining",
+    "costs_week",
+    "policy_model",
 )
 
 
@@ -101,10 +105,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folders.setdefault(path.parent.name, []).append(path)
     places = {}
     for folder, paths in folders.items():
-        if folder == "system":
-            paths.sort(key=rank)
-        else:
-            paths.sort(key=lambda path: -counts[path])
+        paths.sort(key=lambda path: (rank(path), -counts[path]))
         if folder != "browser":
             places |= {path: number / len(paths) for number, path in enumerate(paths)}
     items.sort(key=lambda item: places.get(item.path, -1.0))
