@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from novita_site import __version__, running
 from novita_site import env as environment
+from novita_site.durations import *  # noqa: F403 - each is a setting
 from novita_site.private_files import make_folder
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -108,8 +109,6 @@ IS_SIMULATED = environment.is_loopback(urlsplit(NOVITA_BASE_URL).hostname or "")
 NOVITA_PAGE_SIZE = env.integer("NOVITA_PAGE_SIZE", 100, 1, 1000)
 NOVITA_CONCURRENCY = env.integer("NOVITA_CONCURRENCY", 8, 1, 64)
 NOVITA_CONNECT_TIMEOUT = env.seconds("NOVITA_CONNECT_TIMEOUT", 5, 0.1, 60)
-# The pause before a failed read is repeated; each further one is twice as long. Tests shorten it.
-NOVITA_FIRST_PAUSE_SECONDS = 0.5
 NOVITA_READ_TIMEOUT = env.seconds("NOVITA_READ_TIMEOUT", 20, 0.1, 300)
 NOVITA_SYNC_DEADLINE = env.seconds("NOVITA_SYNC_DEADLINE", 240, 1, 3600)
 NOVITA_SYNC_ON_STARTUP = env.flag("NOVITA_SYNC_ON_STARTUP", default=True)
@@ -122,30 +121,13 @@ BALANCE_WARN_HOURS = env.integer("BALANCE_WARN_HOURS", 24, 0, 8760)
 # An instance that runs for more days needs attention.
 LONG_RUNNING_DAYS = env.integer("LONG_RUNNING_DAYS", 7, 0, 3650)
 
-# --- Operations
-
-# The tests shorten these. A process that dies loses its claim on an operation after this time.
-OPERATION_CLAIM_SECONDS = 15.0
-# Novita has this time to carry out a request that it accepted, before the request is repeated.
-OPERATION_PATIENCE_SECONDS = 15.0
-# The pause before the second round of an operation, and before a failed request is sent again. Later ones are longer.
-OPERATION_PAUSE_SECONDS = 2.0
-# The pause between two looks of a worker for due work. Each is a sign of life, which counts for the second time.
-WORKER_TICK_SECONDS = 2.0
-WORKER_SIGN_SECONDS = 15
-# A request for an operation is answered after this time, and the rest is requested in the background.
-OPERATION_ANSWER_SECONDS = 18.0
-
 # --- Policies
 
 # Off: no policy stops anything. Findings are recorded all the same.
 POLICIES = env.flag("POLICIES", default=True)
 # Within so many minutes after the start of a worker, no policy stops anything: people see first what it finds.
 POLICIES_START_MINUTES = env.integer("POLICIES_START_MINUTES", 1 if IS_SIMULATED else 15, 1, 1440)
-POLICIES_EVALUATE_SECONDS = 30.0
 # The calls for metrics that all workers together send to Novita.
-# The limit is spread over slots of this length. Tests shorten them.
-METRICS_SLOT_SECONDS = 10
 METRICS_CALLS_PER_MINUTE = env.integer("METRICS_CALLS_PER_MINUTE", 60, 0, 6000)
 
 # --- Notifications
@@ -247,12 +229,6 @@ elif DATABASES["default"]:
             **DATABASES["default"].get("OPTIONS", {}),  # type: ignore[dict-item]  # a dict
         },
     }
-# Tests shorten these. After the first time a stop goes on without the database. A page or a probe may use the result of
-# a test write of the second age: each costs disk time. An outage ends after the third time without a failure: a
-# database that refuses writes can still be read, so one success proves little.
-DATABASE_WAIT_SECONDS = 2.0
-DATABASE_REMEMBERED_SECONDS = 5.0
-OUTAGE_QUIET_SECONDS = 10.0
 # Routes an operation's queries to a database in memory while the real one is unavailable.
 DATABASE_ROUTERS = ["instances.fallback.standby.Router"]
 # Records that the database could not store are kept here until it can.
@@ -309,10 +285,6 @@ LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "dashboard"
 LOGOUT_REDIRECT_URL = "login"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024
-# Deadlines for a client: to send the headers, to send the body, to receive the answer. Tests shorten them.
-HTTP_HEAD_SECONDS = 10.0
-HTTP_BODY_SECONDS = 20.0
-HTTP_SEND_SECONDS = 60.0
 # Connections of one client to one process. Only the limit of the process applies to this machine and trusted proxies.
 HTTP_CONNECTIONS_PER_CLIENT = 64
 
